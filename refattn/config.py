@@ -1,0 +1,201 @@
+"""Every hyper-parameter: its name, default, unit, and where the value comes from.
+
+"SI" is the supporting information of Vu et al., npj Comput. Mater. 9, 215 (2023); "code" is the authors' code,
+sinhvt3421/scann--material, version 1.0. A configuration is a TOML file with the four sections below.
+"""
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+
+from refattn.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network (DESIGN section 3). Widths are the published ones for QM9 (code, configs/qm9)."""
+
+    variant: str = "scann+"  # "scann+" updates the geometry in every layer; "scann" does not
+    n_layers: int = 7  # local attention layers (code: n_attention)
+    width: int = 128  # D, width of the site representation (code: local_dim)
+    n_heads: int = 8  # H, heads of the local attention (code: num_head)
+    global_width: int = 128  # width of the global attention (code: global_dim)
+    head_width: int = 128  # width of the last hidden layer (code: dense_out)
+    embedding_width: int = 48  # width of embed[z] (code: embedding_dim)
+    features: str = "atomic"  # "atomic": a row of a table per element; "cgcnn": 92 element features
+    n_elements: int = 119  # rows of the table, row z for atomic number z (code: n_atoms, 10 for QM9)
+    ring: bool = False  # append two flags per site, in a ring and aromatic (code: use_ring)
+    n_radial: int = 20  # G, Gaussians of each expansion (code: centers)
+    radial_max: float = 4.0  # Å, last centre of the distance expansion (code: gaussian_d)
+    radial_width: float = 0.5  # Å and sr; exp(-(x - mu)^2 / radial_width^2) (code: width)
+    residual: bool = True  # the residual block after the local attention (code: use_attn_norm)
+    normalise_attention: bool = True  # scale the global scores of a structure (code: use_ga_norm)
+    readout: str = "intensive"  # "intensive" (size-consistent) or "published"
+    dropout: float = 0.1  # after the embedding and in the residual blocks (code: fixed)
+    attention_dropout: float = 0.0  # of the local attention weights (code: 0.05 with use_drop)
+    non_negative: bool = False  # clip the property at zero (code: target e_b)
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphConfig:
+    """The neighbour rule (DESIGN section 4). Thresholds are the published ones for molecules."""
+
+    rule: str = "isolated"  # "isolated", or "upstream" for the authors' graphs
+    r_max: float = 4.0  # Å, longest edge kept
+    omega_min: float = 0.4  # sr, smallest solid angle kept
+    weight_min: float = 0.2  # 1, smallest solid angle relative to the site's largest
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What to learn from. An empty path means the data set that ships inside the package."""
+
+    path: str = ""  # a data set made by `refattn prepare`
+    target: str = "homo"  # a label of the data set
+    n_train: int = 0  # structures to train on; 0: what the other two leave
+    n_valid: int = 0  # structures to validate on; 0: a tenth
+    n_test: int = 0  # structures to test on; 0: a tenth
+    split_seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How to learn. Optimiser constants are those of the authors' code (Keras's legacy Adam)."""
+
+    epochs: int = 100
+    batch_size: int = 32  # structures
+    loss: str = "rmse"  # "rmse" (as published), "mse", "mae", "huber"
+    huber_delta: float = 1.0  # in units of the scaled target
+    weight_decay: float = 1e-4  # times the squared norm of the decayed kernels (code: l2(1e-4))
+    learning_rate: float = 5e-4  # code: hyper.lr
+    learning_rate_min: float = 1e-4  # code: hyper.min_lr
+    schedule: str = "cosine"  # "constant", "cosine", "sgdr" (warm restarts)
+    cosine_fraction: float = 1.0  # part of the training over which the cosine falls (code: see experiments)
+    sgdr_period: int = 50  # epochs to the first restart (code: t0)
+    sgdr_factor: float = 2.0  # growth of the period (code: tmult)
+    sgdr_compression: float = 1.2  # fall of the peak (code: lr_max_compression)
+    sgdr_trigger: float = 300.0  # the schedule starts below this validation MAE, in scaled units (code)
+    beta_1: float = 0.9  # Kingma & Ba 2015
+    beta_2: float = 0.999  # Kingma & Ba 2015
+    epsilon: float = 1e-7  # Keras
+    rate_decay: float = 1e-5  # learning rate / (1 + rate_decay * step) (code: decay)
+    scale_target: bool = True  # learn (y - mean) / std of the training labels
+    patience: int = 200  # epochs without a better validation MAE before stopping (code)
+    dtype: str = "float32"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    model: ModelConfig = ModelConfig()
+    graph: GraphConfig = GraphConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+CHOICES = {
+    "model.variant": ("scann", "scann+"),
+    "model.features": ("atomic", "cgcnn"),
+    "model.readout": ("intensive", "published"),
+    "graph.rule": ("isolated", "upstream"),
+    "training.loss": ("rmse", "mse", "mae", "huber"),
+    "training.schedule": ("constant", "cosine", "sgdr"),
+    "training.dtype": ("float32", "float64"),
+}
+POSITIVE = (
+    "model.n_layers model.width model.n_heads model.global_width model.head_width model.embedding_width "
+    "model.n_elements model.n_radial model.radial_max model.radial_width graph.r_max training.epochs "
+    "training.batch_size training.huber_delta training.learning_rate training.sgdr_period training.sgdr_factor "
+    "training.sgdr_compression training.cosine_fraction training.epsilon training.patience"
+).split()
+BELOW_ONE = ("model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2")
+
+
+def config_from_dict(sections, where="configuration"):
+    """Build and check a Config from nested dictionaries; missing keys keep their defaults.
+
+    Raises ConfigError, naming `where`, for an unknown section or key, a wrong type or an impossible value.
+    """
+    known = {field.name: type(field.default) for field in dataclasses.fields(Config)}
+    parts = {}
+    for section, values in sections.items():
+        if section not in known or not isinstance(values, dict):
+            raise ConfigError(f"{where}: there is no section [{section}]; the sections are {', '.join(known)}")
+        fields = {field.name: field for field in dataclasses.fields(known[section])}
+        for key, value in values.items():
+            if key not in fields:
+                raise ConfigError(f"{where}: [{section}] has no key {key!r}; it has {', '.join(fields)}")
+        typed = {key: _typed(fields[key], value, f"{where}: {section}.{key}") for key, value in values.items()}
+        parts[section] = known[section](**typed)
+    config = Config(**parts)
+    _check_values(config, where)
+    return config
+
+
+def load_config(path):
+    """Read a TOML configuration. Raises ConfigError for a file that is missing, not TOML or not valid."""
+    try:
+        sections = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML ({error}); check the path and the syntax") from None
+    return config_from_dict(sections, str(path))
+
+
+def override(config, assignments):
+    """Apply `section.key=value` strings (a TOML value, or a bare word for a string). Raises ConfigError."""
+    sections = dataclasses.asdict(config)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot):
+            raise ConfigError(f"--set {assignment}: write section.key=value, such as model.n_heads=4")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        sections.setdefault(section, {})[key] = value
+    return config_from_dict(sections, "--set")
+
+
+def to_toml(config):
+    """The whole configuration as TOML text; load_config reads it back unchanged."""
+    lines = []
+    for section, values in dataclasses.asdict(config).items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _typed(field, value, where):
+    wanted = type(field.default)
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted:
+        raise ConfigError(f"{where} is {value!r}; it must be of type {wanted.__name__}")
+    return value
+
+
+def _check_values(config, where):
+    sections = dataclasses.asdict(config)
+
+    def value_of(name):
+        section, key = name.split(".")
+        return sections[section][key]
+
+    for section, values in sections.items():
+        for key, value in values.items():
+            if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
+                raise ConfigError(f"{where}: {section}.{key} is {value}; it must be finite and not negative")
+    for name, choices in CHOICES.items():
+        if value_of(name) not in choices:
+            raise ConfigError(f"{where}: {name} is {value_of(name)!r}; choose one of {', '.join(choices)}")
+    for name in POSITIVE:
+        if not value_of(name) > 0:
+            raise ConfigError(f"{where}: {name} is {value_of(name)}; it must be greater than 0")
+    for name in BELOW_ONE:
+        if not value_of(name) < 1:
+            raise ConfigError(f"{where}: {name} is {value_of(name)}; it must be below 1")
+    if config.model.width % config.model.n_heads:
+        raise ConfigError(f"{where}: model.width {config.model.width} is not a multiple of model.n_heads {config.model.n_heads}")

@@ -1,0 +1,62 @@
+"""Frontier orbitals of one structure from GFN2-xTB: the labels and the yardstick of the homemade sets."""
+
+import numpy as np
+from ase.units import Bohr, Hartree
+
+from refattn.errors import MissingExtra
+
+METHOD = "GFN2-xTB"
+
+
+def _tblite():
+    try:
+        from tblite import ase, interface
+    except ImportError:
+        raise MissingExtra("tblite is not installed: run `pip install 'refattn[xtb]'` to compute with xTB") from None
+    return ase, interface
+
+
+def xtb_calculator():
+    """A fresh ASE calculator for GFN2-xTB. Raises MissingExtra without the `xtb` extra."""
+    return _tblite()[0].TBLite(method=METHOD, verbosity=0)
+
+
+def xtb_labels(atoms):
+    """Energy, frontier orbitals, forces and orbital populations of a molecule by GFN2-xTB.
+
+    The population of an orbital c on atom A is Mulliken's, sum over mu in A of c_mu (S c)_mu, with the
+    overlap S of the atomic orbitals; it sums to 1 over the molecule.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        A molecule; positions in Å.
+
+    Returns
+    -------
+    labels : dict
+        `energy`, `homo`, `lumo` in eV.
+    arrays : dict
+        `forces` (N, 3) in eV/Å, `homo_population` and `lumo_population` (N,), dimensionless.
+
+    Source   Bannwarth et al., J. Chem. Theory Comput. 15, 1652 (2019); Mulliken, J. Chem. Phys. 23, 1833 (1955)
+    """
+    calculator = _tblite()[1].Calculator(METHOD, atoms.numbers, atoms.positions / Bohr)
+    calculator.set("verbosity", 0)
+    calculator.set("save-integrals", 1)
+    result = calculator.singlepoint()
+    homo = int(np.flatnonzero(result["orbital-occupations"] > 1.0)[-1])
+    levels = result["orbital-energies"] * Hartree
+    atom_of_orbital = calculator.get("shell-map")[calculator.get("orbital-map")]
+
+    def population(level):
+        c = result["orbital-coefficients"][:, level]
+        return np.bincount(atom_of_orbital, weights=c * (result["overlap-matrix"] @ c), minlength=len(atoms))
+
+    labels = {"energy": result["energy"] * Hartree, "homo": levels[homo], "lumo": levels[homo + 1]}
+    arrays = {
+        "forces": -result["gradient"] * Hartree / Bohr,
+        "homo_population": population(homo),
+        "lumo_population": population(homo + 1),
+    }
+    return {name: float(value) for name, value in labels.items()}, arrays

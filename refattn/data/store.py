@@ -1,0 +1,296 @@
+"""The dataset: structures, graphs, labels and per-site arrays in one HDF5 file (DESIGN section 8).
+
+A DatasetWriter appends blocks, read_dataset returns a Dataset (arrays in memory) of the whole file or of a slice, and
+verify checks everything that the other two promise. FIELDS is the layout: writer, reader and selection follow it.
+
+The file is written in the format of HDF5 1.10 with checksums on metadata and data, so that a damaged byte is an
+error and not another number. Compression is gzip, which every HDF5 tool can read.
+"""
+
+import contextlib
+import dataclasses
+import typing
+
+import ase
+import h5py
+import numpy as np
+
+from refattn.config import GraphConfig, config_from_dict
+from refattn.errors import ConfigError, DataError
+
+FORMAT, VERSION = "refattn-dataset", 1
+ADVICE = "restore the file, or make it again with `refattn prepare`"
+# What h5py raises for damaged files, and NumPy for what they hold.
+UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, ConfigError)
+
+
+class Record(typing.NamedTuple):
+    """One structure on its way into a dataset."""
+
+    id: str
+    atoms: ase.Atoms
+    labels: dict  # name -> float; NaN or absent where unknown
+    arrays: dict  # name -> (N, ...) float array
+
+
+class Field(typing.NamedTuple):
+    """One dataset of the file: a row per structure, site or edge."""
+
+    path: str
+    per: str
+    row_shape: tuple
+    dtype: str
+    unit: str
+    meaning: str
+
+
+FIELDS = {
+    "site_ptr": Field("structures/site_ptr", "structure", (), "i8", "", "sites of structure s: site_ptr[s]:site_ptr[s+1]"),
+    "z": Field("structures/z", "site", (), "u1", "", "atomic number"),
+    "position": Field("structures/position", "site", (3,), "f8", "Å", "Cartesian position"),
+    "cell": Field("structures/cell", "structure", (3, 3), "f8", "Å", "cell vectors, one a row"),
+    "pbc": Field("structures/pbc", "structure", (3,), "?", "", "periodic along each cell vector"),
+    "edge_ptr": Field("graph/edge_ptr", "site", (), "i8", "", "edges of site i: edge_ptr[i]:edge_ptr[i+1]"),
+    "nbr": Field("graph/nbr", "edge", (), "i4", "", "neighbour site, counted within the structure from 0"),
+    "image": Field("graph/image", "edge", (3,), "i1", "cell vectors", "periodic image of the neighbour"),
+    "r": Field("graph/r", "edge", (), "f8", "Å", "distance"),
+    "omega": Field("graph/omega", "edge", (), "f8", "sr", "solid angle of the shared Voronoi facet"),
+    "omega_max": Field("graph/omega_max", "site", (), "f8", "sr", "largest solid angle before the thresholds"),
+}
+POINTERS = ("site_ptr", "edge_ptr")  # they have a row more than there are structures or sites
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """S structures with N sites and E edges in all, as ragged arrays.
+
+    Attributes
+    ----------
+    site_ptr : (S + 1,) int64, z : (N,) uint8, position : (N, 3) float64 in Å or None, cell : (S, 3, 3) float64 in Å,
+    pbc : (S, 3) bool, id : (S,) str, edge_ptr : (N + 1,) int64, nbr : (E,) int32 counted within the structure,
+    image : (E, 3) int8, r : (E,) float64 in Å, omega : (E,) float64 in sr, omega_max : (N,) float64 in sr
+    labels : name -> (S,) float64, NaN where unknown
+    label_attrs : name -> {"unit", "description", "kind"}; kind is "intensive", "extensive" or ""
+    arrays : name -> (N, ...) float64
+    graph_config : GraphConfig
+    attrs : dict        source, licence, citation, created_by
+    skipped : tuple of (id, reason)
+    """
+
+    site_ptr: np.ndarray
+    z: np.ndarray
+    position: np.ndarray | None
+    cell: np.ndarray
+    pbc: np.ndarray
+    id: np.ndarray
+    edge_ptr: np.ndarray
+    nbr: np.ndarray
+    image: np.ndarray
+    r: np.ndarray
+    omega: np.ndarray
+    omega_max: np.ndarray
+    labels: dict
+    label_attrs: dict
+    arrays: dict
+    graph_config: GraphConfig
+    attrs: dict
+    skipped: tuple = ()
+
+    def __len__(self):
+        return len(self.id)
+
+    @property
+    def weight(self):
+        """(E,) solid angle over the largest of the site."""
+        return self.omega / np.repeat(self.omega_max, np.diff(self.edge_ptr))
+
+    def select(self, indices):
+        """The structures `indices` (numbers, a mask or a slice), in that order, as a Dataset of their own.
+
+        Raises DataError for an index that the dataset does not have.
+        """
+        try:
+            chosen = np.arange(len(self))[indices]
+        except IndexError as error:
+            raise DataError(f"no such structure in a dataset of {len(self)} ({error}); choose from 0 to S - 1") from None
+        site_ptr, sites = ragged_rows(self.site_ptr, chosen)
+        edge_ptr, edges = ragged_rows(self.edge_ptr, sites)
+        rows = {"structure": chosen, "site": sites, "edge": edges}
+        parts = {name: getattr(self, name) for name in FIELDS if name not in POINTERS}
+        parts = {name: values if values is None else values[rows[FIELDS[name].per]] for name, values in parts.items()}
+        return dataclasses.replace(
+            self,
+            **parts,
+            site_ptr=site_ptr,
+            edge_ptr=edge_ptr,
+            id=self.id[chosen],
+            labels={name: values[chosen] for name, values in self.labels.items()},
+            arrays={name: values[sites] for name, values in self.arrays.items()},
+        )
+
+    def atoms(self, i):
+        """Structure `i` as ase.Atoms; its id and known labels are in `info`, its per-site arrays in `arrays`."""
+        if self.position is None:
+            raise DataError("the dataset was read without positions; read it with with_positions=True")
+        sites = slice(self.site_ptr[i], self.site_ptr[i + 1])
+        atoms = ase.Atoms(self.z[sites], self.position[sites], cell=self.cell[i], pbc=self.pbc[i])
+        known = {name: float(y[i]) for name, y in self.labels.items() if not np.isnan(y[i])}
+        atoms.info = {"id": str(self.id[i]), **known}
+        for name, values in self.arrays.items():
+            atoms.set_array(name, values[sites])
+        return atoms
+
+
+def ragged_rows(ptr, chosen):
+    """Pointers and rows of the runs `chosen` of a ragged array: values[rows] holds them one after the other.
+
+    Parameters
+    ----------
+    ptr : (S + 1,) int;  chosen : (K,) int
+
+    Returns
+    -------
+    new_ptr : (K + 1,) int64;  rows : (new_ptr[-1],) int64
+    """
+    counts = np.diff(ptr)[chosen]
+    new_ptr = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    rows = np.repeat(ptr[:-1][chosen] - new_ptr[:-1], counts) + np.arange(new_ptr[-1])
+    return new_ptr, rows
+
+
+def read_dataset(path, index=None, with_positions=True):
+    """Read a dataset, or its structures `index` (a slice of step 1), into memory.
+
+    Raises DataError for a file that is missing, not HDF5, damaged, of another format or version, or inconsistent.
+    """
+    with open_dataset(path) as file:
+        n_structures = check_layout(file)
+        start, stop, step = (index or slice(None)).indices(n_structures)
+        if step != 1:
+            raise DataError("only slices of step 1 are read from the file; read more and use Dataset.select")
+        dataset = _read_slice(file, start, max(start, stop), with_positions)
+        _check_pointers(dataset)
+    return dataset
+
+
+@contextlib.contextmanager
+def open_dataset(path):
+    """The open HDF5 file, after its format and version; whatever goes wrong while it is read becomes a DataError."""
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise DataError(f"it is HDF5 but not a {FORMAT}; make one with `refattn prepare`")
+            if file.attrs.get("version") != VERSION:
+                raise DataError(f"its version is {file.attrs.get('version')}, this program reads {VERSION}; {ADVICE}")
+            yield file
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; check the path") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except UNREADABLE as error:
+        reason = str(error).partition(", errno")[0]
+        raise DataError(f"{path}: cannot be read as a dataset ({reason}); {ADVICE}") from None
+
+
+def check_layout(file):
+    """Compare names and shapes in an open dataset with FIELDS; return its number of structures. Raises DataError."""
+
+    def shape(name):
+        if not isinstance(file.get(name), h5py.Dataset):
+            raise DataError(f"/{name} is missing; {ADVICE}")
+        return file[name].shape
+
+    rows = {"structure": shape("structures/id"), "site": shape("structures/z"), "edge": shape("graph/nbr")}
+    wanted = {f.path: (rows[f.per][0] + (name in POINTERS), *f.row_shape) for name, f in FIELDS.items()}
+    for group, per in (("labels", "structure"), ("arrays", "site")):
+        for name in file[group]:
+            path = f"{group}/{name}"
+            wanted[path] = (*rows[per], *shape(path)[1:]) if group == "arrays" else rows[per]
+    wanted["skipped/reason"] = shape("skipped/id")
+    for path, expected in wanted.items():
+        if shape(path) != expected:
+            raise DataError(f"/{path} has the shape {shape(path)} instead of {expected}; {ADVICE}")
+    return rows["structure"][0]
+
+
+def read_strings(dataset, rows=slice(None)):
+    """Strings of an HDF5 dataset as an array of str."""
+    return np.asarray(dataset.asstr()[rows], dtype=str)
+
+
+def read_graph_config(file):
+    """The neighbour rule that an open dataset was made with."""
+    attrs = file["graph"].attrs
+    names = [field.name for field in dataclasses.fields(GraphConfig)]
+    values = {name: attrs[name] if name == "rule" else float(attrs[name]) for name in names}
+    return config_from_dict({"graph": values}, "/graph").graph
+
+
+def _read_slice(file, start, stop, with_positions):
+    site_ptr = file["structures/site_ptr"][start : stop + 1].astype(np.int64)
+    sites = slice(site_ptr[0], site_ptr[-1])
+    edge_ptr = file["graph/edge_ptr"][sites.start : sites.stop + 1].astype(np.int64)
+    rows = {"structure": slice(start, stop), "site": sites, "edge": slice(edge_ptr[0], edge_ptr[-1])}
+    rest = [name for name in FIELDS if name not in POINTERS and (with_positions or name != "position")]
+    parts = {name: file[FIELDS[name].path][rows[FIELDS[name].per]].astype(FIELDS[name].dtype) for name in rest}
+    labels = {name: labels[start:stop].astype(float) for name, labels in file["labels"].items()}
+    skipped = zip(read_strings(file["skipped/id"]).tolist(), read_strings(file["skipped/reason"]).tolist(), strict=True)
+    return Dataset(
+        **{"position": None, **parts},
+        site_ptr=site_ptr - site_ptr[0],
+        edge_ptr=edge_ptr - edge_ptr[0],
+        id=read_strings(file["structures/id"], slice(start, stop)),
+        labels=labels,
+        label_attrs={name: {k: str(v) for k, v in file["labels"][name].attrs.items()} for name in labels},
+        arrays={name: values[sites].astype(float) for name, values in file["arrays"].items()},
+        graph_config=read_graph_config(file),
+        attrs={name: str(file.attrs.get(name, "")) for name in ("source", "licence", "citation", "created_by")},
+        skipped=tuple(skipped),
+    )
+
+
+def _check_pointers(dataset):
+    """Nothing may point outside: compiled kernels follow these numbers without a check of their own."""
+    sizes, degrees = np.diff(dataset.site_ptr), np.diff(dataset.edge_ptr)
+    if np.any(sizes <= 0) or dataset.site_ptr[-1] != len(dataset.z):
+        raise DataError(f"/structures/site_ptr does not divide the sites into structures; {ADVICE}")
+    if np.any(degrees < 0) or dataset.edge_ptr[-1] != len(dataset.nbr):
+        raise DataError(f"/graph/edge_ptr does not divide the edges among the sites; {ADVICE}")
+    edges_of = np.add.reduceat(degrees, dataset.site_ptr[:-1]) if len(dataset) else degrees
+    outside = (dataset.nbr < 0) | (dataset.nbr >= np.repeat(sizes, edges_of))
+    if outside.any():
+        structure = np.searchsorted(np.cumsum(edges_of), np.argmax(outside), side="right")
+        raise DataError(f"/graph/nbr leaves its structure in {dataset.id[structure]}; {ADVICE}")
+
+
+def verify(path):
+    """Check every promise of the format, and raise DataError for the first breach, naming the array and the structure."""
+    dataset = read_dataset(path)
+    id_of_site = np.repeat(np.arange(len(dataset)), np.diff(dataset.site_ptr))
+    structure_of = {
+        "structure": np.arange(len(dataset)),
+        "site": id_of_site,
+        "edge": np.repeat(id_of_site, np.diff(dataset.edge_ptr)),
+    }
+    sphere = 4 * np.pi * (1 + 1e-9)
+    promises = {
+        "z": ((dataset.z >= 1) & (dataset.z <= 118), "from 1 to 118"),
+        "position": (np.isfinite(dataset.position).all(axis=1), "finite"),
+        "cell": (np.isfinite(dataset.cell).all(axis=(1, 2)), "finite"),
+        "r": ((dataset.r > 0) & np.isfinite(dataset.r), "finite and greater than 0"),
+        "omega": ((dataset.omega > 0) & (dataset.omega <= sphere), "above 0 and at most 4 pi"),
+        "omega_max": ((dataset.omega_max >= 0) & (dataset.omega_max <= sphere), "from 0 to 4 pi"),
+    }
+    for name, (holds, wanted) in promises.items():
+        if not holds.all():
+            where = dataset.id[structure_of[FIELDS[name].per][np.argmin(holds)]]
+            raise DataError(f"{path}: /{FIELDS[name].path} in structure {where} is not {wanted}; {ADVICE}")
+    if np.any(dataset.weight > 1 + 1e-9):
+        where = dataset.id[structure_of["edge"][np.argmax(dataset.weight > 1 + 1e-9)]]
+        raise DataError(f"{path}: /graph/omega in structure {where} is above /graph/omega_max; {ADVICE}")
+    for name, y in dataset.labels.items():
+        if np.isinf(y).any():
+            raise DataError(f"{path}: /labels/{name} of {dataset.id[np.argmax(np.isinf(y))]} is infinite; {ADVICE}")
+    ids, counts = np.unique(dataset.id, return_counts=True)
+    if np.any(counts > 1):
+        raise DataError(f"{path}: the id {ids[np.argmax(counts)]} occurs {counts.max()} times; ids must be unique")

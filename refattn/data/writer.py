@@ -1,0 +1,226 @@
+"""DatasetWriter: the dataset file of store.py, written in blocks.
+
+Everything goes to OUT.part beside the target, which is renamed when the last block is in: a run that fails or is
+killed leaves the target as it was. Ids and reasons are kept in memory and written last, with one length for all.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from refattn.data.store import FIELDS, FORMAT, POINTERS, VERSION, check_layout, open_dataset, read_graph_config, read_strings
+from refattn.errors import DataError
+
+CHUNK_BYTES = 1 << 17  # 128 KiB: a slice reads little else, and a large set has few chunks
+NO_ATTRS = {"unit": "", "description": "", "kind": ""}
+
+
+class DatasetWriter:
+    """Writes a dataset; use it in a `with` statement, which renames the file at its end.
+
+    Parameters
+    ----------
+    path : path
+        The file to make; it is replaced if it exists.
+    graph_config : GraphConfig
+        The rule that the graphs were made with.
+    source, licence, citation : str
+        Where the structures come from.
+    label_attrs : dict, optional
+        name -> {"unit", "description", "kind"} for labels that may occur.
+    append : bool
+        Keep what `path` holds and add to it; rule, units and ids have to fit.
+
+    Raises
+    ------
+    DataError
+        A file that cannot be written, or data that do not fit the format; the target is left as it was.
+    """
+
+    def __init__(self, path, graph_config, source="", licence="", citation="", label_attrs=None, append=False):
+        self.path, self.graph_config, self.append = Path(path), graph_config, append
+        self.origin = {"source": source, "licence": licence, "citation": citation}
+        self.label_attrs = label_attrs or {}
+        self.part = self.path.with_name(self.path.name + ".part")
+        self.ids, self.skipped = {}, []  # a dict keeps the order and finds duplicates
+        self.n_sites = self.n_edges = 0
+
+    def __enter__(self):
+        if self.path.is_dir() or not self.path.absolute().parent.is_dir():
+            raise DataError(f"{self.path}: is a folder or lies in none; give the path of a file in a folder that exists")
+        previous = self._check_previous() if self.append else None
+        try:
+            if previous:
+                shutil.copyfile(self.path, self.part)
+            self.file = h5py.File(self.part, "r+" if previous else "w", libver=("v110", "v110"))
+            self._write_head(previous)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written ({error}); check the folder, its space and its rights") from None
+        return self
+
+    def __exit__(self, kind, error, trace):
+        try:
+            if kind is None:
+                self._write_strings()
+                self.file.close()
+                os.replace(self.part, self.path)
+        except OSError as problem:
+            raise DataError(f"{self.path}: cannot be written ({problem}); check the folder and its space") from None
+        finally:
+            # After a failure HDF5 may refuse to close its file, on a full disk for one; the first error is the one to show.
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                self.file.close()
+            self.part.unlink(missing_ok=True)
+
+    def add(self, records, graphs):
+        """Append structures: a list of Record and their Graphs, in order. Raises DataError as the class says."""
+        if not records:
+            return
+        for record in records:
+            self._add_id(record.id)
+        rows = _block_arrays(records, graphs, self.n_sites, self.n_edges)
+        try:
+            for name, field in FIELDS.items():
+                self._extend(field.path, rows[name])
+            self._add_labels(records)
+            self._add_arrays(records, rows["z"])
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written ({error}); check the folder and its space") from None
+        self.n_sites += len(rows["z"])
+        self.n_edges += len(rows["nbr"])
+
+    def skip(self, id, reason):
+        """Record that a structure of the source is not in the dataset, and why."""
+        self.skipped.append((id, reason))
+
+    def _check_previous(self):
+        """Ids, skipped and counts of the dataset to append to, into self; True if all is well."""
+        with open_dataset(self.path) as file:
+            check_layout(file)
+            if read_graph_config(file) != self.graph_config:
+                raise DataError(f"it was made with {read_graph_config(file)}; append with the same rule, or write another file")
+            self.ids = dict.fromkeys(read_strings(file["structures/id"]).tolist())
+            skipped = (read_strings(file[f"skipped/{name}"]).tolist() for name in ("id", "reason"))
+            self.skipped = list(zip(*skipped, strict=True))
+            self.n_sites, self.n_edges = len(file["structures/z"]), len(file["graph/nbr"])
+        return True
+
+    def _write_head(self, previous):
+        head = self.file.attrs
+        if previous:
+            for name, text in self.origin.items():
+                known = head[name].split("; ")
+                head[name] = "; ".join(known + [text] * (text not in known))
+            return
+        head.update({"format": FORMAT, "version": VERSION, "created_by": f"refattn {_version()}", **self.origin})
+        for name, field in FIELDS.items():
+            values = np.zeros((1 if name in POINTERS else 0, *field.row_shape), field.dtype)
+            self._create(field.path, values).attrs.update({"unit": field.unit, "description": field.meaning})
+        self.file["graph"].attrs.update(dataclasses.asdict(self.graph_config))
+        self.file.create_group("labels")
+        self.file.create_group("arrays")
+
+    def _create(self, path, values, fillvalue=None):
+        """A resizable dataset that holds `values`."""
+        row_bytes = values.dtype.itemsize * max(int(np.prod(values.shape[1:])), 1)
+        return self.file.create_dataset(
+            path,
+            data=values,
+            maxshape=(None, *values.shape[1:]),
+            chunks=(max(CHUNK_BYTES // row_bytes, 1), *values.shape[1:]),
+            fillvalue=fillvalue,
+            shuffle=True,
+            compression="gzip",
+            compression_opts=1,
+            fletcher32=True,
+        )
+
+    def _extend(self, path, values):
+        dataset = self.file[path]
+        start = len(dataset)
+        dataset.resize(start + len(values), axis=0)
+        dataset[start:] = values
+
+    def _add_id(self, id):
+        if not id or "\0" in id:
+            raise DataError(f"{self.path}: the id {id!r} cannot be stored; give every structure an id of its own")
+        if id in self.ids:
+            raise DataError(f"{self.path}: the id {id} occurs twice; give every structure an id of its own")
+        self.ids[id] = None
+
+    def _add_labels(self, records):
+        group, n_before = self.file["labels"], len(self.ids) - len(records)
+        for name in dict.fromkeys(name for record in records for name in record.labels):
+            if name not in group:
+                self._create_label(name, n_before)
+        for name in group:
+            self._extend(f"labels/{name}", np.array([record.labels.get(name, np.nan) for record in records]))
+        for name, attrs in self.label_attrs.items():
+            if name in group and group[name].attrs["unit"] != attrs["unit"]:
+                units = f"{group[name].attrs['unit']!r}, not {attrs['unit']!r}"
+                raise DataError(f"{self.path}: the unit of /labels/{name} is {units}; append in the unit of the dataset")
+
+    def _create_label(self, name, n_before):
+        _check_name(name, self.path)
+        label = self._create(f"labels/{name}", np.full(n_before, np.nan), fillvalue=np.nan)
+        label.attrs.update({**NO_ATTRS, **self.label_attrs.get(name, {})})
+
+    def _add_arrays(self, records, z):
+        """Per-site arrays; sites of structures without them get NaN."""
+        group = self.file["arrays"]
+        ends = np.cumsum([len(record.atoms) for record in records])
+        for record in records:
+            for name, values in record.arrays.items():
+                if name not in group:
+                    _check_name(name, self.path)
+                    self._create(f"arrays/{name}", np.full((self.n_sites, *values.shape[1:]), np.nan), fillvalue=np.nan)
+                wanted = (len(record.atoms), *group[name].shape[1:])
+                if values.shape != wanted:
+                    what = f"the array {name} of {record.id} has the shape {values.shape} instead of {wanted}"
+                    raise DataError(f"{self.path}: {what}; it must be the same for every structure")
+        for name in group:
+            block = np.full((len(z), *group[name].shape[1:]), np.nan)
+            for record, end in zip(records, ends, strict=True):
+                if name in record.arrays:
+                    block[end - len(record.atoms) : end] = record.arrays[name]
+            self._extend(f"arrays/{name}", block)
+
+    def _write_strings(self):
+        columns = {"structures/id": self.ids, "skipped/id": [i for i, _ in self.skipped]}
+        columns["skipped/reason"] = [reason for _, reason in self.skipped]
+        for path, texts in columns.items():
+            encoded = [text.encode("utf-8", "replace") for text in texts]
+            length = max(map(len, encoded), default=1) or 1
+            if path in self.file:
+                del self.file[path]
+            self._create(path, np.array(encoded, h5py.string_dtype("utf-8", length)))
+
+
+def _block_arrays(records, graphs, n_sites, n_edges):
+    """The rows of FIELDS for a block of structures that follows `n_sites` sites and `n_edges` edges."""
+    degrees = np.concatenate([np.diff(graph.edge_ptr) for graph in graphs])
+    rows = {name: np.concatenate([getattr(g, name) for g in graphs]) for name in ("z", "nbr", "image", "r", "omega", "omega_max")}
+    rows["site_ptr"] = n_sites + np.cumsum([len(graph.z) for graph in graphs])
+    rows["edge_ptr"] = n_edges + np.cumsum(degrees, dtype=np.int64)
+    rows["position"] = np.concatenate([record.atoms.positions for record in records])
+    rows["cell"] = np.stack([record.atoms.cell.array for record in records])
+    rows["pbc"] = np.stack([record.atoms.pbc for record in records])
+    return rows
+
+
+def _check_name(name, path):
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise DataError(f"{path}: {name!r} cannot name a label or array; rename it without '/'")
+
+
+def _version():
+    try:
+        return importlib.metadata.version("refattn")
+    except importlib.metadata.PackageNotFoundError:  # run from the source tree
+        return "(not installed)"

@@ -1,0 +1,29 @@
+"""The errors that refattn raises on purpose: each message says what is wrong, where, and what to do."""
+
+
+class RefattnError(Exception):
+    """Base of all errors below; the command line prints the message and exits with status 1."""
+
+
+class StructureError(RefattnError):
+    """A structure that has no graph: empty, NaN positions, coincident atoms, a singular cell."""
+
+
+class DataError(RefattnError):
+    """A file or data set that cannot be read or does not hold what was asked for."""
+
+
+class ConfigError(RefattnError):
+    """A configuration with an unknown key, a wrong type or an impossible value."""
+
+
+class RunError(RefattnError):
+    """A run directory or model file that is incomplete, damaged or of another kind."""
+
+
+class TrainingError(RefattnError):
+    """A training that cannot go on, such as a loss that is not finite."""
+
+
+class MissingExtra(RefattnError):
+    """An optional dependency that is not installed; the message names the extra."""

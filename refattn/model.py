@@ -1,0 +1,362 @@
+"""The network: forward in numbered steps 1 to 9, backward in steps 9 to 1, each written out (DESIGN section 3).
+
+Every step composes operations of one backend (`ops`, see refattn.ops.load_backend). What forward needs to
+remember for backward stands in a Tape, step by step.
+"""
+
+import dataclasses
+from types import SimpleNamespace as Saved
+
+import numpy as np
+
+from refattn.ops.random import item_keys, layer_keys, structure_keys
+
+
+@dataclasses.dataclass
+class Tape:
+    """What a forward pass leaves behind.
+
+    prediction : (S,)       the property, in units of the scaled target
+    beta : (N,)             global attention; sums to 1 over a structure
+    alpha : list of (E, H)  local attention of each layer; sums to 1 over the edges of a site
+    saved : dict            intermediate results, by step
+    """
+
+    shard: object
+    saved: dict
+    alpha: list
+    prediction: np.ndarray = None
+    beta: np.ndarray = None
+
+
+class Dropout:
+    """Masks of one training step for the sites and edges of a shard; a function of seed, step and structure."""
+
+    def __init__(self, seed, step, shard):
+        self.site_key = item_keys(structure_keys(seed, step, shard.structure), shard.site_ptr)
+        self.edge_key = item_keys(self.site_key, shard.edge_ptr)
+
+
+def radial_centres(config, dtype):
+    """Centres of the distance expansion, 0 to radial_max (Å), and of the solid angle's, 0 to 2 pi (sr)."""
+    last = (config.radial_max, 2 * np.pi)
+    return [np.linspace(0, end, config.n_radial).astype(dtype) for end in last]
+
+
+def forward(params, shard, config, ops, dropout=None):
+    """Predict the property of every structure of a shard.
+
+    Parameters
+    ----------
+    params : Parameters
+        Their type, float32 or float64, is the type of the computation; the shard's arrays have it too.
+    shard : Shard
+    config : ModelConfig
+    ops : namespace of operations
+    dropout : Dropout, optional
+        The masks of a training step; None at inference.
+
+    Returns
+    -------
+    Tape
+    """
+    tape = Tape(shard, {}, [])
+    site = _embed(params, shard, config, ops, dropout, tape)
+    geo = _geometry(params, shard, config, ops, tape)
+    for layer in range(config.n_layers):
+        weights, saved = params.layer(layer), Saved()
+        geo = _update_geometry(weights, site, geo, shard, config, ops, saved)
+        site = _attend(weights, site, geo, shard, config, ops, dropout, layer, saved)
+        if config.residual:
+            site = _residual_block(weights, site, config, ops, dropout, layer, saved)
+        tape.saved[f"layer{layer}"] = saved
+        tape.alpha.append(saved.alpha)
+    struct = _read_out(params, site, shard, config, ops, tape)
+    tape.prediction = _head(params, struct, config, ops, tape)
+    return tape
+
+
+def backward(grad_prediction, tape, params, grads, config, ops, dropout=None, grad_inputs=None):
+    """Gradients of the loss by every parameter, written into `grads`; the steps of forward in reverse.
+
+    Parameters
+    ----------
+    grad_prediction : (S,) float
+    tape : Tape           of forward, with the same params, config, ops and dropout
+    grads : Parameters    overwritten
+    grad_inputs : dict, optional
+        Filled with the gradients by the network's inputs: `embedded` (N, embedding_width) by the row of the
+        element table or `features` (N, 92), `ring` (N, 2), `rbf_r` and `rbf_omega` (E, G), `weight` (E,).
+    """
+    shard = tape.shard
+    grad_struct = _head_backward(grad_prediction, params, grads, ops, tape)
+    grad_site = _read_out_backward(grad_struct, params, grads, shard, config, ops, tape)
+    grad_geo = None
+    for layer in reversed(range(config.n_layers)):
+        weights, grad_weights, saved = params.layer(layer), grads.layer(layer), tape.saved[f"layer{layer}"]
+        if config.residual:
+            grad_site = _residual_block_backward(grad_site, weights, grad_weights, config, ops, dropout, layer, saved)
+        grad_site, grad_new_geo = _attend_backward(grad_site, weights, grad_weights, shard, ops, saved)
+        if grad_geo is not None:
+            grad_new_geo += grad_geo
+        grad_geo = _update_geometry_backward(
+            grad_new_geo, grad_site, weights, grad_weights, shard, config, ops, saved, grad_inputs
+        )
+    _geometry_backward(grad_geo, params, grads, config, ops, tape, grad_inputs)
+    _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape, grad_inputs)
+
+
+# ---- step 1: embedding -------------------------------------------------------------------------------------------
+
+
+def _embed(params, shard, config, ops, dropout, tape):
+    """1. site = drop(swish(c w + b)), c = [embedded element | ring features]."""
+    if config.features == "cgcnn":
+        c = ops.dense_forward(shard.features, params["embed_w"], params["embed_b"])
+    else:
+        c = params["embed"][shard.z]
+    if config.ring:
+        c = np.concatenate([c, ops.dense_forward(shard.ring, params["ring_w"], params["ring_b"])], axis=1)
+    site, v = ops.swish_forward(ops.dense_forward(c, params["site_w"]), params["site_b"])
+    tape.saved["embed"] = Saved(c=c, v=v, site=site)
+    return _drop(site, config.dropout, ops, dropout, 0)
+
+
+def _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape, grad_inputs):
+    saved = tape.saved["embed"]
+    grad_site = _drop_backward(grad_site, config.dropout, ops, dropout, 0)
+    grad_u, grads["site_b"][...] = ops.swish_backward(grad_site, saved.v)
+    grad_c = ops.dense_backward(grad_u, saved.c, params["site_w"], grads["site_w"])
+    # forward: c = [embedded | ring w + b]
+    grad_embedded = np.ascontiguousarray(grad_c[:, : config.embedding_width])
+    grad_ring = np.ascontiguousarray(grad_c[:, config.embedding_width :])
+    if config.ring:
+        grad_ring = ops.dense_backward(grad_ring, shard.ring, params["ring_w"], grads["ring_w"], grads["ring_b"])
+    if config.features == "cgcnn":
+        grad_features = ops.dense_backward(
+            grad_embedded, shard.features, params["embed_w"], grads["embed_w"], grads["embed_b"]
+        )
+    else:
+        grads["embed"][...] = 0
+        np.add.at(grads["embed"], shard.z, grad_embedded)
+    if grad_inputs is not None:
+        if config.features == "cgcnn":
+            grad_inputs["features"] = grad_features
+        else:
+            grad_inputs["embedded"] = grad_embedded
+        if config.ring:
+            grad_inputs["ring"] = grad_ring
+
+
+# ---- step 2: geometry of the edges -------------------------------------------------------------------------------
+
+
+def _geometry(params, shard, config, ops, tape):
+    """2. Gaussian expansions; SCANN+: geo = swish(rbf(r) w_r + b_r) swish(rbf(omega) w_o + b_o)."""
+    centres_r, centres_omega = radial_centres(config, params.vector.dtype)
+    saved = tape.saved["geometry"] = Saved()
+    saved.rbf_r = ops.gaussian_expand_forward(shard.r, centres_r, config.radial_width)
+    if config.variant == "scann":
+        return saved.rbf_r
+    saved.rbf_omega = ops.gaussian_expand_forward(shard.omega, centres_omega, config.radial_width)
+    u_r = ops.dense_forward(saved.rbf_r, params["distance_w"])
+    u_omega = ops.dense_forward(saved.rbf_omega, params["angle_w"])
+    geo, saved.v_r, saved.v_omega = ops.geometry_embed_forward(u_r, u_omega, params["distance_b"], params["angle_b"])
+    return geo
+
+
+def _geometry_backward(grad_geo, params, grads, config, ops, tape, grad_inputs):
+    if config.variant == "scann":
+        return
+    saved = tape.saved["geometry"]
+    grad_u_r, grad_u_omega, grads["distance_b"][...], grads["angle_b"][...] = ops.geometry_embed_backward(
+        grad_geo, saved.v_r, saved.v_omega
+    )
+    np.matmul(saved.rbf_r.T, grad_u_r, out=grads["distance_w"])
+    np.matmul(saved.rbf_omega.T, grad_u_omega, out=grads["angle_w"])
+    if grad_inputs is not None:
+        grad_inputs["rbf_r"] = grad_u_r @ params["distance_w"].T
+        grad_inputs["rbf_omega"] = grad_u_omega @ params["angle_w"].T
+
+
+# ---- step 3: geometry features of a layer ------------------------------------------------------------------------
+
+
+def _update_geometry(weights, site, geo, shard, config, ops, saved):
+    """3. SCANN+: geo = LN(swish([site_i | geo | site_j] w_f + b_f) + geo); SCANN: swish(rbf(r) w_f + b_f) weight.
+
+    For SCANN `geo` is the distance expansion, the same in every layer, and saved.geo what the layer makes of it.
+    """
+    w = weights["filter_w"]
+    saved.geo_before = geo
+    if config.variant == "scann":
+        u = ops.dense_forward(geo, w)
+        saved.geo, saved.v_filter = ops.geometry_filter_forward(u, weights["filter_b"], shard.weight)
+        return geo
+    width = config.width
+    centre = ops.dense_forward(site, w[:width], weights["filter_b"])
+    edge = ops.dense_forward(geo, w[width : 2 * width])
+    neighbour = ops.dense_forward(site, w[2 * width :])
+    saved.geo, saved.v_filter, saved.geo_hat, saved.geo_rstd = ops.geometry_update_forward(
+        edge, centre, neighbour, geo, shard.edge_ptr, shard.nbr, weights["geometry_gain"], weights["geometry_offset"]
+    )
+    return saved.geo
+
+
+def _update_geometry_backward(grad_geo, grad_site, weights, grads, shard, config, ops, saved, grad_inputs):
+    """Adds to grad_site in place; returns the gradient by the geometry features of the layer before."""
+    w, grad_w = weights["filter_w"], grads["filter_w"]
+    if config.variant == "scann":
+        grad_u, grads["filter_b"][...], grad_weight = ops.geometry_filter_backward(grad_geo, shard.weight, saved.v_filter)
+        np.matmul(saved.geo_before.T, grad_u, out=grad_w)
+        if grad_inputs is not None:
+            grad_inputs["rbf_r"] = grad_inputs.get("rbf_r", 0) + grad_u @ w.T
+            grad_inputs["weight"] = grad_inputs.get("weight", 0) + grad_weight
+        return None
+    width = config.width
+    grad_edge, grad_centre, grad_neighbour, grad_before, grads["geometry_gain"][...], grads["geometry_offset"][...] = (
+        ops.geometry_update_backward(
+            grad_geo, shard.edge_ptr, shard.nbr, weights["geometry_gain"], saved.v_filter, saved.geo_hat, saved.geo_rstd
+        )
+    )
+    grad_site += ops.dense_backward(grad_centre, saved.site_before, w[:width], grad_w[:width], grads["filter_b"])
+    grad_before += ops.dense_backward(grad_edge, saved.geo_before, w[width : 2 * width], grad_w[width : 2 * width])
+    grad_site += ops.dense_backward(grad_neighbour, saved.site_before, w[2 * width :], grad_w[2 * width :])
+    return grad_before
+
+
+# ---- steps 4, 5: local attention ---------------------------------------------------------------------------------
+
+
+def _attend(weights, site, geo, shard, config, ops, dropout, layer, saved):
+    """4. x = site_j geo; q = site w_q + b_q; k = x w_k + b_k.   5. site = LN(sum alpha k + q).
+
+    A key per edge, which is also the value. (With many edges a site the product could be moved from the edges to
+    the sites, score = (w_k q) . x; at the 4 to 14 edges met here that is not faster.)
+    """
+    heads = (-1, config.n_heads, config.width // config.n_heads)
+    saved.site_before = site
+    saved.x = ops.edge_product_forward(site, saved.geo, shard.nbr)
+    q = ops.dense_forward(site, weights["query_w"], weights["query_b"])
+    k = ops.dense_forward(saved.x, weights["key_w"], weights["key_b"])
+    saved.q, saved.k = q.reshape(heads), k.reshape(heads)
+    saved.mask = np.ones((len(k), config.n_heads), dtype=k.dtype)
+    if dropout and config.attention_dropout:
+        key = layer_keys(dropout.edge_key, 2 * layer + 1)
+        saved.mask = ops.dropout_forward(saved.mask, key, config.attention_dropout)
+    context, saved.alpha = ops.local_attention_forward(saved.q, saved.k, shard.edge_ptr, saved.mask)
+    context, saved.context_hat, saved.context_rstd = ops.residual_layernorm_forward(
+        context.reshape(q.shape), q, weights["context_gain"], weights["context_offset"]
+    )
+    return context
+
+
+def _attend_backward(grad_context, weights, grads, shard, ops, saved):
+    # forward: site = LN(sum alpha k + q)
+    grad_sum, grads["context_gain"][...], grads["context_offset"][...] = ops.residual_layernorm_backward(
+        grad_context, weights["context_gain"], saved.context_hat, saved.context_rstd
+    )
+    grad_q, grad_k = ops.local_attention_backward(
+        grad_sum.reshape(saved.q.shape), saved.q, saved.k, shard.edge_ptr, saved.mask, saved.alpha
+    )
+    grad_q, grad_k = grad_q.reshape(grad_sum.shape), grad_k.reshape(saved.x.shape)
+    grad_q += grad_sum
+    # forward: q = site w_q + b_q; k = x w_k + b_k
+    grad_site = ops.dense_backward(grad_q, saved.site_before, weights["query_w"], grads["query_w"], grads["query_b"])
+    grad_x = ops.dense_backward(grad_k, saved.x, weights["key_w"], grads["key_w"], grads["key_b"])
+    # forward: x = site_j geo
+    grad_neighbour, grad_geo = ops.edge_product_backward(grad_x, saved.site_before, saved.geo, shard.nbr)
+    grad_site += grad_neighbour
+    return grad_site, grad_geo
+
+
+# ---- step 6: residual block --------------------------------------------------------------------------------------
+
+
+def _residual_block(weights, context, config, ops, dropout, layer, saved):
+    """6. site = LN(context + drop(w_2 swish(w_1 context + b_1) + b_2))."""
+    saved.context = context
+    u = ops.dense_forward(context, weights["residual_w1"])
+    saved.hidden, saved.v_residual = ops.swish_forward(u, weights["residual_b1"])
+    update = ops.dense_forward(saved.hidden, weights["residual_w2"], weights["residual_b2"])
+    update = _drop(update, config.dropout, ops, dropout, 2 * layer + 2)
+    site, saved.site_hat, saved.site_rstd = ops.residual_layernorm_forward(
+        update, context, weights["residual_gain"], weights["residual_offset"]
+    )
+    return site
+
+
+def _residual_block_backward(grad_site, weights, grads, config, ops, dropout, layer, saved):
+    grad_sum, grads["residual_gain"][...], grads["residual_offset"][...] = ops.residual_layernorm_backward(
+        grad_site, weights["residual_gain"], saved.site_hat, saved.site_rstd
+    )
+    grad_update = _drop_backward(grad_sum, config.dropout, ops, dropout, 2 * layer + 2)
+    grad_hidden = ops.dense_backward(
+        grad_update, saved.hidden, weights["residual_w2"], grads["residual_w2"], grads["residual_b2"]
+    )
+    grad_u, grads["residual_b1"][...] = ops.swish_backward(grad_hidden, saved.v_residual)
+    grad_context = ops.dense_backward(grad_u, saved.context, weights["residual_w1"], grads["residual_w1"])
+    grad_context += grad_sum
+    return grad_context
+
+
+# ---- steps 7, 8: global attention --------------------------------------------------------------------------------
+
+
+def _read_out(params, site, shard, config, ops, tape):
+    """7. site = swish(site w_l + b_l).   8. struct = sum beta k, beta the global attention."""
+    saved = tape.saved["read_out"] = Saved(site_before=site)
+    saved.site, saved.v = ops.swish_forward(ops.dense_forward(site, params["after_w"]), params["after_b"])
+    saved.q = ops.dense_forward(saved.site, params["global_query_w"], params["global_query_b"])
+    saved.k = ops.dense_forward(saved.site, params["global_key_w"], params["global_key_b"])
+    saved.options = config.readout == "intensive", config.normalise_attention
+    struct, tape.beta, *saved.attention = ops.global_attention_forward(saved.q, saved.k, shard.site_ptr, *saved.options)
+    return struct
+
+
+def _read_out_backward(grad_struct, params, grads, shard, config, ops, tape):
+    saved = tape.saved["read_out"]
+    grad_q, grad_k = ops.global_attention_backward(
+        grad_struct, saved.q, saved.k, shard.site_ptr, *saved.options, tape.beta, *saved.attention
+    )
+    # forward: q = site w_gq + b_gq; k = site w_gk + b_gk
+    grad_site = ops.dense_backward(
+        grad_q, saved.site, params["global_query_w"], grads["global_query_w"], grads["global_query_b"]
+    )
+    grad_site += ops.dense_backward(
+        grad_k, saved.site, params["global_key_w"], grads["global_key_w"], grads["global_key_b"]
+    )
+    # forward: site = swish(site w_l + b_l)
+    grad_u, grads["after_b"][...] = ops.swish_backward(grad_site, saved.v)
+    return ops.dense_backward(grad_u, saved.site_before, params["after_w"], grads["after_w"])
+
+
+# ---- step 9: the property ----------------------------------------------------------------------------------------
+
+
+def _head(params, struct, config, ops, tape):
+    """9. y = swish(struct w_p + b_p) w_y + b_y; for non-negative targets max(0, y), with the identity as gradient."""
+    hidden, v = ops.swish_forward(ops.dense_forward(struct, params["hidden_w"]), params["hidden_b"])
+    tape.saved["head"] = Saved(struct=struct, hidden=hidden, v=v)
+    prediction = ops.dense_forward(hidden, params["output_w"], params["output_b"])[:, 0]
+    return np.maximum(prediction, 0) if config.non_negative else prediction
+
+
+def _head_backward(grad_prediction, params, grads, ops, tape):
+    saved = tape.saved["head"]
+    grad_hidden = ops.dense_backward(
+        grad_prediction[:, None], saved.hidden, params["output_w"], grads["output_w"], grads["output_b"]
+    )
+    grad_u, grads["hidden_b"][...] = ops.swish_backward(grad_hidden, saved.v)
+    return ops.dense_backward(grad_u, saved.struct, params["hidden_w"], grads["hidden_w"])
+
+
+# ---- dropout -----------------------------------------------------------------------------------------------------
+
+
+def _drop(x, rate, ops, dropout, place):
+    return ops.dropout_forward(x, layer_keys(dropout.site_key, place), rate) if dropout and rate else x
+
+
+def _drop_backward(grad_y, rate, ops, dropout, place):
+    return ops.dropout_backward(grad_y, layer_keys(dropout.site_key, place), rate) if dropout and rate else grad_y

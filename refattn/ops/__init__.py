@@ -1,0 +1,69 @@
+"""The mathematics. Each formula stands three times: in reference/, cpu/ and (to come) cuda/.
+
+OPS names every operation, what its forward returns, and by which inputs its backward differentiates. The tests,
+the gradient check and the benchmarks all walk through this table.
+"""
+
+import dataclasses
+import functools
+import importlib
+import types
+
+from refattn.ops import dense
+
+BACKENDS = ("reference", "cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One operation: its file, the names of what forward returns, and the inputs that get a gradient.
+
+    An output is differentiable when backward takes a `grad_` of it; the others are saved for backward.
+    """
+
+    name: str
+    file: str
+    outputs: tuple
+    wrt: tuple
+
+
+OPS = (
+    Operation("gaussian_expand", "geometry", ("rbf",), ()),
+    Operation("geometry_embed", "geometry", ("geo", "v_r", "v_omega"), ("u_r", "u_omega", "b_r", "b_omega")),
+    Operation("geometry_filter", "geometry", ("geo", "v"), ("u", "b", "weight")),
+    Operation(
+        "geometry_update",
+        "geometry",
+        ("new_geo", "v", "x_hat", "rstd"),
+        ("edge", "centre", "neighbour", "geo", "gain", "offset"),
+    ),
+    Operation("swish", "norm", ("y", "v"), ("u", "b")),
+    Operation("residual_layernorm", "norm", ("y", "x_hat", "rstd"), ("x", "gain", "offset")),
+    Operation("dropout", "norm", ("y",), ("x",)),
+    Operation("edge_product", "local_attention", ("x",), ("site", "geo")),
+    Operation("local_attention", "local_attention", ("context", "alpha"), ("q", "k")),
+    Operation(
+        "global_attention", "global_attention", ("struct", "beta", "score", "norm", "q_sum"), ("q", "k")
+    ),
+)
+
+
+@functools.cache
+def load_backend(name):
+    """All operations of one backend as attributes, with `empty` for work arrays and `work_arrays` to reuse them.
+
+    Parameters
+    ----------
+    name : "reference" or "cpu"
+    """
+    memory = importlib.import_module(f"refattn.ops.{name}.memory")
+    functions = {"empty": memory.empty, "work_arrays": memory.work_arrays}
+    for direction in ("dense_forward", "dense_backward"):
+        functions[direction] = functools.partial(getattr(dense, direction), empty=memory.empty)
+    for operation in OPS:
+        module = importlib.import_module(f"refattn.ops.{name}.{operation.file}")
+        for direction in ("forward", "backward"):
+            function = getattr(module, f"{operation.name}_{direction}", None)
+            if function:
+                functions[f"{operation.name}_{direction}"] = function
+    return types.SimpleNamespace(name=name, **functions)

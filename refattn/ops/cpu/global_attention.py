@@ -1,0 +1,102 @@
+"""Global attention as Numba kernels; equations in reference/global_attention.py."""
+
+import numpy as np
+
+from refattn.jit import jit
+from refattn.ops.cpu.memory import empty
+
+
+def global_attention_forward(q, k, site_ptr, intensive, normalise):
+    """See the reference."""
+    structures = (len(site_ptr) - 1, q.shape[1])
+    struct, q_sum = empty(structures, q.dtype), empty(structures, q.dtype)
+    beta, score, norm = empty(q.shape[:1], q.dtype), empty(q.shape[:1], q.dtype), empty(structures[:1], q.dtype)
+    _global_attention_forward_kernel(struct, beta, score, norm, q_sum, q, k, site_ptr, intensive, normalise)
+    return struct, beta, score, norm, q_sum
+
+
+def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, beta, score, norm, q_sum):
+    """See the reference."""
+    grad_q, grad_k, grad_s = empty(q.shape, q.dtype), empty(k.shape, k.dtype), empty(beta.shape, q.dtype)
+    _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, beta, score, norm)
+    _global_attention_backward_kernel(grad_q, grad_k, grad_struct, grad_s, q, k, site_ptr, intensive, beta, q_sum)
+    return grad_q, grad_k
+
+
+@jit(fastmath=True)
+def _global_attention_forward_kernel(struct, beta, score, norm, q_sum, q, k, site_ptr, intensive, normalise):
+    zero, one = q.dtype.type(0), q.dtype.type(1)
+    struct[:] = 0
+    q_sum[:] = 0
+    for s in range(len(site_ptr) - 1):
+        start, stop = site_ptr[s], site_ptr[s + 1]
+        n_sites = q.dtype.type(stop - start)
+        for i in range(start, stop):
+            for g in range(q.shape[1]):
+                q_sum[s, g] += q[i, g]
+        square = zero
+        for i in range(start, stop):
+            total = zero
+            for g in range(q.shape[1]):
+                total += k[i, g] * (q_sum[s, g] if intensive else q_sum[s, g] - q[i, g])
+            score[i] = total / n_sites if intensive else total
+            square += score[i] * score[i]
+        size = np.sqrt(square / n_sites) if intensive else np.sqrt(square)
+        norm[s] = size if normalise and size > zero else one
+        total = zero
+        top = q.dtype.type(-np.inf)
+        for i in range(start, stop):
+            score[i] /= norm[s]
+            top = max(top, score[i])
+        for i in range(start, stop):
+            beta[i] = np.exp(score[i] - top)
+            total += beta[i]
+        for i in range(start, stop):
+            beta[i] /= total
+            for g in range(q.shape[1]):
+                struct[s, g] += beta[i] * k[i, g]
+
+
+@jit(fastmath=True)
+def _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, beta, score, norm):
+    """Gradient by the scores before the normalisation: the softmax and the norm differentiated."""
+    zero = k.dtype.type(0)
+    for s in range(len(site_ptr) - 1):
+        start, stop = site_ptr[s], site_ptr[s + 1]
+        mean = zero
+        for i in range(start, stop):
+            # forward: struct = sum beta k
+            grad_beta = zero
+            for g in range(k.shape[1]):
+                grad_beta += k[i, g] * grad_struct[s, g]
+            grad_s[i] = grad_beta
+            mean += beta[i] * grad_beta
+        projection = zero
+        for i in range(start, stop):
+            grad_s[i] = beta[i] * (grad_s[i] - mean)
+            projection += score[i] * grad_s[i]
+        if normalise:  # forward: score = s / norm
+            if intensive:
+                projection /= k.dtype.type(stop - start)
+            for i in range(start, stop):
+                grad_s[i] = (grad_s[i] - score[i] * projection) / norm[s]
+
+
+@jit(fastmath=True)
+def _global_attention_backward_kernel(grad_q, grad_k, grad_struct, grad_s, q, k, site_ptr, intensive, beta, q_sum):
+    for s in range(len(site_ptr) - 1):
+        start, stop = site_ptr[s], site_ptr[s + 1]
+        share = q.dtype.type(1) / q.dtype.type(stop - start)
+        for g in range(q.shape[1]):
+            weighted = q.dtype.type(0)
+            for i in range(start, stop):
+                weighted += grad_s[i] * k[i, g]
+            for i in range(start, stop):
+                # forward: s = k . Q / N, or k . (Q - q)
+                if intensive:
+                    grad_q[i, g] = weighted * share
+                    others = q_sum[s, g] * share
+                else:
+                    grad_q[i, g] = weighted - grad_s[i] * k[i, g]
+                    others = q_sum[s, g] - q[i, g]
+                grad_k[i, g] = beta[i] * grad_struct[s, g] + grad_s[i] * others

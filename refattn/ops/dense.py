@@ -1,0 +1,42 @@
+"""Dense layers, the same line for NumPy and CuPy arrays; inside a shard BLAS runs on one thread."""
+
+import numpy as np
+
+
+def dense_forward(x, w, b=None, empty=np.empty):
+    """y[n,o] = sum_i x[n,i] w[i,o] + b[o].
+
+    Parameters
+    ----------
+    x : (N, I); w : (I, O); b : (O,), optional
+    empty : callable (shape, dtype) -> array
+        Where the result comes from: the backend's pool of work arrays.
+
+    Returns
+    -------
+    y : (N, O)
+    """
+    y = np.matmul(x, w, out=empty((x.shape[0], w.shape[1]), x.dtype))
+    if b is not None:
+        y += b
+    return y
+
+
+def dense_backward(grad_y, x, w, grad_w=None, grad_b=None, empty=np.empty):
+    """grad_x = grad_y w^T; grad_w = x^T grad_y; grad_b = sum_n grad_y[n].
+
+    Parameters
+    ----------
+    grad_y : (N, O); x : (N, I); w : (I, O)
+    grad_w : (I, O), grad_b : (O,), optional
+        Where to write the two, overwriting what is there; a missing one is not computed.
+
+    Returns
+    -------
+    grad_x : (N, I)
+    """
+    if grad_w is not None:
+        np.matmul(x.T, grad_y, out=grad_w)
+    if grad_b is not None:
+        np.sum(grad_y, axis=0, out=grad_b)
+    return np.matmul(grad_y, w.T, out=empty((grad_y.shape[0], w.shape[0]), grad_y.dtype))

@@ -1,0 +1,87 @@
+"""Global attention: how much each site contributes to the property of its structure."""
+
+import numpy as np
+
+
+def global_attention_forward(q, k, site_ptr, intensive, normalise):
+    """Attention of a structure over its sites; the values are the keys.
+
+    published:  s[i] = k[i] . (Q - q[i]),  Q = sum_j q[j] over the structure;  norm = |s|
+    intensive:  s[i] = k[i] . Q / N;  norm = root mean square of s
+    score = s / norm where `normalise`, else s;  beta = softmax of score over the structure
+    struct = sum_i beta[i] k[i]
+
+    The paper's sum over j != i is Q - q[i]: linear in the number of sites, no N x N matrix. Exact.
+    Where norm is 0 (a structure of one site, published) the score is 0, so that beta = 1; the authors' code
+    divides 0 by 0 there.
+
+    Parameters
+    ----------
+    q, k : (N, G) float
+    site_ptr : (S + 1,) int32
+    intensive, normalise : bool
+
+    Returns
+    -------
+    struct : (S, G); beta, score : (N,); norm : (S,), 1 without `normalise`; q_sum : (S, G)
+
+    Source   Vu et al. 2023, Eq. (6), (7); intensive: this project, DESIGN section 3
+    """
+    n_structures = len(site_ptr) - 1
+    struct, q_sum = np.zeros((2, n_structures, q.shape[1]), dtype=q.dtype)
+    beta, score = np.zeros((2, len(q)), dtype=q.dtype)
+    norm = np.ones(n_structures, dtype=q.dtype)
+    for s in range(n_structures):
+        sites = slice(site_ptr[s], site_ptr[s + 1])
+        n_sites = sites.stop - sites.start
+        q_sum[s] = q[sites].sum(axis=0)
+        others = q_sum[s] / n_sites if intensive else q_sum[s] - q[sites]
+        score[sites] = (k[sites] * others).sum(axis=1)
+        if normalise:
+            square = (score[sites] ** 2).sum()
+            size = np.sqrt(square / n_sites) if intensive else np.sqrt(square)
+            norm[s] = size if size > 0 else 1
+        score[sites] /= norm[s]
+        exponential = np.exp(score[sites] - score[sites].max())
+        beta[sites] = exponential / exponential.sum()
+        struct[s] = beta[sites] @ k[sites]
+    return struct, beta, score, norm, q_sum
+
+
+def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, beta, score, norm, q_sum):
+    """Backward of global_attention_forward.
+
+    grad_beta[i] = grad_struct . k[i];  grad_score = beta (grad_beta - sum beta grad_beta)
+    grad_s = (grad_score - score sum(score grad_score) [/ N if intensive]) / norm
+    published:  grad_q[j] = sum_i grad_s[i] k[i] - grad_s[j] k[j];  grad_k[i] = beta[i] grad_struct + grad_s[i] (Q - q[i])
+    intensive:  grad_q[j] = sum_i grad_s[i] k[i] / N;               grad_k[i] = beta[i] grad_struct + grad_s[i] Q / N
+
+    Parameters
+    ----------
+    grad_struct : (S, G) float; q, k : (N, G) float; site_ptr : (S + 1,) int32; intensive, normalise : bool
+    beta, score : (N,) float; norm : (S,) float; q_sum : (S, G) float
+
+    Returns
+    -------
+    grad_q, grad_k : (N, G)
+    """
+    grad_q, grad_k = np.zeros_like(q), np.zeros_like(k)
+    for s in range(len(site_ptr) - 1):
+        sites = slice(site_ptr[s], site_ptr[s + 1])
+        n_sites = sites.stop - sites.start
+        # forward: struct = sum beta k, beta = softmax(score)
+        grad_beta = k[sites] @ grad_struct[s]
+        grad_score = beta[sites] * (grad_beta - beta[sites] @ grad_beta)
+        if normalise:  # forward: score = s / norm
+            projection = score[sites] @ grad_score
+            grad_score = (grad_score - score[sites] * (projection / n_sites if intensive else projection)) / norm[s]
+        # forward: s = k . (Q - q), or k . Q / N
+        weighted = grad_score @ k[sites]
+        if intensive:
+            grad_q[sites] = weighted / n_sites
+            others = q_sum[s] / n_sites
+        else:
+            grad_q[sites] = weighted - grad_score[:, None] * k[sites]
+            others = q_sum[s] - q[sites]
+        grad_k[sites] = beta[sites][:, None] * grad_struct[s] + grad_score[:, None] * others
+    return grad_q, grad_k
