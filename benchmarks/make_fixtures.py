@@ -4,7 +4,7 @@
 
 REFERENCE holds `network.h5` and `models/*.h5` as described in its README. Padding is dropped (the ragged arrays of
 refattn.structures.graph), weights and gradients become one vector in the order of parameter_table, and float64
-outputs and gradients are rounded to 36 bits of the largest entry of their array, 7e-12 of it, which halves their size.
+outputs and gradients are rounded to within 1.5e-11 of the largest entry of their array, which halves their size.
 """
 
 import argparse
@@ -27,7 +27,7 @@ COMPRESSED = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
 
 
 def rounded(array, bits=BITS):
-    """The array, each entry rounded to a multiple of 2^-bits times the power of two above the largest."""
+    """The array, each entry rounded to a multiple of 2^-bits times the power of two above the largest: 1.5e-11 of it."""
     largest = np.abs(array).max(initial=0)
     if not largest:
         return array

@@ -1,14 +1,18 @@
-"""The one Numba decorator of the package; what each of its options buys was measured (DESIGN section 6)."""
+"""The one decorator for compiled functions (DESIGN section 6): every Numba kernel of refattn is made by it."""
 
-from numba import njit
+import numba
+
+# Sums may be reordered, which vectorises them, and a product fused with a sum; NaN and infinity keep their meaning,
+# because a loss that is not finite must be seen.
+REORDER = {"reassoc", "contract", "arcp", "nsz"}
 
 
 def jit(function=None, *, fastmath=False):
-    """Compile a kernel: nogil (threads live one level above), no check for division by zero, cached on disk.
+    """numba.njit for refattn, as `@jit` or `@jit(fastmath=True)`.
 
-    `error_model="numpy"` matters: a loop that divides is not vectorised otherwise (430 against 51 ns for 128
-    swishes). `fastmath` lets sums be reordered, which vectorises them, and products be fused; NaN and infinity keep their meaning.
+    nogil, because threads live one level above; error_model="numpy", because with the default every division
+    carries a check for zero and no loop that divides is vectorised (430 against 51 ns for 128 swishes); cache, so
+    that only the first run on a machine compiles.
     """
-    flags = {"reassoc", "contract", "arcp", "nsz"} if fastmath else False
-    options = dict(nogil=True, error_model="numpy", cache=True, fastmath=flags)
-    return njit(**options)(function) if function else njit(**options)
+    compiled = numba.njit(nogil=True, error_model="numpy", cache=True, fastmath=REORDER if fastmath else False)
+    return compiled if function is None else compiled(function)

@@ -49,7 +49,7 @@ def read_keras(path):
             layers = _described_layers(file, path)
             config = _model_config(layers, path)
             return config, _weights(file["model_weights"], layers, config, path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
             f"{path}: cannot be read as a Keras model ({reason}); give a complete .h5 file of the authors' code"
@@ -80,7 +80,9 @@ def read_label(path):
             except (TypeError, ValueError):
                 mean = std = math.nan
             if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
-                raise RunError(f"{candidate}: hyper.target_mean and target_std must be finite numbers, target_std above 0")
+                raise RunError(
+                    f"{candidate}: hyper.target_mean and target_std must be finite numbers, target_std above 0"
+                )
             return str(target), mean, std
     return "", 0.0, 1.0
 
@@ -132,7 +134,9 @@ def _described_layers(file, path):
     for layer in json.loads(file.attrs["model_config"])["config"]["layers"]:
         kind, settings = layer["class_name"], layer["config"]
         if kind not in KERAS_LAYERS + SCANN_LAYERS:
-            raise RunError(f"{path}: has a layer of the kind {kind!r}, which SCANN has not; give a model of the authors")
+            raise RunError(
+                f"{path}: has a layer of the kind {kind!r}, which SCANN has not; give a model of the authors"
+            )
         layers[settings["name"]] = kind, settings
     return layers
 
@@ -218,7 +222,9 @@ def _centres(layers, plus, path):
     even = [np.linspace(0, end, len(expansions[0])) for end in ends]
     # the file holds float32 centres
     if len(even) != len(expansions) or not all(np.allclose(a, b, atol=1e-6) for a, b in zip(expansions, even)):
-        raise RunError(f"{path}: its Gaussian expansions are not SCANN's evenly spaced ones; give a model of the authors")
+        raise RunError(
+            f"{path}: its Gaussian expansions are not SCANN's evenly spaced ones; give a model of the authors"
+        )
     return expansions[0]
 
 
@@ -235,7 +241,9 @@ def _non_negative(layers, path):
 def _weighted_layers(config):
     """(class name, name where the authors fixed it) of every layer with weights, in Keras's order."""
     embedding = "Dense" if config.features == "cgcnn" else "Embedding"
-    dense = ["extra_embed"] * config.ring + ["dense_embed"] + ["neighbor_d", "neighbor_w"] * (config.variant == "scann+")
+    dense = (
+        ["extra_embed"] * config.ring + ["dense_embed"] + ["neighbor_d", "neighbor_w"] * (config.variant == "scann+")
+    )
     layer = [("LocalAttention", None)] + [("ResidualNorm", None)] * config.residual
     head = [("GlobalAttention", None), ("Dense", "bf_property"), ("Dense", "predict_property")]
     first = [(embedding, "embed_atom")] + [("Dense", name) for name in dense]
@@ -250,7 +258,9 @@ def _weights(group, layers, config, path):
     kinds = [layers[name][0] for name in weighted]
     fixed = [name if wanted else None for name, (_, wanted) in zip(weighted, expected)]
     if kinds != [kind for kind, _ in expected] or fixed != [name for _, name in expected]:
-        raise RunError(f"{path}: its layers with weights are not those of its model_config, in SCANN's order; save it again")
+        raise RunError(
+            f"{path}: its layers with weights are not those of its model_config, in SCANN's order; save it again"
+        )
     datasets = [group[name][_text(weight)] for name in weighted for weight in group[name].attrs["weight_names"]]
     table = parameter_table(config)
     if len(datasets) != len(table):

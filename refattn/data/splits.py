@@ -116,7 +116,7 @@ def resolve_split(split, dataset):
     missing = [id for ids in split for id in ids if id not in row]
     if missing:
         count = f"{len(missing)} of {sum(map(len, split))}"
-        raise DataError(f"the data set lacks {count} ids of the split, first {missing[0]!r}; use the data set of the run")
+        raise DataError(f"the data set lacks {count} ids of the split, such as {missing[0]!r}; use the run's data set")
     return tuple(np.array([row[id] for id in ids], dtype=np.int64) for ids in split)
 
 

@@ -45,12 +45,12 @@ class Field(typing.NamedTuple):
 
 
 FIELDS = {
-    "site_ptr": Field("structures/site_ptr", "structure", (), "i8", "", "sites of structure s: site_ptr[s]:site_ptr[s+1]"),
+    "site_ptr": Field("structures/site_ptr", "structure", (), "i8", "", "structure s: sites site_ptr[s]:site_ptr[s+1]"),
     "z": Field("structures/z", "site", (), "u1", "", "atomic number"),
     "position": Field("structures/position", "site", (3,), "f8", "Å", "Cartesian position"),
     "cell": Field("structures/cell", "structure", (3, 3), "f8", "Å", "cell vectors, one a row"),
     "pbc": Field("structures/pbc", "structure", (3,), "?", "", "periodic along each cell vector"),
-    "edge_ptr": Field("graph/edge_ptr", "site", (), "i8", "", "edges of site i: edge_ptr[i]:edge_ptr[i+1]"),
+    "edge_ptr": Field("graph/edge_ptr", "site", (), "i8", "", "site i: edges edge_ptr[i]:edge_ptr[i+1]"),
     "nbr": Field("graph/nbr", "edge", (), "i4", "", "neighbour site, counted within the structure from 0"),
     "image": Field("graph/image", "edge", (3,), "i1", "cell vectors", "periodic image of the neighbour"),
     "r": Field("graph/r", "edge", (), "f8", "Å", "distance"),
@@ -112,7 +112,7 @@ class Dataset:
         try:
             chosen = np.arange(len(self))[indices]
         except IndexError as error:
-            raise DataError(f"no such structure in a dataset of {len(self)} ({error}); choose from 0 to S - 1") from None
+            raise DataError(f"no such structure in a dataset of {len(self)} ({error}); choose another") from None
         site_ptr, sites = ragged_rows(self.site_ptr, chosen)
         edge_ptr, edges = ragged_rows(self.edge_ptr, sites)
         rows = {"structure": chosen, "site": sites, "edge": edges}
@@ -264,7 +264,7 @@ def _check_pointers(dataset):
 
 
 def verify(path):
-    """Check every promise of the format, and raise DataError for the first breach, naming the array and the structure."""
+    """Check every promise of the format. Raises DataError for the first breach, naming array and structure."""
     dataset = read_dataset(path)
     id_of_site = np.repeat(np.arange(len(dataset)), np.diff(dataset.site_ptr))
     structure_of = {

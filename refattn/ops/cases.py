@@ -4,117 +4,120 @@ import inspect
 
 import numpy as np
 
-from refattn.ops import OPS
+from refattn.ops import OPS, load_backend
 
-SHAPES = {
+# Sites of each structure, edges of each site.
+GRAPHS = {
     "three structures": ((4, 1, 3), (2, 0, 3, 1, 0, 4, 1, 2)),
     "one site, no edges": ((1,), (0,)),
     "one site, its own neighbour": ((1,), (3,)),
     "one edge": ((2,), (1, 0)),
 }
-HEADS, CHANNELS, RADIAL = 2, 3, 5
-WIDTH = HEADS * CHANNELS
-RATE = 0.3
+# Shape of the arguments drawn from a normal distribution, in the letters of DESIGN section 2; an entry with the
+# operation's name goes before one without.
+SHAPES = {
+    **dict.fromkeys(("b", "b_r", "b_omega", "gain", "offset"), "D"),
+    **dict.fromkeys(("site", "centre", "neighbour", "x", "residual", "u", "q", "k"), "ND"),
+    **dict.fromkeys(("geo", "edge", "u_r", "u_omega", "geometry_filter u"), "ED"),
+    "local_attention q": "NHC",
+    "local_attention k": "EHC",
+}
+OPTIONS = {"global_attention": [{"intensive": i, "normalise": n} for i in (False, True) for n in (False, True)]}
+RADIAL = 5  # Gaussians
+RATE = 0.3  # of the dropout
 
 
-def make_inputs(operation, shape="three structures", dtype=np.float64, seed=0, ties=False):
+def make_graph(graph, rng):
+    """site_ptr, edge_ptr and nbr of a key of GRAPHS or a pair such as its values; neighbours drawn from `rng`."""
+    sites, edges = GRAPHS.get(graph, graph)
+    site_ptr, edge_ptr = np.cumsum((0, *sites), dtype=np.int32), np.cumsum((0, *edges), dtype=np.int32)
+    structure = np.repeat(np.repeat(np.arange(len(sites)), sites), edges)
+    nbr = rng.integers(site_ptr[structure], site_ptr[structure + 1], dtype=np.int32)
+    return {"site_ptr": site_ptr, "edge_ptr": edge_ptr, "nbr": nbr}
+
+
+def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, ties=False, heads=2, channels=3):
     """Inputs of an operation's forward, by the names of its arguments, in order.
 
     Parameters
     ----------
     operation : Operation
-    shape : a key of SHAPES, or a pair (sites of each structure, edges of each site)
+    graph : a key of GRAPHS, or a pair (sites of each structure, edges of each site)
     ties : bool
         Make all rows equal, so that every softmax has ties.
+    heads, channels : int
+        H and C; the width D is their product.
 
     Returns
     -------
     dict of name -> array or scalar
     """
-    sites, edges = SHAPES.get(shape, shape)
     rng = np.random.default_rng(seed)
-    site_ptr, edge_ptr = np.cumsum((0, *sites), dtype=np.int32), np.cumsum((0, *edges), dtype=np.int32)
-    structure = np.repeat(np.repeat(np.arange(len(sites)), sites), edges)
-    nbr = (site_ptr[structure] + rng.integers(0, 1 << 30, len(structure)) % np.asarray(sites)[structure]).astype(np.int32)
-    rows = {"N": int(site_ptr[-1]), "E": int(edge_ptr[-1])}
-
-    def normal(*size):
-        values = rng.normal(size=size)
-        return np.repeat(values[:1], size[0], axis=0).astype(dtype) if ties and size[0] else values.astype(dtype)
-
-    known = {
-        "site_ptr": lambda: site_ptr,
-        "edge_ptr": lambda: edge_ptr,
-        "nbr": lambda: nbr,
-        "key": lambda: rng.integers(0, 1 << 63, rows["N"], dtype=np.uint64),
-        "rate": lambda: RATE,
-        "width": lambda: 0.5,
-        "centres": lambda: np.linspace(0, 4, RADIAL, dtype=dtype),
-        "weight": lambda: rng.uniform(0.2, 1, rows["E"]).astype(dtype),
-        "intensive": lambda: False,
-        "normalise": lambda: True,
-        "mask": lambda: (rng.integers(0, 2, (rows["E"], HEADS)) / (1 - RATE)).astype(dtype),
-    }
-    for name in ("b", "b_r", "b_omega", "gain", "offset"):
-        known[name] = lambda: rng.normal(size=WIDTH).astype(dtype)
-    for name in ("centre", "neighbour", "site"):
-        known[name] = lambda: normal(rows["N"], WIDTH)
-    for name in ("geo", "edge", "u_r", "u_omega"):
-        known[name] = lambda: normal(rows["E"], WIDTH)
-    special = {
-        ("gaussian_expand", "x"): lambda: rng.uniform(0, 4, rows["E"]).astype(dtype),
-        ("geometry_filter", "u"): lambda: normal(rows["E"], WIDTH),
-        ("local_attention", "q"): lambda: normal(rows["N"], HEADS, CHANNELS),
-        ("local_attention", "k"): lambda: normal(rows["E"], HEADS, CHANNELS),
-    }
+    known = make_graph(graph, rng)
+    sizes = {"N": len(known["edge_ptr"]) - 1, "E": len(known["nbr"]), "H": heads, "C": channels, "D": heads * channels}
+    known.update(
+        key=rng.integers(0, 1 << 63, sizes["N"], dtype=np.uint64),
+        rate=RATE,
+        centres=np.linspace(0, 4, RADIAL).astype(dtype),
+        width=0.5,
+        weight=rng.uniform(0.2, 1, sizes["E"]).astype(dtype),
+        mask=(rng.integers(0, 2, (sizes["E"], heads)) / (1 - RATE)).astype(dtype),
+        intensive=False,
+        normalise=True,
+    )
+    if operation.name == "gaussian_expand":
+        known["x"] = rng.uniform(0, 4, sizes["E"]).astype(dtype)
     inputs = {}
-    for name in inspect.signature(forward_of(operation)).parameters:
-        make = special.get((operation.name, name)) or known.get(name) or (lambda: normal(rows["N"], WIDTH))
-        inputs[name] = make()
+    for name in inspect.signature(_function(operation, "forward")).parameters:
+        letters = SHAPES.get(f"{operation.name} {name}", SHAPES.get(name))
+        if name not in known:
+            values = rng.normal(size=[sizes[letter] for letter in letters]).astype(dtype)
+            if ties and letters[0] in "NE":
+                values[:] = values[:1]
+            known[name] = values
+        inputs[name] = known[name]
     return inputs
 
 
-def forward_of(operation, backend=None):
-    return getattr(backend or _reference(), f"{operation.name}_forward")
+def all_cases(dtype=np.float64):
+    """Every operation with every graph, with ties and with every option: (label, operation, inputs)."""
+    for operation in OPS:
+        for graph in GRAPHS:
+            for ties in (False, True):
+                for option in OPTIONS.get(operation.name, [{}]):
+                    words = [operation.name, graph] + ["ties"] * ties + [f"{k}={v}" for k, v in option.items()]
+                    yield ", ".join(words), operation, {**make_inputs(operation, graph, dtype, ties=ties), **option}
 
 
 def run_forward(operation, inputs, backend=None):
     """Outputs of forward by name; the inputs are copied, because the CPU version writes over some."""
     copies = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
-    result = forward_of(operation, backend)(**copies)
+    result = _function(operation, "forward", backend)(**copies)
     return dict(zip(operation.outputs, result if isinstance(result, tuple) else (result,), strict=True))
 
 
 def run_backward(operation, inputs, outputs, grads, backend=None):
     """Gradients by the names of `operation.wrt`; `grads` holds the gradients of the differentiable outputs."""
-    function = getattr(backend or _reference(), f"{operation.name}_backward")
+    function = _function(operation, "backward", backend)
     known = {**inputs, **outputs, **{f"grad_{name}": grad for name, grad in grads.items()}}
     result = function(**{name: known[name] for name in inspect.signature(function).parameters})
     return dict(zip(operation.wrt, result if isinstance(result, tuple) else (result,), strict=True))
 
 
 def differentiable_outputs(operation):
-    """Names of the outputs whose gradient backward takes; all outputs of an operation without backward."""
-    backward = getattr(_reference(), f"{operation.name}_backward", None)
-    if backward is None:
-        return operation.outputs
-    return tuple(name for name in operation.outputs if f"grad_{name}" in inspect.signature(backward).parameters)
+    """Names of the outputs whose gradient backward takes; none for an operation without backward."""
+    if not operation.wrt:
+        return ()
+    arguments = inspect.signature(_function(operation, "backward")).parameters
+    return tuple(name for name in operation.outputs if f"grad_{name}" in arguments)
 
 
-def _reference():
-    from refattn.ops import load_backend
-
-    return load_backend("reference")
-
-
-OPTIONS = {"global_attention": [{"intensive": i, "normalise": n} for i in (False, True) for n in (False, True)]}
+def make_grads(operation, outputs, seed=1):
+    """Random gradients of the differentiable outputs, by name: what backward gets from the layer above."""
+    rng = np.random.default_rng(seed)
+    arrays = {name: outputs[name] for name in differentiable_outputs(operation)}
+    return {name: rng.normal(size=array.shape).astype(array.dtype) for name, array in arrays.items()}
 
 
-def all_cases(dtype=np.float64):
-    """Every operation with every shape, with ties and with every option: (label, operation, inputs)."""
-    for operation in OPS:
-        for shape in SHAPES:
-            for ties in (False, True):
-                for option in OPTIONS.get(operation.name, [{}]):
-                    words = [operation.name, shape] + ["ties"] * ties + [f"{k}={v}" for k, v in option.items()]
-                    yield ", ".join(words), operation, {**make_inputs(operation, shape, dtype, ties=ties), **option}
+def _function(operation, direction, backend=None):
+    return getattr(backend or load_backend("reference"), f"{operation.name}_{direction}")

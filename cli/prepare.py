@@ -1,0 +1,80 @@
+"""refattn prepare: structures and labels to a dataset with its graph."""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+
+import click
+
+from refattn.config import CHOICES, GraphConfig, config_from_dict
+from refattn.data.prepare import open_source
+from refattn.data.prepare import prepare as prepare_dataset
+
+REPORT_SECONDS = 0.5  # between two reports on a terminal; elsewhere twenty times as long
+
+
+def parse_units(context, parameter, assignments):
+    """NAME=UNIT strings as a dict."""
+    pairs = [assignment.partition("=") for assignment in assignments]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise click.BadParameter("write NAME=UNIT, such as homo=eV")
+    return {name.strip(): unit.strip() for name, _, unit in pairs}
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("source", type=click.Path())
+@click.argument("out", type=click.Path())
+@click.option("--format", type=click.Choice(["auto", "files", "qm9"]), default="auto", help="How to read SOURCE.")
+@click.option("--labels", type=click.Path(), help="CSV file of labels; its first column is an id or a file name.")
+@click.option("--unit", "units", multiple=True, callback=parse_units, help="NAME=UNIT, where the unit is not known.")
+@click.option("--rule", type=click.Choice(CHOICES["graph.rule"]), default=GraphConfig.rule, help="Neighbour rule.")
+@click.option("--r-max", type=float, default=GraphConfig.r_max, help="Longest edge, Å.")
+@click.option("--omega-min", type=float, default=GraphConfig.omega_min, help="Smallest solid angle, sr.")
+@click.option("--weight-min", type=float, default=GraphConfig.weight_min, help="Smallest, over the site's largest.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many structures.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: one per core.")
+@click.option("--append", is_flag=True, help="Add to OUT instead of replacing it.")
+@click.option("--uncharacterized", type=click.Path(), help="QM9: molecules to leave out.")
+@click.option("--keep-uncharacterized", is_flag=True, help="QM9: leave none out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def prepare(source, out, format, labels, units, limit, threads, append, as_json, **others):
+    """Make the dataset OUT (HDF5) from SOURCE: structures, labels, and the graph of every structure.
+
+    SOURCE is a file that ASE reads (extended XYZ may be gzipped), a folder of structure files, an ASE database, or
+    QM9's archive or folder. Structures without a graph are left out, and recorded in OUT with the reason.
+    """
+    lists = others.pop("uncharacterized"), others.pop("keep_uncharacterized")
+    config = config_from_dict({"graph": others}, "prepare").graph
+    structures = open_source(source, format, labels, *lists)
+    threads = threads or len(os.sched_getaffinity(0))
+    report = prepare_dataset(structures, out, config, units, limit, threads, append, progress_printer())
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report)))
+        return
+    counts = f"{report.n_structures} structures, {report.n_sites} sites, {report.n_edges} edges"
+    click.echo(f"{out}: {counts} in {report.seconds:.1f} s")
+    if report.n_skipped:
+        click.echo(f"{report.n_skipped} structures were left out (all of them, with reasons, are in /skipped):")
+        for id, reason in report.reasons:
+            click.echo(f"  {id}: {reason}")
+
+
+def progress_printer():
+    """A function (done, total) that reports on stderr: one line that changes on a terminal, few lines elsewhere."""
+    terminal = sys.stderr.isatty()
+    start = last = time.perf_counter()
+
+    def show(done, total):
+        nonlocal last
+        now = time.perf_counter()
+        if now - last < REPORT_SECONDS * (1 if terminal else 20) and done != total:
+            return
+        last, rate = now, done / (now - start)
+        left = f" of about {total}, {(total - done) / rate:.0f} s left" if total else ""
+        click.echo(f"{chr(13) if terminal else ''}{done} structures{left}, {rate:.0f}/s  ", err=True, nl=not terminal)
+        if terminal and done == total:
+            click.echo(err=True)
+
+    return show

@@ -1,0 +1,288 @@
+"""Central differences against every gradient: of every operation, and of the whole network with every option.
+
+The derivative of the loss by one entry x is compared with (loss(x + h) - loss(x - h)) / 2 h in float64, h = 1e-5.
+Its own error is about h^2 / 6 times the third derivative, 1e-11, and 1e-16 / h from rounding, 1e-11, times the loss.
+"""
+
+import dataclasses
+import types
+from collections.abc import Callable
+
+import numpy as np
+
+from refattn.config import ModelConfig
+from refattn.model import Dropout, backward, forward
+from refattn.ops import BACKENDS, OPS, load_backend
+from refattn.ops.cases import all_cases, make_grads, run_backward, run_forward
+from refattn.params import Parameters, initialise, parameter_table
+from refattn.structures.graph import Shard
+
+STEP = 1e-5
+TOLERANCE = 1e-7  # of the largest entry of an array's gradient
+# An array whose gradient is zero or tiny (the query's bias where the softmax has one edge) is measured by this part
+# of the largest gradient of its case: what lies below is the rounding of the difference quotient.
+FLOOR = 1e-2
+SAME_GRADIENT = {"residual_layernorm": {"residual": "x"}}  # inputs that share the gradient of another one
+
+SMALL = {
+    "n_layers": 2,
+    "width": 6,
+    "n_heads": 2,
+    "global_width": 5,
+    "head_width": 4,
+    "embedding_width": 3,
+    "n_elements": 9,
+    "n_radial": 4,
+}
+PUBLISHED, PLAIN = {"readout": "published"}, {"normalise_attention": False}
+OPTIONS = {
+    "default": {},
+    "published readout": PUBLISHED,
+    "published readout, plain scores": PUBLISHED | PLAIN,
+    "intensive readout, plain scores": PLAIN,
+    "no residual block": {"residual": False},
+    "ring features": {"ring": True},
+    "CGCNN features": {"features": "cgcnn"},
+    "CGCNN and ring features": {"features": "cgcnn", "ring": True},
+    "dropout": {"dropout": 0.3, "attention_dropout": 0.3},
+    "non-negative": {"non_negative": True},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What was checked together, and its worst entry.
+
+    kind : str              "operation", or "parameters" or "inputs" of a network
+    name, backend : str
+    entries : int           number of derivatives
+    worst : float           largest difference, relative to the largest entry of its array's gradient
+    where : str             the array and entry it was found at
+    """
+
+    kind: str
+    name: str
+    backend: str
+    entries: int
+    worst: float
+    where: str
+
+    @property
+    def ok(self):
+        return self.worst <= TOLERANCE  # False for NaN
+
+
+@dataclasses.dataclass(frozen=True)
+class GradcheckResult:
+    rows: tuple
+
+    @property
+    def ok(self):
+        return all(row.ok for row in self.rows)
+
+
+def gradcheck(config=None, report: Callable = lambda row: None):
+    """Check every entry of every gradient on this machine, on both backends.
+
+    Parameters
+    ----------
+    config : Config or ModelConfig, optional
+        Check the network with this configuration's options; without it, both variants with all options. The widths,
+        layers and tables are always small: the formulas do not depend on them, the number of entries does.
+    report : callable
+        Called with every Row as it is found.
+
+    Returns
+    -------
+    GradcheckResult
+    """
+    rows = []
+    for found in (check_operations(), *(check_network(*network) for network in configurations(config))):
+        for row in found:
+            rows.append(row)
+            report(row)
+    return GradcheckResult(tuple(rows))
+
+
+def configurations(config=None):
+    """(name, ModelConfig) of the networks to check: those of OPTIONS in both variants, or the one given, made small."""
+    if config is not None:
+        return [("this configuration", dataclasses.replace(getattr(config, "model", config), **SMALL))]
+    return [
+        (f"{variant}, {name}", ModelConfig(**(SMALL | {"variant": variant, "dropout": 0.0} | options)))
+        for variant in ("scann", "scann+")
+        for name, options in OPTIONS.items()
+    ]
+
+
+def central_difference(loss, array, step=STEP):
+    """Derivative of `loss()` by every entry of `array`, which is changed in place and put back. Shape of array."""
+    flat, gradient = array.reshape(-1), np.empty(array.size)
+    assert np.shares_memory(flat, array) or not array.size
+    for n, x in enumerate(flat):
+        flat[n] = x + step
+        above = loss()
+        flat[n] = x - step
+        gradient[n] = (above - loss()) / (2 * step)
+        flat[n] = x
+    return gradient.reshape(array.shape)
+
+
+def worst_difference(analytic, numerical, names=None):
+    """Largest relative difference between gradients, and where.
+
+    Parameters
+    ----------
+    analytic, numerical : dict of name -> array
+    names : iterable of str, optional
+        Arrays to look at; the largest entry of all of them sets the floor of the scale.
+
+    Returns
+    -------
+    entries : int; worst : float; where : str
+    """
+    largest = max((np.abs(g).max(initial=0) for g in numerical.values()), default=0)
+    entries, worst, where = 0, 0.0, "-"
+    for name in numerical if names is None else names:
+        scale = max(np.abs(numerical[name]).max(initial=0), FLOOR * largest) or 1
+        difference = np.abs(analytic[name] - numerical[name]) / scale
+        entries += difference.size
+        if difference.size and not difference.max() <= worst:  # also for NaN
+            worst = float(difference.max())
+            place = np.unravel_index(difference.argmax(), difference.shape)
+            where = f"{name}[{', '.join(map(str, place))}]"
+    return entries, worst, where
+
+
+# ---- operations --------------------------------------------------------------------------------------------------
+
+
+def check_operations():
+    """A Row for every operation and backend: the worst entry of all its cases."""
+    for backend in BACKENDS:
+        ops = load_backend(backend)
+        found = {"dense": [_check_dense(ops)], **{operation.name: [] for operation in OPS if operation.wrt}}
+        for label, operation, inputs in all_cases():
+            if operation.wrt:
+                found[operation.name].append(_check_operation(label, operation, inputs, ops))
+        for name, cases in found.items():
+            # argmax takes the first NaN for the largest
+            _, worst, where = cases[np.argmax([worst for _, worst, _ in cases])]
+            yield Row("operation", name, backend, sum(entries for entries, _, _ in cases), worst, where)
+
+
+def _check_operation(label, operation, inputs, ops):
+    outputs = run_forward(operation, inputs, ops)
+    grads = make_grads(operation, outputs)
+    analytic = run_backward(operation, inputs, outputs, grads, ops)
+    for name, same in SAME_GRADIENT.get(operation.name, {}).items():
+        analytic[name] = analytic[same]
+
+    def loss():
+        outputs = run_forward(operation, inputs, ops)
+        return sum((grads[name] * outputs[name]).sum() for name in grads)
+
+    numerical = {name: central_difference(loss, inputs[name]) for name in analytic}
+    entries, worst, where = worst_difference(analytic, numerical)
+    return entries, worst, f"{where} ({label})"
+
+
+def _check_dense(ops):
+    rng = np.random.default_rng(0)
+    x, w, b, grad_y = (rng.normal(size=size) for size in ((5, 3), (3, 4), 4, (5, 4)))
+    analytic = {"w": np.empty_like(w), "b": np.empty_like(b)}
+    analytic["x"] = ops.dense_backward(grad_y, x, w, analytic["w"], analytic["b"])
+
+    def loss():
+        return (grad_y * ops.dense_forward(x, w, b)).sum()
+
+    numerical = {"x": central_difference(loss, x), "w": central_difference(loss, w), "b": central_difference(loss, b)}
+    return worst_difference(analytic, numerical)
+
+
+# ---- the network -------------------------------------------------------------------------------------------------
+
+
+def small_shard(config, dtype=np.float64, seed=0):
+    """Four structures: five sites, one of them without edges and two neighbours exactly alike; a single site without
+    edges; a single site which is its own neighbour; two sites. Random distances and angles; features where asked for.
+    """
+    rng = np.random.default_rng(seed)
+    site_ptr, edge_ptr = np.array([0, 5, 6, 7, 9]), np.array([0, 2, 5, 6, 6, 8, 8, 11, 12, 14])
+    nbr = np.array([1, 4, 0, 2, 2, 1, 0, 3, 6, 6, 6, 8, 7, 7])
+    r, omega = rng.uniform(0.8, 3.5, len(nbr)), rng.uniform(0.5, 3, len(nbr))
+    r[4], omega[4] = r[3], omega[3]
+    largest = np.repeat(np.maximum.reduceat(omega, [0, 2, 5, 6, 8, 11, 12]), [2, 3, 1, 2, 3, 1, 2])
+    cgcnn = rng.integers(0, 2, (9, 92)).astype(dtype) if config.features == "cgcnn" else None
+    return Shard(
+        site_ptr=site_ptr.astype(np.int32),
+        edge_ptr=edge_ptr.astype(np.int32),
+        nbr=nbr.astype(np.int32),
+        z=np.array([1, 6, 6, 8, 1, 2, 3, 6, 8], dtype=np.int32),
+        r=r.astype(dtype),
+        omega=omega.astype(dtype),
+        weight=(omega / largest).astype(dtype),
+        structure=np.arange(4),
+        features=cgcnn,
+        ring=rng.integers(0, 2, (9, 2)).astype(dtype) if config.ring else None,
+    )
+
+
+def small_network(config, seed=0):
+    """Parameters with no zeros and ones left, in the region where a non-negative head does not clip."""
+    rng = np.random.default_rng(seed)
+    params = initialise(config, seed, np.float64)
+    params.vector += 0.3 * rng.normal(size=params.vector.size)
+    return params
+
+
+def check_network(name, config):
+    """Two rows a backend, for the parameters and for the inputs: the worst entry.
+
+    The difference quotients are those of the `cpu` forward, for both backends: one loss, two backward passes.
+    """
+    shard, params = small_shard(config), small_network(config)
+    dropout, weights = Dropout(0, 0, shard), np.random.default_rng(2).normal(size=len(shard))
+    if config.non_negative:  # the gradient of a clipped prediction is the identity by definition: stay above zero
+        free = forward(params, shard, dataclasses.replace(config, non_negative=False), load_backend("cpu"), dropout)
+        params["output_b"][...] += 1 - free.prediction.min()
+    inputs, ops = _network_inputs(params, shard, config, load_backend("cpu"))
+
+    def loss():
+        return weights @ forward(params, shard, config, ops, dropout).prediction
+
+    numerical = {name: central_difference(loss, params[name]) for name in params}
+    numerical_inputs = {name: central_difference(loss, array) for name, array in inputs.items()}
+    if config.features == "atomic":
+        numerical_inputs["embedded"] = _embedded_difference(params, shard, config, dropout, weights)
+    everything = numerical | numerical_inputs
+    for backend in BACKENDS:
+        grads, grad_inputs, ops = params.zeros_like(), {}, load_backend(backend)
+        tape = forward(params, shard, config, ops, dropout)
+        backward(weights, tape, params, grads, config, ops, dropout, grad_inputs)
+        analytic = {name: grads[name] for name in grads} | grad_inputs
+        yield Row("parameters", name, backend, *worst_difference(analytic, everything, numerical))
+        yield Row("inputs", name, backend, *worst_difference(analytic, everything, numerical_inputs))
+
+
+def _network_inputs(params, shard, config, ops):
+    """The arrays that the network starts from, by their names in `grad_inputs`, and operations that start there too."""
+    expansions = vars(forward(params, shard, config, ops).saved["geometry"])
+    inputs = {name: expansions[name] for name in ("rbf_r", "rbf_omega") if name in expansions}
+    inputs |= {name: getattr(shard, name) for name in ("features", "ring") if getattr(shard, name) is not None}
+    if config.variant == "scann":
+        inputs["weight"] = shard.weight
+
+    def expand(x, centres, width):
+        return inputs["rbf_r" if x is shard.r else "rbf_omega"]
+
+    return inputs, types.SimpleNamespace(**vars(ops) | {"gaussian_expand_forward": expand})
+
+
+def _embedded_difference(params, shard, config, dropout, weights):
+    """Difference quotients by the embedded element of every site: from a table with a row of its own for each."""
+    rows = dataclasses.replace(config, n_elements=len(shard.z))
+    table = params["embed"][shard.z]
+    own = Parameters(parameter_table(rows), np.append(table, params.vector[params["embed"].size :]))
+    shard, ops = dataclasses.replace(shard, z=np.arange(len(table))), load_backend("cpu")
+    return central_difference(lambda: weights @ forward(own, shard, rows, ops, dropout).prediction, own["embed"])

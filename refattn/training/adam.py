@@ -1,0 +1,51 @@
+"""Adam in the variant of the authors' code: Keras's legacy optimiser with a decaying rate and L2 in the loss."""
+
+import math
+
+import numpy as np
+
+from refattn.jit import jit
+
+
+class Adam:
+    """State of Adam for one flat vector of parameters.
+
+    step t = 1, 2, ...:  g = grad + 2 weight_decay mask w
+    m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2
+    w -= rate_t m / (sqrt(v) + epsilon),  rate_t = rate / (1 + rate_decay (t - 1)) sqrt(1 - beta_2^t) / (1 - beta_1^t)
+
+    Epsilon stands outside the bias correction ("epsilon hat" of the paper), and the weight decay is the gradient of
+    weight_decay |w|^2, which goes through the moments (it is not AdamW).
+
+    Source   Kingma & Ba, ICLR 2015, section 2 (last paragraph); Keras 2.10, optimizer_v2/adam; SEMANTICS section 4
+    """
+
+    def __init__(self, vector, decay_mask, config):
+        self.m, self.v, self.step = np.zeros_like(vector), np.zeros_like(vector), 0
+        self.decay = (2 * config.weight_decay * decay_mask).astype(vector.dtype)
+        self.config = config
+
+    def update(self, vector, grad, rate):
+        """Change `vector` (P,) in place by one step with the gradient `grad` (P,) of the loss without weight decay."""
+        c = self.config
+        self.step += 1
+        rate = rate / (1 + c.rate_decay * (self.step - 1))
+        rate *= math.sqrt(1 - c.beta_2**self.step) / (1 - c.beta_1**self.step)
+        number = vector.dtype.type
+        _adam_kernel(
+            vector, self.m, self.v, grad, self.decay, number(rate), number(c.beta_1), number(c.beta_2), number(c.epsilon)
+        )
+
+    def penalty(self, vector):
+        """weight_decay times the squared norm of the decayed kernels: the second term of the loss."""
+        return 0.5 * float(np.dot(self.decay * vector, vector))
+
+
+@jit(fastmath=True)
+def _adam_kernel(w, m, v, grad, decay, rate, beta_1, beta_2, epsilon):
+    one = w.dtype.type(1)
+    for p in range(len(w)):
+        g = grad[p] + decay[p] * w[p]
+        m[p] = beta_1 * m[p] + (one - beta_1) * g
+        v[p] = beta_2 * v[p] + (one - beta_2) * g * g
+        w[p] -= rate * m[p] / (np.sqrt(v[p]) + epsilon)

@@ -1,0 +1,97 @@
+"""One optimiser step and one evaluation: a batch falls apart into shards, and their sums are put together in order."""
+
+import dataclasses
+import queue
+
+import numpy as np
+
+from refattn.errors import TrainingError
+from refattn.model import Dropout, backward, forward
+from refattn.training.loss import batch_loss, point_loss
+
+
+@dataclasses.dataclass
+class Stepper:
+    """What the shards of a training share: network, data, labels (S,) in scaled units, and buffers for gradients."""
+
+    config: object
+    ops: object
+    loader: object
+    ids: np.ndarray
+    label: np.ndarray
+
+    def __post_init__(self):
+        self._buffers = queue.SimpleQueue()
+
+    def gradient(self, params, total, rows, step, run):
+        """Gradient of the batch `rows` by the loss without weight decay, written into `total`.
+
+        Parameters
+        ----------
+        params, total : Parameters
+        rows : (S,) int     structures of the batch
+        step : int          of the optimiser; keys the dropout
+        run : callable      like map; see refattn.training.parallel.workers
+
+        Returns
+        -------
+        loss : float, of the batch
+        absolute : float, the sum of the absolute errors in scaled units
+
+        Raises TrainingError, naming structures, when a loss or a gradient is not finite.
+        """
+        training = self.config.training
+        total.vector[:] = 0
+        value = absolute = 0.0
+        jobs = self.loader.cut(rows)
+        for part, (grads, shard_value, shard_absolute) in zip(jobs, run(lambda job: self._shard(params, job, step), jobs)):
+            total.vector += grads.vector
+            self._buffers.put(grads)
+            if not np.isfinite(shard_value):
+                raise TrainingError(f"the loss is not finite in the structures {', '.join(self.ids[part])}")
+            value += shard_value
+            absolute += shard_absolute
+        loss, factor = batch_loss(training.loss, value, len(rows))
+        total.vector *= total.vector.dtype.type(factor)
+        if not np.isfinite(total.vector).all():
+            raise TrainingError(f"the gradient is not finite in the structures {', '.join(self.ids[rows])}")
+        return loss, absolute
+
+    def _shard(self, params, rows, step):
+        training, model = self.config.training, self.config.model
+        grads = self._buffer(params)
+        with self.ops.work_arrays():
+            shard = self.loader.shard(rows)
+            dropout = Dropout(training.seed, step, shard)
+            tape = forward(params, shard, model, self.ops, dropout)
+            error = tape.prediction - self.label[rows]
+            value, slope = point_loss(training.loss, error, training.huber_delta)
+            backward(slope, tape, params, grads, model, self.ops, dropout)
+            return grads, float(value.sum(dtype=np.float64)), float(np.abs(error).sum(dtype=np.float64))
+
+    def _buffer(self, params):
+        try:
+            return self._buffers.get_nowait()
+        except queue.Empty:
+            return params.zeros_like()
+
+
+def predict_rows(params, config, ops, loader, rows, run):
+    """Output (scaled units) and global attention of the structures `rows`.
+
+    Returns
+    -------
+    output : (S,); beta : list of (N_s,) arrays, both in the order of rows
+    """
+
+    def shard_output(part):
+        with ops.work_arrays():
+            shard = loader.shard(part)
+            tape = forward(params, shard, config, ops)
+            return tape.prediction.copy(), np.split(tape.beta.copy(), shard.site_ptr[1:-1])
+
+    output, beta = [], []
+    for prediction, attention in run(shard_output, loader.cut(rows)):
+        output.append(prediction)
+        beta.extend(attention)
+    return np.concatenate(output) if output else np.zeros(0, dtype=params.vector.dtype), beta

@@ -1,0 +1,238 @@
+"""Training: epochs of optimiser steps, a checkpoint after each, the best model kept, and a way to go on."""
+
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from refattn.config import Config, GraphConfig, to_toml
+from refattn.data.builtin import open_data
+from refattn.data.loader import Loader, epoch_batches
+from refattn.data.splits import make_split, resolve_split
+from refattn.errors import ConfigError, DataError, RunError, TrainingError
+from refattn.ops import load_backend
+from refattn.params import initialise, parameter_table
+from refattn.training.adam import Adam
+from refattn.training.checkpoint import Checkpoint, load_checkpoint, replacing, save_checkpoint
+from refattn.training.metrics import metrics
+from refattn.training.parallel import workers
+from refattn.training.results import write_results
+from refattn.training.schedule import Schedule
+from refattn.training.step import Stepper, predict_rows
+
+
+class Interrupted(Exception):
+    """The training was asked to stop; everything to go on with is in `last.h5`."""
+
+
+def train(config, out, n_threads=None, resume=False, init=None, progress=None, stop=None, device="cpu"):
+    """Train a network and leave a complete run directory (DESIGN section 7).
+
+    Parameters
+    ----------
+    config : Config         ignored with `resume`, when the run's own is used
+    out : path              the run directory
+    n_threads : int, optional
+        Threads that compute shards; by default one for each core. They do not change a bit of the result.
+    resume : bool           go on with the run in `out`
+    init : path, optional   a run or model file whose parameters to start from (fine-tuning)
+    progress : callable (dict), optional
+        Called after every batch with "epoch", "batch", "n_batches", and after every epoch with its record.
+    stop : callable () -> bool, optional
+        Asked after every batch; when true, the place is saved and Interrupted raised.
+    device : "cpu" or "reference"
+
+    Returns
+    -------
+    dict, as written to metrics.json
+
+    Raises ConfigError, DataError, RunError, TrainingError, Interrupted.
+    """
+    out = Path(out)
+    n_threads = n_threads or os.cpu_count() or 1
+    trainer = Trainer.resume(out, device) if resume else Trainer.start(config, out, init, device)
+    with workers(n_threads) as run:
+        trainer.fit(run, progress or (lambda record: None), stop or (lambda: False))
+        best = load_checkpoint(out / "model.h5")
+        return write_results(out, best, trainer.loader, trainer.dataset, trainer.history, n_threads, run, device)
+
+
+class Trainer:
+    """A training in progress: the data, the network, the optimiser, and the place reached."""
+
+    def __init__(self, out, checkpoint, dataset, device):
+        config = checkpoint.config
+        self.out, self.checkpoint, self.dataset, self.config = out, checkpoint, dataset, config
+        self.params, self.ops = checkpoint.params, load_backend(device)
+        self.loader = Loader(dataset, config.model, config.training.dtype)
+        label = dataset.labels[config.data.target]
+        self.rows = resolve_split(checkpoint.split, dataset)
+        scaled = ((label - checkpoint.mean) / checkpoint.std).astype(config.training.dtype)
+        self.label = label
+        self.stepper = Stepper(config, self.ops, self.loader, dataset.id, scaled)
+        self.adam = Adam(self.params.vector, self.params.decay_mask(), config.training)
+        n_batches = -(-len(self.rows[0]) // config.training.batch_size)
+        self.schedule = Schedule(config.training, n_batches)
+        self.gradient = self.params.zeros_like()
+        self.place = {"epoch": 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
+        self.history = []
+
+    @classmethod
+    def start(cls, config, out, init, device):
+        """A new run. Raises RunError when `out` already holds one."""
+        if (out / "model.h5").exists() or (out / "last.h5").exists():
+            raise RunError(f"{out}: already holds a run; choose another --out, or go on with --resume")
+        dataset = open_data(config.data.path, config.graph)
+        config = resolve(config, dataset)
+        data, target = config.data, config.data.target
+        split = make_split(dataset, target, data.n_train, data.n_valid, data.n_test, data.split_seed)
+        train_rows = resolve_split(split, dataset)[0]
+        mean, std = label_scale(dataset, target, train_rows, config)
+        elements = np.unique(dataset.select(train_rows).z)
+        params = initialise(config.model, config.training.seed, config.training.dtype)
+        if init:
+            params.vector[:] = load_initial(init, config).vector
+        unit = dataset.label_attrs[target].get("unit", "")
+        checkpoint = Checkpoint(config, params, unit, mean, std, tuple(elements.tolist()), split)
+        trainer = cls(out, checkpoint, dataset, device)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{out}: cannot be made ({error}); choose another --out") from None
+        write_text(out / "config.toml", to_toml(config))
+        return trainer
+
+    @classmethod
+    def resume(cls, out, device):
+        """Go on with the run in `out` from its `last.h5`. Raises RunError when there is none, or it is damaged."""
+        checkpoint = load_checkpoint(out / "last.h5")
+        state, checkpoint.state = checkpoint.state, {}
+        dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
+        resolve(checkpoint.config, dataset)
+        trainer = cls(out, checkpoint, dataset, device)
+        try:
+            trainer.adam.m[:], trainer.adam.v[:] = state["adam_m"], state["adam_v"]
+            trainer.adam.step = int(state["adam_step"])
+            trainer.schedule.state, trainer.place, trainer.history = state["schedule"], state["place"], state["history"]
+        except (KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{out / 'last.h5'}: lacks the state of the optimiser ({error}); train again") from None
+        return trainer
+
+    def fit(self, run, progress, stop):
+        """Epochs until the last one, or until the validation MAE has not improved for `patience` epochs."""
+        while self.place["epoch"] <= self.config.training.epochs and not self._out_of_patience():
+            self._epoch(run, progress, stop)
+            progress(self.history[-1])
+
+    def _out_of_patience(self):
+        return self.history and self.place["epoch"] - 1 - self._best()["epoch"] >= self.config.training.patience
+
+    def _best(self):
+        return min(self.history, key=lambda record: record["valid_mae"])
+
+    def _epoch(self, run, progress, stop):
+        training, place = self.config.training, self.place
+        epoch, began = place["epoch"], time.perf_counter() - place["seconds"]
+        batches = epoch_batches(self.rows[0], training.batch_size, training.seed, epoch)
+        for number in range(place["batch"], len(batches)):
+            rate = self.schedule.rate(self.adam.step)
+            try:
+                loss, absolute = self.stepper.gradient(
+                    self.params, self.gradient, batches[number], self.adam.step, run
+                )
+            except TrainingError as error:
+                raise TrainingError(self._explain(error, epoch, number)) from None
+            self.adam.update(self.params.vector, self.gradient.vector, rate)
+            place["batch"], place["loss"] = number + 1, place["loss"] + loss * len(batches[number])
+            place["absolute"] += absolute
+            place["seconds"] = time.perf_counter() - began
+            progress({"epoch": epoch, "batch": number + 1, "n_batches": len(batches), "seconds": place["seconds"]})
+            if stop():
+                self._save()
+                raise Interrupted(f"epoch {epoch}, batch {number + 1} of {len(batches)}")
+        self._finish_epoch(run, rate, time.perf_counter() - began)
+
+    def _finish_epoch(self, run, rate, seconds):
+        n_train, epoch, std = len(self.rows[0]), self.place["epoch"], self.checkpoint.std
+        valid = self.predict(self.rows[1], run)
+        scores = metrics(self.label[self.rows[1]], valid)
+        if not np.isfinite(scores["mae"]):
+            raise TrainingError(self._explain("a prediction of the validation set is not finite", epoch))
+        self.schedule.end_epoch(scores["mae"] / std)
+        self.history.append({
+            "epoch": epoch,
+            "loss": self.place["loss"] / n_train,
+            "penalty": self.adam.penalty(self.params.vector),
+            "train_mae": self.place["absolute"] / n_train * std,
+            "valid_mae": scores["mae"],
+            "valid_rmse": scores["rmse"],
+            "learning_rate": rate,
+            "structures_per_second": n_train / seconds,
+            "seconds": seconds,
+        })  # fmt: skip
+        self.place = {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
+        if self._best()["epoch"] == epoch:
+            save_checkpoint(self.out / "model.h5", self.checkpoint)
+        self._save()
+
+    def predict(self, rows, run):
+        """Predictions (S,) of the structures `rows`, in the label's unit."""
+        output, _ = predict_rows(self.params, self.config.model, self.ops, self.loader, rows, run)
+        return self.checkpoint.mean + self.checkpoint.std * output.astype(float)
+
+    def _save(self):
+        adam = self.adam
+        state = {"adam_m": adam.m, "adam_v": adam.v, "adam_step": adam.step, "schedule": self.schedule.state}
+        state |= {"place": self.place, "history": self.history}
+        save_checkpoint(self.out / "last.h5", dataclasses.replace(self.checkpoint, state=state))
+        write_text(self.out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
+
+    def _explain(self, error, epoch, batch=None):
+        where = f"epoch {epoch}" if batch is None else f"epoch {epoch}, batch {batch + 1}"
+        kept = f"the best model so far stays in {self.out / 'model.h5'}" if self.history else "no model was saved yet"
+        return f"{where}: {error}; {kept}; look at these labels or lower training.learning_rate"
+
+
+def resolve(config, dataset):
+    """The configuration with the data set's neighbour rule and an absolute path. Raises ConfigError on a conflict."""
+    if config.graph not in (GraphConfig(), dataset.graph_config):
+        raise ConfigError(
+            f"the data set was prepared with {dataset.graph_config}, the configuration asks for {config.graph}; "
+            "prepare it again, or change [graph]"
+        )
+    path = os.path.abspath(config.data.path) if config.data.path else ""
+    data = dataclasses.replace(config.data, path=path)
+    return Config(config.model, dataset.graph_config, data, config.training)
+
+
+def label_scale(dataset, target, rows, config):
+    """Mean and standard deviation that scale the label; from the training set only.
+
+    A non-negative target is divided but not shifted, so that the clip at 0 keeps its meaning.
+    """
+    label = dataset.labels[target][rows]
+    if not np.isfinite(label).all():
+        where = dataset.id[rows[np.argmax(~np.isfinite(label))]]
+        raise DataError(f"the label {target} of structure {where} is not finite; correct it or leave it out")
+    if not config.training.scale_target:
+        return 0.0, 1.0
+    mean = 0.0 if config.model.non_negative else float(label.mean())
+    return mean, float(label.std()) or 1.0
+
+
+def load_initial(init, config):
+    """Parameters of a run or model file to start from. Raises RunError when its network is another."""
+    path = Path(init) / "model.h5" if Path(init).is_dir() else Path(init)
+    start = load_checkpoint(path)
+    if parameter_table(start.config.model) != parameter_table(config.model):
+        raise RunError(f"{path}: its parameters are not those of [model]; start from the [model] of that run's config.toml")
+    return start.params
+
+
+def write_text(path, text):
+    """Write a text file; it appears complete or not at all."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
