@@ -2,17 +2,17 @@
 
 import dataclasses
 import json
-import os
-import sys
 import time
 
 import click
 
+from refattn.cli.options import StatusLine, as_json
 from refattn.config import CHOICES, GraphConfig, config_from_dict
 from refattn.data.prepare import open_source
 from refattn.data.prepare import prepare as prepare_dataset
+from refattn.environment import available_cores
 
-REPORT_SECONDS = 0.5  # between two reports on a terminal; elsewhere twenty times as long
+LOG_SECONDS = 10  # between two lines where stderr is not a terminal
 
 
 def parse_units(context, parameter, assignments):
@@ -38,7 +38,7 @@ def parse_units(context, parameter, assignments):
 @click.option("--append", is_flag=True, help="Add to OUT instead of replacing it.")
 @click.option("--uncharacterized", type=click.Path(), help="QM9: molecules to leave out.")
 @click.option("--keep-uncharacterized", is_flag=True, help="QM9: leave none out.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@as_json
 def prepare(source, out, format, labels, units, limit, threads, append, as_json, **others):
     """Make the dataset OUT (HDF5) from SOURCE: structures, labels, and the graph of every structure.
 
@@ -48,7 +48,7 @@ def prepare(source, out, format, labels, units, limit, threads, append, as_json,
     lists = others.pop("uncharacterized"), others.pop("keep_uncharacterized")
     config = config_from_dict({"graph": others}, "prepare").graph
     structures = open_source(source, format, labels, *lists)
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or available_cores()
     report = prepare_dataset(structures, out, config, units, limit, threads, append, progress_printer())
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report)))
@@ -62,19 +62,20 @@ def prepare(source, out, format, labels, units, limit, threads, append, as_json,
 
 
 def progress_printer():
-    """A function (done, total) that reports on stderr: one line that changes on a terminal, few lines elsewhere."""
-    terminal = sys.stderr.isatty()
-    start = last = time.perf_counter()
+    """A function (done, total) that reports rate and time left: a status line, or now and then a line in a log."""
+    status, start = StatusLine(), time.perf_counter()
+    last = start
 
     def show(done, total):
         nonlocal last
         now = time.perf_counter()
-        if now - last < REPORT_SECONDS * (1 if terminal else 20) and done != total:
-            return
-        last, rate = now, done / (now - start)
-        left = f" of about {total}, {(total - done) / rate:.0f} s left" if total else ""
-        click.echo(f"{chr(13) if terminal else ''}{done} structures{left}, {rate:.0f}/s  ", err=True, nl=not terminal)
-        if terminal and done == total:
-            click.echo(err=True)
+        rate = done / (now - start)
+        left = f" of about {total}, {max(total - done, 0) / rate:.0f} s left" if total else ""
+        text = f"{done} structures{left}, {rate:.0f}/s"
+        if done == total or (now - last > LOG_SECONDS and not status.terminal):
+            last = now
+            status.line(text)
+        else:
+            status.update(text)
 
     return show

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 from pathlib import Path
 
 import ase
@@ -11,6 +10,7 @@ from ase.data import chemical_symbols
 
 from refattn.data.loader import Loader
 from refattn.data.store import Dataset
+from refattn.environment import available_cores
 from refattn.errors import DataError
 from refattn.ops import load_backend
 from refattn.structures.graph import Graph
@@ -71,7 +71,7 @@ class Model:
         ids = [str(atoms.info.get("id", number)) for number, atoms in enumerate(structures)]
         for id, atoms in zip(ids, structures, strict=True):
             self._check_elements(id, atoms)
-        with workers(n_threads or os.cpu_count() or 1) as run:
+        with workers(n_threads or available_cores()) as run:
             graphs = list(run(lambda atoms: Graph.from_atoms(atoms, **dataclasses.asdict(self.config.graph)), structures))
             loader = Loader(_dataset(ids, structures, graphs, self.config), self.config.model, self._dtype)
             rows = np.arange(len(structures))

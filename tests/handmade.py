@@ -14,7 +14,9 @@ HOMO = {"homo": {"unit": "eV", "description": "an orbital", "kind": "intensive"}
 
 def line(id, n_sites, labels=None, arrays=None, z=6):
     """A chain of sites 1.5 Å apart along x, every site joined to the ones before and after it."""
-    atoms = ase.Atoms([z] * n_sites, [[1.5 * i, 0.0, 0.0] for i in range(n_sites)], cell=[9, 8, 7], pbc=[True, False, True])
+    atoms = ase.Atoms(
+        [z] * n_sites, [[1.5 * i, 0.0, 0.0] for i in range(n_sites)], cell=[9, 8, 7], pbc=[True, False, True]
+    )
     nbr = [[j for j in (i - 1, i + 1) if 0 <= j < n_sites] for i in range(n_sites)]
     n_edges = sum(map(len, nbr))
     graph = Graph(

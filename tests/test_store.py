@@ -1,6 +1,7 @@
 """The dataset file against its documented layout (DESIGN section 8), read with h5py, and against damage."""
 
 import dataclasses
+import itertools
 
 import h5py
 import numpy as np
@@ -12,10 +13,15 @@ from refattn.data.writer import DatasetWriter
 from refattn.errors import DataError
 
 
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("set") / "set.h5", chains(), licence="CC0", citation="none").read_bytes()
+
 
 @pytest.fixture
-def path(tmp_path):
-    return write(tmp_path / "set.h5", chains(), licence="CC0", citation="none")
+def path(tmp_path, content):
+    (tmp_path / "set.h5").write_bytes(content)
+    return tmp_path / "set.h5"
 
 
 def same(a, b):
@@ -30,21 +36,40 @@ def same(a, b):
 
 def test_layout_is_the_documented_one(path):
     with h5py.File(path) as file:
-        assert file.attrs["format"] == "refattn-dataset" and file.attrs["version"] == 1
+        assert file.attrs["format"] == "refattn-dataset"
+        assert file.attrs["version"] == 1
         assert [file.attrs[name] for name in ("source", "licence", "citation")] == ["by hand", "CC0", "none"]
         assert file.attrs["created_by"].startswith("refattn")
         assert dict(file["graph"].attrs) == dataclasses.asdict(CONFIG)
         assert file["structures/site_ptr"][:].tolist() == [0, 3, 4, 6, 10]
-        assert file["structures/z"].dtype == np.uint8 and file["structures/z"][:].tolist() == [6] * 4 + [8] * 2 + [6] * 4
+        assert file["structures/z"].dtype == np.uint8
+        assert file["structures/z"][:].tolist() == [6] * 4 + [8] * 2 + [6] * 4
         assert file["structures/position"][:, 0].tolist() == [0, 1.5, 3, 0, 0, 1.5, 0, 1.5, 3, 4.5]
         assert file["structures/position"].attrs["unit"] == "Å"
-        assert file["structures/cell"].shape == (4, 3, 3) and file["structures/cell"][2, 1, 1] == 8
+        assert file["structures/cell"].shape == (4, 3, 3)
+        assert file["structures/cell"][2, 1, 1] == 8
         assert file["structures/pbc"][:].tolist() == [[True, False, True]] * 4
         assert file["structures/id"].asstr()[:].tolist() == ["a", "b", "ü c", "d"]
         assert file["graph/edge_ptr"][:].tolist() == [0, 1, 3, 4, 4, 5, 6, 7, 9, 11, 12]
-        assert file["graph/nbr"].dtype == np.int32 and file["graph/nbr"][:].tolist() == [1, 0, 2, 1, 1, 0, 1, 0, 2, 1, 3, 2]
-        assert file["graph/image"].dtype == np.int8 and file["graph/image"].shape == (12, 3)
-        assert file["graph/r"].dtype == np.float64 and file["graph/omega"].shape == (12,)
+        assert file["graph/nbr"].dtype == np.int32
+        assert file["graph/nbr"][:].tolist() == [
+            1,
+            0,
+            2,
+            1,
+            1,
+            0,
+            1,
+            0,
+            2,
+            1,
+            3,
+            2,
+        ]
+        assert file["graph/image"].dtype == np.int8
+        assert file["graph/image"].shape == (12, 3)
+        assert file["graph/r"].dtype == np.float64
+        assert file["graph/omega"].shape == (12,)
         assert file["graph/omega_max"][:].tolist() == [2.5] * 10
         np.testing.assert_array_equal(file["labels/homo"][:], [-1.5, np.nan, 2.5, np.nan])
         np.testing.assert_array_equal(file["labels/gap"][:], [np.nan, np.nan, 7, np.nan])
@@ -56,18 +81,21 @@ def test_layout_is_the_documented_one(path):
 def test_read_gives_back_what_was_written(path):
     dataset = read_dataset(path)
     verify(path)
-    assert len(dataset) == 4 and dataset.graph_config == CONFIG and dataset.attrs["licence"] == "CC0"
+    assert len(dataset) == 4
+    assert dataset.graph_config == CONFIG
+    assert dataset.attrs["licence"] == "CC0"
     assert dataset.label_attrs["gap"] == {"unit": "", "description": "", "kind": ""}
-    record, graph = chains()[3]
+    graph = chains()[3][1]
     last = dataset.select([3])
     for name in ("z", "nbr", "image", "r", "omega", "omega_max", "edge_ptr", "weight"):
         np.testing.assert_array_equal(getattr(last, name), getattr(graph, name), err_msg=name)
     atoms = dataset.atoms(2)
-    assert atoms == chains()[2][0].atoms and atoms.info == {"id": "ü c", "homo": 2.5, "gap": 7.0}
+    assert atoms == chains()[2][0].atoms
+    assert atoms.info == {"id": "ü c", "homo": 2.5, "gap": 7.0}
     assert atoms.arrays["population"].tolist() == [0.25, 0.75]
 
 
-@pytest.mark.parametrize("a, b", [(0, 4), (1, 3), (2, 2), (3, None), (0, 0), (-2, None)])
+@pytest.mark.parametrize(("a", "b"), [(0, 4), (1, 3), (2, 2), (3, None), (0, 0), (-2, None)])
 def test_slice_of_the_file_is_a_selection(path, a, b):
     same(read_dataset(path, slice(a, b)), read_dataset(path).select(slice(a, b)))
 
@@ -75,7 +103,8 @@ def test_slice_of_the_file_is_a_selection(path, a, b):
 def test_select_in_any_order(path):
     dataset = read_dataset(path)
     chosen = dataset.select([2, 0, 2])
-    assert chosen.id.tolist() == ["ü c", "a", "ü c"] and chosen.site_ptr.tolist() == [0, 2, 5, 7]
+    assert chosen.id.tolist() == ["ü c", "a", "ü c"]
+    assert chosen.site_ptr.tolist() == [0, 2, 5, 7]
     assert chosen.nbr.tolist() == [1, 0, 1, 0, 2, 1, 1, 0]
     same(chosen.select([1, 0]).select([1]), dataset.select([2]))
     same(dataset.select(dataset.labels["homo"] > 0), dataset.select([2]))
@@ -87,7 +116,8 @@ def test_select_in_any_order(path):
 
 def test_without_positions(path):
     dataset = read_dataset(path, with_positions=False)
-    assert dataset.position is None and dataset.select([1]).position is None
+    assert dataset.position is None
+    assert dataset.select([1]).position is None
     with pytest.raises(DataError, match="positions"):
         dataset.atoms(0)
 
@@ -113,7 +143,8 @@ def test_append_that_does_not_fit_changes_nothing(path):
     ):
         with pytest.raises(DataError), DatasetWriter(path, config, label_attrs=attrs, append=True) as writer:
             writer.add([record for record, _ in pairs], [graph for _, graph in pairs])
-    assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == ["set.h5"]
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["set.h5"]
 
 
 @pytest.mark.parametrize(
@@ -135,10 +166,16 @@ def test_data_that_do_not_fit_leave_no_file(tmp_path, pairs):
 
 def test_an_exception_leaves_the_old_file(path):
     before = path.read_bytes()
-    with pytest.raises(KeyboardInterrupt), DatasetWriter(path, CONFIG) as writer:
-        writer.add(*map(list, zip(*chains(), strict=True)))
+    records, graphs = map(list, zip(*chains(), strict=True))
+
+    def interrupted(writer):
+        writer.add(records, graphs)
         raise KeyboardInterrupt
-    assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1
+
+    with pytest.raises(KeyboardInterrupt), DatasetWriter(path, CONFIG) as writer:
+        interrupted(writer)
+    assert path.read_bytes() == before
+    assert len(list(path.parent.iterdir())) == 1
 
 
 def test_targets_that_cannot_be_written(tmp_path):
@@ -161,11 +198,11 @@ def test_files_that_are_not_datasets(tmp_path):
 def test_every_cut_and_many_flipped_bytes_are_errors_or_harmless(path):
     """A cut is always noticed. A flipped byte is noticed, or lies in unused space and changes no array."""
     good, whole = path.read_bytes(), read_dataset(path)
-    for size in [0, 1, 7, 8, 48, 100, *range(200, len(good), 4001), len(good) - 1]:
+    for size in [0, 1, 7, 8, 48, 100, *range(200, len(good), 16001), len(good) - 1]:
         path.write_bytes(good[:size])
         with pytest.raises(DataError):
             read_dataset(path)
-    places = [*range(0, 48), *np.random.default_rng(0).integers(48, len(good), 300).tolist()]
+    places = [*range(48), *np.random.default_rng(0).integers(48, len(good), 100).tolist()]
     n_noticed = 0
     for place in places:
         damaged = bytearray(good)
@@ -178,11 +215,17 @@ def test_every_cut_and_many_flipped_bytes_are_errors_or_harmless(path):
     assert n_noticed >= 40  # the 48 bytes of the superblock are all under its checksum
 
 
-@pytest.mark.parametrize("name", [*(f.path for f in FIELDS.values()), "structures/id", "skipped/reason", "labels/homo"])
-@pytest.mark.parametrize("damage", ["missing", "short", "group", "text"])
+REQUIRED = [*(field.path for field in FIELDS.values()), "structures/id", "skipped/reason"]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *itertools.product(REQUIRED, ("missing", "short", "group", "text")),
+        *itertools.product(["labels/homo"], ("short", "group", "text")),
+    ],
+)
 def test_missing_and_wrong_datasets(path, name, damage):
-    if damage == "missing" and name == "labels/homo":
-        pytest.skip("a set may lack any label")
     with h5py.File(path, "r+") as file:
         shape = file[name].shape
         del file[name]
@@ -206,7 +249,9 @@ def test_missing_groups_and_attributes(path, group):
         read_dataset(path)
 
 
-@pytest.mark.parametrize("where, name, value", [("/", "format", "x"), ("/", "version", 2), ("graph", "rule", "x")])
+@pytest.mark.parametrize(
+    ("where", "name", "value"), [("/", "format", "x"), ("/", "version", 2), ("graph", "rule", "x")]
+)
 @pytest.mark.parametrize("change", ["value", "remove"])
 def test_other_attributes(path, where, name, value, change):
     with h5py.File(path, "r+") as file:
@@ -219,7 +264,7 @@ def test_other_attributes(path, where, name, value, change):
 
 
 @pytest.mark.parametrize(
-    "name, place, value, in_read",
+    ("name", "place", "value", "in_read"),
     [
         ("graph/nbr", 5, 2, True),
         ("graph/nbr", 0, -1, True),
@@ -244,5 +289,5 @@ def test_broken_promises(path, name, place, value, in_read):
         data = file[name][:]
         data[place] = value
         file[name][...] = data
-    with pytest.raises(DataError, match=name):
+    with pytest.raises(DataError, match="the id a occurs" if name.endswith("/id") else name):
         (read_dataset if in_read else verify)(path)

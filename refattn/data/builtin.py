@@ -1,16 +1,30 @@
-"""The data set that ships inside the package, and the way from a path to a Dataset."""
+"""The data sets that ship inside the package, and the way from a path to a Dataset."""
 
 import functools
-import gzip
-import shutil
 import tempfile
+import typing
 from pathlib import Path
 
 from refattn.data.prepare import open_source, prepare
 from refattn.data.store import read_dataset
 
-BUILTIN = Path(__file__).parent / "sets"
-FULLERENE = BUILTIN / "fullerene.extxyz.gz"
+FOLDER = Path(__file__).parent / "sets"
+
+
+class BuiltinSet(typing.NamedTuple):
+    """A file of structures and labels inside the package."""
+
+    path: Path
+    description: str
+
+
+SETS = {
+    "fullerene": BuiltinSet(
+        FOLDER / "fullerene.extxyz.gz",
+        "snapshots of C36, C50, C60, C70 and C72 in Langevin dynamics on GFN2-xTB at 300, 600 and 1000 K: "
+        "homo, lumo, energy, deformation_energy (eV), forces, orbital populations",
+    )
+}
 
 
 def open_data(path, graph_config):
@@ -20,16 +34,12 @@ def open_data(path, graph_config):
 
     Returns a Dataset without positions. Raises DataError as read_dataset does.
     """
-    if path:
-        return read_dataset(path, with_positions=False)
-    return _open_builtin(graph_config)
+    return read_dataset(path, with_positions=False) if path else _open_builtin("fullerene", graph_config)
 
 
 @functools.cache
-def _open_builtin(graph_config):
+def _open_builtin(name, graph_config):
     with tempfile.TemporaryDirectory(prefix="refattn-") as folder:
-        unpacked, dataset = Path(folder) / "fullerene.extxyz", Path(folder) / "fullerene.h5"
-        with gzip.open(FULLERENE, "rb") as packed, open(unpacked, "wb") as stream:
-            shutil.copyfileobj(packed, stream)
-        prepare(open_source(unpacked), dataset, graph_config)
+        dataset = Path(folder) / f"{name}.h5"
+        prepare(open_source(SETS[name].path), dataset, graph_config)
         return read_dataset(dataset, with_positions=False)

@@ -161,12 +161,11 @@ class FilesSource:
     def _xyz(self, path):
         """Structures of an extended XYZ file, read as a stream of lines."""
         size = max(path.stat().st_size, 1)
-        with open(path, "rb") as raw:
-            binary = gzip.open(raw) if path.suffix.lower() == ".gz" else raw
-            with io.TextIOWrapper(binary, encoding="utf-8") as lines:
-                for text in _cut_frames(lines, path):
-                    self._progress(raw.tell() / size)
-                    yield next(read_xyz(io.StringIO(text), 0))
+        unpack = gzip.open if path.suffix.lower() == ".gz" else io.BufferedReader
+        with open(path, "rb") as raw, unpack(raw) as binary, io.TextIOWrapper(binary, encoding="utf-8") as lines:
+            for text in _cut_frames(lines, path):
+                self._progress(raw.tell() / size)
+                yield next(read_xyz(io.StringIO(text), 0))
 
     def _database(self, path):
         """Structures of an ASE database; labels are its key-value pairs and the numbers in its data."""

@@ -129,6 +129,9 @@ class QM9Source:
                         continue
                     found, self.fraction = True, raw.tell() / size
                     yield f"{self.path}, {member.name}", archive.extractfile(member).read().decode("utf-8")
+                # tarfile stops at a damaged header as if it were the end: read on, to the checksum of the compression.
+                if any(rest.strip(b"\0") for rest in iter(lambda: stream.read(1 << 20), b"")):
+                    raise DataError(f"{self.path}: has damaged data within; get it from {WHERE_TO_GET}")
         except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
             raise DataError(f"{self.path}: cannot be read on ({error}); get it from {WHERE_TO_GET}") from None
         if not found:

@@ -6,6 +6,9 @@ checkpoint: a run that was killed goes on from its last complete snapshot, and e
 """
 
 import dataclasses
+import gzip
+import io
+import itertools
 import os
 import zlib
 from pathlib import Path
@@ -155,3 +158,42 @@ def _last_snapshot(file):
     with open(file) as stream:
         stream.seek(start)
         return count, next(read_xyz(stream, 0))
+
+
+DECIMALS = {"positions": 5, "forces": 4, "homo_population": 5, "lumo_population": 5}  # Å, eV/Å, 1, 1
+
+
+def merge_trajectories(files, out, n_snapshots):
+    """Put the first `n_snapshots` of every trajectory into one extended XYZ file, gzipped if its name ends so.
+
+    Momenta are left out and arrays rounded to DECIMALS, below what the labels can tell. The same trajectories give
+    the same bytes. Returns the number of snapshots; raises DataError when `out` cannot be written.
+    """
+    out, count = Path(out), 0
+    part = out.with_name(out.name + ".part")
+    try:
+        with open(part, "wb") as raw:
+            packed = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if out.suffix == ".gz" else raw
+            with io.TextIOWrapper(packed, encoding="utf-8") as stream:
+                for file in files:
+                    for atoms in itertools.islice(ase.io.iread(file, format="extxyz"), n_snapshots):
+                        write_xyz(stream, [_rounded(atoms)], write_results=False)
+                        count += 1
+        os.replace(part, out)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error}); check the folder and its space") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return count
+
+
+def _rounded(atoms):
+    """A snapshot as it is published: results as labels and arrays, without momenta."""
+    snapshot = ase.Atoms(atoms.numbers, np.round(atoms.positions, DECIMALS["positions"]), cell=atoms.cell, pbc=atoms.pbc)
+    results = atoms.calc.results if atoms.calc else {}
+    snapshot.info = {**atoms.info, **{name: float(value) for name, value in results.items() if np.ndim(value) == 0}}
+    per_site = {**atoms.arrays, **{name: value for name, value in results.items() if np.ndim(value) > 0}}
+    for name, decimals in DECIMALS.items():
+        if name in per_site and name != "positions":
+            snapshot.set_array(name, np.round(per_site[name], decimals))
+    return snapshot

@@ -208,6 +208,8 @@ def check_layout(file):
             wanted[path] = (*rows[per], *shape(path)[1:]) if group == "arrays" else rows[per]
     wanted["skipped/reason"] = shape("skipped/id")
     for path, expected in wanted.items():
+        if path != "skipped/reason" and shape(path) and file[path].dtype.kind not in "biuf":
+            raise DataError(f"/{path} does not hold numbers; {ADVICE}")
         if shape(path) != expected:
             raise DataError(f"/{path} has the shape {shape(path)} instead of {expected}; {ADVICE}")
     return rows["structure"][0]

@@ -64,17 +64,18 @@ def clip_facet(j, distance, direction, polygon, spare, side):
             continue
         gx, gy, gz = ex - ratio * direction[k, 0], ey - ratio * direction[k, 1], ez - ratio * direction[k, 2]
         tolerance = ON_CIRCLE * (1.0 + ratio)
-        n_inside, n_outside = _sides(gx, gy, gz, tolerance, polygon, n_corners, side)
-        if n_outside == 0 and n_inside > 0:
-            continue
-        if n_outside == 0 and gx * ex + gy * ey + gz * ez >= 0.0:
-            continue  # k stands behind j, or on the opposite side: it cuts along the rim of the hemisphere
-        if n_inside == 0:
+        most_outside, most_inside = np.inf, -np.inf
+        for v in range(n_corners):
+            side[v] = gx * polygon[v, 0] + gy * polygon[v, 1] + gz * polygon[v, 2]
+            most_outside, most_inside = min(most_outside, side[v]), max(most_inside, side[v])
+        if most_outside >= -tolerance and (most_inside > tolerance or gx * ex + gy * ey + gz * ez >= 0.0):
+            continue  # k does not cut; the second case is a k behind j or opposite to it, which meets the rim all around
+        if most_inside <= tolerance:
             return 0, 1.0, True
         n_corners = _cut(gx, gy, gz, tolerance, polygon, n_corners, side, spare)
         lowest = 1.0
         for v in range(n_corners):
-            _copy(spare, v, polygon, v)
+            polygon[v, 0], polygon[v, 1], polygon[v, 2] = spare[v, 0], spare[v, 1], spare[v, 2]
             lowest = min(lowest, polygon[v, 0] * ex + polygon[v, 1] * ey + polygon[v, 2] * ez)
     return n_corners, lowest, False
 
@@ -121,17 +122,6 @@ def _hemisphere(ex, ey, ez, polygon):
 
 
 @jit
-def _sides(gx, gy, gz, tolerance, polygon, n_corners, side):
-    """side[v] = g . polygon[v]; returns how many corners are strictly inside and strictly outside."""
-    n_inside, n_outside = 0, 0
-    for v in range(n_corners):
-        side[v] = gx * polygon[v, 0] + gy * polygon[v, 1] + gz * polygon[v, 2]
-        n_inside += side[v] > tolerance
-        n_outside += side[v] < -tolerance
-    return n_inside, n_outside
-
-
-@jit
 def _cut(gx, gy, gz, tolerance, polygon, n_corners, side, spare):
     """Replace the corners with g . u < 0 by those of the new edge, g . u = 0; returns the number of corners.
 
@@ -139,20 +129,20 @@ def _cut(gx, gy, gz, tolerance, polygon, n_corners, side, spare):
     cutting them anew would pile up copies. If the new edge is longer than 90 degrees its middle becomes a corner too:
     between antipodal corners, as every facet that contains a whole line has them, the edge would be lost.
     """
-    first = 0
-    while side[first] >= -tolerance or side[first - 1 if first > 0 else n_corners - 1] < -tolerance:
+    first = 0  # the corners outside are first, ..., last; those before and after them stay
+    while side[first] >= -tolerance:
         first += 1
-    # Corners in the order first, ..., last (outside), after, ..., before (kept): copy the latter.
-    v, last, n = first, first, 0
-    for _ in range(n_corners):
-        if side[v] < -tolerance and n == 0:
-            last = v
-        else:
-            _copy(polygon, v, spare, n)
-            n += 1
-        v = v + 1 if v + 1 < n_corners else 0
     before = first - 1 if first > 0 else n_corners - 1
-    after = last + 1 if last + 1 < n_corners else 0
+    while side[before] < -tolerance:
+        first, before = before, before - 1 if before > 0 else n_corners - 1
+    last, after = first, first
+    while side[after] < -tolerance:
+        last, after = after, after + 1 if after + 1 < n_corners else 0
+    n_kept = before - after + 1 if before >= after else before - after + 1 + n_corners
+    n, v = 0, after
+    while n < n_kept:
+        spare[n, 0], spare[n, 1], spare[n, 2] = polygon[v, 0], polygon[v, 1], polygon[v, 2]
+        n, v = n + 1, v + 1 if v + 1 < n_corners else 0
     n += _crossing(polygon, before, first, side, tolerance, spare, n)
     start, end = n - 1, 0
     if _crossing(polygon, after, last, side, tolerance, spare, n):
@@ -183,9 +173,3 @@ def _crossing(polygon, kept, outside, side, tolerance, spare, n):
     scale = 1.0 / np.sqrt(x * x + y * y + z * z)
     spare[n, 0], spare[n, 1], spare[n, 2] = x * scale, y * scale, z * scale
     return 1
-
-
-@jit
-def _copy(source, i, target, j):
-    """target[j] = source[i] for rows of three; Numba's own assignment of rows costs ten times as much."""
-    target[j, 0], target[j, 1], target[j, 2] = source[i, 0], source[i, 1], source[i, 2]

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from refattn.errors import ConfigError, StructureError
+from refattn.jit import jit
 from refattn.structures import isolated_rule, upstream_rule
 from refattn.structures.sphere import reciprocal_vectors
 
@@ -73,29 +74,18 @@ def voronoi_neighbours(numbers, positions, cell, pbc, config, name):
     coincident atoms, a singular cell, an image beyond int8; ConfigError for an unknown rule.
     """
     facets = voronoi_facets(numbers, positions, cell, pbc, config, name)
-    n_sites = len(facets.ptr) - 1
-    site = facets.site
-    omega_max = np.zeros(n_sites)
-    np.maximum.at(omega_max, site, facets.omega)
     slack = SLACK if config.rule == "isolated" else 0.0
-    kept = (
-        (facets.omega >= config.omega_min - slack)
-        & (facets.omega >= (config.weight_min - slack) * omega_max[site])
-        & (facets.r <= config.r_max + slack)
-    )
-    kept = np.flatnonzero(kept)
+    edge_ptr, kept, omega_max = _select(
+        facets.ptr, facets.nbr, facets.image, facets.r, facets.omega,
+        config.omega_min - slack, config.weight_min - slack, config.r_max + slack,
+    )  # fmt: skip
     image = facets.image[kept]
     if len(image) and np.abs(image).max() > 127:
         raise StructureError(
             f"{name}: a neighbour is {np.abs(image).max()} cells away, more than the 127 that a graph can hold; "
             "wrap the positions into the cell"
         )
-    keys = (image[:, 2], image[:, 1], image[:, 0], facets.nbr[kept], np.rint(facets.r[kept] * 1e6), site[kept])
-    order = np.lexsort(keys)
-    kept, image = kept[order], image[order].astype(np.int8)
-    edge_ptr = np.zeros(n_sites + 1, dtype=np.int32)
-    np.cumsum(np.bincount(site[kept], minlength=n_sites), out=edge_ptr[1:])
-    return edge_ptr, facets.nbr[kept].astype(np.int32), image, facets.r[kept], facets.omega[kept], omega_max
+    return edge_ptr, facets.nbr[kept].astype(np.int32), image.astype(np.int8), facets.r[kept], facets.omega[kept], omega_max
 
 
 def voronoi_facets(numbers, positions, cell, pbc, config, name):
@@ -125,6 +115,34 @@ def voronoi_facets(numbers, positions, cell, pbc, config, name):
     if problem[0] != isolated_rule.COMPLETE:
         raise StructureError(f"{name}: {_explain(*problem)}")
     return Facets(ptr, where[:, 0], where[:, 1:], size[:, 0], size[:, 1])
+
+
+@jit
+def _select(ptr, nbr, image, r, omega, omega_min, weight_min, r_max):
+    """edge_ptr, the numbers of the facets that become edges, in the order of edges, and omega_max (voronoi_neighbours)."""
+    n_sites = len(ptr) - 1
+    edge_ptr, omega_max = np.zeros(n_sites + 1, np.int32), np.zeros(n_sites)
+    kept = np.empty(len(nbr), np.int64)
+    n = 0
+    for i in range(n_sites):
+        for f in range(ptr[i], ptr[i + 1]):
+            omega_max[i] = max(omega_max[i], omega[f])
+        for f in range(ptr[i], ptr[i + 1]):
+            if omega[f] >= omega_min and omega[f] >= weight_min * omega_max[i] and r[f] <= r_max:
+                kept[n] = f
+                n += 1
+                # facets come by distance, so that this insertion only moves those of equal distance
+                k = n - 1
+                while k > edge_ptr[i] and _key(kept[k], nbr, image, r) < _key(kept[k - 1], nbr, image, r):
+                    kept[k], kept[k - 1] = kept[k - 1], kept[k]
+                    k -= 1
+        edge_ptr[i + 1] = n
+    return edge_ptr, kept[:n], omega_max
+
+
+@jit
+def _key(f, nbr, image, r):
+    return np.rint(r[f] * 1e6), nbr[f], image[f, 0], image[f, 1], image[f, 2]
 
 
 def _checked(numbers, positions, cell, pbc, config, name):

@@ -4,16 +4,15 @@ import contextlib
 import dataclasses
 import json
 import os
-import platform
 import tomllib
 from pathlib import Path
 
 import h5py
-import numba
 import numpy as np
 
 from refattn.config import Config, config_from_dict, to_toml
 from refattn.data.splits import Split
+from refattn.environment import versions
 from refattn.errors import RefattnError, RunError
 from refattn.params import Parameters, from_arrays
 
@@ -57,8 +56,7 @@ def replacing(path):
 def save_checkpoint(path, checkpoint):
     """Write a Checkpoint as HDF5; the file appears complete or not at all. Raises RunError."""
     with replacing(path) as part, h5py.File(part, "w") as file:
-        versions = {"python": platform.python_version(), "numpy": np.__version__, "numba": numba.__version__}
-        file.attrs.update(format=FORMAT, version=VERSION, unit=checkpoint.unit, versions=json.dumps(versions))
+        file.attrs.update(format=FORMAT, version=VERSION, unit=checkpoint.unit, versions=json.dumps(versions()))
         file.attrs.update(target=checkpoint.config.data.target, mean=checkpoint.mean, std=checkpoint.std)
         file["config"] = to_toml(checkpoint.config)
         file["elements"] = np.array(checkpoint.elements, dtype=np.int32)

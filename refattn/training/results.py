@@ -2,11 +2,11 @@
 
 import csv
 import json
-import sys
 
 import numpy as np
 
 from refattn.data.splits import Split, resolve_split
+from refattn.environment import peak_memory_mb
 from refattn.ops import load_backend
 from refattn.training.checkpoint import replacing
 from refattn.training.metrics import metrics
@@ -74,12 +74,3 @@ def write_predictions(path, dataset, parts, target):
             ids = dataset.id[rows].tolist()
             writer.writerows(zip(ids, [name] * len(ids), label.tolist(), prediction.tolist(), strict=True))
 
-
-def peak_memory_mb():
-    """Largest resident memory of this process so far, in MB; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

@@ -12,6 +12,7 @@ from refattn.config import Config, GraphConfig, to_toml
 from refattn.data.builtin import open_data
 from refattn.data.loader import Loader, epoch_batches
 from refattn.data.splits import make_split, resolve_split
+from refattn.environment import available_cores
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
 from refattn.ops import load_backend
 from refattn.params import initialise, parameter_table
@@ -40,7 +41,7 @@ def train(config, out, n_threads=None, resume=False, init=None, progress=None, s
     resume : bool           go on with the run in `out`
     init : path, optional   a run or model file whose parameters to start from (fine-tuning)
     progress : callable (dict), optional
-        Called after every batch with "epoch", "batch", "n_batches", and after every epoch with its record.
+        Called after every batch with "epoch", "n_epochs", "batch" and "n_batches", after every epoch with its record.
     stop : callable () -> bool, optional
         Asked after every batch; when true, the place is saved and Interrupted raised.
     device : "cpu" or "reference"
@@ -52,7 +53,7 @@ def train(config, out, n_threads=None, resume=False, init=None, progress=None, s
     Raises ConfigError, DataError, RunError, TrainingError, Interrupted.
     """
     out = Path(out)
-    n_threads = n_threads or os.cpu_count() or 1
+    n_threads = n_threads or available_cores()
     trainer = Trainer.resume(out, device) if resume else Trainer.start(config, out, init, device)
     with workers(n_threads) as run:
         trainer.fit(run, progress or (lambda record: None), stop or (lambda: False))
@@ -149,7 +150,7 @@ class Trainer:
             place["batch"], place["loss"] = number + 1, place["loss"] + loss * len(batches[number])
             place["absolute"] += absolute
             place["seconds"] = time.perf_counter() - began
-            progress({"epoch": epoch, "batch": number + 1, "n_batches": len(batches), "seconds": place["seconds"]})
+            progress({"epoch": epoch, "n_epochs": training.epochs, "batch": number + 1, "n_batches": len(batches)})
             if stop():
                 self._save()
                 raise Interrupted(f"epoch {epoch}, batch {number + 1} of {len(batches)}")

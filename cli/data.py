@@ -1,0 +1,60 @@
+"""refattn data: the built-in data sets and the dynamics that made them."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from refattn.cli.options import StatusLine, as_json
+from refattn.data.builtin import SETS
+from refattn.data.fullerene import TEMPERATURES, generate_fullerenes
+from refattn.data.simulate import merge_trajectories
+
+
+@click.group()
+def data():
+    """The built-in data sets, and the dynamics that made them."""
+
+
+@data.command(name="list")
+@as_json
+def list_sets(as_json):
+    """The data sets that ship inside the package."""
+    facts = {name: {"file": str(item.path), "description": item.description} for name, item in SETS.items()}
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, item in SETS.items():
+        click.echo(f"{name}: {item.description}\n  {item.path}")
+
+
+@data.group()
+def generate():
+    """Make a labelled set by molecular dynamics."""
+
+
+@generate.command()
+@click.argument("out", type=click.Path())
+@click.option("--snapshots", type=click.IntRange(min=1), default=80, show_default=True, help="Of each trajectory.")
+@click.option("--start", type=click.Path(exists=True), help="Extended XYZ of more cages; ids name the trajectories.")
+@click.option("--temperature", "temperatures", type=float, multiple=True, default=TEMPERATURES, show_default=True, help="K.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def fullerene(out, snapshots, start, temperatures, seed):
+    """Snapshots of carbon cages in Langevin dynamics on GFN2-xTB, written to OUT (.extxyz or .extxyz.gz).
+
+    Needs the `xtb` extra. C60 is always among the cages. Trajectories grow in the folder OUT.parts; the same command
+    goes on where it was stopped, and the result has the same bytes.
+    """
+    status, parts = StatusLine(), Path(f"{out}.parts")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one structure is too small for more
+    done = None
+
+    def progress(count, total):
+        nonlocal done
+        done = count
+        status.update(f"{count}/{total} snapshots")
+
+    files = generate_fullerenes(parts, snapshots, start, seed, temperatures, progress)
+    count = merge_trajectories(files, out, snapshots)
+    status.line(f"{out}: {count} snapshots of {len(files)} trajectories")

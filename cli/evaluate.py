@@ -1,0 +1,44 @@
+"""refattn evaluate: the errors of a trained run."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+import numpy as np
+
+from refattn.cli.options import as_json, device, note, print_metrics, threads
+from refattn.data.builtin import open_data
+from refattn.data.loader import Loader
+from refattn.data.splits import Split, make_split
+from refattn.environment import available_cores
+from refattn.prediction import load
+from refattn.training.parallel import workers
+from refattn.training.results import predict_split, summarise, write_predictions
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--data", type=click.Path(), help="Another data set: evaluate on all of its structures with the label.")
+@click.option("--out", type=click.Path(), help="Write the predictions to this CSV file.")
+@threads
+@device
+@as_json
+def evaluate(run, data, out, threads, device, as_json):
+    """Errors of the best model of RUN on its training, validation and test set, in the target's unit."""
+    checkpoint = load(run).checkpoint
+    settings = checkpoint.config
+    dataset = open_data(data or settings.data.path, settings.graph)
+    if dataset.graph_config != settings.graph:
+        note(f"the data set was prepared with {dataset.graph_config}, the model was trained with {settings.graph}")
+    if data:
+        known = make_split(dataset, settings.data.target)
+        everything = set(known.train) | set(known.valid) | set(known.test)
+        ids = [id for id in dataset.id.tolist() if id in everything]
+        checkpoint = dataclasses.replace(checkpoint, split=Split([], [], ids))
+    loader = Loader(dataset, settings.model, settings.training.dtype)
+    with workers(threads or available_cores()) as run_shards:
+        parts = predict_split(checkpoint, loader, dataset, run_shards, device)
+    summary = summarise(checkpoint, {name: part for name, part in parts.items() if len(part[0])})
+    if out:
+        write_predictions(Path(out), dataset, parts, settings.data.target)
+    print_metrics(summary, as_json)

@@ -1,0 +1,52 @@
+"""refattn gradcheck: every gradient against central differences, on this machine."""
+
+import dataclasses
+import json
+import time
+
+import click
+
+from refattn.config import load_config
+from refattn.gradcheck import STEP, TOLERANCE
+from refattn.gradcheck import gradcheck as check_gradients
+
+
+@click.command()
+@click.argument("config", required=False, type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def gradcheck(config, as_json):
+    """Check every entry of every gradient against central differences in float64.
+
+    Without CONFIG: every operation, and the network in both variants with every option. With CONFIG, a TOML file: every
+    operation, and the network with the options of that file. Networks are checked at small widths. The exit status
+    is 1 if a difference is above 1e-7 of the largest entry of its array's gradient.
+    """
+    start = time.perf_counter()
+    result = check_gradients(load_config(config) if config else None, report_progress)
+    seconds = time.perf_counter() - start
+    if as_json:
+        rows = [dataclasses.asdict(row) | {"ok": row.ok} for row in result.rows]
+        summary = {"ok": result.ok, "step": STEP, "tolerance": TOLERANCE, "seconds": seconds, "rows": rows}
+        click.echo(json.dumps(summary, indent=1))
+    else:
+        print_tables(result)
+        click.echo(f"\n{'Every gradient is right' if result.ok else 'A gradient is WRONG'}: {seconds:.0f} s.")
+    if not result.ok:
+        raise SystemExit(1)
+
+
+def report_progress(row):
+    click.echo(f"{row.name}, {row.kind}, {row.backend}: {'ok' if row.ok else 'WRONG'}", err=True)
+
+
+def print_tables(result):
+    """A table of the operations and one of the networks, each row with its worst entry."""
+    click.echo(f"Worst difference from central differences (step {STEP:g}), relative to the largest entry of the array's")
+    click.echo(f"gradient; allowed is {TOLERANCE:g}.")
+    for title, kinds in (("operation", ("operation",)), ("network", ("parameters", "inputs"))):
+        click.echo(f"\n{title:46} {'backend':9} {'entries':>8} {'worst':>8}  at")
+        for row in result.rows:
+            if row.kind in kinds:
+                name = row.name if row.kind == "operation" else f"{row.name}: {row.kind}"
+                mark = "" if row.ok else "  WRONG"
+                click.echo(f"{name:46} {row.backend:9} {row.entries:8} {row.worst:8.1e}  {row.where}{mark}")

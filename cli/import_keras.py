@@ -1,0 +1,40 @@
+"""refattn import-keras: the authors' trained models."""
+
+from pathlib import Path
+
+import click
+
+from refattn.cli.options import note
+from refattn.config import Config, DataConfig, to_toml
+from refattn.errors import RunError
+from refattn.params import from_arrays
+from refattn.training.checkpoint import Checkpoint, save_checkpoint
+from refattn.training.train import write_text
+from refattn.upstream import read_keras, read_label, suggest_graph
+
+
+@click.command(name="import-keras")
+@click.argument("model", type=click.Path())
+@click.argument("run", type=click.Path())
+@click.option("--target", help="Name of the label; default: from the .yaml beside MODEL.")
+@click.option("--unit", default="", help="Unit of the label, such as eV.")
+@click.option("--mean", type=float, help="Mean that was taken off the label; default: from the .yaml, else 0.")
+@click.option("--std", type=float, help="Standard deviation that the label was divided by; default: likewise, else 1.")
+@click.option("--omega-min", type=float, default=0.4, show_default=True, help="Solid angle threshold of its graphs, sr.")
+def import_keras(model, run, target, unit, mean, std, omega_min):
+    """Turn the authors' Keras file MODEL (.h5) into the run directory RUN, for predict and train --init."""
+    path = Path(run)
+    if (path / "model.h5").exists():
+        raise RunError(f"{run}: already holds a model; choose another directory")
+    network, arrays = read_keras(model)
+    name, yaml_mean, yaml_std = read_label(model)
+    target = target or name
+    if not target:
+        raise click.UsageError("the file does not say which label it predicts; give its name with --target")
+    mean, std = yaml_mean if mean is None else mean, yaml_std if std is None else std
+    config = Config(model=network, graph=suggest_graph(network, omega_min), data=DataConfig(target=target))
+    checkpoint = Checkpoint(config, from_arrays(network, arrays, "float32"), unit, mean, std)
+    path.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path / "model.h5", checkpoint)
+    write_text(path / "config.toml", to_toml(config))
+    note(f"{run}: {len(checkpoint.params.vector)} parameters of {network.variant.upper()}, {target} {unit}".rstrip())

@@ -1,0 +1,64 @@
+"""refattn: the group of commands. A command's module is imported when it is used, so that --help is quick."""
+
+import importlib
+import sys
+
+import click
+
+import refattn
+from refattn.errors import RefattnError
+
+# Command: its module in refattn.cli and its function.
+COMMANDS = {
+    "prepare": ("prepare", "prepare"),
+    "train": ("train", "train"),
+    "evaluate": ("evaluate", "evaluate"),
+    "predict": ("predict", "predict"),
+    "gradcheck": ("gradcheck", "gradcheck"),
+    "data": ("data", "data"),
+    "import-keras": ("import_keras", "import_keras"),
+    "info": ("info", "info"),
+}
+SUMMARIES = {
+    "prepare": "Structures and labels to a data set with its graph.",
+    "train": "Train a network; without argument the built-in experiment.",
+    "evaluate": "Errors of a trained run on its split, or on another data set.",
+    "predict": "Properties and attention of structures in any file that ASE reads.",
+    "gradcheck": "Verify every gradient on this machine.",
+    "data": "The built-in data sets, and the dynamics that made them.",
+    "import-keras": "Turn the authors' trained Keras model into a run.",
+    "info": "What is in a run or a data set; without argument this installation.",
+}
+
+
+class Commands(click.Group):
+    """Imports a command when it is asked for, and turns refattn's errors into one sentence and exit status 1."""
+
+    def list_commands(self, context):
+        return list(COMMANDS)
+
+    def get_command(self, context, name):
+        if name not in COMMANDS:
+            return None
+        module, function = COMMANDS[name]
+        return getattr(importlib.import_module(f"refattn.cli.{module}"), function)
+
+    def format_commands(self, context, formatter):
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except RefattnError as error:
+            click.echo(f"refattn: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(refattn.__version__)
+def cli():
+    """An interpretable attention network for materials: structure in, property and attention of every site out.
+
+    Results go to stdout, progress to stderr. Exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted.
+    """

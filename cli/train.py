@@ -1,0 +1,116 @@
+"""refattn train: from a data set to a run directory."""
+
+import dataclasses
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from refattn.cli.options import StatusLine, as_json, device, note, print_metrics, threads
+from refattn.config import load_config, override
+from refattn.experiments import experiment_names, load_experiment
+from refattn.training.train import Interrupted
+from refattn.training.train import train as train_network
+
+
+@click.command()
+@click.argument("config", required=False)
+@click.option("--data", type=click.Path(), help="Data set made by `refattn prepare`.")
+@click.option("--target", help="Label to learn.")
+@click.option("--out", type=click.Path(), help="Run directory; default: runs/TARGET, numbered if it exists.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")
+@click.option("--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of CONFIG.")
+@click.option("--init", type=click.Path(), help="Run or model file whose parameters to start from.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@threads
+@device
+@as_json
+def train(config, data, target, out, epochs, assignments, init, resume, threads, device, as_json):
+    """Train a network, and write the run directory: model, metrics, predictions, pictures.
+
+    CONFIG is a TOML file or the name of an experiment that ships with refattn. Without it the built-in experiment
+    runs: HOMO energies of fullerenes from molecular dynamics, in minutes on two cores.
+    """
+    if resume:
+        if not out or config or data or target or epochs or assignments or init:
+            raise click.UsageError("--resume goes on with the run in --out as it was; it takes no other setting")
+        settings = None
+    else:
+        settings = read_settings(config, data, target, epochs, assignments)
+        out = out or free_directory(settings.data.target)
+    stop, status = StopFlag(), StatusLine()
+    note(f"{'resuming' if resume else 'training'} in {out}; Ctrl-C stops after the current batch")
+    try:
+        summary = train_network(settings, out, threads, resume, init, Progress(status), stop, device)
+    except Interrupted as place:
+        status.line(f"stopped in {place}; go on with: refattn train --out {out} --resume")
+        sys.exit(130)
+    print_metrics(summary, as_json)
+    note(f"model, predictions and pictures are in {out}")
+
+
+def read_settings(config, data, target, epochs, assignments):
+    """The Config of a training from a file or name and the options that change it."""
+    if config is None:
+        settings = load_experiment("builtin")
+    elif config in experiment_names():
+        settings = load_experiment(config)
+    else:
+        settings = load_config(config)
+    changes = {"path": data, "target": target}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **changes))
+    if epochs:
+        settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
+    return override(settings, assignments)
+
+
+def free_directory(name):
+    """runs/NAME, or runs/NAME-2 and so on when that exists."""
+    number, path = 1, Path("runs") / name
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+class StopFlag:
+    """Set by the first Ctrl-C; the second one interrupts at once."""
+
+    def __init__(self):
+        self.set = False
+        signal.signal(signal.SIGINT, self._handle)
+
+    def _handle(self, number, frame):
+        self.set = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __call__(self):
+        return self.set
+
+
+class Progress:
+    """Prints batches as they pass and a line for each epoch."""
+
+    def __init__(self, status):
+        self.status, self.n_epochs, self.spent = status, 0, []
+
+    def __call__(self, record):
+        if "batch" in record:
+            self.n_epochs = record["n_epochs"]
+            self.status.update(f"epoch {record['epoch']}: batch {record['batch']}/{record['n_batches']}")
+            return
+        self.spent.append(record["seconds"])
+        seconds = (self.n_epochs - record["epoch"]) * sum(self.spent[-5:]) / len(self.spent[-5:])
+        self.status.line(
+            f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  MAE train {record['train_mae']:.4g} "
+            f"valid {record['valid_mae']:.4g}  {record['structures_per_second']:.0f} structures/s  "
+            f"at most {_duration(seconds)} left"
+        )
+
+
+def _duration(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -1,0 +1,20 @@
+"""One commented TOML file per experiment; `refattn train NAME.toml` and `load_experiment(NAME)` read them."""
+
+from pathlib import Path
+
+from refattn.config import load_config
+from refattn.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+
+
+def experiment_names():
+    """Names of the experiments that ship with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_experiment(name):
+    """Config of an experiment by its name. Raises ConfigError for an unknown one."""
+    if name not in experiment_names():
+        raise ConfigError(f"there is no experiment {name!r}; there are {', '.join(experiment_names())}")
+    return load_config(FOLDER / f"{name}.toml")

@@ -1,0 +1,96 @@
+"""Predictions to files, structure by structure, so that any number of them fits: .csv, .json, .xyz and .h5."""
+
+import contextlib
+import csv
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+from ase.io.extxyz import write_xyz
+
+from refattn.errors import DataError
+from refattn.training.checkpoint import replacing
+
+
+@contextlib.contextmanager
+def prediction_writer(path, target, unit):
+    """A function (list of ase.Atoms, Prediction) that adds to the file `path`; its suffix chooses the format.
+
+    .csv    id, prediction
+    .json   a list of {"id", target, "unit", "attention"}
+    .xyz    extended XYZ with the prediction in the comment line and `attention` as a column of the atoms
+    .h5     id (S,), value (S,), site_ptr (S + 1,), attention (N,)
+
+    The file appears complete when the block ends, or not at all. Raises DataError for another suffix.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITERS:
+        raise DataError(f"{path}: predictions are written to {', '.join(WRITERS)}; choose one of these suffixes")
+    with replacing(path) as part, WRITERS[suffix](part, target, unit) as add:
+        yield add
+
+
+@contextlib.contextmanager
+def _csv(path, target, unit):
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", f"{target} ({unit})" if unit else target])
+        yield lambda structures, result: writer.writerows(zip(result.id, result.value.tolist(), strict=True))
+
+
+@contextlib.contextmanager
+def _json(path, target, unit):
+    with open(path, "w", encoding="utf-8") as stream:
+        separator = "[\n"
+
+        def add(structures, result):
+            nonlocal separator
+            for id, value, attention in zip(result.id, result.value.tolist(), result.attention, strict=True):
+                record = {"id": id, target: value, "unit": unit, "attention": attention.astype(float).tolist()}
+                stream.write(separator + json.dumps(record, ensure_ascii=False))
+                separator = ",\n"
+
+        yield add
+        stream.write("\n]\n" if separator == ",\n" else "[]\n")
+
+
+@contextlib.contextmanager
+def _xyz(path, target, unit):
+    with open(path, "w", encoding="utf-8") as stream:
+
+        def add(structures, result):
+            for atoms, id, value, attention in zip(structures, result.id, result.value, result.attention, strict=True):
+                frame = atoms.copy()
+                frame.info = {"id": id, f"predicted_{target}": float(value)}
+                frame.set_array("attention", attention.astype(float))
+                write_xyz(stream, [frame], columns=["symbols", "positions", "attention"], write_results=False)
+
+        yield add
+
+
+@contextlib.contextmanager
+def _h5(path, target, unit):
+    with h5py.File(path, "w") as file:
+        file.attrs.update(format="refattn-predictions", version=1, target=target, unit=unit)
+        shapes = {"id": h5py.string_dtype(), "value": "f8", "site_ptr": "i8", "attention": "f8"}
+        for name, dtype in shapes.items():
+            file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(4096,), dtype=dtype)
+        _extend(file["site_ptr"], [0])
+
+        def add(structures, result):
+            sizes = [len(attention) for attention in result.attention]
+            _extend(file["id"], result.id)
+            _extend(file["value"], result.value)
+            _extend(file["site_ptr"], file["site_ptr"][-1] + np.cumsum(sizes))
+            _extend(file["attention"], np.concatenate(result.attention))
+
+        yield add
+
+
+def _extend(dataset, values):
+    dataset.resize(len(dataset) + len(values), axis=0)
+    dataset[-len(values) :] = values
+
+
+WRITERS = {".csv": _csv, ".json": _json, ".xyz": _xyz, ".h5": _h5}

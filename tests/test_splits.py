@@ -1,0 +1,119 @@
+"""Splits: disjoint, seeded, independent of everything but ids, counts and seed; the authors' split; damaged files."""
+
+import json
+
+import numpy as np
+import pytest
+from handmade import line, write
+
+from refattn.data.splits import Split, make_split, read_split, resolve_split, split_indices, write_split
+from refattn.data.store import read_dataset
+from refattn.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    pairs = [line(f"s{i}", 1 + i % 3, {"homo": float(i)} if i % 5 else {}) for i in range(50)]
+    return read_dataset(write(tmp_path_factory.mktemp("split") / "set.h5", pairs))
+
+
+@pytest.mark.parametrize(
+    ("n", "wanted", "sizes"),
+    [
+        (100, (0, 0, 0), (80, 10, 10)),
+        (3, (0, 0, 0), (1, 1, 1)),
+        (100, (30, 0, 5), (30, 10, 5)),
+        (10, (4, 3, 3), (4, 3, 3)),
+    ],
+)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_sizes_and_disjointness(n, wanted, sizes, legacy):
+    parts = split_indices(n, *wanted, seed=3, legacy=legacy)
+    assert tuple(map(len, parts)) == sizes
+    everything = np.concatenate(parts)
+    assert len(np.unique(everything)) == len(everything)
+    assert everything.min() >= 0
+    assert everything.max() < n
+
+
+@pytest.mark.parametrize(("n", "wanted"), [(2, (0, 0, 0)), (0, (0, 0, 0)), (10, (9, 0, 1)), (10, (11, 0, 0))])
+def test_too_few_structures(n, wanted):
+    with pytest.raises(DataError, match="ask for fewer"):
+        split_indices(n, *wanted)
+
+
+def test_seeds_and_nested_training_sets():
+    small, large = split_indices(1000, 100, seed=1), split_indices(1000, 800, seed=1)
+    for a, b in zip(small[1:], large[1:], strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(small[0], large[0][:100])
+    assert not np.array_equal(small[0], split_indices(1000, 100, seed=2)[0])
+
+
+def test_authors_split():
+    """First numbers of the authors' permutation of QM9: /reference/SEMANTICS.md, section 3."""
+    train, valid, test = split_indices(130831, 110000, 10000, 10831, seed=0, legacy=True)
+    assert train[:5].tolist() == [130195, 68784, 7957, 25911, 20168]
+    order = np.random.RandomState(0).permutation(130831)
+    assert valid[0] == order[110000]
+    assert test[-1] == order[-1]
+    assert len(test) == 10831
+
+
+def test_unknown_labels_are_in_no_part(dataset):
+    split = make_split(dataset, "homo", seed=4)
+    ids = set(split.train + split.valid + split.test)
+    assert ids == {f"s{i}" for i in range(50) if i % 5}
+    assert all(isinstance(id, str) for id in ids)
+    with pytest.raises(DataError, match="'gap'.*homo"):
+        make_split(dataset, "gap")
+
+
+def test_legacy_sorts_by_size_first(dataset):
+    split = make_split(dataset, "homo", 20, 10, 10, legacy=True)
+    by_size = sorted((i for i in range(50) if i % 5), key=lambda i: i % 3)
+    wanted = [f"s{by_size[i]}" for i in np.random.RandomState(0).permutation(40)]
+    assert split.train + split.valid + split.test == wanted
+
+
+def test_written_read_and_resolved(dataset, tmp_path):
+    split = make_split(dataset, "homo", seed=5)
+    write_split(tmp_path / "split.json", split)
+    assert read_split(tmp_path / "split.json") == split
+    assert len(list(tmp_path.iterdir())) == 1
+    shuffled = dataset.select(np.random.default_rng(0).permutation(50))
+    for ids, rows in zip(split, resolve_split(split, shuffled), strict=True):
+        assert shuffled.id[rows].tolist() == ids
+    with pytest.raises(DataError, match="lacks 1 of 2 ids.*'nobody'"):
+        resolve_split(Split(["s1"], ["nobody"], []), dataset)
+    with pytest.raises(DataError, match="cannot be written"):
+        write_split(tmp_path / "none" / "split.json", split)
+
+
+def test_damaged_files(tmp_path):
+    path = tmp_path / "split.json"
+    write_split(path, Split(["a", "ü"], ["b"], ["c"]))
+    good = path.read_text()
+    changes = [good[:size] for size in range(0, len(good) - 1, 7)]
+    changes += [
+        good.replace('"a"', '"x"'),
+        good.replace('"a"', "1"),
+        good.replace("valid", "value"),
+        "[]",
+        "null",
+        "[" * 9999,
+    ]
+    changes += [good.replace("refattn-split", "other"), good.replace('"version": 1', '"version": 2')]
+    for text in changes:
+        path.write_text(text)
+        with pytest.raises(DataError, match=str(path)):
+            read_split(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError):
+        read_split(path)
+    with pytest.raises(DataError):
+        read_split(tmp_path / "absent.json")
+    write_split(path, Split(["a"], ["a"], ["c"]))
+    with pytest.raises(DataError, match="twice"):
+        read_split(path)
+    assert json.loads(good)["train"] == ["a", "ü"]

@@ -1,0 +1,34 @@
+"""How far two numbers may differ that should be the same, each with its reason (DESIGN section 5).
+
+"Of the largest" means relative to the largest entry of the array: entries that cancel to almost nothing carry the
+rounding of their terms.
+"""
+
+import numpy as np
+
+EPS = np.finfo(np.float64).eps
+EPS_32 = np.finfo(np.float32).eps
+
+# Parity of the backends, of the largest. Sums run in another order and exp may be another one: a few roundings each.
+PARITY = 32 * EPS
+# float32 kernels: at most so many times the error of float32 NumPy, both measured against float64, plus some roundings,
+# because for a handful of numbers the error of NumPy may be zero by luck. 4: the rational sigmoid is within 2 ulp.
+PARITY_32_FACTOR = 2
+PARITY_32_FLOOR = 4 * EPS_32
+
+# The same network written down twice, or computed by two backends: PARITY through some forty operations in a row, each of
+# which may amplify (a layer norm by 1 / std, the softmax by its slope). Measured: 3e-14.
+NETWORK = 1e-12
+# Predictions of one structure in other company: the same operations on the same numbers, but BLAS may pick another
+# kernel for another number of rows.
+COMPANY = 1e-13
+
+# The authors' numbers, in float64. Fixtures are rounded to 36 bits, 7e-12 of the largest entry (make_fixtures.py).
+AUTHORS = 1e-9
+AUTHORS_GRADIENT = 1e-8  # of the largest entry of the gradient, and of every parameter's own
+# The same in float32, relative to 1 or to the largest prediction, if that is larger. Measured: 5e-6.
+AUTHORS_32 = 2e-5
+
+# Graphs made anew from atoms that were moved, turned or repeated: distances and solid angles carry the rounding of the
+# coordinates (1e-13 of them), which the network may amplify. Issue 2 asks for this much.
+SYMMETRY = 1e-6
