@@ -38,7 +38,9 @@ def generate():
 @click.argument("out", type=click.Path())
 @click.option("--snapshots", type=click.IntRange(min=1), default=80, show_default=True, help="Of each trajectory.")
 @click.option("--start", type=click.Path(exists=True), help="Extended XYZ of more cages; ids name the trajectories.")
-@click.option("--temperature", "temperatures", type=float, multiple=True, default=TEMPERATURES, show_default=True, help="K.")
+@click.option(
+    "--temperature", "temperatures", type=float, multiple=True, default=TEMPERATURES, show_default=True, help="K."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def fullerene(out, snapshots, start, temperatures, seed):
     """Snapshots of carbon cages in Langevin dynamics on GFN2-xTB, written to OUT (.extxyz or .extxyz.gz).

@@ -4,12 +4,11 @@ import dataclasses
 from pathlib import Path
 
 import click
-import numpy as np
 
 from refattn.cli.options import as_json, device, note, print_metrics, threads
 from refattn.data.builtin import open_data
 from refattn.data.loader import Loader
-from refattn.data.splits import Split, make_split
+from refattn.data.splits import Split, labelled_rows
 from refattn.environment import available_cores
 from refattn.prediction import load
 from refattn.training.parallel import workers
@@ -31,10 +30,8 @@ def evaluate(run, data, out, threads, device, as_json):
     if dataset.graph_config != settings.graph:
         note(f"the data set was prepared with {dataset.graph_config}, the model was trained with {settings.graph}")
     if data:
-        known = make_split(dataset, settings.data.target)
-        everything = set(known.train) | set(known.valid) | set(known.test)
-        ids = [id for id in dataset.id.tolist() if id in everything]
-        checkpoint = dataclasses.replace(checkpoint, split=Split([], [], ids))
+        known = labelled_rows(dataset, settings.data.target)
+        checkpoint = dataclasses.replace(checkpoint, split=Split([], [], dataset.id[known].tolist()))
     loader = Loader(dataset, settings.model, settings.training.dtype)
     with workers(threads or available_cores()) as run_shards:
         parts = predict_split(checkpoint, loader, dataset, run_shards, device)

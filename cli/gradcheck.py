@@ -41,7 +41,9 @@ def report_progress(row):
 
 def print_tables(result):
     """A table of the operations and one of the networks, each row with its worst entry."""
-    click.echo(f"Worst difference from central differences (step {STEP:g}), relative to the largest entry of the array's")
+    click.echo(
+        f"Worst difference from central differences (step {STEP:g}), relative to the largest entry of the array's"
+    )
     click.echo(f"gradient; allowed is {TOLERANCE:g}.")
     for title, kinds in (("operation", ("operation",)), ("network", ("parameters", "inputs"))):
         click.echo(f"\n{title:46} {'backend':9} {'entries':>8} {'worst':>8}  at")

@@ -20,7 +20,9 @@ from refattn.upstream import read_keras, read_label, suggest_graph
 @click.option("--unit", default="", help="Unit of the label, such as eV.")
 @click.option("--mean", type=float, help="Mean that was taken off the label; default: from the .yaml, else 0.")
 @click.option("--std", type=float, help="Standard deviation that the label was divided by; default: likewise, else 1.")
-@click.option("--omega-min", type=float, default=0.4, show_default=True, help="Solid angle threshold of its graphs, sr.")
+@click.option(
+    "--omega-min", type=float, default=0.4, show_default=True, help="Solid angle threshold of its graphs, sr."
+)
 def import_keras(model, run, target, unit, mean, std, omega_min):
     """Turn the authors' Keras file MODEL (.h5) into the run directory RUN, for predict and train --init."""
     path = Path(run)

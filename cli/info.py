@@ -114,5 +114,11 @@ def print_facts(facts, indent=""):
         elif isinstance(value, str) and "\n" in value:
             click.echo(f"{indent}{name}:\n" + "\n".join(f"{indent}  {line}" for line in value.splitlines()))
         else:
-            shown = f"{value:.6g}" if isinstance(value, float) else ", ".join(map(str, value)) if isinstance(value, list) else value
+            shown = (
+                f"{value:.6g}"
+                if isinstance(value, float)
+                else ", ".join(map(str, value))
+                if isinstance(value, list)
+                else value
+            )
             click.echo(f"{indent}{name}: {shown}")

@@ -62,3 +62,7 @@ def cli():
 
     Results go to stdout, progress to stderr. Exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted.
     """
+
+
+if __name__ == "__main__":
+    cli()

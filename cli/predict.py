@@ -49,7 +49,12 @@ def print_result(as_json):
     def add(structures, result):
         for id, value, attention in zip(result.id, result.value.tolist(), result.attention, strict=True):
             if as_json:
-                record = {"id": id, result.target: value, "unit": result.unit, "attention": attention.astype(float).tolist()}
+                record = {
+                    "id": id,
+                    result.target: value,
+                    "unit": result.unit,
+                    "attention": attention.astype(float).tolist(),
+                }
                 click.echo(json.dumps(record))
             else:
                 click.echo(f"{id}\t{value:.6g} {result.unit}".rstrip())

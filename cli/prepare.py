@@ -70,7 +70,7 @@ def progress_printer():
         nonlocal last
         now = time.perf_counter()
         rate = done / (now - start)
-        left = f" of about {total}, {max(total - done, 0) / rate:.0f} s left" if total else ""
+        left = f" of about {total}, {max(total - done, 0) / rate:.0f} s left" if total and done < total else ""
         text = f"{done} structures{left}, {rate:.0f}/s"
         if done == total or (now - last > LOG_SECONDS and not status.terminal):
             last = now

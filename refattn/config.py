@@ -103,13 +103,18 @@ CHOICES = {
     "training.schedule": ("constant", "cosine", "sgdr"),
     "training.dtype": ("float32", "float64"),
 }
-POSITIVE = (
-    "model.n_layers model.width model.n_heads model.global_width model.head_width model.embedding_width "
-    "model.n_elements model.n_radial model.radial_max model.radial_width graph.r_max training.epochs "
-    "training.batch_size training.huber_delta training.learning_rate training.sgdr_period training.sgdr_factor "
-    "training.sgdr_compression training.cosine_fraction training.epsilon training.patience"
-).split()
-BELOW_ONE = ("model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2")
+POSITIVE = {
+    "model": (
+        *("n_layers", "width", "n_heads", "global_width", "head_width", "embedding_width", "n_elements", "n_radial"),
+        *("radial_max", "radial_width"),
+    ),
+    "graph": ("r_max",),
+    "training": (
+        *("epochs", "batch_size", "huber_delta", "learning_rate", "cosine_fraction", "sgdr_period", "sgdr_factor"),
+        *("sgdr_compression", "epsilon", "patience"),
+    ),
+}
+BELOW_ONE = {"model": ("dropout", "attention_dropout"), "training": ("beta_1", "beta_2")}
 
 
 def config_from_dict(sections, where="configuration"):
@@ -123,7 +128,7 @@ def config_from_dict(sections, where="configuration"):
         if section not in known or not isinstance(values, dict):
             raise ConfigError(f"{where}: there is no section [{section}]; the sections are {', '.join(known)}")
         fields = {field.name: field for field in dataclasses.fields(known[section])}
-        for key, value in values.items():
+        for key in values:
             if key not in fields:
                 raise ConfigError(f"{where}: [{section}] has no key {key!r}; it has {', '.join(fields)}")
         typed = {key: _typed(fields[key], value, f"{where}: {section}.{key}") for key, value in values.items()}
@@ -178,24 +183,24 @@ def _typed(field, value, where):
 
 
 def _check_values(config, where):
-    sections = dataclasses.asdict(config)
+    values = {
+        f"{section}.{key}": value for section, keys in dataclasses.asdict(config).items() for key, value in keys.items()
+    }
 
-    def value_of(name):
-        section, key = name.split(".")
-        return sections[section][key]
+    def require(names, holds, wanted):
+        for name in names:
+            if not holds(values[name]):
+                raise ConfigError(f"{where}: {name} is {values[name]!r}; it must be {wanted}")
 
-    for section, values in sections.items():
-        for key, value in values.items():
-            if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
-                raise ConfigError(f"{where}: {section}.{key} is {value}; it must be finite and not negative")
+    def named(table):
+        return [f"{section}.{key}" for section, keys in table.items() for key in keys]
+
+    numbers = [name for name, value in values.items() if isinstance(value, (int, float))]
+    require(numbers, lambda value: 0 <= value < float("inf"), "finite and not negative")
+    require(named(POSITIVE), lambda value: value > 0, "greater than 0")
+    require(named(BELOW_ONE), lambda value: value < 1, "below 1")
     for name, choices in CHOICES.items():
-        if value_of(name) not in choices:
-            raise ConfigError(f"{where}: {name} is {value_of(name)!r}; choose one of {', '.join(choices)}")
-    for name in POSITIVE:
-        if not value_of(name) > 0:
-            raise ConfigError(f"{where}: {name} is {value_of(name)}; it must be greater than 0")
-    for name in BELOW_ONE:
-        if not value_of(name) < 1:
-            raise ConfigError(f"{where}: {name} is {value_of(name)}; it must be below 1")
-    if config.model.width % config.model.n_heads:
-        raise ConfigError(f"{where}: model.width {config.model.width} is not a multiple of model.n_heads {config.model.n_heads}")
+        require([name], lambda value, choices=choices: value in choices, f"one of {', '.join(choices)}")
+    model = config.model
+    if model.width % model.n_heads:
+        raise ConfigError(f"{where}: model.width {model.width} is not a multiple of model.n_heads {model.n_heads}")

@@ -207,7 +207,9 @@ def _update_geometry_backward(grad_geo, grad_site, weights, grads, shard, config
     """Adds to grad_site in place; returns the gradient by the geometry features of the layer before."""
     w, grad_w = weights["filter_w"], grads["filter_w"]
     if config.variant == "scann":
-        grad_u, grads["filter_b"][...], grad_weight = ops.geometry_filter_backward(grad_geo, shard.weight, saved.v_filter)
+        grad_u, grads["filter_b"][...], grad_weight = ops.geometry_filter_backward(
+            grad_geo, shard.weight, saved.v_filter
+        )
         np.matmul(saved.geo_before.T, grad_u, out=grad_w)
         if grad_inputs is not None:
             grad_inputs["rbf_r"] = grad_inputs.get("rbf_r", 0) + grad_u @ w.T

@@ -72,12 +72,12 @@ class Model:
         for id, atoms in zip(ids, structures, strict=True):
             self._check_elements(id, atoms)
         with workers(n_threads or available_cores()) as run:
-            graphs = list(run(lambda atoms: Graph.from_atoms(atoms, **dataclasses.asdict(self.config.graph)), structures))
+            graphs = list(
+                run(lambda atoms: Graph.from_atoms(atoms, **dataclasses.asdict(self.config.graph)), structures)
+            )
             loader = Loader(_dataset(ids, structures, graphs, self.config), self.config.model, self._dtype)
             rows = np.arange(len(structures))
-            output, attention = predict_rows(
-                self.checkpoint.params, self.config.model, self._ops, loader, rows, run
-            )
+            output, attention = predict_rows(self.checkpoint.params, self.config.model, self._ops, loader, rows, run)
         value = self.checkpoint.mean + self.checkpoint.std * output.astype(float)
         return Prediction(value, attention, ids, self.target, self.unit)
 
@@ -96,8 +96,8 @@ class Model:
         if self.checkpoint.elements and unseen:
             names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z = {z}" for z in unseen)
             raise DataError(
-                f"structure {id} holds {names}, which the model never saw in training; leave the structure out, or train "
-                "on a set that has the element"
+                f"structure {id} holds {names}, which the model never saw in training; leave the structure out, or "
+                "train on a set that has the element"
             )
 
 

@@ -197,7 +197,7 @@ def test_damaged_folders(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no structure file"):
         FilesSource(tmp_path / "empty")
-    with pytest.raises(DataError, match="notes.txt"):
+    with pytest.raises(DataError, match="notes.txt.*no format"):
         list(FilesSource(put(tmp_path / "notes.txt", "nothing")))
 
 

@@ -46,8 +46,8 @@ def benzene():
 
 
 def c60():
-    """A truncated icosahedron with edges of 1.44 Å. (The coordinates of ase.build.molecule("C60") are symmetric to
-    2e-5 Å only, and the normalised attention magnifies that to a spread of 2e-3 of beta.)
+    """A truncated icosahedron with edges of 1.44 Å. (In ase.build.molecule("C60") equivalent bonds differ by
+    2e-3 Å, which the normalised attention turns into a spread of 2e-3 of beta.)
     """
     phi = (1 + np.sqrt(5)) / 2
     corners = np.array([(0, 1, 3 * phi), (1, 2 + phi, 2 * phi), (phi, 2, phi**3)])

@@ -9,15 +9,17 @@ import numpy as np
 EPS = np.finfo(np.float64).eps
 EPS_32 = np.finfo(np.float32).eps
 
-# Parity of the backends, of the largest. Sums run in another order and exp may be another one: a few roundings each.
+# Parity of the backends, of the largest number of the case. Sums run in another order and exp may be another one: a few
+# roundings each. A sum over n rows: n eps, its worst case.
 PARITY = 32 * EPS
-# float32 kernels: at most so many times the error of float32 NumPy, both measured against float64, plus some roundings,
-# because for a handful of numbers the error of NumPy may be zero by luck. 4: the rational sigmoid is within 2 ulp.
+# float32 kernels: at most so many times the error of float32 NumPy, both measured against float64, plus some roundings of
+# the largest number of the case, because for a handful of numbers NumPy's error is zero by luck, and more for a sum over n
+# rows, whose rounding grows like sqrt(n) where NumPy adds in pairs. 4: the rational sigmoid is within 2 ulp.
 PARITY_32_FACTOR = 2
 PARITY_32_FLOOR = 4 * EPS_32
 
-# The same network written down twice, or computed by two backends: PARITY through some forty operations in a row, each of
-# which may amplify (a layer norm by 1 / std, the softmax by its slope). Measured: 3e-14.
+# The same network written down twice, or computed by two backends: PARITY through some forty operations in a row, each
+# of which may amplify (a layer norm by 1 / std, the softmax by its slope). Measured: 3e-14.
 NETWORK = 1e-12
 # Predictions of one structure in other company: the same operations on the same numbers, but BLAS may pick another
 # kernel for another number of rows.

@@ -20,6 +20,7 @@ import ase.db
 import ase.io
 import numpy as np
 from ase.io.extxyz import read_xyz
+from ase.io.formats import UnknownFileTypeError
 
 from refattn.data.store import Record
 from refattn.errors import DataError
@@ -305,6 +306,8 @@ def reason_of(error):
     """An exception in one line."""
     if isinstance(error, KeyError):  # what ase.Atoms raises for a symbol that it does not know
         return f"unknown element or key {error}"
+    if isinstance(error, UnknownFileTypeError):
+        return "no format that ASE knows"
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

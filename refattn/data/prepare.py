@@ -99,8 +99,9 @@ def prepare(source, out, graph_config=None, units=None, limit=None, n_threads=1,
             kept = [pair for pair in pairs if not isinstance(pair[1], StructureError)]
             writer.add([record for record, _ in kept], [graph for _, graph in kept])
             count.update(done=len(pairs), sites=sum(len(g.z) for _, g in kept), edges=sum(len(g.nbr) for _, g in kept))
-            if progress:
-                progress(count["done"], _total(count["read"], source.fraction, limit))
+            total = _total(count["read"], source.fraction, limit)
+            if progress and count["done"] != total:  # which is said once, when all is done
+                progress(count["done"], total)
         if progress:
             progress(count["done"], count["done"])
         n_kept = count["done"] - len(skipped)

@@ -49,7 +49,9 @@ def relax(atoms, calculator, fmax=0.01):
     atoms = atoms.copy()
     atoms.calc = calculator
     if not BFGS(atoms, logfile=None).run(fmax=fmax, steps=500):
-        raise DataError(f"{atoms.info.get('id', atoms.symbols)}: not relaxed after 500 steps; start nearer to a minimum")
+        raise DataError(
+            f"{atoms.info.get('id', atoms.symbols)}: not relaxed after 500 steps; start nearer to a minimum"
+        )
     energy = atoms.get_potential_energy()
     atoms.calc = None
     atoms.info["energy"] = float(energy)
@@ -189,7 +191,9 @@ def merge_trajectories(files, out, n_snapshots):
 
 def _rounded(atoms):
     """A snapshot as it is published: results as labels and arrays, without momenta."""
-    snapshot = ase.Atoms(atoms.numbers, np.round(atoms.positions, DECIMALS["positions"]), cell=atoms.cell, pbc=atoms.pbc)
+    snapshot = ase.Atoms(
+        atoms.numbers, np.round(atoms.positions, DECIMALS["positions"]), cell=atoms.cell, pbc=atoms.pbc
+    )
     results = atoms.calc.results if atoms.calc else {}
     snapshot.info = {**atoms.info, **{name: float(value) for name, value in results.items() if np.ndim(value) == 0}}
     per_site = {**atoms.arrays, **{name: value for name, value in results.items() if np.ndim(value) > 0}}

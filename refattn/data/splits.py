@@ -65,14 +65,19 @@ def make_split(dataset, target, n_train=0, n_valid=0, n_test=0, seed=0, legacy=F
 
     Returns a Split. Raises DataError for a label that the data set does not have, and as split_indices does.
     """
-    if target not in dataset.labels:
-        names = ", ".join(sorted(dataset.labels)) or "none"
-        raise DataError(f"the data set has no label {target!r}; its labels are: {names}")
-    known = np.flatnonzero(~np.isnan(dataset.labels[target]))
+    known = labelled_rows(dataset, target)
     if legacy:
         known = known[np.argsort(np.diff(dataset.site_ptr)[known], kind="stable")]
     parts = split_indices(len(known), n_train, n_valid, n_test, seed, legacy)
     return Split(*(dataset.id[known[part]].tolist() for part in parts))
+
+
+def labelled_rows(dataset, target):
+    """Row numbers of the structures whose label `target` is known. Raises DataError when there is no such label."""
+    if target not in dataset.labels:
+        names = ", ".join(sorted(dataset.labels)) or "none"
+        raise DataError(f"the data set has no label {target!r}; its labels are: {names}")
+    return np.flatnonzero(~np.isnan(dataset.labels[target]))
 
 
 def write_split(path, split):

@@ -42,9 +42,7 @@ OPS = (
     Operation("dropout", "norm", ("y",), ("x",)),
     Operation("edge_product", "local_attention", ("x",), ("site", "geo")),
     Operation("local_attention", "local_attention", ("context", "alpha"), ("q", "k")),
-    Operation(
-        "global_attention", "global_attention", ("struct", "beta", "score", "norm", "q_sum"), ("q", "k")
-    ),
+    Operation("global_attention", "global_attention", ("struct", "beta", "score", "norm", "q_sum"), ("q", "k")),
 )
 
 

@@ -29,7 +29,7 @@ RATE = 0.3  # of the dropout
 
 def make_graph(graph, rng):
     """site_ptr, edge_ptr and nbr of a key of GRAPHS or a pair such as its values; neighbours drawn from `rng`."""
-    sites, edges = GRAPHS.get(graph, graph)
+    sites, edges = GRAPHS[graph] if isinstance(graph, str) else graph
     site_ptr, edge_ptr = np.cumsum((0, *sites), dtype=np.int32), np.cumsum((0, *edges), dtype=np.int32)
     structure = np.repeat(np.repeat(np.arange(len(sites)), sites), edges)
     nbr = rng.integers(site_ptr[structure], site_ptr[structure + 1], dtype=np.int32)

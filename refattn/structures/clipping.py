@@ -69,7 +69,7 @@ def clip_facet(j, distance, direction, polygon, spare, side):
             side[v] = gx * polygon[v, 0] + gy * polygon[v, 1] + gz * polygon[v, 2]
             most_outside, most_inside = min(most_outside, side[v]), max(most_inside, side[v])
         if most_outside >= -tolerance and (most_inside > tolerance or gx * ex + gy * ey + gz * ez >= 0.0):
-            continue  # k does not cut; the second case is a k behind j or opposite to it, which meets the rim all around
+            continue  # not cut; in the second case k stands behind j or opposite to it, and meets the rim all around
         if most_inside <= tolerance:
             return 0, 1.0, True
         n_corners = _cut(gx, gy, gz, tolerance, polygon, n_corners, side, spare)
@@ -163,7 +163,7 @@ def _cut(gx, gy, gz, tolerance, polygon, n_corners, side, spare):
 
 @jit
 def _crossing(polygon, kept, outside, side, tolerance, spare, n):
-    """spare[n] = where the great circle cuts the edge from corner `kept` to corner `outside`, unless it passes through `kept`."""
+    """spare[n] = where the great circle cuts the edge from kept to outside; returns 0 if that is at kept, else 1."""
     s, t = side[kept], side[outside]
     if s <= tolerance:
         return 0

@@ -22,7 +22,7 @@ from refattn.structures.sphere import EVERYTHING, doubled, sites_within
 
 CLOSEST = 1e-3  # Å; two sites nearer than this are one site written twice
 NEGLIGIBLE = 1e-10  # sr; smaller facets are dropped, and a cell whose facets miss less than this of 4 pi is complete
-MAX_SEEN = 3_000_000  # sites in one sphere: 300 MB; beyond it the cell vectors are absurdly unequal
+MAX_SEEN = 1_000_000  # images in one sphere; beyond it the cell vectors are absurdly unequal
 SMALL = 128  # a finite structure of this many sites is seen as a whole at once
 FIRST_RADIUS = 6.0  # Å; only a start, the result does not depend on it
 GROWTH = 1.5
@@ -59,7 +59,7 @@ def isolated_cells(positions, cell, reciprocal, across):
             n_seen = len(distance)
             if n_seen > 0 and distance[0] < CLOSEST:
                 return ptr, where, size, np.array([COINCIDENT, i, neighbour[0, 0]])
-            if n_seen > MAX_SEEN:
+            if periodic and n_seen > MAX_SEEN:
                 return ptr, where, size, np.array([TOO_MANY, i, i])
             seen_all = not periodic and n_seen == n_sites - 1
             omega, complete = _cell(i, distance, direction, seen_all, radius, positions, across)
@@ -89,8 +89,10 @@ def _cell(i, distance, direction, seen_all, radius, positions, across):
         n_corners, _, settled = clip_facet(j, distance, direction, polygon, spare, side)
         if n_corners == 0:
             continue
-        if not (settled or seen_all) and not _out_of_reach(i, distance[j], direction[j], radius, polygon[:n_corners], positions, across):
-            return omega, False
+        if not (settled or seen_all):
+            corners = polygon[:n_corners]
+            if not _out_of_reach(i, distance[j], direction[j], radius, corners, positions, across):
+                return omega, False
         omega[j] = solid_angle(direction[j], polygon, n_corners)
         total += omega[j]
         if total > 4.0 * np.pi - NEGLIGIBLE:
@@ -99,10 +101,10 @@ def _cell(i, distance, direction, seen_all, radius, positions, across):
 
 
 @jit
-def _out_of_reach(i, distance, e, radius, polygon, positions, across):
-    """True if no site farther than `radius` can cut the facet at `distance` in direction e (see the top of the file)."""
-    for v in range(len(polygon)):
-        u = polygon[v]
+def _out_of_reach(i, distance, e, radius, corners, positions, across):
+    """True if no site beyond `radius` can cut the facet to the neighbour at distance * e (see the top of the file)."""
+    for v in range(len(corners)):
+        u = corners[v]
         across_x = across[0, 0] * u[0] + across[0, 1] * u[1] + across[0, 2] * u[2]
         across_y = across[1, 0] * u[0] + across[1, 1] * u[1] + across[1, 2] * u[2]
         across_z = across[2, 0] * u[0] + across[2, 1] * u[1] + across[2, 2] * u[2]

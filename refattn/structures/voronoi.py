@@ -70,8 +70,9 @@ def voronoi_neighbours(numbers, positions, cell, pbc, config, name):
     omega : (E,) float64, sr
     omega_max : (N,) float64, sr    largest facet that the rule counts, before the thresholds; 0 for a lone site
 
-    Raises StructureError, naming the structure, for one that has no graph: empty, not finite, an impossible atomic number,
-    coincident atoms, a singular cell, an image beyond int8; ConfigError for an unknown rule.
+    Raises StructureError, naming the structure, for one that has no graph: empty, not finite, an impossible atomic
+    number, coincident atoms (closer than 1e-3 Å, images included), a singular cell, an image beyond int8; ConfigError
+    for an unknown rule.
     """
     facets = voronoi_facets(numbers, positions, cell, pbc, config, name)
     slack = SLACK if config.rule == "isolated" else 0.0
@@ -85,14 +86,16 @@ def voronoi_neighbours(numbers, positions, cell, pbc, config, name):
             f"{name}: a neighbour is {np.abs(image).max()} cells away, more than the 127 that a graph can hold; "
             "wrap the positions into the cell"
         )
-    return edge_ptr, facets.nbr[kept].astype(np.int32), image.astype(np.int8), facets.r[kept], facets.omega[kept], omega_max
+    nbr = facets.nbr[kept].astype(np.int32)
+    return edge_ptr, nbr, image.astype(np.int8), facets.r[kept], facets.omega[kept], omega_max
 
 
 def voronoi_facets(numbers, positions, cell, pbc, config, name):
     """All facets that config.rule counts, before the thresholds; parameters and errors as in voronoi_neighbours.
 
-    Under the isolated rule these are the facets of the true Voronoi cells, open ones included, down to 1e-10 sr; those of
-    a closed cell sum to 4 pi. Under the upstream rule they are the closed facets among the sites within its cutoff.
+    Under the isolated rule these are the facets of the true Voronoi cells, open ones included, down to 1e-10 sr. Those
+    of a site sum to 4 pi, less the directions in which its cell has no end (none, if anything is periodic). Under the
+    upstream rule they are the closed facets among the sites within its cutoff.
 
     Returns
     -------
@@ -119,7 +122,7 @@ def voronoi_facets(numbers, positions, cell, pbc, config, name):
 
 @jit
 def _select(ptr, nbr, image, r, omega, omega_min, weight_min, r_max):
-    """edge_ptr, the numbers of the facets that become edges, in the order of edges, and omega_max (voronoi_neighbours)."""
+    """edge_ptr, the facets that become edges in their order, and omega_max; see voronoi_neighbours."""
     n_sites = len(ptr) - 1
     edge_ptr, omega_max = np.zeros(n_sites + 1, np.int32), np.zeros(n_sites)
     kept = np.empty(len(nbr), np.int64)
@@ -146,25 +149,28 @@ def _key(f, nbr, image, r):
 
 
 def _checked(numbers, positions, cell, pbc, config, name):
-    """Contiguous float64 positions (N, 3) and cell (3, 3) and boolean pbc (3,), or an error."""
+    """Contiguous float64 positions, cell with zeros where there is no period, and boolean pbc (3,); or an error."""
     if config.rule not in ("isolated", "upstream"):
         raise ConfigError(f"graph.rule is {config.rule!r}; choose one of isolated, upstream")
     numbers = np.asarray(numbers)
     positions = np.ascontiguousarray(positions, dtype=np.float64)
-    cell = np.ascontiguousarray(cell, dtype=np.float64)
     pbc = np.array(np.broadcast_to(pbc, 3), dtype=bool)
     if len(numbers) == 0:
         raise StructureError(f"{name}: the structure has no atoms; remove it from the input")
     if positions.shape != (len(numbers), 3):
-        raise StructureError(f"{name}: {len(numbers)} atomic numbers but positions of shape {positions.shape}; give one row of x, y, z per atom")
-    impossible = np.flatnonzero((numbers < 1) | (numbers > Z_MAX))
-    if len(impossible):
-        raise StructureError(f"{name}: atom {impossible[0]} has atomic number {numbers[impossible[0]]}; use 1 to {Z_MAX}")
-    not_finite = np.flatnonzero(~np.isfinite(positions).all(axis=1))
-    if len(not_finite):
-        raise StructureError(f"{name}: the position of atom {not_finite[0]} is not finite; correct or remove the structure")
+        raise StructureError(
+            f"{name}: {len(numbers)} atomic numbers but positions of shape {positions.shape}; give x, y, z of each"
+        )
+    impossible = (numbers < 1) | (numbers > Z_MAX)
+    if impossible.any():
+        i = impossible.argmax()
+        raise StructureError(f"{name}: atom {i} has atomic number {numbers[i]}; use 1 to {Z_MAX}")
+    finite = np.isfinite(positions).all(axis=1)
+    if not finite.all():
+        raise StructureError(f"{name}: the position of atom {finite.argmin()} is not finite; correct or remove it")
     if config.rule == "upstream" and pbc.any():
         pbc[:] = True
+    cell = np.where(pbc[:, None], np.asarray(cell, dtype=np.float64), 0.0)
     vectors = cell[pbc]
     if not np.isfinite(vectors).all():
         raise StructureError(f"{name}: the cell is not finite; correct it, or set pbc to false for a molecule")
@@ -186,7 +192,7 @@ def _explain(code, i, j):
     """What went wrong in the cells, and what to do, as the rest of a sentence."""
     if code == isolated_rule.COINCIDENT:
         if i == j:
-            return f"atom {i} coincides with its own periodic image (closer than {isolated_rule.CLOSEST} Å); correct the cell"
+            return f"atom {i} coincides with its own image (closer than {isolated_rule.CLOSEST} Å); correct the cell"
         return f"atoms {min(i, j)} and {max(i, j)} coincide (closer than {isolated_rule.CLOSEST} Å); remove one of them"
     if code == isolated_rule.TOO_MANY:
         return (

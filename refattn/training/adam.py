@@ -33,7 +33,15 @@ class Adam:
         rate *= math.sqrt(1 - c.beta_2**self.step) / (1 - c.beta_1**self.step)
         number = vector.dtype.type
         _adam_kernel(
-            vector, self.m, self.v, grad, self.decay, number(rate), number(c.beta_1), number(c.beta_2), number(c.epsilon)
+            vector,
+            self.m,
+            self.v,
+            grad,
+            self.decay,
+            number(rate),
+            number(c.beta_1),
+            number(c.beta_2),
+            number(c.epsilon),
         )
 
     def penalty(self, vector):

@@ -34,8 +34,8 @@ def summarise(checkpoint, parts):
     summary = {"target": checkpoint.config.data.target, "unit": checkpoint.unit}
     summary["n_parameters"] = len(checkpoint.params.vector)
     summary.update({name: metrics(label, prediction) for name, (_, label, prediction) in parts.items()})
-    mean = parts["train"][1].mean()
-    summary["baseline_mae"] = float(np.abs(parts["test"][1] - mean).mean())
+    if {"train", "test"} <= parts.keys():
+        summary["baseline_mae"] = float(np.abs(parts["test"][1] - parts["train"][1].mean()).mean())
     return summary
 
 
@@ -73,4 +73,3 @@ def write_predictions(path, dataset, parts, target):
         for name, (rows, label, prediction) in parts.items():
             ids = dataset.id[rows].tolist()
             writer.writerows(zip(ids, [name] * len(ids), label.tolist(), prediction.tolist(), strict=True))
-

@@ -44,7 +44,9 @@ class Stepper:
         total.vector[:] = 0
         value = absolute = 0.0
         jobs = self.loader.cut(rows)
-        for part, (grads, shard_value, shard_absolute) in zip(jobs, run(lambda job: self._shard(params, job, step), jobs)):
+        for part, (grads, shard_value, shard_absolute) in zip(
+            jobs, run(lambda job: self._shard(params, job, step), jobs)
+        ):
             total.vector += grads.vector
             self._buffers.put(grads)
             if not np.isfinite(shard_value):
@@ -60,7 +62,8 @@ class Stepper:
     def _shard(self, params, rows, step):
         training, model = self.config.training, self.config.model
         grads = self._buffer(params)
-        with self.ops.work_arrays():
+        # What overflows here ends as a loss that is not finite, and is reported with its structures.
+        with self.ops.work_arrays(), np.errstate(over="ignore", invalid="ignore"):
             shard = self.loader.shard(rows)
             dropout = Dropout(training.seed, step, shard)
             tape = forward(params, shard, model, self.ops, dropout)

@@ -141,9 +141,7 @@ class Trainer:
         for number in range(place["batch"], len(batches)):
             rate = self.schedule.rate(self.adam.step)
             try:
-                loss, absolute = self.stepper.gradient(
-                    self.params, self.gradient, batches[number], self.adam.step, run
-                )
+                loss, absolute = self.stepper.gradient(self.params, self.gradient, batches[number], self.adam.step, run)
             except TrainingError as error:
                 raise TrainingError(self._explain(error, epoch, number)) from None
             self.adam.update(self.params.vector, self.gradient.vector, rate)
@@ -229,7 +227,9 @@ def load_initial(init, config):
     path = Path(init) / "model.h5" if Path(init).is_dir() else Path(init)
     start = load_checkpoint(path)
     if parameter_table(start.config.model) != parameter_table(config.model):
-        raise RunError(f"{path}: its parameters are not those of [model]; start from the [model] of that run's config.toml")
+        raise RunError(
+            f"{path}: its parameters are not those of [model]; start from the [model] of that run's config.toml"
+        )
     return start.params
 
 

@@ -116,7 +116,11 @@ def geometry_update_forward(edge, centre, neighbour, geo, edge_ptr, nbr, gain, o
 
     Memory   v is written over edge
     """
-    new_geo, x_hat, rstd = empty(edge.shape, edge.dtype), empty(edge.shape, edge.dtype), empty(edge.shape[:1], edge.dtype)
+    new_geo, x_hat, rstd = (
+        empty(edge.shape, edge.dtype),
+        empty(edge.shape, edge.dtype),
+        empty(edge.shape[:1], edge.dtype),
+    )
     _geometry_update_forward_kernel(new_geo, x_hat, rstd, edge, centre, neighbour, geo, edge_ptr, nbr, gain, offset)
     return new_geo, edge, x_hat, rstd
 
@@ -136,9 +140,7 @@ def geometry_update_backward(grad_new_geo, edge_ptr, nbr, gain, v, x_hat, rstd):
 
 
 @jit(fastmath=True)
-def _geometry_update_forward_kernel(
-    new_geo, x_hat, rstd, edge, centre, neighbour, geo, edge_ptr, nbr, gain, offset
-):
+def _geometry_update_forward_kernel(new_geo, x_hat, rstd, edge, centre, neighbour, geo, edge_ptr, nbr, gain, offset):
     for i in range(len(edge_ptr) - 1):
         for e in range(edge_ptr[i], edge_ptr[i + 1]):
             j = nbr[e]
@@ -151,7 +153,19 @@ def _geometry_update_forward_kernel(
 
 @jit(fastmath=True)
 def _geometry_update_backward_kernel(
-    grad_edge, grad_centre, grad_neighbour, grad_geo, grad_gain, grad_offset, grad_new_geo, edge_ptr, nbr, gain, v, x_hat, rstd
+    grad_edge,
+    grad_centre,
+    grad_neighbour,
+    grad_geo,
+    grad_gain,
+    grad_offset,
+    grad_new_geo,
+    edge_ptr,
+    nbr,
+    gain,
+    v,
+    x_hat,
+    rstd,
 ):
     one = v.dtype.type(1)
     grad_centre[:] = 0

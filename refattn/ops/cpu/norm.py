@@ -62,7 +62,11 @@ def residual_layernorm_backward(grad_y, gain, x_hat, rstd):
 
     Accumulator   grad_gain and grad_offset in the type of x_hat, row by row
     """
-    grad_x, grad_gain, grad_offset = empty(x_hat.shape, x_hat.dtype), empty(gain.shape, gain.dtype), empty(gain.shape, gain.dtype)
+    grad_x, grad_gain, grad_offset = (
+        empty(x_hat.shape, x_hat.dtype),
+        empty(gain.shape, gain.dtype),
+        empty(gain.shape, gain.dtype),
+    )
     _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd)
     return grad_x, grad_gain, grad_offset
 

@@ -53,8 +53,9 @@ def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise,
 
     grad_beta[i] = grad_struct . k[i];  grad_score = beta (grad_beta - sum beta grad_beta)
     grad_s = (grad_score - score sum(score grad_score) [/ N if intensive]) / norm
-    published:  grad_q[j] = sum_i grad_s[i] k[i] - grad_s[j] k[j];  grad_k[i] = beta[i] grad_struct + grad_s[i] (Q - q[i])
-    intensive:  grad_q[j] = sum_i grad_s[i] k[i] / N;               grad_k[i] = beta[i] grad_struct + grad_s[i] Q / N
+    published:  grad_q[j] = sum_i grad_s[i] k[i] - grad_s[j] k[j];  others[i] = Q - q[i]
+    intensive:  grad_q[j] = sum_i grad_s[i] k[i] / N;  others[i] = Q / N
+    grad_k[i] = beta[i] grad_struct + grad_s[i] others[i]
 
     Parameters
     ----------

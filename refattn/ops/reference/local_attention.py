@@ -72,8 +72,9 @@ def local_attention_forward(q, k, edge_ptr, mask):
 def local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha):
     """Backward of local_attention_forward. Needs alpha, not the scores.
 
-    grad_alpha = mask sum_c grad_context[i] k[e];  grad_score = alpha (grad_alpha - sum over i's edges of alpha grad_alpha)
-    grad_q[i] = C^-1/2 sum over the edges of i of grad_score k;  grad_k = alpha mask grad_context[i] + C^-1/2 grad_score q[i]
+    grad_alpha = mask sum_c grad_context[i] k;  grad_score = alpha (grad_alpha - sum over i's edges of alpha grad_alpha)
+    grad_q[i] = C^-1/2 sum over the edges of i of grad_score k
+    grad_k = alpha mask grad_context[i] + C^-1/2 grad_score q[i]
 
     Parameters
     ----------

@@ -1,0 +1,55 @@
+"""Small data sets and configurations for the tests of training, prediction and the command line."""
+
+import numpy as np
+from ase.build import molecule
+
+from refattn.config import config_from_dict
+from refattn.data.store import Record
+from refattn.data.writer import DatasetWriter
+from refattn.structures.graph import Graph
+
+MOLECULES = ("H2O", "CH4", "NH3", "C2H6", "CH3OH", "C2H4", "C6H6", "HCN", "C2H2", "CO2")
+
+
+def molecules(n, seed=0):
+    """`n` rattled molecules, with ids m0, m1, ..."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(n):
+        atoms = molecule(MOLECULES[number % len(MOLECULES)])
+        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+        atoms.info["id"] = f"m{number}"
+        found.append(atoms)
+    return found
+
+
+def label(atoms):
+    """A property of the structure that can be learned: mean distance to the centre, plus a count of heavy atoms."""
+    spread = np.linalg.norm(atoms.positions - atoms.positions.mean(axis=0), axis=1).mean()
+    return float(spread + 0.1 * (atoms.numbers > 1).sum())
+
+
+def write_molecules(path, n=60, seed=0, labels=None):
+    """A data set of `n` rattled molecules with the label `spread` in Å. Returns the path."""
+    config = config_from_dict({}).graph
+    with DatasetWriter(path, config, source="rattled molecules of ASE's g2 set") as writer:
+        structures = molecules(n, seed)
+        values = [label(atoms) for atoms in structures] if labels is None else labels
+        records = [Record(atoms.info["id"], atoms, {"spread": y}, {}) for atoms, y in zip(structures, values)]
+        writer.add(records, [Graph.from_atoms(atoms) for atoms in structures])
+    return path
+
+
+def small_config(path, **training):
+    """Two layers of width 16 and a few epochs on the data set `path`."""
+    settings = {"epochs": 6, "batch_size": 8, "learning_rate": 3e-3, "learning_rate_min": 1e-4, "weight_decay": 1e-6}
+    return config_from_dict(
+        {
+            "model": {
+                "n_layers": 2, "width": 16, "n_heads": 2, "global_width": 16, "head_width": 16, "embedding_width": 8,
+                "n_elements": 10, "attention_dropout": 0.05,
+            },
+            "data": {"path": str(path), "target": "spread"},
+            "training": {**settings, **training},
+        }
+    )  # fmt: skip

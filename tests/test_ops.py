@@ -1,0 +1,273 @@
+"""Every operation: both backends agree, in float64 and float32; shapes, types, dropout, work arrays."""
+
+import inspect
+import threading
+
+import numpy as np
+import pytest
+import tolerances
+
+from refattn.ops import OPS, load_backend
+from refattn.ops.cases import SHAPES, all_cases, make_grads, make_inputs, run_backward, run_forward
+from refattn.ops.cpu import memory
+from refattn.ops.random import item_keys, structure_keys
+from refattn.structures.graph import cut_shards
+
+REFERENCE, CPU = load_backend("reference"), load_backend("cpu")
+CASES = list(all_cases())
+OPERATIONS = {operation.name: operation for operation in OPS}
+WIDTHS = {1: (1, 1), 3: (1, 3), 17: (1, 17), 128: (8, 16)}  # D: (H, C)
+
+
+def big_graph(seed=0):
+    """40 structures of 1 to 30 sites with 0 to 20 edges each: about 6,000 edges."""
+    rng = np.random.default_rng(seed)
+    sites = rng.integers(1, 31, 40)
+    return sites, rng.integers(0, 21, sites.sum())
+
+
+def run_all(operation, inputs, backend):
+    """Outputs and gradients of an operation in one dict."""
+    outputs = run_forward(operation, inputs, backend)
+    if not operation.wrt:
+        return outputs
+    gradients = run_backward(operation, inputs, outputs, make_grads(operation, outputs), backend)
+    return outputs | {f"grad_{name}": array for name, array in gradients.items()}
+
+
+def as_float32(inputs):
+    return {
+        name: value.astype(np.float32) if getattr(value, "dtype", None) == np.float64 else value
+        for name, value in inputs.items()
+    }
+
+
+def largest(arrays):
+    """Largest number of all arrays of a case: what cancels in one of them was as large as another one."""
+    return max((np.abs(array).max(initial=0) for array in arrays.values()), default=0)
+
+
+def long_sum(operation, name, inputs):
+    """Number of terms of a gradient that is a sum over all rows, such as a bias's; 1 for the others."""
+    if SHAPES.get(name.removeprefix("grad_")) != "D":
+        return 1
+    return max(len(value) for value in inputs.values() if isinstance(value, np.ndarray))
+
+
+def check_float64(operation, inputs, label):
+    expected, found = (run_all(operation, inputs, backend) for backend in (REFERENCE, CPU))
+    for name, array in expected.items():
+        assert (found[name].shape, found[name].dtype) == (array.shape, np.float64), (label, name)
+        tolerance = max(tolerances.PARITY, long_sum(operation, name, inputs) * tolerances.EPS)
+        error = np.abs(found[name] - array).max(initial=0)
+        assert error <= tolerance * largest(expected), (label, name, error)
+
+
+def check_float32(operation, inputs, label):
+    single = as_float32(inputs)
+    exact = run_all(operation, {name: _as_float64(value) for name, value in single.items()}, REFERENCE)
+    numpy32, found = run_all(operation, single, REFERENCE), run_all(operation, single, CPU)
+    for name, array in exact.items():
+        assert found[name].dtype == numpy32[name].dtype == np.float32, (label, name)
+        numpy_error, error = (np.abs(other[name] - array).max(initial=0) for other in (numpy32, found))
+        floor = tolerances.PARITY_32_FLOOR * np.sqrt(long_sum(operation, name, inputs)) * largest(exact)
+        assert error <= tolerances.PARITY_32_FACTOR * numpy_error + floor, (label, name, error, numpy_error)
+
+
+def _as_float64(value):
+    return value.astype(np.float64) if getattr(value, "dtype", None) == np.float32 else value
+
+
+# ---- parity ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("label", "operation", "inputs"), CASES, ids=[case[0] for case in CASES])
+def test_backends_agree(label, operation, inputs):
+    check_float64(operation, inputs, label)
+    check_float32(operation, inputs, label)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_backends_agree_on_larger_graphs(name, width):
+    heads, channels = WIDTHS[width]
+    inputs = make_inputs(OPERATIONS[name], big_graph(), heads=heads, channels=channels)
+    check_float64(OPERATIONS[name], inputs, name)
+    check_float32(OPERATIONS[name], inputs, name)
+
+
+@pytest.mark.parametrize("operation", OPS, ids=lambda operation: operation.name)
+def test_inputs_are_not_written_over_by_the_reference_or_by_backward(operation):
+    """The CPU forward may write over what its docstring names under Memory, and over nothing else."""
+    for backend in (REFERENCE, CPU):
+        inputs = make_inputs(operation)
+        before = {name: np.copy(value) for name, value in inputs.items()}
+        getattr(backend, f"{operation.name}_forward")(**inputs)
+        changed = {name for name, value in inputs.items() if not np.array_equal(value, before[name])}
+        module = inspect.getmodule(getattr(CPU, f"{operation.name}_forward"))
+        stated = inspect.getdoc(getattr(module, f"{operation.name}_forward")).partition("Memory")[2]
+        assert not changed if backend is REFERENCE else all(name in stated for name in changed)
+        if operation.wrt:
+            inputs = make_inputs(operation)
+            outputs = run_forward(operation, inputs, backend)
+            known = {**inputs, **outputs}
+            before = {name: np.copy(value) for name, value in known.items()}
+            run_backward(operation, inputs, outputs, make_grads(operation, outputs), backend)
+            assert all(np.array_equal(value, before[name]) for name, value in known.items())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_swish_survives_large_arguments(dtype):
+    u = np.array([[-1e4, -700, -90, -50, 0, 50, 90, 700, 1e4]], dtype=dtype)
+    # float32: the error of the rational sigmoid is absolute, 1.6e-7, and swish multiplies it by u
+    allowed = (2e-7 if dtype == np.float32 else 1e-19) * np.maximum(np.abs(u[0]), 1)
+    for backend in (REFERENCE, CPU):
+        y, v = backend.swish_forward(u.copy(), np.zeros(9, dtype))
+        grad, _ = backend.swish_backward(np.ones_like(u), v)
+        assert (np.abs(y[0] - np.maximum(u[0], 0)) <= allowed).all()
+        assert (np.abs(grad[0] - [0, 0, 0, 0, 0.5, 1, 1, 1, 1]) <= allowed).all()
+
+
+@pytest.mark.parametrize("backend", [REFERENCE, CPU], ids=["reference", "cpu"])
+def test_softmax_survives_large_scores(backend):
+    for name in ("local_attention", "global_attention"):
+        operation = OPERATIONS[name]
+        inputs = make_inputs(operation)
+        inputs |= {"k": 1e4 * inputs["k"]} | ({"normalise": False} if name == "global_attention" else {})
+        assert all(np.isfinite(array).all() for array in run_all(operation, inputs, backend).values())
+
+
+@pytest.mark.parametrize("backend", [REFERENCE, CPU], ids=["reference", "cpu"])
+def test_nan_goes_through(backend):
+    """A loss that is not finite must be seen, so no kernel may turn NaN into a number."""
+    for operation in OPS:
+        inputs = make_inputs(operation, "one site, its own neighbour")
+        for name, value in inputs.items():
+            if isinstance(value, np.ndarray) and value.dtype == np.float64:
+                broken = inputs | {name: np.full_like(value, np.nan)}
+                first = next(iter(run_forward(operation, broken, backend).values()))
+                assert np.isnan(first).any(), (operation.name, name)
+
+
+# ---- dropout -----------------------------------------------------------------------------------------------------
+
+
+def test_dropout_keeps_the_mean_and_scales():
+    keys = structure_keys(0, 0, np.arange(2000))
+    for rate in (0.0, 0.05, 0.1, 0.5):
+        y = REFERENCE.dropout_forward(np.ones((2000, 100)), keys, rate)
+        kept = y != 0
+        assert np.array_equal(y[kept], np.full(kept.sum(), 1 / (1 - rate)))
+        # 200,000 draws: five standard deviations
+        assert abs(kept.mean() - (1 - rate)) <= 5 * np.sqrt(rate * (1 - rate) / 200_000)
+        for other in (kept[1:] & kept[:-1], kept[:, 1:] & kept[:, :-1]):  # neighbours in either direction do not know each other
+            assert abs(other.mean() - (1 - rate) ** 2) <= 10 * np.sqrt(rate / 200_000)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dropout_is_the_same_bits_in_every_backend(dtype):
+    rng = np.random.default_rng(0)
+    x, keys = rng.normal(size=(50, 33)).astype(dtype), rng.integers(0, 1 << 63, 50, dtype=np.uint64)
+    for rate in (0.05, 0.1, 1 / 3):
+        masked = REFERENCE.dropout_forward(x, keys, rate)
+        assert masked.dtype == dtype
+        for again in (CPU.dropout_forward(x, keys, rate), CPU.dropout_backward(x, keys, rate), REFERENCE.dropout_backward(x, keys, rate)):
+            assert np.array_equal(masked, again)
+
+
+def test_dropout_keys_follow_the_structure():
+    """The same keys for a structure in any company; others for another seed, step, structure or site."""
+    ptr = np.array([0, 3, 4, 9])
+    keys = item_keys(structure_keys(1, 2, np.array([5, 6, 7])), ptr)
+    assert np.array_equal(keys[4:9], item_keys(structure_keys(1, 2, np.array([7])), np.array([0, 5])))
+    others = [item_keys(structure_keys(*other, np.array([5, 6, 7])), ptr) for other in ((2, 2), (1, 3), (2, 1))]
+    assert len(np.unique(np.concatenate([keys, *others]))) == 4 * 9
+
+
+def test_shards_are_runs_of_whole_structures():
+    n_edges = np.random.default_rng(0).integers(0, 300, 50)
+    slices = cut_shards(n_edges, 700)
+    assert [s for part in slices for s in range(50)[part]] == list(range(50))
+    assert all(n_edges[part].sum() <= 700 for part in slices)
+    assert cut_shards([]) == []
+    assert [list(range(3)[part]) for part in cut_shards([900, 900, 1], 700)] == [[0], [1], [2]]
+
+
+# ---- work arrays -------------------------------------------------------------------------------------------------
+
+
+def pool_of_this_thread():
+    return memory._thread.pool
+
+
+def in_new_thread(function):
+    """Run in a thread that has no pool yet, and hand back what it returned."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.parametrize("operation", [o for o in OPS if o.wrt], ids=lambda operation: operation.name)
+def test_work_arrays_change_no_bit(operation):
+    inputs = make_inputs(operation)
+    expected = run_all(operation, inputs, CPU)
+    for _ in range(2):  # from new memory, then from memory that was used before
+        with CPU.work_arrays():
+            found = {name: array.copy() for name, array in run_all(operation, inputs, CPU).items()}
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_work_arrays_are_reused_and_do_not_overlap():
+    def passes():
+        starts, sizes = [], []
+        for _ in range(3):
+            with CPU.work_arrays():
+                arrays = [CPU.empty((n, 3), np.float32) for n in (1, 7, 0, 100)]
+                for n, array in enumerate(arrays):
+                    array[:] = n
+                assert all((array == n).all() for n, array in enumerate(arrays))
+                starts.append([array.ctypes.data for array in arrays if array.size])
+            sizes.append(len(pool_of_this_thread().block))
+        return starts, sizes
+
+    starts, sizes = in_new_thread(passes)
+    assert sizes[0] == sizes[1] == sizes[2] > 0
+    assert starts[1] == starts[2]
+    assert all(start % memory.ALIGNMENT == 0 for start in starts[1])
+
+
+def test_work_arrays_grow_when_more_is_needed():
+    def passes():
+        sizes = []
+        for n in (10, 1000, 1000, 10):
+            with CPU.work_arrays():
+                CPU.empty((n,), np.float64)
+            sizes.append(len(pool_of_this_thread().block))
+        return sizes
+
+    first, second, third, fourth = in_new_thread(passes)
+    assert first < second == third == fourth
+
+
+def test_every_thread_has_a_pool_of_its_own():
+    with CPU.work_arrays():
+        here = CPU.empty((10,), np.float64)
+        here[:] = 1
+
+        def elsewhere():
+            outside = CPU.empty((10,), np.float64)  # no block open in that thread: an array of its own
+            with CPU.work_arrays():
+                CPU.empty((10,), np.float64)[:] = 2
+            return outside.base is None and pool_of_this_thread()
+
+        assert in_new_thread(elsewhere) is not pool_of_this_thread()
+        assert (here == 1).all()
+
+
+def test_work_arrays_do_not_nest_and_close_after_an_error():
+    with pytest.raises(RuntimeError, match="already open"), CPU.work_arrays(), CPU.work_arrays():
+        pass
+    with CPU.work_arrays():
+        pass
