@@ -11,7 +11,7 @@ from refattn.ops import load_backend
 from refattn.params import Parameters, parameter_table
 from refattn.structures.graph import Graph, Shard
 
-__all__ = ["VARIANTS", "authors_network", "authors_numbers", "graphs_of", "join", "run_gradients", "take"]
+__all__ = ["VARIANTS", "authors_network", "authors_numbers", "run_gradients", "shard_of", "take"]
 
 
 def authors_network(name, dtype=np.float64):
@@ -44,35 +44,30 @@ def authors_numbers(name, precision="f64"):
     return found
 
 
-def run_gradients(shard, params, config, ops, grad_prediction=None, dropout=None):
-    """Tape, gradients and gradients by the inputs; `grad_prediction` may be a function of the predictions."""
+def run_gradients(shard, params, config, ops, weights=None, dropout=None):
+    """Tape, gradients by the parameters and by the inputs, of the sum of `weights` times the predictions.
+
+    Parameters
+    ----------
+    ops : name of a backend, or its operations
+    weights : (S,) float, or a function of the predictions that returns them; ones by default
+    """
     ops = load_backend(ops) if isinstance(ops, str) else ops
     tape, grads, grad_inputs = forward(params, shard, config, ops, dropout), params.zeros_like(), {}
-    grad = grad_prediction(tape.prediction) if callable(grad_prediction) else grad_prediction
-    backward(np.ones_like(tape.prediction) if grad is None else grad, tape, params, grads, config, ops, dropout, grad_inputs)
+    weights = np.ones_like(tape.prediction) if weights is None else weights
+    grad_prediction = weights(tape.prediction) if callable(weights) else weights
+    backward(grad_prediction, tape, params, grads, config, ops, dropout, grad_inputs)
     return tape, grads, grad_inputs
 
 
-def graphs_of(structures, config, dtype=np.float64, **rule):
-    """The shard of some ase.Atoms."""
-    return join([Graph.from_atoms(atoms, **rule) for atoms in structures], config, dtype)
-
-
-def join(graphs, config, dtype=np.float64):
-    """The shard of some Graphs, with the CGCNN features where the network asks for them."""
-    first_site = np.cumsum([0, *(len(graph.z) for graph in graphs)])
-    first_edge = np.cumsum([0, *(len(graph.nbr) for graph in graphs)])
-    z = np.concatenate([graph.z for graph in graphs])
+def shard_of(atoms, config, **rule):
+    """One ase.Atoms as a shard, with the CGCNN features where the network asks for them."""
+    graph = Graph.from_atoms(atoms, **rule)
     return Shard(
-        site_ptr=first_site.astype(np.int32),
-        edge_ptr=np.append(
-            np.concatenate([graph.edge_ptr[:-1] + start for graph, start in zip(graphs, first_edge[:-1], strict=True)]), first_edge[-1]
-        ).astype(np.int32),
-        nbr=np.concatenate([graph.nbr + start for graph, start in zip(graphs, first_site[:-1], strict=True)]).astype(np.int32),
-        z=z,
-        structure=np.arange(len(graphs)),
-        features=cgcnn_features(z).astype(dtype) if config.features == "cgcnn" else None,
-        **{key: np.concatenate([getattr(g, key) for g in graphs]).astype(dtype) for key in ("r", "omega", "weight")},
+        site_ptr=np.array([0, len(graph.z)], dtype=np.int32),
+        structure=np.arange(1),
+        features=cgcnn_features(graph.z) if config.features == "cgcnn" else None,
+        **{key: getattr(graph, key) for key in ("edge_ptr", "nbr", "z", "r", "omega", "weight")},
     )
 
 

@@ -57,7 +57,8 @@ def plain_forward(p, shard, config, masks=None):
             edges = range(shard.edge_ptr[i], shard.edge_ptr[i + 1])
             filters = [filter_of(site[i], geo[e], site[shard.nbr[e]], shard.weight[e], w, config) for e in edges]
             new_geo += filters
-            context, shares = attend(site[i], [site[shard.nbr[e]] for e in edges], filters, mask[list(edges)], w, config)
+            neighbours = [site[shard.nbr[e]] for e in edges]
+            context, shares = attend(site[i], neighbours, filters, mask[list(edges)], w, config)
             alpha += shares
             if config.residual:
                 hidden = swish(context @ w["residual_w1"] + w["residual_b1"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tolerances
 from ase.spacegroup import crystal
-from cases import authors_network, graphs_of
+from cases import authors_network, shard_of
 
 from refattn.config import ModelConfig
 from refattn.model import forward
@@ -72,7 +72,7 @@ def test_motion_and_order_do_not_matter(make, variant):
     params, atoms = initialise(config, 0, np.float64), make()
     order = np.random.default_rng(0).permutation(len(atoms))
     still, turned = (
-        forward(params, graphs_of([a], config, **CRYSTAL_RULE), config, load_backend("cpu"))
+        forward(params, shard_of(a, config, **CRYSTAL_RULE), config, load_backend("cpu"))
         for a in (atoms, moved(atoms, order))
     )
     np.testing.assert_allclose(turned.prediction, still.prediction, rtol=0, atol=tolerances.SYMMETRY)
@@ -84,7 +84,7 @@ def test_another_image_of_a_site_does_not_matter():
     params = initialise(config, 0, np.float64)
     shifted = atoms.copy()
     shifted.positions += np.random.default_rng(0).integers(-1, 2, (len(atoms), 3)) @ atoms.cell.array
-    tapes = [forward(params, graphs_of([a], config), config, load_backend("cpu")) for a in (atoms, shifted)]
+    tapes = [forward(params, shard_of(a, config), config, load_backend("cpu")) for a in (atoms, shifted)]
     np.testing.assert_allclose(tapes[1].prediction, tapes[0].prediction, rtol=0, atol=tolerances.SYMMETRY)
 
 
@@ -93,7 +93,7 @@ def test_another_image_of_a_site_does_not_matter():
 def test_equivalent_atoms_get_equal_attention(make, readout):
     shard, params, config, _ = authors_network("s_plus")
     config = dataclasses.replace(config, readout=readout)
-    shard = graphs_of([make()], config)
+    shard = shard_of(make(), config)
     tape = forward(params, shard, config, load_backend("cpu"))
     for z in np.unique(shard.z):
         of_element = np.flatnonzero(shard.z == z)
@@ -115,7 +115,7 @@ def test_intensive_readout_is_size_consistent(make, normalise):
     np.testing.assert_allclose(8 * eight.beta, np.tile(one.beta, 8), rtol=0, atol=tolerances.SYMMETRY)
 
 
-# Measured by this test; NOTATION.md quotes it: (prediction of the cell, of the supercell), in units of the scaled target.
+# Measured by this test and quoted in NOTATION.md: predictions of the cell and of the supercell, before any scaling.
 PUBLISHED = {rutile: (1.237, 0.878), rattled_salt: (0.094, 0.226)}
 
 
@@ -129,5 +129,5 @@ def test_published_readout_is_not_size_consistent(make):
 
 
 def cell_and_supercell(atoms, params, config):
-    shards = (graphs_of([a], config, **CRYSTAL_RULE) for a in (atoms, atoms.repeat((2, 2, 2))))
+    shards = (shard_of(a, config, **CRYSTAL_RULE) for a in (atoms, atoms.repeat((2, 2, 2))))
     return [forward(params, shard, config, load_backend("cpu")) for shard in shards]

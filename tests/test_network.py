@@ -64,7 +64,7 @@ def test_every_layer_equals_the_authors(name, backend):
     found = layer_outputs(tape, config)
     assert set(found) == set(outputs) or name == "s_plus_drop"  # the one fixture without layers
     for key, array in outputs.items():
-        np.testing.assert_allclose(found[key], array, rtol=0, atol=tolerances.AUTHORS * max(1, largest(array)), err_msg=key)
+        assert largest(found[key] - array) <= tolerances.AUTHORS * max(1, largest(array)), key
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -75,9 +75,9 @@ def test_gradients_equal_the_authors(name, backend):
     expected = type(params)(params.table, authors_numbers(name)["grads"])
     close(grads.vector, expected.vector, tolerances.AUTHORS_GRADIENT)
     for key in params:
-        difference = largest(grads[key] - expected[key])
         # a gradient that is zero but for rounding has no scale of its own
-        assert difference <= tolerances.AUTHORS_GRADIENT * max(largest(expected[key]), 1e-3 * largest(expected.vector)), key
+        scale = max(largest(expected[key]), 1e-3 * largest(expected.vector))
+        assert largest(grads[key] - expected[key]) <= tolerances.AUTHORS_GRADIENT * scale, key
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -87,7 +87,7 @@ def test_float32_is_near_the_authors(name, backend):
     tape = forward(params, shard, config, load_backend(backend))
     assert tape.prediction.dtype == tape.beta.dtype == np.float32
     for expected in (authors_numbers(name)["pred"], authors_numbers(name, "f32")["pred"]):
-        assert largest(tape.prediction - expected) <= tolerances.AUTHORS_32 * max(1, largest(expected))
+        assert largest(tape.prediction - expected) <= tolerances.AUTHORS_32
     assert largest(tape.beta - authors_numbers(name)["beta"]) <= tolerances.AUTHORS_32
 
 
@@ -97,7 +97,7 @@ def test_float32_gradients_are_as_good_as_the_authors(name):
     _, grads, _ = run_gradients(shard, params, config, "cpu", rmse_gradient(y))
     expected = authors_numbers(name)["grads"]
     error, authors_error = grads.vector - expected, authors_numbers(name, "f32")["grads"] - expected
-    assert largest(error) <= 2 * largest(authors_error)
+    assert largest(error) <= tolerances.AUTHORS_GRADIENT_32 * largest(authors_error)
 
 
 # ---- the formulas, written down once more ------------------------------------------------------------------------
