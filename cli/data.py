@@ -1,7 +1,7 @@
 """refattn data: the built-in data sets and the dynamics that made them."""
 
 import json
-import os
+import time
 from pathlib import Path
 
 import click
@@ -37,7 +37,7 @@ def generate():
 @generate.command()
 @click.argument("out", type=click.Path())
 @click.option("--snapshots", type=click.IntRange(min=1), default=80, show_default=True, help="Of each trajectory.")
-@click.option("--start", type=click.Path(exists=True), help="Extended XYZ of more cages; ids name the trajectories.")
+@click.option("--start", type=click.Path(exists=True), help="Extended XYZ of the cages beside C60.")
 @click.option(
     "--temperature", "temperatures", type=float, multiple=True, default=TEMPERATURES, show_default=True, help="K."
 )
@@ -49,13 +49,14 @@ def fullerene(out, snapshots, start, temperatures, seed):
     goes on where it was stopped, and the result has the same bytes.
     """
     status, parts = StatusLine(), Path(f"{out}.parts")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one structure is too small for more
-    done = None
+    began, first = time.perf_counter(), None
 
     def progress(count, total):
-        nonlocal done
-        done = count
-        status.update(f"{count}/{total} snapshots")
+        nonlocal first
+        if first is None:
+            first = count - 1
+        seconds = (time.perf_counter() - began) / (count - first) * (total - count)
+        status.update(f"{count}/{total} snapshots, {seconds / 60:.0f} min left")
 
     files = generate_fullerenes(parts, snapshots, start, seed, temperatures, progress)
     count = merge_trajectories(files, out, snapshots)

@@ -27,10 +27,8 @@ def evaluate(run, data, out, threads, device, as_json):
     checkpoint = load(run).checkpoint
     settings = checkpoint.config
     dataset = open_data(data or settings.data.path, settings.graph)
-    if dataset.graph_config != settings.graph:
-        note(f"the data set was prepared with {dataset.graph_config}, the model was trained with {settings.graph}")
+    known = labelled_rows(dataset, settings.data.target)
     if data:
-        known = labelled_rows(dataset, settings.data.target)
         checkpoint = dataclasses.replace(checkpoint, split=Split([], [], dataset.id[known].tolist()))
     loader = Loader(dataset, settings.model, settings.training.dtype)
     with workers(threads or available_cores()) as run_shards:
@@ -38,4 +36,6 @@ def evaluate(run, data, out, threads, device, as_json):
     summary = summarise(checkpoint, {name: part for name, part in parts.items() if len(part[0])})
     if out:
         write_predictions(Path(out), dataset, parts, settings.data.target)
+    if dataset.graph_config != settings.graph:
+        note(f"the data set was prepared with {dataset.graph_config}, the model was trained with {settings.graph}")
     print_metrics(summary, as_json)

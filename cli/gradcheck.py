@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 
 import click
@@ -25,7 +26,7 @@ def gradcheck(config, as_json):
     result = check_gradients(load_config(config) if config else None, report_progress)
     seconds = time.perf_counter() - start
     if as_json:
-        rows = [dataclasses.asdict(row) | {"ok": row.ok} for row in result.rows]
+        rows = [dataclasses.asdict(row) | {"worst": worst_as_json(row), "ok": row.ok} for row in result.rows]
         summary = {"ok": result.ok, "step": STEP, "tolerance": TOLERANCE, "seconds": seconds, "rows": rows}
         click.echo(json.dumps(summary, indent=1))
     else:
@@ -33,6 +34,10 @@ def gradcheck(config, as_json):
         click.echo(f"\n{'Every gradient is right' if result.ok else 'A gradient is WRONG'}: {seconds:.0f} s.")
     if not result.ok:
         raise SystemExit(1)
+
+
+def worst_as_json(row):
+    return row.worst if math.isfinite(row.worst) else None  # JSON has no NaN
 
 
 def report_progress(row):
@@ -46,9 +51,9 @@ def print_tables(result):
     )
     click.echo(f"gradient; allowed is {TOLERANCE:g}.")
     for title, kinds in (("operation", ("operation",)), ("network", ("parameters", "inputs"))):
-        click.echo(f"\n{title:46} {'backend':9} {'entries':>8} {'worst':>8}  at")
+        click.echo(f"\n{title:52} {'backend':9} {'entries':>8} {'worst':>8}  at")
         for row in result.rows:
             if row.kind in kinds:
                 name = row.name if row.kind == "operation" else f"{row.name}: {row.kind}"
                 mark = "" if row.ok else "  WRONG"
-                click.echo(f"{name:46} {row.backend:9} {row.entries:8} {row.worst:8.1e}  {row.where}{mark}")
+                click.echo(f"{name:52} {row.backend:9} {row.entries:8} {row.worst:8.1e}  {row.where}{mark}")

@@ -1,15 +1,17 @@
 """refattn import-keras: the authors' trained models."""
 
+import dataclasses
+import math
 from pathlib import Path
 
 import click
 
 from refattn.cli.options import note
-from refattn.config import Config, DataConfig, to_toml
+from refattn.config import config_from_dict, to_toml
 from refattn.errors import RunError
 from refattn.params import from_arrays
 from refattn.training.checkpoint import Checkpoint, save_checkpoint
-from refattn.training.train import write_text
+from refattn.training.train import make_directory, write_text
 from refattn.upstream import read_keras, read_label, suggest_graph
 
 
@@ -34,9 +36,14 @@ def import_keras(model, run, target, unit, mean, std, omega_min):
     if not target:
         raise click.UsageError("the file does not say which label it predicts; give its name with --target")
     mean, std = yaml_mean if mean is None else mean, yaml_std if std is None else std
-    config = Config(model=network, graph=suggest_graph(network, omega_min), data=DataConfig(target=target))
+    if not (math.isfinite(mean) and 0 < std < math.inf):
+        raise click.UsageError("--mean and --std must be finite numbers, --std above 0")
+    graph = dataclasses.asdict(suggest_graph(network, omega_min))
+    config = config_from_dict(
+        {"model": dataclasses.asdict(network), "graph": graph, "data": {"target": target}}, "import-keras"
+    )
     checkpoint = Checkpoint(config, from_arrays(network, arrays, "float32"), unit, mean, std)
-    path.mkdir(parents=True, exist_ok=True)
+    make_directory(path)
     save_checkpoint(path / "model.h5", checkpoint)
     write_text(path / "config.toml", to_toml(config))
     note(f"{run}: {len(checkpoint.params.vector)} parameters of {network.variant.upper()}, {target} {unit}".rstrip())

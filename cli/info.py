@@ -12,8 +12,8 @@ from refattn.cli.options import as_json
 from refattn.config import to_toml
 from refattn.data.store import read_dataset
 from refattn.environment import available_cores, versions
-from refattn.errors import DataError
-from refattn.training.checkpoint import load_checkpoint
+from refattn.errors import DataError, in_one_line
+from refattn.training.checkpoint import UNREADABLE, load_checkpoint
 
 
 @click.command()
@@ -40,8 +40,8 @@ def is_model(path):
     try:
         with h5py.File(path, "r") as file:
             return file.attrs.get("format") == "refattn-model"
-    except OSError as error:
-        reason = str(error).partition(", errno")[0]
+    except UNREADABLE as error:
+        reason = in_one_line(error)
         raise DataError(f"{path}: cannot be read as HDF5 ({reason}); give a run, a model file or a data set") from None
 
 
@@ -67,7 +67,7 @@ def describe_run(path):
     if metrics.exists():
         try:
             facts["metrics"] = json.loads(metrics.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{metrics}: cannot be read as JSON ({error}); run `refattn evaluate` instead") from None
     return facts
 

@@ -6,7 +6,7 @@ import sys
 import click
 
 import refattn
-from refattn.errors import RefattnError
+from refattn.errors import RefattnError, in_one_line
 
 # Command: its module in refattn.cli and its function.
 COMMANDS = {
@@ -52,6 +52,9 @@ class Commands(click.Group):
             return super().invoke(context)
         except RefattnError as error:
             click.echo(f"refattn: {error}", err=True)
+            sys.exit(1)
+        except MemoryError as error:
+            click.echo(f"refattn: not enough memory ({in_one_line(error)}); ask for less", err=True)
             sys.exit(1)
 
 

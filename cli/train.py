@@ -40,9 +40,11 @@ def train(config, data, target, out, epochs, assignments, init, resume, threads,
         settings = read_settings(config, data, target, epochs, assignments)
         out = out or free_directory(settings.data.target)
     stop, status = StopFlag(), StatusLine()
-    note(f"{'resuming' if resume else 'training'} in {out}; Ctrl-C stops after the current batch")
+    progress = Progress(
+        status, f"{'resuming' if resume else 'training'} in {out}; Ctrl-C stops after the current batch"
+    )
     try:
-        summary = train_network(settings, out, threads, resume, init, Progress(status), stop, device)
+        summary = train_network(settings, out, threads, resume, init, progress, stop, device)
     except Interrupted as place:
         status.line(f"stopped in {place}; go on with: refattn train --out {out} --resume")
         sys.exit(130)
@@ -91,21 +93,24 @@ class StopFlag:
 
 
 class Progress:
-    """Prints batches as they pass and a line for each epoch."""
+    """Prints a title when the training begins, batches as they pass, and a line for each epoch."""
 
-    def __init__(self, status):
-        self.status, self.n_epochs, self.spent = status, 0, []
+    def __init__(self, status, title):
+        self.status, self.title, self.n_epochs, self.unit, self.spent = status, title, 0, "", []
 
     def __call__(self, record):
+        if self.title:  # not before: bad input is to end in one line
+            note(self.title)
+            self.title = ""
         if "batch" in record:
-            self.n_epochs = record["n_epochs"]
+            self.n_epochs, self.unit = record["n_epochs"], record["unit"]
             self.status.update(f"epoch {record['epoch']}: batch {record['batch']}/{record['n_batches']}")
             return
         self.spent.append(record["seconds"])
         seconds = (self.n_epochs - record["epoch"]) * sum(self.spent[-5:]) / len(self.spent[-5:])
         self.status.line(
             f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  MAE train {record['train_mae']:.4g} "
-            f"valid {record['valid_mae']:.4g}  {record['structures_per_second']:.0f} structures/s  "
+            f"valid {record['valid_mae']:.4g} {self.unit}  {record['structures_per_second']:.0f} structures/s  "
             f"at most {_duration(seconds)} left"
         )
 

@@ -9,7 +9,7 @@ import json
 import tomllib
 from pathlib import Path
 
-from refattn.errors import ConfigError
+from refattn.errors import ConfigError, in_one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,11 @@ POSITIVE = {
         *("sgdr_compression", "epsilon", "patience"),
     ),
 }
+LARGEST, LARGEST_SIZE = 2**31 - 1, 2**16  # of any integer; of those of [model], beyond which nothing fits in memory
 BELOW_ONE = {"model": ("dropout", "attention_dropout"), "training": ("beta_1", "beta_2")}
+
+# What tomllib raises: its own error is a ValueError, as are those of text that is not UTF-8 and of integers too long.
+UNREADABLE = (OSError, ValueError, RecursionError)
 
 
 def config_from_dict(sections, where="configuration"):
@@ -142,8 +146,10 @@ def load_config(path):
     """Read a TOML configuration. Raises ConfigError for a file that is missing, not TOML or not valid."""
     try:
         sections = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML ({error}); check the path and the syntax") from None
+    except UNREADABLE as error:
+        raise ConfigError(
+            f"{path}: cannot be read as TOML ({in_one_line(error)}); check the path and the syntax"
+        ) from None
     return config_from_dict(sections, str(path))
 
 
@@ -157,7 +163,7 @@ def override(config, assignments):
             raise ConfigError(f"--set {assignment}: write section.key=value, such as model.n_heads=4")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except UNREADABLE:
             value = text.strip()
         sections.setdefault(section, {})[key] = value
     return config_from_dict(sections, "--set")
@@ -175,10 +181,12 @@ def to_toml(config):
 
 def _typed(field, value, where):
     wanted = type(field.default)
+    if type(value) is int and abs(value) > LARGEST:
+        raise ConfigError(f"{where} is too large; it must be at most {LARGEST}")
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted:
-        raise ConfigError(f"{where} is {value!r}; it must be of type {wanted.__name__}")
+        raise ConfigError(f"{where} is {value!r:.60}; it must be of type {wanted.__name__}")
     return value
 
 
@@ -197,6 +205,8 @@ def _check_values(config, where):
 
     numbers = [name for name, value in values.items() if isinstance(value, (int, float))]
     require(numbers, lambda value: 0 <= value < float("inf"), "finite and not negative")
+    sizes = [name for name in numbers if name.startswith("model.")]
+    require(sizes, lambda value: value <= LARGEST_SIZE, f"at most {LARGEST_SIZE}")
     require(named(POSITIVE), lambda value: value > 0, "greater than 0")
     require(named(BELOW_ONE), lambda value: value < 1, "below 1")
     for name, choices in CHOICES.items():

@@ -1,5 +1,7 @@
 """The errors that refattn raises on purpose: each message says what is wrong, where, and what to do."""
 
+import re
+
 
 class RefattnError(Exception):
     """Base of all errors below; the command line prints the message and exits with status 1."""
@@ -27,3 +29,9 @@ class TrainingError(RefattnError):
 
 class MissingExtra(RefattnError):
     """An optional dependency that is not installed; the message names the extra."""
+
+
+def in_one_line(error):
+    """The reason that a library gives, as part of a sentence: one line, without HDF5's notes for programmers."""
+    text = re.split(r": time = |, errno", " ".join(str(error).split()))[0]
+    return text[:200] or type(error).__name__

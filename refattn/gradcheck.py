@@ -14,7 +14,7 @@ import numpy as np
 from refattn.config import ModelConfig
 from refattn.model import Dropout, backward, forward
 from refattn.ops import BACKENDS, OPS, load_backend
-from refattn.ops.cases import all_cases, make_grads, run_backward, run_forward
+from refattn.ops.cases import cases_of, make_grads, run_backward, run_forward
 from refattn.params import Parameters, initialise, parameter_table
 from refattn.structures.graph import Shard
 
@@ -142,37 +142,43 @@ def worst_difference(analytic, numerical, names=None):
     -------
     entries : int; worst : float; where : str
     """
-    largest = max((np.abs(g).max(initial=0) for g in numerical.values()), default=0)
-    entries, worst, where = 0, 0.0, "-"
+    largest = max((np.abs(gradient).max(initial=0) for gradient in numerical.values()), default=0)
+    entries, found = 0, [(0.0, "-")]
     for name in numerical if names is None else names:
         scale = max(np.abs(numerical[name]).max(initial=0), FLOOR * largest) or 1
         difference = np.abs(analytic[name] - numerical[name]) / scale
         entries += difference.size
-        if difference.size and not difference.max() <= worst:  # also for NaN
-            worst = float(difference.max())
+        if difference.size:
             place = np.unravel_index(difference.argmax(), difference.shape)
-            where = f"{name}[{', '.join(map(str, place))}]"
-    return entries, worst, where
+            found.append((float(difference[place]), f"{name}[{', '.join(map(str, place))}]"))
+    return entries, *_worst(found)
+
+
+def _worst(found):
+    """The one with the largest difference, its first entry; argmax takes NaN for the largest of all."""
+    return found[int(np.argmax([difference for difference, *_ in found]))]
 
 
 # ---- operations --------------------------------------------------------------------------------------------------
 
 
 def check_operations():
-    """A Row for every operation and backend: the worst entry of all its cases."""
+    """A Row for every operation and backend."""
     for backend in BACKENDS:
-        ops = load_backend(backend)
-        found = {"dense": [_check_dense(ops)], **{operation.name: [] for operation in OPS if operation.wrt}}
-        for label, operation, inputs in all_cases():
+        yield Row("operation", "dense", backend, *_check_dense(load_backend(backend)))
+        for operation in OPS:
             if operation.wrt:
-                found[operation.name].append(_check_operation(label, operation, inputs, ops))
-        for name, cases in found.items():
-            # argmax takes the first NaN for the largest
-            _, worst, where = cases[np.argmax([worst for _, worst, _ in cases])]
-            yield Row("operation", name, backend, sum(entries for entries, _, _ in cases), worst, where)
+                yield check_operation(operation, backend)
 
 
-def _check_operation(label, operation, inputs, ops):
+def check_operation(operation, backend):
+    """One Row for all cases of an operation: its worst entry."""
+    found = [_check_case(operation, label, inputs, load_backend(backend)) for label, inputs in cases_of(operation)]
+    worst, where, _ = _worst(found)
+    return Row("operation", operation.name, backend, sum(entries for _, _, entries in found), worst, where)
+
+
+def _check_case(operation, label, inputs, ops):
     outputs = run_forward(operation, inputs, ops)
     grads = make_grads(operation, outputs)
     analytic = run_backward(operation, inputs, outputs, grads, ops)
@@ -185,7 +191,7 @@ def _check_operation(label, operation, inputs, ops):
 
     numerical = {name: central_difference(loss, inputs[name]) for name in analytic}
     entries, worst, where = worst_difference(analytic, numerical)
-    return entries, worst, f"{where} ({label})"
+    return worst, f"{where} ({label})", entries
 
 
 def _check_dense(ops):

@@ -67,8 +67,8 @@ def suggest_graph(config, omega_min=0.4):
 def read_label(path):
     """Name, mean and standard deviation of the label, from the yaml that the authors' training leaves with a model.
 
-    Looked for as the model's name with `.yaml`, then as `config.yaml` in its folder and in the folder above. A label that
-    was not scaled has mean 0 and deviation 1; without a yaml the name is empty. Raises RunError for a damaged yaml.
+    Looked for as the model's name with `.yaml`, then as `config.yaml` in its folder and in the folder above. A label
+    that was not scaled has mean 0 and deviation 1; without a yaml the name is empty. Raises RunError for a damaged yaml.
     """
     path = Path(path)
     for candidate in (path.with_suffix(".yaml"), path.parent / "config.yaml", path.parent.parent / "config.yaml"):
@@ -128,7 +128,7 @@ def _described_layers(file, path):
     """{name: (class name, settings)} of the JSON description, in its order."""
     if "model_config" not in file.attrs or "model_weights" not in file:
         raise RunError(
-            f"{path}: has no Keras model_config and model_weights; save the whole model with model.save, not its weights"
+            f"{path}: has no Keras model_config and model_weights; save the whole model with model.save"
         )
     layers = {}
     for layer in json.loads(file.attrs["model_config"])["config"]["layers"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import ase
 import ase.build
@@ -11,6 +12,7 @@ import tolerances
 from ase.spacegroup import crystal
 from cases import authors_network, shard_of
 
+import refattn
 from refattn.config import ModelConfig
 from refattn.model import forward
 from refattn.ops import load_backend
@@ -124,6 +126,8 @@ def test_published_readout_is_not_size_consistent(make):
     _, params, config, _ = authors_network("s_plus_crys")
     one, eight = cell_and_supercell(make(), params, config)
     np.testing.assert_allclose((one.prediction[0], eight.prediction[0]), PUBLISHED[make], rtol=0, atol=1e-3)
+    notation = (Path(refattn.__file__).parent / "NOTATION.md").read_text(encoding="utf-8")
+    assert "| {:.3f} | {:.3f} |".format(*PUBLISHED[make]) in notation
     # the largest beta over the smallest falls with the number of sites
     assert np.ptp(np.log(eight.beta)) < 0.5 * np.ptp(np.log(one.beta))
 

@@ -23,7 +23,7 @@ from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError
 
 from refattn.data.store import Record
-from refattn.errors import DataError
+from refattn.errors import DataError, in_one_line
 
 SUFFIXES = "cif|xyz|extxyz|vasp|poscar|pdb|sdf|mol|traj|xsf|gen|res|json"
 STRUCTURE_FILE = re.compile(rf"(?i)(.*\.({SUFFIXES})(\.gz)?|(POSCAR|CONTCAR).*)")
@@ -250,7 +250,7 @@ def _cut_frames(lines, path):
                 header, line_number = next(lines, ""), line_number + 1
             if not header:
                 return
-            n_sites = int(header) if header.strip().isdigit() else -1
+            n_sites = int(header) if re.fullmatch(r"\d{1,12}", header.strip(), re.ASCII) else -1
             if n_sites < 0:
                 found = header.strip()[:40]
                 raise DataError(f"{where}: begins with {found!r}, not a number of atoms; the count before may be wrong")
@@ -308,7 +308,7 @@ def reason_of(error):
         return f"unknown element or key {error}"
     if isinstance(error, UnknownFileTypeError):
         return "no format that ASE knows"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return in_one_line(error)
 
 
 def _structure_files(folder):

@@ -4,29 +4,40 @@ The authors made theirs with density functional theory (Vu et al. 2023, "Fullere
 same kind of structures and targets from a method that runs on a laptop.
 """
 
-import ase.io
+from pathlib import Path
+
+import threadpoolctl
 from ase.build import molecule
 
+from refattn.data.files import FilesSource
 from refattn.data.orbitals import xtb_calculator, xtb_labels
 from refattn.data.simulate import Dynamics, Trajectory, generate, relax
 
 TEMPERATURES = (300.0, 600.0, 1000.0)  # K
+CAGES = Path(__file__).parent / "sets" / "cages.extxyz"
 
 
 def cages(start=None):
-    """Starting cages: C60 from ASE and, with `start`, those of an extended XYZ file. List of ase.Atoms with `id`."""
+    """Starting cages, a list of ase.Atoms with `id`: C60 from ASE, and those of the extended XYZ file `start`.
+
+    By default C36, C50, C70 and C72: the isomers of lowest energy in FullereneNet (MIT licence), relaxed here by
+    GFN2-xTB. Raises DataError for a file that cannot be read.
+    """
     c60 = molecule("C60")
     c60.info["id"] = "C60"
-    return [c60] + (ase.io.read(start, index=":") if start else [])
+    others = [record.atoms for record in FilesSource(start or CAGES)]
+    return [c60] + others
 
 
 def generate_fullerenes(folder, n_snapshots, start=None, seed=0, temperatures=TEMPERATURES, progress=None):
     """Snapshots of every cage at every temperature, labelled by GFN2-xTB; see simulate.generate.
 
     Labels: energy, deformation_energy, homo, lumo (eV); arrays: forces (eV/Å), homo_population, lumo_population.
-    Raises MissingExtra without tblite.
+    On one thread, because sums on several depend on their number. Raises MissingExtra without tblite.
     """
-    relaxed = [relax(cage, xtb_calculator()) for cage in cages(start)]
-    trajectories = [Trajectory(f"{c.info['id']}_{t:.0f}K", c, t) for t in temperatures for c in relaxed]
-    dynamics = Dynamics(seed=seed)
-    return generate(trajectories, n_snapshots, folder, dynamics, xtb_calculator, xtb_labels, progress)
+    xtb_calculator()  # loads the library whose threads are limited below
+    with threadpoolctl.threadpool_limits(limits=1):
+        relaxed = [relax(cage, xtb_calculator()) for cage in cages(start)]
+        trajectories = [Trajectory(f"{c.info['id']}_{t:.0f}K", c, t) for t in temperatures for c in relaxed]
+        dynamics = Dynamics(seed=seed)
+        return generate(trajectories, n_snapshots, folder, dynamics, xtb_calculator, xtb_labels, progress)

@@ -102,8 +102,6 @@ def prepare(source, out, graph_config=None, units=None, limit=None, n_threads=1,
             total = _total(count["read"], source.fraction, limit)
             if progress and count["done"] != total:  # which is said once, when all is done
                 progress(count["done"], total)
-        if progress:
-            progress(count["done"], count["done"])
         n_kept = count["done"] - len(skipped)
         skipped += getattr(source, "skipped", [])
         if not n_kept:
@@ -111,6 +109,8 @@ def prepare(source, out, graph_config=None, units=None, limit=None, n_threads=1,
             raise DataError(f"{source.name}: no structure is left to write{reason}; check the source")
         for id, reason in skipped:
             writer.skip(id, reason)
+    if progress:
+        progress(count["done"], count["done"])
     seconds = time.perf_counter() - start
     return PrepareReport(n_kept, len(skipped), skipped[:REASONS_KEPT], count["sites"], count["edges"], seconds)
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from refattn.config import GraphConfig, config_from_dict
-from refattn.errors import ConfigError, DataError
+from refattn.errors import ConfigError, DataError, in_one_line
 
 FORMAT, VERSION = "refattn-dataset", 1
 ADVICE = "restore the file, or make it again with `refattn prepare`"
@@ -170,6 +170,7 @@ def read_dataset(path, index=None, with_positions=True):
             raise DataError("only slices of step 1 are read from the file; read more and use Dataset.select")
         dataset = _read_slice(file, start, max(start, stop), with_positions)
         _check_pointers(dataset)
+        _check_promises(dataset)
     return dataset
 
 
@@ -188,8 +189,7 @@ def open_dataset(path):
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except UNREADABLE as error:
-        reason = str(error).partition(", errno")[0]
-        raise DataError(f"{path}: cannot be read as a dataset ({reason}); {ADVICE}") from None
+        raise DataError(f"{path}: cannot be read as a dataset ({in_one_line(error)}); {ADVICE}") from None
 
 
 def check_layout(file):
@@ -265,34 +265,39 @@ def _check_pointers(dataset):
         raise DataError(f"/graph/nbr leaves its structure in {dataset.id[structure]}; {ADVICE}")
 
 
-def verify(path):
-    """Check every promise of the format. Raises DataError for the first breach, naming array and structure."""
-    dataset = read_dataset(path)
+def _check_promises(dataset):
+    """Values are in their ranges and ids unique, or a DataError for the first breach, naming array and structure."""
     id_of_site = np.repeat(np.arange(len(dataset)), np.diff(dataset.site_ptr))
+    degrees = np.diff(dataset.edge_ptr)
     structure_of = {
         "structure": np.arange(len(dataset)),
         "site": id_of_site,
-        "edge": np.repeat(id_of_site, np.diff(dataset.edge_ptr)),
+        "edge": np.repeat(id_of_site, degrees),
     }
     sphere = 4 * np.pi * (1 + 1e-9)
-    promises = {
-        "z": ((dataset.z >= 1) & (dataset.z <= 118), "from 1 to 118"),
-        "position": (np.isfinite(dataset.position).all(axis=1), "finite"),
-        "cell": (np.isfinite(dataset.cell).all(axis=(1, 2)), "finite"),
-        "r": ((dataset.r > 0) & np.isfinite(dataset.r), "finite and greater than 0"),
-        "omega": ((dataset.omega > 0) & (dataset.omega <= sphere), "above 0 and at most 4 pi"),
-        "omega_max": ((dataset.omega_max >= 0) & (dataset.omega_max <= sphere), "from 0 to 4 pi"),
-    }
-    for name, (holds, wanted) in promises.items():
+    largest = np.repeat(dataset.omega_max, degrees) * (1 + 1e-9)
+    promises = [
+        ("z", (dataset.z >= 1) & (dataset.z <= 118), "from 1 to 118"),
+        ("cell", np.isfinite(dataset.cell).all(axis=(1, 2)), "finite"),
+        ("r", (dataset.r > 0) & np.isfinite(dataset.r), "finite and greater than 0"),
+        ("omega", (dataset.omega > 0) & (dataset.omega <= sphere), "above 0 and at most 4 pi"),
+        ("omega_max", (dataset.omega_max >= 0) & (dataset.omega_max <= sphere), "from 0 to 4 pi"),
+        ("omega", dataset.omega <= largest, "at most /graph/omega_max"),
+    ]
+    if dataset.position is not None:
+        promises.append(("position", np.isfinite(dataset.position).all(axis=1), "finite"))
+    for name, holds, wanted in promises:
         if not holds.all():
             where = dataset.id[structure_of[FIELDS[name].per][np.argmin(holds)]]
-            raise DataError(f"{path}: /{FIELDS[name].path} in structure {where} is not {wanted}; {ADVICE}")
-    if np.any(dataset.weight > 1 + 1e-9):
-        where = dataset.id[structure_of["edge"][np.argmax(dataset.weight > 1 + 1e-9)]]
-        raise DataError(f"{path}: /graph/omega in structure {where} is above /graph/omega_max; {ADVICE}")
+            raise DataError(f"/{FIELDS[name].path} in structure {where} is not {wanted}; {ADVICE}")
     for name, y in dataset.labels.items():
         if np.isinf(y).any():
-            raise DataError(f"{path}: /labels/{name} of {dataset.id[np.argmax(np.isinf(y))]} is infinite; {ADVICE}")
+            raise DataError(f"/labels/{name} of {dataset.id[np.argmax(np.isinf(y))]} is infinite; {ADVICE}")
     ids, counts = np.unique(dataset.id, return_counts=True)
     if np.any(counts > 1):
-        raise DataError(f"{path}: the id {ids[np.argmax(counts)]} occurs {counts.max()} times; ids must be unique")
+        raise DataError(f"the id {ids[np.argmax(counts)]} occurs {counts.max()} times; ids must be unique")
+
+
+def verify(path):
+    """Check every promise of the format, positions included. Raises DataError for the first breach."""
+    read_dataset(path)

@@ -79,14 +79,20 @@ def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, t
     return inputs
 
 
+def cases_of(operation, dtype=np.float64):
+    """An operation with every graph, with ties and with every option: (label, inputs)."""
+    for graph in GRAPHS:
+        for ties in (False, True):
+            for option in OPTIONS.get(operation.name, [{}]):
+                words = [graph] + ["ties"] * ties + [f"{name}={value}" for name, value in option.items()]
+                yield ", ".join(words), {**make_inputs(operation, graph, dtype, ties=ties), **option}
+
+
 def all_cases(dtype=np.float64):
-    """Every operation with every graph, with ties and with every option: (label, operation, inputs)."""
+    """Every case of every operation: (label, operation, inputs)."""
     for operation in OPS:
-        for graph in GRAPHS:
-            for ties in (False, True):
-                for option in OPTIONS.get(operation.name, [{}]):
-                    words = [operation.name, graph] + ["ties"] * ties + [f"{k}={v}" for k, v in option.items()]
-                    yield ", ".join(words), operation, {**make_inputs(operation, graph, dtype, ties=ties), **option}
+        for label, inputs in cases_of(operation, dtype):
+            yield f"{operation.name}, {label}", operation, inputs
 
 
 def run_forward(operation, inputs, backend=None):

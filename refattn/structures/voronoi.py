@@ -17,6 +17,7 @@ Z_MAX = 118
 # Thresholds of the isolated rule are passed by values this far below them. Facets that symmetry makes equal differ by
 # 1e-13 sr from rounding, and a threshold that meets them exactly must keep all of them or none.
 SLACK = 1e-9
+FARTHEST = 1e8  # Å; float64 resolves 1e-8 Å there; far beyond it squares and numbers of periods overflow
 MIN_SINE = 1e-6  # 1; periodic cell vectors that span less than this times the product of their lengths are dependent
 
 
@@ -103,7 +104,7 @@ def voronoi_facets(numbers, positions, cell, pbc, config, name):
     """
     positions, cell, pbc = _checked(numbers, positions, cell, pbc, config, name)
     if config.rule == "isolated":
-        reciprocal = reciprocal_vectors(cell, pbc)
+        reciprocal = _reciprocal(cell, pbc, name)
         # (cell^T reciprocal)_kl projects onto the span of the periodic vectors
         across = np.eye(3) - cell[pbc].T @ reciprocal[pbc]
         ptr, where, size, problem = isolated_rule.isolated_cells(positions, cell, reciprocal, across)
@@ -112,7 +113,7 @@ def voronoi_facets(numbers, positions, cell, pbc, config, name):
             positions = upstream_rule.upstream_crystal(positions, cell)
         else:
             positions, cell = upstream_rule.upstream_box(positions)
-        reciprocal = reciprocal_vectors(cell, np.ones(3, dtype=bool))
+        reciprocal = _reciprocal(cell, np.ones(3, dtype=bool), name)
         diagonal = upstream_rule.longest_diagonal(cell)
         ptr, where, size, problem = upstream_rule.upstream_cells(positions, cell, reciprocal, diagonal)
     if problem[0] != isolated_rule.COMPLETE:
@@ -168,12 +169,17 @@ def _checked(numbers, positions, cell, pbc, config, name):
     finite = np.isfinite(positions).all(axis=1)
     if not finite.all():
         raise StructureError(f"{name}: the position of atom {finite.argmin()} is not finite; correct or remove it")
+    far = np.abs(positions).max(axis=1) > FARTHEST
+    if far.any():
+        raise StructureError(f"{name}: atom {far.argmax()} is more than {FARTHEST:g} Å away; correct its position")
     if config.rule == "upstream" and pbc.any():
         pbc[:] = True
     cell = np.where(pbc[:, None], np.asarray(cell, dtype=np.float64), 0.0)
     vectors = cell[pbc]
-    if not np.isfinite(vectors).all():
-        raise StructureError(f"{name}: the cell is not finite; correct it, or set pbc to false for a molecule")
+    if not (np.abs(vectors) <= FARTHEST).all():  # NaN neither
+        raise StructureError(
+            f"{name}: the cell is not finite or longer than {FARTHEST:g} Å; correct it, or set pbc to false for a molecule"
+        )
     lengths = np.linalg.norm(vectors, axis=1)
     if pbc.any() and (lengths.min() == 0 or _spanned(vectors / lengths[:, None]) < MIN_SINE):
         raise StructureError(
@@ -181,6 +187,17 @@ def _checked(numbers, positions, cell, pbc, config, name):
             "give a proper cell, or set pbc to false where there is no period"
         )
     return positions, cell, pbc
+
+
+def _reciprocal(cell, pbc, name):
+    """reciprocal_vectors; StructureError for a cell so small that the images around one site would fill the memory."""
+    reciprocal = reciprocal_vectors(cell, pbc)
+    images = np.prod(1 + 2 * isolated_rule.FIRST_RADIUS * np.linalg.norm(reciprocal, axis=1))
+    if images > isolated_rule.MAX_SEEN:
+        raise StructureError(
+            f"{name}: about {images:.0e} cells lie within {isolated_rule.FIRST_RADIUS:g} Å of a site; give the cell in Å"
+        )
+    return reciprocal
 
 
 def _spanned(vectors):

@@ -13,7 +13,7 @@ import numpy as np
 from refattn.config import Config, config_from_dict, to_toml
 from refattn.data.splits import Split
 from refattn.environment import versions
-from refattn.errors import RefattnError, RunError
+from refattn.errors import RefattnError, RunError, in_one_line
 from refattn.params import Parameters, from_arrays
 
 FORMAT, VERSION = "refattn-model", 1
@@ -50,7 +50,8 @@ def replacing(path):
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error}); check the folder and its space") from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a path below a file, where nothing was written either
+            part.unlink()
 
 
 def save_checkpoint(path, checkpoint):
@@ -80,8 +81,9 @@ def load_checkpoint(path):
     except RefattnError as error:
         raise RunError(f"{error}" if str(path) in str(error) else f"{path}: {error}") from None
     except UNREADABLE as error:
-        reason = " ".join(str(error).split()).partition(", errno")[0]
-        raise RunError(f"{path}: cannot be read as a model ({reason}); restore the file or train again") from None
+        raise RunError(
+            f"{path}: cannot be read as a model ({in_one_line(error)}); restore the file or train again"
+        ) from None
 
 
 def _read(file):

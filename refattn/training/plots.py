@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from refattn.training.checkpoint import replacing
 
@@ -25,6 +26,9 @@ def learning_curve(path, history, unit):
     axes.semilogy(epochs, [r["valid_mae"] for r in history], color=COLOURS["valid"], marker=marker, label="validation")
     best = min(history, key=lambda record: record["valid_mae"])
     axes.plot(best["epoch"], best["valid_mae"], "o", color=COLOURS["valid"], mfc="white", label="best model")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter("{x:.2g}")
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"mean absolute error ({unit})" if unit else "mean absolute error")
     axes.grid(which="both", alpha=0.25)

@@ -41,7 +41,8 @@ def train(config, out, n_threads=None, resume=False, init=None, progress=None, s
     resume : bool           go on with the run in `out`
     init : path, optional   a run or model file whose parameters to start from (fine-tuning)
     progress : callable (dict), optional
-        Called after every batch with "epoch", "n_epochs", "batch" and "n_batches", after every epoch with its record.
+        Called at the start and after every batch with epoch, n_epochs, batch, n_batches and unit, after every epoch
+        with its record.
     stop : callable () -> bool, optional
         Asked after every batch; when true, the place is saved and Interrupted raised.
     device : "cpu" or "reference"
@@ -75,8 +76,8 @@ class Trainer:
         self.label = label
         self.stepper = Stepper(config, self.ops, self.loader, dataset.id, scaled)
         self.adam = Adam(self.params.vector, self.params.decay_mask(), config.training)
-        n_batches = -(-len(self.rows[0]) // config.training.batch_size)
-        self.schedule = Schedule(config.training, n_batches)
+        self.n_batches = -(-len(self.rows[0]) // config.training.batch_size)
+        self.schedule = Schedule(config.training, self.n_batches)
         self.gradient = self.params.zeros_like()
         self.place = {"epoch": 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
         self.history = []
@@ -99,10 +100,7 @@ class Trainer:
         unit = dataset.label_attrs[target].get("unit", "")
         checkpoint = Checkpoint(config, params, unit, mean, std, tuple(elements.tolist()), split)
         trainer = cls(out, checkpoint, dataset, device)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{out}: cannot be made ({error}); choose another --out") from None
+        make_directory(out)
         write_text(out / "config.toml", to_toml(config))
         return trainer
 
@@ -124,9 +122,15 @@ class Trainer:
 
     def fit(self, run, progress, stop):
         """Epochs until the last one, or until the validation MAE has not improved for `patience` epochs."""
+        progress(self._reached())
         while self.place["epoch"] <= self.config.training.epochs and not self._out_of_patience():
             self._epoch(run, progress, stop)
             progress(self.history[-1])
+
+    def _reached(self):
+        """The place in the training, for `progress`."""
+        place = {"epoch": self.place["epoch"], "batch": self.place["batch"], "n_batches": self.n_batches}
+        return {**place, "n_epochs": self.config.training.epochs, "unit": self.checkpoint.unit}
 
     def _out_of_patience(self):
         return self.history and self.place["epoch"] - 1 - self._best()["epoch"] >= self.config.training.patience
@@ -138,28 +142,34 @@ class Trainer:
         training, place = self.config.training, self.place
         epoch, began = place["epoch"], time.perf_counter() - place["seconds"]
         batches = epoch_batches(self.rows[0], training.batch_size, training.seed, epoch)
-        for number in range(place["batch"], len(batches)):
-            rate = self.schedule.rate(self.adam.step)
-            try:
-                loss, absolute = self.stepper.gradient(self.params, self.gradient, batches[number], self.adam.step, run)
-            except TrainingError as error:
-                raise TrainingError(self._explain(error, epoch, number)) from None
-            self.adam.update(self.params.vector, self.gradient.vector, rate)
-            place["batch"], place["loss"] = number + 1, place["loss"] + loss * len(batches[number])
-            place["absolute"] += absolute
+        while place["batch"] < len(batches):
+            self._step(batches[place["batch"]], run)
             place["seconds"] = time.perf_counter() - began
-            progress({"epoch": epoch, "n_epochs": training.epochs, "batch": number + 1, "n_batches": len(batches)})
+            progress(self._reached())
             if stop():
                 self._save()
-                raise Interrupted(f"epoch {epoch}, batch {number + 1} of {len(batches)}")
-        self._finish_epoch(run, rate, time.perf_counter() - began)
+                raise Interrupted(f"epoch {epoch}, batch {place['batch']} of {len(batches)}")
+        self._finish_epoch(run, time.perf_counter() - began)
 
-    def _finish_epoch(self, run, rate, seconds):
+    def _step(self, rows, run):
+        """One optimiser step on the structures `rows`."""
+        place, step = self.place, self.adam.step
+        try:
+            loss, absolute = self.stepper.gradient(self.params, self.gradient, rows, step, run)
+        except TrainingError as error:
+            raise TrainingError(self._explain(error, f"epoch {place['epoch']}, batch {place['batch'] + 1}")) from None
+        self.adam.update(self.params.vector, self.gradient.vector, self.schedule.rate(step))
+        place["batch"] += 1
+        place["loss"] += loss * len(rows)
+        place["absolute"] += absolute
+
+    def _finish_epoch(self, run, seconds):
         n_train, epoch, std = len(self.rows[0]), self.place["epoch"], self.checkpoint.std
         valid = self.predict(self.rows[1], run)
         scores = metrics(self.label[self.rows[1]], valid)
         if not np.isfinite(scores["mae"]):
-            raise TrainingError(self._explain("a prediction of the validation set is not finite", epoch))
+            raise TrainingError(self._explain("a prediction of the validation set is not finite", f"epoch {epoch}"))
+        last_rate = self.schedule.rate(self.adam.step - 1)
         self.schedule.end_epoch(scores["mae"] / std)
         self.history.append({
             "epoch": epoch,
@@ -168,7 +178,7 @@ class Trainer:
             "train_mae": self.place["absolute"] / n_train * std,
             "valid_mae": scores["mae"],
             "valid_rmse": scores["rmse"],
-            "learning_rate": rate,
+            "learning_rate": last_rate,
             "structures_per_second": n_train / seconds,
             "seconds": seconds,
         })  # fmt: skip
@@ -189,8 +199,7 @@ class Trainer:
         save_checkpoint(self.out / "last.h5", dataclasses.replace(self.checkpoint, state=state))
         write_text(self.out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
 
-    def _explain(self, error, epoch, batch=None):
-        where = f"epoch {epoch}" if batch is None else f"epoch {epoch}, batch {batch + 1}"
+    def _explain(self, error, where):
         kept = f"the best model so far stays in {self.out / 'model.h5'}" if self.history else "no model was saved yet"
         return f"{where}: {error}; {kept}; look at these labels or lower training.learning_rate"
 
@@ -218,8 +227,11 @@ def label_scale(dataset, target, rows, config):
         raise DataError(f"the label {target} of structure {where} is not finite; correct it or leave it out")
     if not config.training.scale_target:
         return 0.0, 1.0
-    mean = 0.0 if config.model.non_negative else float(label.mean())
-    return mean, float(label.std()) or 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = 0.0 if config.model.non_negative else float(label.mean()), float(label.std()) or 1.0
+    if not np.isfinite(mean + std):
+        raise DataError(f"the label {target} is too large to be scaled; correct it, or give it another unit")
+    return mean, std
 
 
 def load_initial(init, config):
@@ -231,6 +243,14 @@ def load_initial(init, config):
             f"{path}: its parameters are not those of [model]; start from the [model] of that run's config.toml"
         )
     return start.params
+
+
+def make_directory(path):
+    """Make a run directory where there is none. Raises RunError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be made ({error}); choose another directory") from None
 
 
 def write_text(path, text):

@@ -4,7 +4,7 @@ import numpy as np
 
 from refattn.jit import jit
 from refattn.ops.cpu.memory import empty
-from refattn.ops.cpu.norm import normalise_row, normalise_row_backward
+from refattn.ops.cpu.norm import add_row_gradient, normalise_row
 from refattn.ops.cpu.sigmoid import sigmoid
 
 
@@ -175,7 +175,7 @@ def _geometry_update_backward_kernel(
     for i in range(len(edge_ptr) - 1):
         for e in range(edge_ptr[i], edge_ptr[i + 1]):
             # forward: new_geo = LN(swish(v) + geo)
-            normalise_row_backward(grad_geo[e], grad_gain, grad_offset, grad_new_geo[e], gain, x_hat[e], rstd[e])
+            add_row_gradient(grad_geo[e], grad_gain, grad_offset, grad_new_geo[e], gain, x_hat[e], rstd[e])
             # forward: v = edge + centre_i + neighbour_j
             j = nbr[e]
             for d in range(v.shape[1]):

@@ -91,7 +91,7 @@ def normalise_row(y, x_hat, gain, offset):
 
 
 @jit(fastmath=True)
-def normalise_row_backward(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd):
+def add_row_gradient(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd):
     """Gradient of one row; adds to grad_gain and grad_offset (D,)."""
     width = x_hat.dtype.type(x_hat.shape[0])
     total = projection = x_hat.dtype.type(0)
@@ -119,7 +119,7 @@ def _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, 
     grad_gain[:] = 0
     grad_offset[:] = 0
     for n in range(x_hat.shape[0]):
-        normalise_row_backward(grad_x[n], grad_gain, grad_offset, grad_y[n], gain, x_hat[n], rstd[n])
+        add_row_gradient(grad_x[n], grad_gain, grad_offset, grad_y[n], gain, x_hat[n], rstd[n])
 
 
 def dropout_forward(x, key, rate):

@@ -1,0 +1,116 @@
+"""Configurations: read, checked, overridden, written; every mistake one sentence."""
+
+import dataclasses
+
+import pytest
+
+from refattn.config import (
+    CHOICES,
+    Config,
+    GraphConfig,
+    ModelConfig,
+    TrainingConfig,
+    config_from_dict,
+    load_config,
+    override,
+    to_toml,
+)
+from refattn.errors import ConfigError, RefattnError
+
+
+def message_of(function, *args):
+    with pytest.raises(ConfigError) as caught:
+        function(*args)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 500
+    return message
+
+
+def test_defaults_are_valid_and_survive_toml(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(Config()), encoding="utf-8")
+    assert load_config(path) == Config() == config_from_dict({})
+
+
+def test_every_field_survives_toml(tmp_path):
+    """Values that are not the default, among them an integer, a boolean, a path with quotes and a small number."""
+    config = Config(
+        model=ModelConfig(variant="scann", n_layers=3, residual=False, radial_max=6.5, dropout=0.0),
+        graph=GraphConfig(rule="upstream", omega_min=0.2),
+        training=TrainingConfig(epsilon=1e-9, loss="huber", scale_target=False),
+    )
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, path='a "quoted" päth\\x', target="gap"))
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config), encoding="utf-8")
+    assert load_config(path) == config
+
+
+def test_missing_keys_keep_their_defaults_and_integers_become_floats():
+    config = config_from_dict({"model": {"radial_max": 6, "width": 64}})
+    assert config.model == ModelConfig(radial_max=6.0, width=64)
+    assert type(config.model.radial_max) is float
+
+
+def test_configurations_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().model.width = 3
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"modle": {}}, ("[modle]", "model, graph, data, training")),
+        ({"model": 3}, ("[model]",)),
+        ({"model": {"widht": 3}}, ("[model]", "'widht'", "width")),
+        ({"model": {"width": "128"}}, ("model.width", "'128'", "int")),
+        ({"model": {"width": 128.0}}, ("model.width", "int")),
+        ({"model": {"width": True}}, ("model.width", "int")),
+        ({"model": {"ring": 1}}, ("model.ring", "bool")),
+        ({"model": {"dropout": False}}, ("model.dropout", "float")),
+        ({"model": {"dropout": 1.0}}, ("model.dropout", "below 1")),
+        ({"model": {"dropout": -0.1}}, ("model.dropout", "not negative")),
+        ({"model": {"n_layers": 0}}, ("model.n_layers", "greater than 0")),
+        ({"model": {"n_heads": 3}}, ("model.width 128", "model.n_heads 3")),
+        ({"model": {"radial_max": float("nan")}}, ("model.radial_max", "finite")),
+        ({"graph": {"r_max": float("inf")}}, ("graph.r_max", "finite")),
+        ({"training": {"learning_rate": 0.0}}, ("training.learning_rate", "greater than 0")),
+        ({"training": {"beta_2": 1.0}}, ("training.beta_2", "below 1")),
+        *(
+            ({name.split(".")[0]: {name.split(".")[1]: "nonsense"}}, (name, "'nonsense'", *choices))
+            for name, choices in CHOICES.items()
+        ),
+    ],
+)
+def test_mistakes_are_named(sections, words):
+    message = message_of(config_from_dict, sections, "file.toml")
+    for word in ("file.toml", *words):
+        assert word in message
+
+
+def test_files_that_are_no_configuration(tmp_path):
+    contents = {"cut.toml": b"[model", "binary.toml": bytes(range(256)), "twice.toml": b"a = 1\na = 2\n"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert name in message_of(load_config, tmp_path / name)
+    assert "missing.toml" in message_of(load_config, tmp_path / "missing.toml")
+    assert str(tmp_path) in message_of(load_config, tmp_path)
+
+
+def test_overrides():
+    changed = override(Config(), ["model.n_heads=4", "data.target=gap", 'data.path="x y"', " model.ring = true "])
+    assert (changed.model.n_heads, changed.model.ring) == (4, True)
+    assert (changed.data.target, changed.data.path) == ("gap", "x y")
+    assert override(Config(), ["training.learning_rate=1e-3"]).training.learning_rate == 1e-3
+    assert override(changed, []) == changed
+
+
+@pytest.mark.parametrize(
+    "assignment", ["n_heads=4", "model.n_heads", "model.head=4", "net.width=4", "model.width=wide", "=", "model.=3", ""]
+)
+def test_overrides_fail_on_unknown_keys_and_nonsense(assignment):
+    assert "--set" in message_of(override, Config(), [assignment])
+
+
+def test_the_errors_are_refattns():
+    assert issubclass(ConfigError, RefattnError)
