@@ -10,6 +10,7 @@ from refattn.data.builtin import open_data
 from refattn.data.loader import Loader
 from refattn.data.splits import Split, labelled_rows
 from refattn.environment import available_cores
+from refattn.errors import DataError
 from refattn.prediction import load
 from refattn.training.parallel import workers
 from refattn.training.results import predict_split, summarise, write_predictions
@@ -28,6 +29,10 @@ def evaluate(run, data, out, threads, device, as_json):
     settings = checkpoint.config
     dataset = open_data(data or settings.data.path, settings.graph)
     known = labelled_rows(dataset, settings.data.target)
+    if not len(known):
+        raise DataError(
+            f"{data or settings.data.path}: the label {settings.data.target} is unknown for every structure"
+        )
     if data:
         checkpoint = dataclasses.replace(checkpoint, split=Split([], [], dataset.id[known].tolist()))
     loader = Loader(dataset, settings.model, settings.training.dtype)

@@ -22,7 +22,7 @@ import numpy as np
 from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError
 
-from refattn.data.store import Record
+from refattn.data.store import LARGEST_LABEL, Record
 from refattn.errors import DataError, in_one_line
 
 SUFFIXES = "cif|xyz|extxyz|vasp|poscar|pdb|sdf|mol|traj|xsf|gen|res|json"
@@ -297,7 +297,7 @@ def _number(cell, name, where):
 
 def _finite(value, name, where):
     """`value` as a float; NaN passes, it means unknown. Raises DataError for an infinite one."""
-    if abs(value) > 1e300:  # also catches integers that no float can hold
+    if abs(value) > LARGEST_LABEL:  # also catches integers that no float can hold
         raise DataError(f"{where}: {name} is too large to be a label; repair it, or write nan if unknown")
     return float(value)
 

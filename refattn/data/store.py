@@ -20,8 +20,9 @@ from refattn.errors import ConfigError, DataError, in_one_line
 
 FORMAT, VERSION = "refattn-dataset", 1
 ADVICE = "restore the file, or make it again with `refattn prepare`"
+LARGEST_LABEL = 1e100  # a sum of squares is still a number
 # What h5py raises for damaged files, and NumPy for what they hold.
-UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, ConfigError)
+UNREADABLE = (OSError, LookupError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, ConfigError)
 
 
 class Record(typing.NamedTuple):
@@ -212,6 +213,10 @@ def check_layout(file):
             raise DataError(f"/{path} does not hold numbers; {ADVICE}")
         if shape(path) != expected:
             raise DataError(f"/{path} has the shape {shape(path)} instead of {expected}; {ADVICE}")
+    for name, per in (("site_ptr", "site"), ("edge_ptr", "edge")):
+        pointer = file[FIELDS[name].path]
+        if pointer[0] != 0 or pointer[-1] != rows[per][0]:
+            raise DataError(f"/{FIELDS[name].path} does not run from 0 to {rows[per][0]}; {ADVICE}")
     return rows["structure"][0]
 
 
@@ -291,8 +296,9 @@ def _check_promises(dataset):
             where = dataset.id[structure_of[FIELDS[name].per][np.argmin(holds)]]
             raise DataError(f"/{FIELDS[name].path} in structure {where} is not {wanted}; {ADVICE}")
     for name, y in dataset.labels.items():
-        if np.isinf(y).any():
-            raise DataError(f"/labels/{name} of {dataset.id[np.argmax(np.isinf(y))]} is infinite; {ADVICE}")
+        if np.any(np.abs(y) > LARGEST_LABEL):
+            where = dataset.id[np.argmax(np.abs(y) > LARGEST_LABEL)]
+            raise DataError(f"/labels/{name} of {where} is infinite or above {LARGEST_LABEL:g}; {ADVICE}")
     ids, counts = np.unique(dataset.id, return_counts=True)
     if np.any(counts > 1):
         raise DataError(f"the id {ids[np.argmax(counts)]} occurs {counts.max()} times; ids must be unique")

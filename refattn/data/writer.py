@@ -117,6 +117,8 @@ class DatasetWriter:
                 if unit != wanted:
                     raise DataError(f"the unit of /labels/{name} is {unit!r}, not {wanted!r}; append in that unit")
             self.ids = dict.fromkeys(store.read_strings(file["structures/id"]).tolist())
+            if len(self.ids) != len(file["structures/id"]):
+                raise DataError("an id occurs more than once; make the file again with `refattn prepare`")
             skipped = (store.read_strings(file[f"skipped/{name}"]).tolist() for name in ("id", "reason"))
             self.skipped = list(zip(*skipped, strict=True))
             self.n_sites, self.n_edges = len(file["structures/z"]), len(file["graph/nbr"])

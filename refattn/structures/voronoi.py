@@ -104,7 +104,7 @@ def voronoi_facets(numbers, positions, cell, pbc, config, name):
     """
     positions, cell, pbc = _checked(numbers, positions, cell, pbc, config, name)
     if config.rule == "isolated":
-        reciprocal = _reciprocal(cell, pbc, name)
+        reciprocal = _reciprocal(cell, pbc, isolated_rule.FIRST_RADIUS, name)
         # (cell^T reciprocal)_kl projects onto the span of the periodic vectors
         across = np.eye(3) - cell[pbc].T @ reciprocal[pbc]
         ptr, where, size, problem = isolated_rule.isolated_cells(positions, cell, reciprocal, across)
@@ -113,8 +113,8 @@ def voronoi_facets(numbers, positions, cell, pbc, config, name):
             positions = upstream_rule.upstream_crystal(positions, cell)
         else:
             positions, cell = upstream_rule.upstream_box(positions)
-        reciprocal = _reciprocal(cell, np.ones(3, dtype=bool), name)
         diagonal = upstream_rule.longest_diagonal(cell)
+        reciprocal = _reciprocal(cell, np.ones(3, dtype=bool), max(upstream_rule.CUTOFF, diagonal), name)
         ptr, where, size, problem = upstream_rule.upstream_cells(positions, cell, reciprocal, diagonal)
     if problem[0] != isolated_rule.COMPLETE:
         raise StructureError(f"{name}: {_explain(*problem)}")
@@ -189,13 +189,14 @@ def _checked(numbers, positions, cell, pbc, config, name):
     return positions, cell, pbc
 
 
-def _reciprocal(cell, pbc, name):
-    """reciprocal_vectors; StructureError for a cell so small that the images around one site would fill the memory."""
+def _reciprocal(cell, pbc, radius, name):
+    """reciprocal_vectors; StructureError if the images within `radius` of a site would fill the memory."""
     reciprocal = reciprocal_vectors(cell, pbc)
-    images = np.prod(1 + 2 * isolated_rule.FIRST_RADIUS * np.linalg.norm(reciprocal, axis=1))
+    images = np.prod(1 + 2 * radius * np.linalg.norm(reciprocal, axis=1))
     if images > isolated_rule.MAX_SEEN:
         raise StructureError(
-            f"{name}: about {images:.0e} cells lie within {isolated_rule.FIRST_RADIUS:g} Å of a site; give the cell in Å"
+            f"{name}: about {images:.0e} periodic images lie within {radius:.3g} Å of a site, because the cell is too "
+            "small or too thin; give it in Å, and set pbc to false across a vacuum"
         )
     return reciprocal
 

@@ -18,7 +18,7 @@ from refattn.params import Parameters, from_arrays
 
 FORMAT, VERSION = "refattn-model", 1
 # What h5py, TOML and NumPy raise for a file that is cut, changed or of another kind.
-UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError, MemoryError)
+UNREADABLE = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError, MemoryError)
 
 
 @dataclasses.dataclass

@@ -20,7 +20,7 @@ def gaussian_expand_forward(x, centres, width):
     -------
     rbf : (E, G)
 
-    Source   Vu et al. 2023, Eq. (1); width and its square from the authors' code
+    Source   Vu et al. 2023; width and its square from the authors' code
     """
     return np.exp(-(((x[:, None] - centres) / width) ** 2))
 
@@ -79,7 +79,7 @@ def geometry_filter_forward(u, b, weight):
     -------
     geo, v : (E, D)
 
-    Source   Vu et al. 2023, Eq. (2); authors' code, filter_geo
+    Source   Vu et al. 2023; authors' code, filter_geo
     """
     v = u + b
     return v * sigmoid(v) * weight[:, None], v

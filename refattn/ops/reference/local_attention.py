@@ -16,7 +16,7 @@ def edge_product_forward(site, geo, nbr):
     -------
     x : (E, D)
 
-    Source   Vu et al. 2023, Eq. (3)
+    Source   Vu et al. 2023
     """
     return site[nbr] * geo
 
@@ -55,7 +55,7 @@ def local_attention_forward(q, k, edge_ptr, mask):
     -------
     context : (N, H, C); alpha : (E, H)
 
-    Source   Vaswani et al. 2017, Eq. (1); Vu et al. 2023, Eq. (4), (5); authors' code for values = keys
+    Source   Vaswani et al. 2017, Eq. (1); Vu et al. 2023; authors' code for values = keys
     """
     context, alpha = np.zeros_like(q), np.zeros_like(mask)
     for i in range(len(q)):
