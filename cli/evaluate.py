@@ -31,7 +31,7 @@ def evaluate(run, data, out, threads, device, as_json):
     known = labelled_rows(dataset, settings.data.target)
     if not len(known):
         raise DataError(
-            f"{data or settings.data.path}: the label {settings.data.target} is unknown for every structure"
+            f"{data or settings.data.path}: no structure has a known {settings.data.target}; choose another set"
         )
     if data:
         checkpoint = dataclasses.replace(checkpoint, split=Split([], [], dataset.id[known].tolist()))

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from refattn.atomic import write_text
 from refattn.cli.options import note
 from refattn.config import config_from_dict, to_toml
 from refattn.errors import RunError
 from refattn.params import from_arrays
 from refattn.training.checkpoint import Checkpoint, save_checkpoint
-from refattn.training.train import make_directory, write_text
+from refattn.training.train import make_directory
 from refattn.upstream import read_keras, read_label, suggest_graph
 
 

@@ -53,6 +53,7 @@ class DataConfig:
 
     path: str = ""  # a data set made by `refattn prepare`
     target: str = "homo"  # a label of the data set
+    split: str = ""  # a split.json to use; empty: draw one by the four values below
     n_train: int = 0  # structures to train on; 0: what the other two leave
     n_valid: int = 0  # structures to validate on; 0: a tenth
     n_test: int = 0  # structures to test on; 0: a tenth
@@ -160,7 +161,7 @@ def override(config, assignments):
         name, equals, text = assignment.partition("=")
         section, dot, key = name.strip().partition(".")
         if not (equals and dot):
-            raise ConfigError(f"--set {assignment}: write section.key=value, such as model.n_heads=4")
+            raise ConfigError(f"--set {assignment}: is no assignment; write section.key=value, such as model.n_heads=4")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except UNREADABLE:
@@ -213,4 +214,4 @@ def _check_values(config, where):
         require([name], lambda value, choices=choices: value in choices, f"one of {', '.join(choices)}")
     model = config.model
     if model.width % model.n_heads:
-        raise ConfigError(f"{where}: model.width {model.width} is not a multiple of model.n_heads {model.n_heads}")
+        raise ConfigError(f"{where}: model.width {model.width} is not a multiple of model.n_heads {model.n_heads}; change one")

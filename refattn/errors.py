@@ -23,6 +23,10 @@ class RunError(RefattnError):
     """A run directory or model file that is incomplete, damaged or of another kind."""
 
 
+class OutputError(RefattnError):
+    """A file that cannot be written."""
+
+
 class TrainingError(RefattnError):
     """A training that cannot go on, such as a loss that is not finite."""
 

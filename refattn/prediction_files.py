@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 from ase.io.extxyz import write_xyz
 
+from refattn.atomic import replacing
 from refattn.errors import DataError
-from refattn.training.checkpoint import replacing
 
 
 @contextlib.contextmanager

@@ -101,3 +101,24 @@ def fill(name, value, rows=slice(None)):
         file[name][rows] = value
 
     return edit(change)
+
+
+def swaps(old, *texts):
+    """{what: damage} of several replacements of one text; the functions below likewise."""
+    return {text or "nothing": swap(old, text) for text in texts}
+
+
+def texts(*contents):
+    return {content[:40] or "empty": put(content) for content in contents}
+
+
+def values(name, *new):
+    return {f"{name} = {str(value)[:20]}, {number}": replace(name, value) for number, value in enumerate(new)}
+
+
+def drops(*names):
+    return {f"no {name}": drop(name) for name in names}
+
+
+def fills(**columns):
+    return {f"{name} = {value}": fill(name.replace("__", "/"), value, 3) for name, value in columns.items()}

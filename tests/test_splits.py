@@ -8,7 +8,7 @@ from handmade import line, write
 
 from refattn.data.splits import Split, make_split, read_split, resolve_split, split_indices, write_split
 from refattn.data.store import read_dataset
-from refattn.errors import DataError
+from refattn.errors import DataError, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_written_read_and_resolved(dataset, tmp_path):
         assert shuffled.id[rows].tolist() == ids
     with pytest.raises(DataError, match="lacks 1 of 2 ids.*'nobody'"):
         resolve_split(Split(["s1"], ["nobody"], []), dataset)
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_split(tmp_path / "none" / "split.json", split)
 
 

@@ -1,5 +1,6 @@
 """Loss, Adam, schedules and the loop: against hand-written formulas, the authors' code, and itself after a kill."""
 
+import dataclasses
 import json
 import math
 import os
@@ -13,7 +14,8 @@ import pytest
 from small_data import small_config, write_molecules
 from upstream_fixtures import open_network, variant
 
-from refattn.config import TrainingConfig
+from refattn.config import ModelConfig, TrainingConfig
+from refattn.data.splits import read_split
 from refattn.errors import ConfigError, RunError, TrainingError
 from refattn.model import backward, forward
 from refattn.ops import load_backend
@@ -27,6 +29,7 @@ from refattn.training.schedule import Schedule
 from refattn.training.train import Interrupted, train
 
 RUN_FILES = {
+    "split.json",
     "config.toml", "model.h5", "last.h5", "log.jsonl", "metrics.json", "predictions.csv", "curve.png", "parity.png"
 }  # fmt: skip
 
@@ -247,8 +250,16 @@ def test_fine_tuning_starts_from_the_other_run(data, finished, tmp_path):
     summary = train(config, tmp_path / "tuned", init=finished[0])
     assert summary["test"]["mae"] == pytest.approx(finished[1]["test"]["mae"], rel=1e-3)
     with pytest.raises(RunError, match="its parameters are not"):
-        other = config.__class__(config.model.__class__(), config.graph, config.data, config.training)
-        train(other, tmp_path / "other", init=finished[0])
+        train(dataclasses.replace(config, model=ModelConfig()), tmp_path / "other", init=finished[0])
+
+
+def test_a_split_file_is_used(data, finished, tmp_path):
+    """The split of a run, given to another one whose own seed would draw differently."""
+    config = small_config(data, epochs=1)
+    settings = dataclasses.replace(config.data, split=str(finished[0] / "split.json"), split_seed=9)
+    train(dataclasses.replace(config, data=settings), tmp_path / "run")
+    splits = [read_split(run / "split.json") for run in (finished[0], tmp_path / "run")]
+    assert splits[0] == splits[1] == load_checkpoint(tmp_path / "run" / "model.h5").split
 
 
 def test_a_loss_that_is_not_finite_names_epoch_batch_and_structures(data, tmp_path):

@@ -18,9 +18,9 @@ import numpy as np
 from ase import units
 from ase.io.extxyz import read_xyz, write_xyz
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.optimize import BFGS
 
+from refattn.atomic import replacing
 from refattn.errors import DataError
 
 
@@ -105,9 +105,10 @@ def _random(trajectory, segment, dynamics):
 
 
 def _first_state(trajectory, dynamics):
+    """The start with random momenta of the Maxwell-Boltzmann distribution: each component has variance m k T."""
     atoms = trajectory.start.copy()
-    rng = _random(trajectory, 0, dynamics)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=trajectory.temperature, rng=rng)
+    spread = np.sqrt(atoms.get_masses() * units.kB * trajectory.temperature)
+    atoms.set_momenta(_random(trajectory, 0, dynamics).standard_normal((len(atoms), 3)) * spread[:, None])
     return atoms
 
 
@@ -169,23 +170,16 @@ def merge_trajectories(files, out, n_snapshots):
     """Put the first `n_snapshots` of every trajectory into one extended XYZ file, gzipped if its name ends so.
 
     Momenta are left out and arrays rounded to DECIMALS, below what the labels can tell. The same trajectories give
-    the same bytes. Returns the number of snapshots; raises DataError when `out` cannot be written.
+    the same bytes. Returns the number of snapshots; raises OutputError when `out` cannot be written.
     """
-    out, count = Path(out), 0
-    part = out.with_name(out.name + ".part")
-    try:
-        with open(part, "wb") as raw:
-            packed = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if out.suffix == ".gz" else raw
-            with io.TextIOWrapper(packed, encoding="utf-8") as stream:
-                for file in files:
-                    for atoms in itertools.islice(ase.io.iread(file, format="extxyz"), n_snapshots):
-                        write_xyz(stream, [_rounded(atoms)], write_results=False)
-                        count += 1
-        os.replace(part, out)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error}); check the folder and its space") from None
-    finally:
-        part.unlink(missing_ok=True)
+    count, packed = 0, str(out).endswith(".gz")
+    with replacing(out) as part, open(part, "wb") as raw:
+        target = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if packed else raw
+        with io.TextIOWrapper(target, encoding="utf-8") as stream:
+            for file in files:
+                for atoms in itertools.islice(ase.io.iread(file, format="extxyz"), n_snapshots):
+                    write_xyz(stream, [_rounded(atoms)], write_results=False)
+                    count += 1
     return count
 
 

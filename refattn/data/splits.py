@@ -5,12 +5,12 @@ Ids survive a data set that is made again with other neighbours or in another or
 
 import hashlib
 import json
-import os
 import typing
 from pathlib import Path
 
 import numpy as np
 
+from refattn.atomic import write_text
 from refattn.errors import DataError
 
 FORMAT = "refattn-split"
@@ -81,15 +81,9 @@ def labelled_rows(dataset, target):
 
 
 def write_split(path, split):
-    """Write a Split as JSON with a checksum of its ids; the file appears complete or not at all."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
+    """Write a Split as JSON with a checksum of its ids; the file appears complete or not at all. Raises OutputError."""
     content = {"format": FORMAT, "version": 1, "sha256": _checksum(split), **split._asdict()}
-    try:
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error}); check the folder and its space") from None
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def read_split(path):

@@ -107,8 +107,8 @@ class DatasetWriter:
 
     def _check_previous(self):
         """Ids, skipped and counts of the dataset to append to, into self; True if all is well."""
+        store.verify(self.path)
         with store.open_dataset(self.path) as file:
-            store.check_layout(file)
             rule = store.read_graph_config(file)
             if rule != self.graph_config:
                 raise DataError(f"it was made with {rule}; append with the same rule, or write another file")
@@ -117,8 +117,6 @@ class DatasetWriter:
                 if unit != wanted:
                     raise DataError(f"the unit of /labels/{name} is {unit!r}, not {wanted!r}; append in that unit")
             self.ids = dict.fromkeys(store.read_strings(file["structures/id"]).tolist())
-            if len(self.ids) != len(file["structures/id"]):
-                raise DataError("an id occurs more than once; make the file again with `refattn prepare`")
             skipped = (store.read_strings(file[f"skipped/{name}"]).tolist() for name in ("id", "reason"))
             self.skipped = list(zip(*skipped, strict=True))
             self.n_sites, self.n_edges = len(file["structures/z"]), len(file["graph/nbr"])

@@ -1,15 +1,14 @@
 """Model files: parameters, configuration, label and split, and for `last.h5` all that training needs to go on."""
 
-import contextlib
 import dataclasses
+import hashlib
 import json
-import os
 import tomllib
-from pathlib import Path
 
 import h5py
 import numpy as np
 
+from refattn.atomic import replacing
 from refattn.config import Config, config_from_dict, to_toml
 from refattn.data.splits import Split
 from refattn.environment import versions
@@ -39,27 +38,14 @@ class Checkpoint:
     state: dict = dataclasses.field(default_factory=dict)
 
 
-@contextlib.contextmanager
-def replacing(path):
-    """A temporary path beside `path`, which takes its place when the block ends well and is removed otherwise."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error}); check the folder and its space") from None
-    finally:
-        with contextlib.suppress(OSError):  # such as a path below a file, where nothing was written either
-            part.unlink()
-
-
 def save_checkpoint(path, checkpoint):
-    """Write a Checkpoint as HDF5; the file appears complete or not at all. Raises RunError."""
+    """Write a Checkpoint as HDF5; the file appears complete or not at all. Raises OutputError."""
+    toml = to_toml(checkpoint.config)
     with replacing(path) as part, h5py.File(part, "w") as file:
         file.attrs.update(format=FORMAT, version=VERSION, unit=checkpoint.unit, versions=json.dumps(versions()))
         file.attrs.update(target=checkpoint.config.data.target, mean=checkpoint.mean, std=checkpoint.std)
-        file["config"] = to_toml(checkpoint.config)
+        file.attrs["sha256"] = _checksum(checkpoint, toml)
+        file["config"] = toml
         file["elements"] = np.array(checkpoint.elements, dtype=np.int32)
         for name in checkpoint.params:
             file[f"parameters/{name}"] = checkpoint.params[name]
@@ -87,12 +73,13 @@ def load_checkpoint(path):
 
 
 def _read(file):
-    config = config_from_dict(tomllib.loads(file["config"].asstr()[()]), "/config")
-    arrays = {name: _finite(name, view[()]) for name, view in _datasets(file["parameters"])}
+    toml = file["config"].asstr()[()]
+    config = config_from_dict(tomllib.loads(toml), "/config")
+    arrays = {name: _floats(name, view[()], config.training.dtype) for name, view in _datasets(file["parameters"])}
     state = {}
     for name, view in file.get("state", {}).items():
         state[name] = view[()] if view.dtype.kind in "fiu" else json.loads(view.asstr()[()])
-    return Checkpoint(
+    checkpoint = Checkpoint(
         config=config,
         params=from_arrays(config.model, arrays, config.training.dtype),
         unit=str(file.attrs["unit"]),
@@ -102,6 +89,21 @@ def _read(file):
         split=Split(*(file[f"split/{name}"].asstr()[()].tolist() for name in Split._fields)),
         state=state,
     )
+    if file.attrs.get("sha256", "") not in ("", _checksum(checkpoint, toml)):  # absent from models of early versions
+        raise RunError("the contents do not fit their checksum; restore the file or train again")
+    return checkpoint
+
+
+def _checksum(checkpoint, toml):
+    """SHA-256 of all that is read back: a changed byte is to be an error, and not another number."""
+    scale, elements = [float(checkpoint.mean), float(checkpoint.std)], [int(z) for z in checkpoint.elements]
+    vector = checkpoint.params.vector.astype(checkpoint.config.training.dtype)
+    parts = [toml, checkpoint.unit, scale, elements, checkpoint.split, vector]
+    parts += [checkpoint.state[name] for name in sorted(checkpoint.state)]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part).encode())
+    return digest.hexdigest()
 
 
 def _datasets(group):
@@ -110,7 +112,9 @@ def _datasets(group):
     return found
 
 
-def _finite(name, array):
+def _floats(name, array, dtype):
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype) if array.dtype.kind == "f" else np.full(1, np.nan)
     if not np.isfinite(array).all():
         raise RunError(f"the parameter {name} holds a value that is not finite; restore the file or train again")
     return array

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from refattn.training.checkpoint import replacing
+from refattn.atomic import replacing
 
 COLOURS = {"train": "#b0b7c3", "valid": "#e08a3c", "test": "#2b6cb0"}
 

@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 
+from refattn.atomic import replacing
 from refattn.data.splits import Split, resolve_split
 from refattn.environment import peak_memory_mb
 from refattn.ops import load_backend
-from refattn.training.checkpoint import replacing
 from refattn.training.metrics import metrics
 from refattn.training.plots import learning_curve, parity_plot
 from refattn.training.step import predict_rows

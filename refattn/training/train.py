@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from refattn.atomic import write_text
 from refattn.config import Config, GraphConfig, to_toml
 from refattn.data.builtin import open_data
 from refattn.data.loader import Loader, epoch_batches
-from refattn.data.splits import make_split, resolve_split
+from refattn.data.splits import make_split, read_split, resolve_split, write_split
 from refattn.environment import available_cores
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
 from refattn.ops import load_backend
 from refattn.params import initialise, parameter_table
 from refattn.training.adam import Adam
-from refattn.training.checkpoint import Checkpoint, load_checkpoint, replacing, save_checkpoint
+from refattn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from refattn.training.metrics import metrics
 from refattn.training.parallel import workers
 from refattn.training.results import write_results
@@ -90,10 +91,14 @@ class Trainer:
         dataset = open_data(config.data.path, config.graph)
         config = resolve(config, dataset)
         data, target = config.data, config.data.target
-        split = make_split(dataset, target, data.n_train, data.n_valid, data.n_test, data.split_seed)
-        train_rows = resolve_split(split, dataset)[0]
-        mean, std = label_scale(dataset, target, train_rows, config)
-        elements = np.unique(dataset.select(train_rows).z)
+        if data.split:
+            split = read_split(data.split)
+        else:
+            split = make_split(dataset, target, data.n_train, data.n_valid, data.n_test, data.split_seed)
+        rows = resolve_split(split, dataset)
+        check_labels(dataset, target, np.concatenate(rows))
+        mean, std = label_scale(dataset.labels[target][rows[0]], config)
+        elements = np.unique(dataset.select(rows[0]).z)
         params = initialise(config.model, config.training.seed, config.training.dtype)
         if init:
             params.vector[:] = load_initial(init, config).vector
@@ -102,6 +107,7 @@ class Trainer:
         trainer = cls(out, checkpoint, dataset, device)
         make_directory(out)
         write_text(out / "config.toml", to_toml(config))
+        write_split(out / "split.json", split)
         return trainer
 
     @classmethod
@@ -118,6 +124,8 @@ class Trainer:
             trainer.schedule.state, trainer.place, trainer.history = state["schedule"], state["place"], state["history"]
         except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{out / 'last.h5'}: lacks the state of the optimiser ({error}); train again") from None
+        if trainer.history:
+            load_checkpoint(out / "model.h5")  # the best so far: better found damaged now than after the last epoch
         return trainer
 
     def fit(self, run, progress, stop):
@@ -216,22 +224,25 @@ def resolve(config, dataset):
     return Config(config.model, dataset.graph_config, data, config.training)
 
 
-def label_scale(dataset, target, rows, config):
-    """Mean and standard deviation that scale the label; from the training set only.
+def check_labels(dataset, target, rows):
+    """Raise DataError, naming the structure, when one of `rows` has no finite label `target`."""
+    if target not in dataset.labels:
+        raise DataError(f"the data set has no label {target!r}; its labels are: {', '.join(sorted(dataset.labels))}")
+    finite = np.isfinite(dataset.labels[target][rows])
+    if not finite.all():
+        where = dataset.id[rows[np.argmin(finite)]]
+        raise DataError(f"the label {target} of structure {where} is not finite; correct it or leave it out")
+
+
+def label_scale(label, config):
+    """Mean and standard deviation of the training labels (S,), which scale the target.
 
     A non-negative target is divided but not shifted, so that the clip at 0 keeps its meaning.
     """
-    label = dataset.labels[target][rows]
-    if not np.isfinite(label).all():
-        where = dataset.id[rows[np.argmax(~np.isfinite(label))]]
-        raise DataError(f"the label {target} of structure {where} is not finite; correct it or leave it out")
     if not config.training.scale_target:
         return 0.0, 1.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, std = 0.0 if config.model.non_negative else float(label.mean()), float(label.std()) or 1.0
-    if not np.isfinite(mean + std):
-        raise DataError(f"the label {target} is too large to be scaled; correct it, or give it another unit")
-    return mean, std
+    mean = 0.0 if config.model.non_negative else float(label.mean())
+    return mean, float(label.std()) or 1.0
 
 
 def load_initial(init, config):
@@ -251,9 +262,3 @@ def make_directory(path):
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{path}: cannot be made ({error}); choose another directory") from None
-
-
-def write_text(path, text):
-    """Write a text file; it appears complete or not at all."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")

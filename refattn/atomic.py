@@ -1,0 +1,31 @@
+"""Files that appear complete or not at all."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from refattn.errors import OutputError
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary path beside `path`, which takes its place when the block ends well and is removed otherwise.
+
+    Raises OutputError when the system refuses.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error}); check the folder and its space") from None
+    finally:
+        with contextlib.suppress(OSError):  # it was renamed, or its folder is none
+            part.unlink()
+
+
+def write_text(path, text):
+    """Write a text file; it appears complete or not at all. Raises OutputError."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
