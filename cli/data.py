@@ -41,7 +41,7 @@ def generate():
 @click.option(
     "--temperature", "temperatures", type=float, multiple=True, default=TEMPERATURES, show_default=True, help="K."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random forces.")
 def fullerene(out, snapshots, start, temperatures, seed):
     """Snapshots of carbon cages in Langevin dynamics on GFN2-xTB, written to OUT (.extxyz or .extxyz.gz).
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from refattn.cli.options import StatusLine, as_json, device, note, print_metrics, threads
-from refattn.config import load_config, override
+from refattn.config import Config, load_config, override
 from refattn.experiments import experiment_names, load_experiment
 from refattn.training.train import Interrupted
 from refattn.training.train import train as train_network
@@ -29,8 +29,9 @@ from refattn.training.train import train as train_network
 def train(config, data, target, out, epochs, assignments, init, resume, threads, device, as_json):
     """Train a network, and write the run directory: model, metrics, predictions, pictures.
 
-    CONFIG is a TOML file or the name of an experiment that ships with refattn. Without it the built-in experiment
-    runs: HOMO energies of fullerenes from molecular dynamics, in minutes on two cores.
+    CONFIG is a TOML file or the name of an experiment that ships with refattn. Without it --data is trained on with
+    the default settings; without --data too the built-in experiment runs: HOMO energies of fullerenes from molecular
+    dynamics, in minutes on two cores.
     """
     if resume:
         if not out or config or data or target or epochs or assignments or init:
@@ -55,7 +56,7 @@ def train(config, data, target, out, epochs, assignments, init, resume, threads,
 def read_settings(config, data, target, epochs, assignments):
     """The Config of a training from a file or name and the options that change it."""
     if config is None:
-        settings = load_experiment("builtin")
+        settings = Config() if data else load_experiment("builtin")
     elif config in experiment_names():
         settings = load_experiment(config)
     else:

@@ -214,4 +214,6 @@ def _check_values(config, where):
         require([name], lambda value, choices=choices: value in choices, f"one of {', '.join(choices)}")
     model = config.model
     if model.width % model.n_heads:
-        raise ConfigError(f"{where}: model.width {model.width} is not a multiple of model.n_heads {model.n_heads}; change one")
+        raise ConfigError(
+            f"{where}: model.width {model.width} is no multiple of model.n_heads {model.n_heads}; change one"
+        )

@@ -68,7 +68,9 @@ def read_label(path):
     """Name, mean and standard deviation of the label, from the yaml that the authors' training leaves with a model.
 
     Looked for as the model's name with `.yaml`, then as `config.yaml` in its folder and in the folder above. A label
-    that was not scaled has mean 0 and deviation 1; without a yaml the name is empty. Raises RunError for a damaged yaml.
+    that was not scaled has mean 0 and deviation 1; without a yaml the name is empty.
+
+    Raises RunError for a damaged yaml.
     """
     path = Path(path)
     for candidate in (path.with_suffix(".yaml"), path.parent / "config.yaml", path.parent.parent / "config.yaml"):
@@ -127,9 +129,7 @@ def _scalar(text):
 def _described_layers(file, path):
     """{name: (class name, settings)} of the JSON description, in its order."""
     if "model_config" not in file.attrs or "model_weights" not in file:
-        raise RunError(
-            f"{path}: has no Keras model_config and model_weights; save the whole model with model.save"
-        )
+        raise RunError(f"{path}: has no Keras model_config and model_weights; save the whole model with model.save")
     layers = {}
     for layer in json.loads(file.attrs["model_config"])["config"]["layers"]:
         kind, settings = layer["class_name"], layer["config"]

@@ -178,7 +178,7 @@ def _checked(numbers, positions, cell, pbc, config, name):
     vectors = cell[pbc]
     if not (np.abs(vectors) <= FARTHEST).all():  # NaN neither
         raise StructureError(
-            f"{name}: the cell is not finite or longer than {FARTHEST:g} Å; correct it, or set pbc to false for a molecule"
+            f"{name}: the cell is not finite or longer than {FARTHEST:g} Å; correct it, or set pbc to false"
         )
     lengths = np.linalg.norm(vectors, axis=1)
     if pbc.any() and (lengths.min() == 0 or _spanned(vectors / lengths[:, None]) < MIN_SINE):
@@ -186,6 +186,8 @@ def _checked(numbers, positions, cell, pbc, config, name):
             f"{name}: the cell is singular (a periodic cell vector is zero, or they are linearly dependent); "
             "give a proper cell, or set pbc to false where there is no period"
         )
+    if pbc.any() and lengths.min() < isolated_rule.CLOSEST:
+        raise StructureError(f"{name}: {_explain(isolated_rule.COINCIDENT, 0, 0)}")
     return positions, cell, pbc
 
 
