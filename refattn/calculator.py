@@ -3,9 +3,13 @@
 from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 
+from refattn.data.files import LABELS
 from refattn.prediction import load
 
-ENERGY_UNITS = ("eV",)
+
+def is_total_energy(target, unit):
+    """Whether a label is what ASE calls `energy`: in eV, and growing with the size of the structure."""
+    return unit == "eV" and LABELS.get(target, {}).get("kind") == "extensive"
 
 
 class Calculator(ASECalculator):
@@ -34,7 +38,7 @@ class Calculator(ASECalculator):
         prediction = self.model.predict(self.atoms, n_threads=1)
         value = float(prediction.value[0])
         self.results = {self.model.target: value, "attention": prediction.attention[0]}
-        if "energy" in self.model.target and self.model.unit in ENERGY_UNITS:
+        if is_total_energy(self.model.target, self.model.unit):
             self.results["energy"] = value
         elif "energy" in properties:
             raise PropertyNotImplementedError(
