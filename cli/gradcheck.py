@@ -8,8 +8,8 @@ import time
 import click
 
 from refattn.config import load_config
-from refattn.gradcheck import STEP, TOLERANCE
-from refattn.gradcheck import gradcheck as check_gradients
+from refattn.gradient_check import FLOOR, STEP, TOLERANCE
+from refattn.gradient_check import gradcheck as check_gradients
 
 
 @click.command()
@@ -20,7 +20,8 @@ def gradcheck(config, as_json):
 
     Without CONFIG: every operation, and the network in both variants with every option. With CONFIG, a TOML file: every
     operation, and the network with the options of that file. Networks are checked at small widths. The exit status
-    is 1 if a difference is above 1e-7 of the largest entry of its array's gradient.
+    is 1 if a difference is above 1e-7 of the largest entry of its array's gradient (of a hundredth of the case's
+    largest, where the array's own is smaller than that).
     """
     start = time.perf_counter()
     result = check_gradients(load_config(config) if config else None, report_progress)
@@ -47,9 +48,9 @@ def report_progress(row):
 def print_tables(result):
     """A table of the operations and one of the networks, each row with its worst entry."""
     click.echo(
-        f"Worst difference from central differences (step {STEP:g}), relative to the largest entry of the array's"
+        f"Worst difference from central differences (step {STEP:g}), relative to the largest entry of the array's "
+        f"gradient,\nor to {FLOOR:g} of the largest of the case where that is more; allowed is {TOLERANCE:g}."
     )
-    click.echo(f"gradient; allowed is {TOLERANCE:g}.")
     for title, kinds in (("operation", ("operation",)), ("network", ("parameters", "inputs"))):
         click.echo(f"\n{title:52} {'backend':9} {'entries':>8} {'worst':>8}  at")
         for row in result.rows:

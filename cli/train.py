@@ -3,14 +3,15 @@
 import dataclasses
 import signal
 import sys
-from pathlib import Path
+import time
 
 import click
 
 from refattn.cli.options import StatusLine, as_json, device, note, print_metrics, threads
 from refattn.config import Config, load_config, override
 from refattn.experiments import experiment_names, load_experiment
-from refattn.training.train import Interrupted
+from refattn.training.checkpoint import load_checkpoint, model_file
+from refattn.training.train import Interrupted, free_directory
 from refattn.training.train import train as train_network
 
 
@@ -30,15 +31,15 @@ def train(config, data, target, out, epochs, assignments, init, resume, threads,
     """Train a network, and write the run directory: model, metrics, predictions, pictures.
 
     CONFIG is a TOML file or the name of an experiment that ships with refattn. Without it --data is trained on with
-    the default settings; without --data too the built-in experiment runs: HOMO energies of fullerenes from molecular
-    dynamics, in minutes on two cores.
+    the default settings, and with the network of --init. Without --data too the built-in experiment runs: HOMO energies
+    of fullerenes from molecular dynamics, in minutes on two cores.
     """
     if resume:
         if not out or config or data or target or epochs or assignments or init:
             raise click.UsageError("--resume goes on with the run in --out as it was; it takes no other setting")
         settings = None
     else:
-        settings = read_settings(config, data, target, epochs, assignments)
+        settings = read_settings(config, data, target, epochs, assignments, init)
         out = out or free_directory(settings.data.target)
     stop, status = StopFlag(), StatusLine()
     progress = Progress(
@@ -53,9 +54,11 @@ def train(config, data, target, out, epochs, assignments, init, resume, threads,
     note(f"model, predictions and pictures are in {out}")
 
 
-def read_settings(config, data, target, epochs, assignments):
+def read_settings(config, data, target, epochs, assignments, init):
     """The Config of a training from a file or name and the options that change it."""
-    if config is None:
+    if config is None and init:
+        settings = Config(model=load_checkpoint(model_file(init)).config.model)
+    elif config is None:
         settings = Config() if data else load_experiment("builtin")
     elif config in experiment_names():
         settings = load_experiment(config)
@@ -67,15 +70,6 @@ def read_settings(config, data, target, epochs, assignments):
     if epochs:
         settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
     return override(settings, assignments)
-
-
-def free_directory(name):
-    """runs/NAME, or runs/NAME-2 and so on when that exists."""
-    number, path = 1, Path("runs") / name
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path
 
 
 class StopFlag:
@@ -94,25 +88,26 @@ class StopFlag:
 
 
 class Progress:
-    """Prints a title when the training begins, batches as they pass, and a line for each epoch."""
+    """Prints batches as they pass and a line for each epoch."""
 
     def __init__(self, status, title):
-        self.status, self.title, self.n_epochs, self.unit, self.spent = status, title, 0, "", []
+        self.status, self.title, self.n_epochs, self.unit = status, title, 0, ""
+        self.times = []
 
     def __call__(self, record):
-        if self.title:  # not before: bad input is to end in one line
-            note(self.title)
-            self.title = ""
+        if self.title:
+            self.status.line(self.title)
+            self.title, self.times = "", [time.perf_counter()]
         if "batch" in record:
             self.n_epochs, self.unit = record["n_epochs"], record["unit"]
             self.status.update(f"epoch {record['epoch']}: batch {record['batch']}/{record['n_batches']}")
             return
-        self.spent.append(record["seconds"])
-        seconds = (self.n_epochs - record["epoch"]) * sum(self.spent[-5:]) / len(self.spent[-5:])
+        self.times = [*self.times[-5:], time.perf_counter()]
+        seconds = (self.times[-1] - self.times[0]) / (len(self.times) - 1) * (self.n_epochs - record["epoch"])
         self.status.line(
             f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  MAE train {record['train_mae']:.4g} "
             f"valid {record['valid_mae']:.4g} {self.unit}  {record['structures_per_second']:.0f} structures/s  "
-            f"at most {_duration(seconds)} left"
+            f"about {_duration(seconds)} left"
         )
 
 

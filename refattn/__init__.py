@@ -7,7 +7,7 @@ ops            the mathematics, every formula in NumPy (reference) and in Numba 
 params, model  the table of parameters; the network forward and backward in nine numbered steps
 training       loss, Adam, schedules, threads, checkpoints, the run directory
 prediction     a trained model as people use it; calculator makes it an ASE calculator
-gradcheck      every gradient against central differences
+gradient_check every gradient against central differences
 upstream       reads the authors' Keras models
 experiments    the authors' experiments and the built-in one, as TOML files
 """
@@ -22,7 +22,7 @@ _PUBLIC = {
     "Config": "config",
     "Graph": "structures.graph",
     "Model": "prediction",
-    "gradcheck": "gradcheck",
+    "gradcheck": "gradient_check",
     "load": "prediction",
     "load_config": "config",
     "read_dataset": "data.store",

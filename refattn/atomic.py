@@ -17,6 +17,8 @@ def replacing(path):
     part = path.with_name(path.name + ".part")
     try:
         yield part
+        with open(part, "rb+") as stream:
+            os.fsync(stream.fileno())  # else a power cut could leave the new name without the new contents
         os.replace(part, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); check the folder and its space") from None

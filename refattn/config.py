@@ -89,8 +89,10 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    """The four sections. `graph` None stands for the neighbour rule of the data set, whatever it is."""
+
     model: ModelConfig = ModelConfig()
-    graph: GraphConfig = GraphConfig()
+    graph: GraphConfig | None = None
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
 
@@ -127,7 +129,7 @@ def config_from_dict(sections, where="configuration"):
 
     Raises ConfigError, naming `where`, for an unknown section or key, a wrong type or an impossible value.
     """
-    known = {field.name: type(field.default) for field in dataclasses.fields(Config)}
+    known = {"model": ModelConfig, "graph": GraphConfig, "data": DataConfig, "training": TrainingConfig}
     parts = {}
     for section, values in sections.items():
         if section not in known or not isinstance(values, dict):
@@ -156,7 +158,7 @@ def load_config(path):
 
 def override(config, assignments):
     """Apply `section.key=value` strings (a TOML value, or a bare word for a string). Raises ConfigError."""
-    sections = dataclasses.asdict(config)
+    sections = _sections(config)
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         section, dot, key = name.strip().partition(".")
@@ -173,11 +175,16 @@ def override(config, assignments):
 def to_toml(config):
     """The whole configuration as TOML text; load_config reads it back unchanged."""
     lines = []
-    for section, values in dataclasses.asdict(config).items():
+    for section, values in _sections(config).items():
         lines.append(f"[{section}]")
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _sections(config):
+    """The sections as nested dictionaries, without a [graph] that is not given."""
+    return {name: values for name, values in dataclasses.asdict(config).items() if values is not None}
 
 
 def _typed(field, value, where):
@@ -192,13 +199,11 @@ def _typed(field, value, where):
 
 
 def _check_values(config, where):
-    values = {
-        f"{section}.{key}": value for section, keys in dataclasses.asdict(config).items() for key, value in keys.items()
-    }
+    values = {f"{section}.{key}": value for section, keys in _sections(config).items() for key, value in keys.items()}
 
     def require(names, holds, wanted):
         for name in names:
-            if not holds(values[name]):
+            if name in values and not holds(values[name]):
                 raise ConfigError(f"{where}: {name} is {values[name]!r}; it must be {wanted}")
 
     def named(table):
@@ -212,7 +217,13 @@ def _check_values(config, where):
     require(named(BELOW_ONE), lambda value: value < 1, "below 1")
     for name, choices in CHOICES.items():
         require([name], lambda value, choices=choices: value in choices, f"one of {', '.join(choices)}")
-    model = config.model
+    model, training = config.model, config.training
+    require(["training.sgdr_factor"], lambda value: value >= 1, "at least 1")
+    if training.schedule != "constant":
+        limit = training.learning_rate
+        require(
+            ["training.learning_rate_min"], lambda value: value <= limit, f"at most training.learning_rate, {limit}"
+        )
     if model.width % model.n_heads:
         raise ConfigError(
             f"{where}: model.width {model.width} is no multiple of model.n_heads {model.n_heads}; change one"

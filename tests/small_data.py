@@ -3,7 +3,7 @@
 import numpy as np
 from ase.build import molecule
 
-from refattn.config import config_from_dict
+from refattn.config import GraphConfig, config_from_dict
 from refattn.data.store import Record
 from refattn.data.writer import DatasetWriter
 from refattn.structures.graph import Graph
@@ -31,7 +31,7 @@ def label(atoms):
 
 def write_molecules(path, n=60, seed=0, labels=None):
     """A data set of `n` rattled molecules with the label `spread` in Å. Returns the path."""
-    config = config_from_dict({}).graph
+    config = GraphConfig()
     with DatasetWriter(path, config, source="rattled molecules of ASE's g2 set") as writer:
         structures = molecules(n, seed)
         values = [label(atoms) for atoms in structures] if labels is None else labels

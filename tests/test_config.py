@@ -114,3 +114,17 @@ def test_overrides_fail_on_unknown_keys_and_nonsense(assignment):
 
 def test_the_errors_are_refattns():
     assert issubclass(ConfigError, RefattnError)
+
+
+@pytest.mark.parametrize(
+    "training", [{"learning_rate": 1e-6}, {"sgdr_factor": 0.5}, {"schedule": "sgdr", "learning_rate_min": 1.0}]
+)
+def test_schedules_that_make_no_sense(training):
+    with pytest.raises(ConfigError, match=r"at most training\.learning_rate|at least 1"):
+        config_from_dict({"training": training})
+
+
+def test_a_graph_that_is_not_given_is_that_of_the_data_set():
+    assert config_from_dict({}).graph is None
+    assert "[graph]" not in to_toml(config_from_dict({}))
+    assert override(config_from_dict({}), ["graph.r_max=5"]).graph.r_max == 5.0

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import refattn
 from refattn.config import Config, ModelConfig
-from refattn.gradcheck import (
+from refattn.gradient_check import (
     TOLERANCE,
     GradcheckResult,
     Row,

@@ -9,7 +9,7 @@ import tolerances
 from cases import VARIANTS, authors_network, authors_numbers, run_gradients, take
 from plain_network import plain_forward
 
-from refattn.gradcheck import configurations, small_network, small_shard
+from refattn.gradient_check import configurations, small_network, small_shard
 from refattn.model import Dropout, forward
 from refattn.ops import BACKENDS, load_backend
 from refattn.ops.random import layer_keys

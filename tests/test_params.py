@@ -8,7 +8,7 @@ import pytest
 
 import refattn
 from refattn.config import ModelConfig
-from refattn.gradcheck import configurations
+from refattn.gradient_check import configurations
 from refattn.params import Parameters, from_arrays, initialise, parameter_table
 
 NETWORKS = dict(configurations())

@@ -14,9 +14,9 @@ import pytest
 from small_data import small_config, write_molecules
 from upstream_fixtures import open_network, variant
 
-from refattn.config import ModelConfig, TrainingConfig
+from refattn.config import ModelConfig, TrainingConfig, config_from_dict
 from refattn.data.splits import read_split
-from refattn.errors import ConfigError, RunError, TrainingError
+from refattn.errors import ConfigError, DataError, RefattnError, RunError, TrainingError
 from refattn.model import backward, forward
 from refattn.ops import load_backend
 from refattn.params import from_arrays
@@ -249,7 +249,7 @@ def test_fine_tuning_starts_from_the_other_run(data, finished, tmp_path):
     config = small_config(data, epochs=1, learning_rate=1e-9, learning_rate_min=1e-9)
     summary = train(config, tmp_path / "tuned", init=finished[0])
     assert summary["test"]["mae"] == pytest.approx(finished[1]["test"]["mae"], rel=1e-3)
-    with pytest.raises(RunError, match="its parameters are not"):
+    with pytest.raises(RunError, match="its network is not that of"):
         train(dataclasses.replace(config, model=ModelConfig()), tmp_path / "other", init=finished[0])
 
 
@@ -260,6 +260,44 @@ def test_a_split_file_is_used(data, finished, tmp_path):
     train(dataclasses.replace(config, data=settings), tmp_path / "run")
     splits = [read_split(run / "split.json") for run in (finished[0], tmp_path / "run")]
     assert splits[0] == splits[1] == load_checkpoint(tmp_path / "run" / "model.h5").split
+
+
+def test_another_network_is_no_start(data, finished, tmp_path):
+    """Networks whose parameters have the same shapes and another meaning."""
+    config = small_config(data)
+    for change in ({"n_heads": 4}, {"radial_max": 5.0}):
+        other = dataclasses.replace(config, model=dataclasses.replace(config.model, **change))
+        with pytest.raises(RunError, match="its network is not that of"):
+            train(other, tmp_path / "other", init=finished[0])
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"graph": {"rule": "upstream"}}, r"prepared with rule = isolated \(configuration: upstream\)"),
+        ({"model": {"radial_max": 3.0}}, "set model.radial_max=4.0"),
+        ({"data": {"target": "gap"}}, "has no label 'gap'"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_the_data(data, tmp_path, sections, message):
+    with pytest.raises(RefattnError, match=message):
+        train(config_from_dict({"data": {"path": str(data)}} | sections), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_after_the_data_were_replaced(tmp_path):
+    data = write_molecules(tmp_path / "molecules.h5", n=20)
+    train(small_config(data, epochs=1), tmp_path / "run")
+    write_molecules(data, n=20, labels=[np.nan] * 20)
+    with pytest.raises(DataError, match="the label spread of structure m"):
+        train(None, tmp_path / "run", resume=True)
+
+
+def test_default_directory(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("spread", "spread-2"):
+        train(small_config(data, epochs=1))
+        assert (tmp_path / "runs" / name / "metrics.json").exists()
 
 
 def test_a_loss_that_is_not_finite_names_epoch_batch_and_structures(data, tmp_path):

@@ -5,6 +5,7 @@ import tempfile
 import typing
 from pathlib import Path
 
+from refattn.config import GraphConfig
 from refattn.data.prepare import open_source, prepare
 from refattn.data.store import read_dataset
 
@@ -30,11 +31,14 @@ SETS = {
 def open_data(path, graph_config):
     """A data set in memory: the file `path`, or for an empty path the built-in fullerene set.
 
-    The built-in set ships as structures and labels; its graphs are made here, by `graph_config`, in seconds.
+    The built-in set ships as structures and labels; its graphs are made here, by `graph_config` (None: the default
+    rule), in seconds.
 
     Returns a Dataset without positions. Raises DataError as read_dataset does.
     """
-    return read_dataset(path, with_positions=False) if path else _open_builtin("fullerene", graph_config)
+    if path:
+        return read_dataset(path, with_positions=False)
+    return _open_builtin("fullerene", graph_config or GraphConfig())
 
 
 @functools.cache

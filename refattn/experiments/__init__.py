@@ -1,4 +1,4 @@
-"""One commented TOML file per experiment; `refattn train NAME.toml` and `load_experiment(NAME)` read them."""
+"""One commented TOML file per experiment; `refattn train NAME` and `load_experiment(NAME)` read them."""
 
 from pathlib import Path
 

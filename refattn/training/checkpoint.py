@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import tomllib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -55,6 +56,12 @@ def save_checkpoint(path, checkpoint):
             file[f"state/{name}"] = value if isinstance(value, np.ndarray) else json.dumps(value)
 
 
+def model_file(run):
+    """The best model of a run directory, or the model file itself."""
+    path = Path(run)
+    return path / "model.h5" if path.is_dir() else path
+
+
 def load_checkpoint(path):
     """Read a Checkpoint. Raises RunError for a file that is missing, cut, damaged or of another kind."""
     try:
@@ -89,7 +96,7 @@ def _read(file):
         split=Split(*(file[f"split/{name}"].asstr()[()].tolist() for name in Split._fields)),
         state=state,
     )
-    if file.attrs.get("sha256", "") not in ("", _checksum(checkpoint, toml)):  # absent from models of early versions
+    if file.attrs["sha256"] != _checksum(checkpoint, toml):
         raise RunError("the contents do not fit their checksum; restore the file or train again")
     return checkpoint
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from refattn.atomic import write_text
-from refattn.config import Config, GraphConfig, to_toml
+from refattn.config import Config, to_toml
 from refattn.data.builtin import open_data
 from refattn.data.loader import Loader, epoch_batches
 from refattn.data.splits import make_split, read_split, resolve_split, write_split
@@ -18,7 +18,7 @@ from refattn.errors import ConfigError, DataError, RunError, TrainingError
 from refattn.ops import load_backend
 from refattn.params import initialise, parameter_table
 from refattn.training.adam import Adam
-from refattn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from refattn.training.checkpoint import Checkpoint, load_checkpoint, model_file, save_checkpoint
 from refattn.training.metrics import metrics
 from refattn.training.parallel import workers
 from refattn.training.results import write_results
@@ -30,13 +30,13 @@ class Interrupted(Exception):
     """The training was asked to stop; everything to go on with is in `last.h5`."""
 
 
-def train(config, out, n_threads=None, resume=False, init=None, progress=None, stop=None, device="cpu"):
+def train(config, out=None, n_threads=None, resume=False, init=None, progress=None, stop=None, device="cpu"):
     """Train a network and leave a complete run directory (DESIGN section 7).
 
     Parameters
     ----------
     config : Config         ignored with `resume`, when the run's own is used
-    out : path              the run directory
+    out : path, optional    the run directory; by default runs/TARGET, numbered if that exists
     n_threads : int, optional
         Threads that compute shards; by default one for each core. They do not change a bit of the result.
     resume : bool           go on with the run in `out`
@@ -54,7 +54,7 @@ def train(config, out, n_threads=None, resume=False, init=None, progress=None, s
 
     Raises ConfigError, DataError, RunError, TrainingError, Interrupted.
     """
-    out = Path(out)
+    out = Path(out) if out else free_directory(config.data.target)
     n_threads = n_threads or available_cores()
     trainer = Trainer.resume(out, device) if resume else Trainer.start(config, out, init, device)
     with workers(n_threads) as run:
@@ -117,6 +117,8 @@ class Trainer:
         state, checkpoint.state = checkpoint.state, {}
         dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
         resolve(checkpoint.config, dataset)
+        rows = resolve_split(checkpoint.split, dataset)
+        check_labels(dataset, checkpoint.config.data.target, np.concatenate(rows))
         trainer = cls(out, checkpoint, dataset, device)
         try:
             trainer.adam.m[:], trainer.adam.v[:] = state["adam_m"], state["adam_v"]
@@ -214,14 +216,24 @@ class Trainer:
 
 def resolve(config, dataset):
     """The configuration with the data set's neighbour rule and an absolute path. Raises ConfigError on a conflict."""
-    if config.graph not in (GraphConfig(), dataset.graph_config):
+    graph = dataset.graph_config
+    if config.graph not in (None, graph):
+        differences = [
+            f"{name} = {value} (configuration: {getattr(config.graph, name)})"
+            for name, value in dataclasses.asdict(graph).items()
+            if value != getattr(config.graph, name)
+        ]
         raise ConfigError(
-            f"the data set was prepared with {dataset.graph_config}, the configuration asks for {config.graph}; "
-            "prepare it again, or change [graph]"
+            f"the data set was prepared with {', '.join(differences)}; prepare it again, or leave [graph] out"
+        )
+    if config.model.radial_max < graph.r_max:
+        raise ConfigError(
+            f"the data set has edges up to {graph.r_max} Å, but the network's Gaussians end at model.radial_max = "
+            f"{config.model.radial_max} Å; set model.radial_max={graph.r_max}"
         )
     path = os.path.abspath(config.data.path) if config.data.path else ""
     data = dataclasses.replace(config.data, path=path)
-    return Config(config.model, dataset.graph_config, data, config.training)
+    return Config(config.model, graph, data, config.training)
 
 
 def check_labels(dataset, target, rows):
@@ -247,13 +259,21 @@ def label_scale(label, config):
 
 def load_initial(init, config):
     """Parameters of a run or model file to start from. Raises RunError when its network is another."""
-    path = Path(init) / "model.h5" if Path(init).is_dir() else Path(init)
-    start = load_checkpoint(path)
-    if parameter_table(start.config.model) != parameter_table(config.model):
-        raise RunError(
-            f"{path}: its parameters are not those of [model]; start from the [model] of that run's config.toml"
-        )
+    start = load_checkpoint(model_file(init))
+    theirs, ours = start.config.model, config.model
+    same = all(getattr(theirs, name) == getattr(ours, name) for name in ("n_heads", "radial_max", "radial_width"))
+    if not same or parameter_table(theirs) != parameter_table(ours):
+        raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
     return start.params
+
+
+def free_directory(name):
+    """runs/NAME, or runs/NAME-2 and so on when that exists."""
+    number, path = 1, Path("runs") / name
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
 
 
 def make_directory(path):

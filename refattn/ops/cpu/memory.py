@@ -1,4 +1,4 @@
-"""Work arrays of a thread, reused from shard to shard: a step allocates nothing and touches no fresh page."""
+"""Work arrays of a thread, reused from shard to shard: results of kernels and products touch no fresh page."""
 
 import contextlib
 import math

@@ -5,7 +5,6 @@ Its own error is about h^2 / 6 times the third derivative, 1e-11, and 1e-16 / h 
 """
 
 import dataclasses
-import sys
 import types
 from collections.abc import Callable
 
@@ -293,13 +292,3 @@ def _embedded_difference(params, shard, config, dropout, weights):
     own = Parameters(parameter_table(rows), np.append(table, params.vector[params["embed"].size :]))
     shard, ops = dataclasses.replace(shard, z=np.arange(len(table))), load_backend("cpu")
     return central_difference(lambda: weights @ forward(own, shard, rows, ops, dropout).prediction, own["embed"])
-
-
-class _Callable(types.ModuleType):
-    """Importing this module binds its name in the package, where `refattn.gradcheck(config)` is the function."""
-
-    def __call__(self, *args, **options):
-        return gradcheck(*args, **options)
-
-
-sys.modules[__name__].__class__ = _Callable
