@@ -1,6 +1,5 @@
 """refattn data: the built-in data sets and the dynamics that made them."""
 
-import json
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from refattn.cli.options import StatusLine, as_json
 from refattn.data.builtin import SETS
 from refattn.data.fullerene import TEMPERATURES, generate_fullerenes
 from refattn.data.simulate import merge_trajectories
+from refattn.strict_json import to_json
 
 
 @click.group()
@@ -23,7 +23,7 @@ def list_sets(as_json):
     """The data sets that ship inside the package."""
     facts = {name: {"file": str(item.path), "description": item.description} for name, item in SETS.items()}
     if as_json:
-        click.echo(json.dumps(facts))
+        click.echo(to_json(facts))
         return
     for name, item in SETS.items():
         click.echo(f"{name}: {item.description}\n  {item.path}")
@@ -39,7 +39,13 @@ def generate():
 @click.option("--snapshots", type=click.IntRange(min=1), default=80, show_default=True, help="Of each trajectory.")
 @click.option("--start", type=click.Path(exists=True), help="Extended XYZ of the cages beside C60.")
 @click.option(
-    "--temperature", "temperatures", type=float, multiple=True, default=TEMPERATURES, show_default=True, help="K."
+    "--temperature",
+    "temperatures",
+    type=click.FloatRange(min=0, min_open=True),
+    multiple=True,
+    default=TEMPERATURES,
+    show_default=True,
+    help="K; each gives every cage a trajectory.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random forces.")
 def fullerene(out, snapshots, start, temperatures, seed):

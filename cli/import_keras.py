@@ -7,10 +7,12 @@ from pathlib import Path
 import click
 
 from refattn.atomic import write_text
-from refattn.cli.options import note
+from refattn.cli.options import as_json, note
 from refattn.config import config_from_dict, to_toml
+from refattn.data.files import LABELS
 from refattn.errors import RunError
 from refattn.params import from_arrays
+from refattn.strict_json import to_json
 from refattn.training.checkpoint import Checkpoint, save_checkpoint
 from refattn.training.train import make_directory
 from refattn.upstream import read_keras, read_label, suggest_graph
@@ -20,22 +22,26 @@ from refattn.upstream import read_keras, read_label, suggest_graph
 @click.argument("model", type=click.Path())
 @click.argument("run", type=click.Path())
 @click.option("--target", help="Name of the label; default: from the .yaml beside MODEL.")
-@click.option("--unit", default="", help="Unit of the label, such as eV.")
+@click.option("--unit", help="Unit of the label, such as eV; default: that of prepare, where it knows the label.")
 @click.option("--mean", type=float, help="Mean that was taken off the label; default: from the .yaml, else 0.")
 @click.option("--std", type=float, help="Standard deviation that the label was divided by; default: likewise, else 1.")
 @click.option(
     "--omega-min", type=float, default=0.4, show_default=True, help="Solid angle threshold of its graphs, sr."
 )
-def import_keras(model, run, target, unit, mean, std, omega_min):
+@as_json
+def import_keras(model, run, target, unit, mean, std, omega_min, as_json):
     """Turn the authors' Keras file MODEL (.h5) into the run directory RUN, for predict and train --init."""
     path = Path(run)
     if (path / "model.h5").exists():
         raise RunError(f"{run}: already holds a model; choose another directory")
+    if not Path(model).exists():
+        raise RunError(f"{model}: there is no such file; check the path")
     network, arrays = read_keras(model)
     name, yaml_mean, yaml_std = read_label(model)
     target = target or name
     if not target:
         raise click.UsageError("the file does not say which label it predicts; give its name with --target")
+    unit = LABELS.get(target, {}).get("unit", "") if unit is None else unit
     mean, std = yaml_mean if mean is None else mean, yaml_std if std is None else std
     if not (math.isfinite(mean) and 0 < std < math.inf):
         raise click.UsageError("--mean and --std must be finite numbers, --std above 0")
@@ -47,4 +53,8 @@ def import_keras(model, run, target, unit, mean, std, omega_min):
     make_directory(path)
     save_checkpoint(path / "model.h5", checkpoint)
     write_text(path / "config.toml", to_toml(config))
-    note(f"{run}: {len(checkpoint.params.vector)} parameters of {network.variant.upper()}, {target} {unit}".rstrip())
+    size, variant = len(checkpoint.params.vector), network.variant
+    if as_json:
+        facts = {"run": run, "target": target, "unit": unit, "mean": mean, "std": std, "variant": variant}
+        click.echo(to_json({**facts, "n_parameters": size}))
+    note(f"{run}: {size} parameters of {variant.upper()}, {target} {unit}".rstrip())

@@ -13,6 +13,7 @@ from refattn.config import to_toml
 from refattn.data.store import read_dataset
 from refattn.environment import available_cores, versions
 from refattn.errors import DataError, in_one_line
+from refattn.strict_json import to_json
 from refattn.training.checkpoint import UNREADABLE, load_checkpoint
 
 
@@ -30,7 +31,7 @@ def info(path, as_json):
     else:
         facts = describe_dataset(path)
     if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        click.echo(to_json(facts, ensure_ascii=False))
         return
     print_facts(facts)
 
@@ -40,6 +41,8 @@ def is_model(path):
     try:
         with h5py.File(path, "r") as file:
             return file.attrs.get("format") == "refattn-model"
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; give a run, a model file or a data set") from None
     except UNREADABLE as error:
         reason = in_one_line(error)
         raise DataError(f"{path}: cannot be read as HDF5 ({reason}); give a run, a model file or a data set") from None
@@ -114,11 +117,13 @@ def print_facts(facts, indent=""):
         elif isinstance(value, str) and "\n" in value:
             click.echo(f"{indent}{name}:\n" + "\n".join(f"{indent}  {line}" for line in value.splitlines()))
         else:
-            shown = (
-                f"{value:.6g}"
-                if isinstance(value, float)
-                else ", ".join(map(str, value))
-                if isinstance(value, list)
-                else value
-            )
-            click.echo(f"{indent}{name}: {shown}")
+            click.echo(f"{indent}{name}: {shown(value)}")
+
+
+def shown(value):
+    """A fact as text; a dash stands for one that is not defined."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,5 +1,6 @@
 """refattn: the group of commands. A command's module is imported when it is used, so that --help is quick."""
 
+import errno
 import importlib
 import sys
 
@@ -32,7 +33,10 @@ SUMMARIES = {
 
 
 class Commands(click.Group):
-    """Imports a command when it is asked for, and turns refattn's errors into one sentence and exit status 1."""
+    """Imports a command when it is asked for, and turns errors into one sentence and exit status 1.
+
+    Those of the system too, such as a full disk, and Ctrl-C, with status 130. Click itself would abort with status 1.
+    """
 
     def list_commands(self, context):
         return list(COMMANDS)
@@ -56,6 +60,15 @@ class Commands(click.Group):
         except MemoryError as error:
             click.echo(f"refattn: not enough memory ({in_one_line(error)}); ask for less", err=True)
             sys.exit(1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `refattn ... | head`: click ends quietly
+                raise
+            reason = in_one_line(error)
+            click.echo(f"refattn: the system refuses ({reason}); check paths, rights and free space", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("refattn: interrupted; give the command again to start over or go on", err=True)
+            sys.exit(130)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,9 +1,12 @@
 """Options and outputs that several commands share."""
 
-import json
+import os
 import sys
 
 import click
+
+from refattn.errors import OutputError
+from refattn.strict_json import to_json
 
 threads = click.option("--threads", type=click.IntRange(min=1), help="Threads for the shards; default: one per core.")
 device = click.option(
@@ -35,16 +38,32 @@ class StatusLine:
         self.width = 0
 
 
+def refuse_input_as_output(inputs, out):
+    """Raise OutputError where the file `out` is one of the files `inputs`, under whatever name.
+
+    Files appear by replacement, so the input would be lost.
+    """
+    for path in inputs:
+        if os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out):
+            raise OutputError(f"{out}: is the input {path} itself; choose another file for the output")
+
+
+def cell(number, spec):
+    """A number of a table; a dash stands for one that is not defined."""
+    return "-" if number is None else format(number, spec)
+
+
 def print_metrics(summary, as_json):
     """Mean absolute error, root mean square error and R2 of every part, as a table or as JSON."""
     if as_json:
-        click.echo(json.dumps(summary))
+        click.echo(to_json(summary))
         return
-    unit = f" ({summary['unit']})" if summary["unit"] else ""
-    click.echo(f"{summary['target']}{unit}      n        MAE       RMSE        R2")
+    title = summary["target"] + (f" ({summary['unit']})" if summary["unit"] else "")
+    click.echo(f"{title:<16}{'n':>7} {'MAE':>10} {'RMSE':>10} {'R2':>9}")
     for name in ("train", "valid", "test"):
         if name in summary:
             part = summary[name]
-            click.echo(f"  {name:<14}{part['n']:>7} {part['mae']:>10.4g} {part['rmse']:>10.4g} {part['r2']:>9.4f}")
+            mae, rmse, r2 = (cell(part[key], spec) for key, spec in (("mae", ".4g"), ("rmse", ".4g"), ("r2", ".4f")))
+            click.echo(f"  {name:<14}{part['n']:>7} {mae:>10} {rmse:>10} {r2:>9}")
     if "baseline_mae" in summary:
         click.echo(f"  always the training mean: MAE {summary['baseline_mae']:.4g} on the test set")

@@ -1,16 +1,16 @@
 """refattn prepare: structures and labels to a dataset with its graph."""
 
 import dataclasses
-import json
 import time
 
 import click
 
-from refattn.cli.options import StatusLine, as_json
+from refattn.cli.options import StatusLine, as_json, refuse_input_as_output
 from refattn.config import CHOICES, GraphConfig, config_from_dict
 from refattn.data.prepare import open_source
 from refattn.data.prepare import prepare as prepare_dataset
 from refattn.environment import available_cores
+from refattn.strict_json import to_json
 
 LOG_SECONDS = 10  # between two lines where stderr is not a terminal
 
@@ -47,14 +47,17 @@ def prepare(source, out, format, labels, units, limit, threads, append, as_json,
     """
     lists = others.pop("uncharacterized"), others.pop("keep_uncharacterized")
     config = config_from_dict({"graph": others}, "prepare").graph
+    refuse_input_as_output(filter(None, (source, labels, lists[0])), out)
     structures = open_source(source, format, labels, *lists)
     threads = threads or available_cores()
     report = prepare_dataset(structures, out, config, units, limit, threads, append, progress_printer())
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report)))
+        click.echo(to_json(dataclasses.asdict(report)))
         return
     counts = f"{report.n_structures} structures, {report.n_sites} sites, {report.n_edges} edges"
     click.echo(f"{out}: {counts} in {report.seconds:.1f} s")
+    named = [f"{name} ({unit or 'no unit'})" for name, unit in report.labels.items()]
+    click.echo(f"labels: {', '.join(named)}; change a unit with --unit NAME=UNIT" if named else "labels: none")
     if report.n_skipped:
         click.echo(f"{report.n_skipped} structures were left out (all of them, with reasons, are in /skipped):")
         for id, reason in report.reasons:

@@ -1,8 +1,7 @@
-"""Predictions to files, structure by structure, so that any number of them fits: .csv, .json, .xyz and .h5."""
+"""Predictions to files, structure by structure, so that any number of them fits: .csv, .json, .xyz, .extxyz and .h5."""
 
 import contextlib
 import csv
-import json
 from pathlib import Path
 
 import h5py
@@ -11,6 +10,7 @@ from ase.io.extxyz import write_xyz
 
 from refattn.atomic import replacing
 from refattn.errors import DataError
+from refattn.strict_json import to_json
 
 
 @contextlib.contextmanager
@@ -19,7 +19,8 @@ def prediction_writer(path, target, unit):
 
     .csv    id, prediction
     .json   a list of {"id", target, "unit", "attention"}
-    .xyz    extended XYZ with the prediction in the comment line and `attention` as a column of the atoms
+    .xyz, .extxyz
+            extended XYZ with the prediction in the comment line and `attention` as a column of the atoms
     .h5     id (S,), value (S,), site_ptr (S + 1,), attention (N,)
 
     The file appears complete when the block ends, or not at all. Raises DataError for another suffix.
@@ -39,6 +40,12 @@ def _csv(path, target, unit):
         yield lambda structures, result: writer.writerows(zip(result.id, result.value.tolist(), strict=True))
 
 
+def json_records(result):
+    """The structures of a Prediction as dicts: id, value under the target's name, unit, attention."""
+    for id, value, attention in zip(result.id, result.value.tolist(), result.attention, strict=True):
+        yield {"id": id, result.target: value, "unit": result.unit, "attention": attention.astype(float).tolist()}
+
+
 @contextlib.contextmanager
 def _json(path, target, unit):
     with open(path, "w", encoding="utf-8") as stream:
@@ -46,9 +53,8 @@ def _json(path, target, unit):
 
         def add(structures, result):
             nonlocal separator
-            for id, value, attention in zip(result.id, result.value.tolist(), result.attention, strict=True):
-                record = {"id": id, target: value, "unit": unit, "attention": attention.astype(float).tolist()}
-                stream.write(separator + json.dumps(record, ensure_ascii=False))
+            for record in json_records(result):
+                stream.write(separator + to_json(record, ensure_ascii=False))
                 separator = ",\n"
 
         yield add
@@ -93,4 +99,4 @@ def _extend(dataset, values):
     dataset[-len(values) :] = values
 
 
-WRITERS = {".csv": _csv, ".json": _json, ".xyz": _xyz, ".h5": _h5}
+WRITERS = {".csv": _csv, ".json": _json, ".xyz": _xyz, ".extxyz": _xyz, ".h5": _h5}

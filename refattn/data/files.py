@@ -6,6 +6,7 @@ pairs of a database, or in a CSV file. Frames of (gzipped) extended XYZ are cut 
 to ASE one by one, because ASE's own loop over frames seeks, which is quadratic in a compressed file.
 """
 
+import collections
 import csv
 import gzip
 import io
@@ -105,6 +106,7 @@ class FilesSource:
         self.name, self.fraction, self.files = self.path.name, None, [self.path]
         if self.path.is_dir():
             self.files = _structure_files(self.path)
+        self.names = {file: _stem(file) for file in self.files}  # the ids of structures that have none
         self.table = LabelTable(labels) if labels else None
 
     def __iter__(self):
@@ -131,10 +133,10 @@ class FilesSource:
             if first is None:
                 raise DataError(f"{file}: holds no structure; repair or remove it")
             if second is None:
-                yield str(file), (_stem(file), file.name), _stem(file), first
+                yield str(file), (_stem(file), file.name), self.names[file], first
                 continue
             for number, atoms in enumerate(itertools.chain([first, second], frames)):
-                yield f"{file}, frame {number}", (), f"{_stem(file)}-{number}", atoms
+                yield f"{file}, frame {number}", (), f"{self.names[file]}-{number}", atoms
 
     def _frames(self, file):
         """Atoms of every frame of a file; all that can go wrong in a parser becomes a DataError."""
@@ -163,7 +165,8 @@ class FilesSource:
         """Structures of an extended XYZ file, read as a stream of lines."""
         size = max(path.stat().st_size, 1)
         unpack = gzip.open if path.suffix.lower() == ".gz" else io.BufferedReader
-        with open(path, "rb") as raw, unpack(raw) as binary, io.TextIOWrapper(binary, encoding="utf-8") as lines:
+        # utf-8-sig: editors on Windows put a byte order mark first
+        with open(path, "rb") as raw, unpack(raw) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig") as lines:
             for text in _cut_frames(lines, path):
                 self._progress(raw.tell() / size)
                 yield next(read_xyz(io.StringIO(text), 0))
@@ -178,6 +181,16 @@ class FilesSource:
                 atoms = row.toatoms()
                 atoms.info = {"id": row.unique_id, **row.data, **row.key_value_pairs}
                 yield atoms
+
+
+def open_files(paths):
+    """A FilesSource for every path. Structures of files that share a stem, such as a/POSCAR and b/POSCAR, are called
+    by their paths, so that ids stay apart."""
+    sources = [FilesSource(path) for path in paths]
+    counts = collections.Counter(name for source in sources for name in source.names.values())
+    for source in sources:
+        source.names = {file: name if counts[name] == 1 else str(file) for file, name in source.names.items()}
+    return sources
 
 
 class LabelTable:
@@ -232,9 +245,13 @@ def labels_of(atoms, where):
 
 
 def arrays_of(atoms):
-    """name -> (N, ...) float64: the per-site float arrays, forces and populations for example, but no velocities."""
-    results = atoms.calc.results if atoms.calc else {}
-    found = {name: values for name, values in atoms.arrays.items() if values.dtype.kind == "f" and name not in NOT_KEPT}
+    """name -> (N, ...) float64: the per-site float arrays, forces and populations for example, but no velocities.
+
+    `ring`, the flags that a network may ask for, may be integers or logicals too.
+    """
+    results, kinds = atoms.calc.results if atoms.calc else {}, {"ring": "biuf"}
+    found = {name: values for name, values in atoms.arrays.items() if values.dtype.kind in kinds.get(name, "f")}
+    found = {name: values for name, values in found.items() if name not in NOT_KEPT}
     found.update({name: np.asarray(results[name]) for name in CALCULATOR_ARRAYS if results.get(name) is not None})
     return {name.replace("/", "_"): values.astype(float) for name, values in found.items()}
 

@@ -4,6 +4,7 @@ The authors made theirs with density functional theory (Vu et al. 2023, "Fullere
 same kind of structures and targets from a method that runs on a laptop.
 """
 
+import math
 from pathlib import Path
 
 import threadpoolctl
@@ -12,6 +13,7 @@ from ase.build import molecule
 from refattn.data.files import FilesSource
 from refattn.data.orbitals import xtb_calculator, xtb_labels
 from refattn.data.simulate import Dynamics, Trajectory, generate, relax
+from refattn.errors import DataError
 
 TEMPERATURES = (300.0, 600.0, 1000.0)  # K
 CAGES = Path(__file__).parent / "sets" / "cages.extxyz"
@@ -33,11 +35,17 @@ def generate_fullerenes(folder, n_snapshots, start=None, seed=0, temperatures=TE
     """Snapshots of every cage at every temperature, labelled by GFN2-xTB; see simulate.generate.
 
     Labels: energy, deformation_energy, homo, lumo (eV); arrays: forces (eV/Å), homo_population, lumo_population.
-    On one thread, because sums on several depend on their number. Raises MissingExtra without tblite.
+    On one thread, because sums on several depend on their number. Raises MissingExtra without tblite, and DataError
+    for temperatures that are not finite and above 0 or that would share a trajectory.
     """
+    names = [f"{t:g}K" for t in temperatures]
+    if not all(0 < t < math.inf for t in temperatures):
+        raise DataError(f"a temperature of {', '.join(names)} is not finite and above 0; correct it")
+    if len(set(names)) < len(names):
+        raise DataError(f"the temperatures {', '.join(names)} name a trajectory twice; give each of them once")
     xtb_calculator()  # loads the library whose threads are limited below
     with threadpoolctl.threadpool_limits(limits=1):
         relaxed = [relax(cage, xtb_calculator()) for cage in cages(start)]
-        trajectories = [Trajectory(f"{c.info['id']}_{t:.0f}K", c, t) for t in temperatures for c in relaxed]
+        trajectories = [Trajectory(f"{c.info['id']}_{name}", c, t) for name, t in zip(names, temperatures) for c in relaxed]
         dynamics = Dynamics(seed=seed)
         return generate(trajectories, n_snapshots, folder, dynamics, xtb_calculator, xtb_labels, progress)

@@ -24,7 +24,11 @@ REASONS_KEPT = 5
 
 @dataclasses.dataclass(frozen=True)
 class PrepareReport:
-    """What prepare did. `reasons` holds (id, reason) of the first few structures that were skipped."""
+    """What prepare did.
+
+    `reasons` holds (id, reason) of the first few structures that were skipped, `labels` the unit of every label of the
+    data set under its name; "" where it is not known.
+    """
 
     n_structures: int
     n_skipped: int
@@ -32,6 +36,7 @@ class PrepareReport:
     n_sites: int
     n_edges: int
     seconds: float
+    labels: dict
 
 
 def open_source(path, format="auto", labels=None, uncharacterised=None, keep_uncharacterised=False):
@@ -109,10 +114,12 @@ def prepare(source, out, graph_config=None, units=None, limit=None, n_threads=1,
             raise DataError(f"{source.name}: no structure is left to write{reason}; check the source")
         for id, reason in skipped:
             writer.skip(id, reason)
+        labels = writer.label_units()
     if progress:
         progress(count["done"], count["done"])
     seconds = time.perf_counter() - start
-    return PrepareReport(n_kept, len(skipped), skipped[:REASONS_KEPT], count["sites"], count["edges"], seconds)
+    reasons = skipped[:REASONS_KEPT]
+    return PrepareReport(n_kept, len(skipped), reasons, count["sites"], count["edges"], seconds, labels)
 
 
 def _blocks(records, count):

@@ -137,7 +137,7 @@ def _append_snapshot(file, atoms, trajectory, k, make_labels):
     snapshot.info["deformation_energy"] = labels["energy"] - trajectory.start.info["energy"]
     for name, values in arrays.items():
         snapshot.set_array(name, values)
-    with open(file, "a") as stream:
+    with open(file, "a", encoding="utf-8", newline="\n") as stream:
         write_xyz(stream, [snapshot])
         stream.flush()
         os.fsync(stream.fileno())
@@ -158,7 +158,7 @@ def _last_snapshot(file):
         stream.truncate(end)
     if count == 0:
         return 0, None
-    with open(file) as stream:
+    with open(file, encoding="utf-8", newline="\n") as stream:
         stream.seek(start)
         return count, next(read_xyz(stream, 0))
 
@@ -175,7 +175,7 @@ def merge_trajectories(files, out, n_snapshots):
     count, packed = 0, str(out).endswith(".gz")
     with replacing(out) as part, open(part, "wb") as raw:
         target = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if packed else raw
-        with io.TextIOWrapper(target, encoding="utf-8") as stream:
+        with io.TextIOWrapper(target, encoding="utf-8", newline="\n") as stream:
             for file in files:
                 for atoms in itertools.islice(ase.io.iread(file, format="extxyz"), n_snapshots):
                     write_xyz(stream, [_rounded(atoms)], write_results=False)

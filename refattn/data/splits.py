@@ -87,7 +87,15 @@ def write_split(path, split):
 
 
 def read_split(path):
-    """Read a Split. Raises DataError for a file that is missing, of another kind, changed or cut."""
+    """Read a Split from JSON, as write_split leaves it in a run or as somebody wrote it by hand:
+
+        {"format": "refattn-split", "version": 1, "train": ["id", ...], "valid": [...], "test": [...]}
+
+    `test` may be empty. `sha256`, a checksum of the ids, may be absent; where it is there it has to fit.
+
+    Raises DataError for a file that is missing, of another kind, changed or cut, for an id that occurs twice and for
+    an empty training or validation set.
+    """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -98,11 +106,14 @@ def read_split(path):
     if not all(isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in parts):
         raise DataError(f"{path}: train, valid and test must be lists of ids; restore it or start the run again")
     split = Split(*parts)
-    if content.get("sha256") != _checksum(split):
+    if content.get("sha256", _checksum(split)) != _checksum(split):
         raise DataError(f"{path}: the ids do not fit their checksum; restore it or start the run again")
     everything = split.train + split.valid + split.test
     if len(set(everything)) < len(everything):
         raise DataError(f"{path}: an id is in the split twice; a structure may be in one part only")
+    for name in ("train", "valid"):
+        if not getattr(split, name):
+            raise DataError(f"{path}: the part {name} is empty; a training needs at least one structure in it")
     return split
 
 

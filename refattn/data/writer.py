@@ -31,7 +31,7 @@ class DatasetWriter:
     Parameters
     ----------
     path : path
-        The file to make; it is replaced if it exists.
+        The file to make; a data set that it holds is replaced, another file is not.
     graph_config : GraphConfig
         The rule that the graphs were made with.
     source, licence, citation : str
@@ -58,6 +58,8 @@ class DatasetWriter:
     def __enter__(self):
         if self.path.is_dir() or not self.path.absolute().parent.is_dir():
             raise DataError(f"{self.path}: is a folder or lies in none; give a file in a folder that exists")
+        if self.path.exists():
+            self._check_kind()
         previous = self._check_previous() if self.append else None
         try:
             if previous:
@@ -104,6 +106,20 @@ class DatasetWriter:
     def skip(self, id, reason):
         """Record that a structure of the source is not in the dataset, and why."""
         self.skipped.append((id, reason))
+
+    def label_units(self):
+        """Name -> unit of every label that the file holds."""
+        return {name: str(label.attrs["unit"]) for name, label in self.file["labels"].items()}
+
+    def _check_kind(self):
+        """Raise DataError when the target is not a data set, and so somebody's file that is not to be lost."""
+        try:
+            with store.open_dataset(self.path):
+                pass
+        except DataError as error:
+            if self.append:
+                raise
+            raise DataError(f"{error}; prepare replaces only data sets: remove the file or choose another") from None
 
     def _check_previous(self):
         """Ids, skipped and counts of the dataset to append to, into self; True if all is well."""

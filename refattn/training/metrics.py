@@ -6,7 +6,7 @@ import numpy as np
 def metrics(label, prediction):
     """Mean absolute error, root mean square error and coefficient of determination.
 
-    r2 = 1 - sum (label - prediction)^2 / sum (label - mean label)^2; NaN where all labels are equal.
+    r2 = 1 - sum (label - prediction)^2 / sum (label - mean label)^2; None where all labels are equal.
 
     Parameters
     ----------
@@ -14,15 +14,15 @@ def metrics(label, prediction):
 
     Returns
     -------
-    dict with n, mae, rmse (in the label's unit) and r2
+    dict with n, mae, rmse (in the label's unit) and r2; without structures all but n are None
     """
     error = np.asarray(prediction, dtype=float) - np.asarray(label, dtype=float)
     if not len(error):
-        return {"n": 0, "mae": float("nan"), "rmse": float("nan"), "r2": float("nan")}
+        return {"n": 0, "mae": None, "rmse": None, "r2": None}
     spread = float(((label - np.mean(label)) ** 2).sum())
     return {
         "n": len(error),
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt((error**2).mean())),
-        "r2": 1 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
+        "r2": 1 - float((error**2).sum()) / spread if spread > 0 else None,
     }

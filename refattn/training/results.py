@@ -1,14 +1,14 @@
 """What a run leaves for people: metrics.json, predictions.csv, the learning curve and the parity plot."""
 
 import csv
-import json
 
 import numpy as np
 
-from refattn.atomic import replacing
+from refattn.atomic import replacing, write_text
 from refattn.data.splits import Split, resolve_split
 from refattn.environment import peak_memory_mb
 from refattn.ops import load_backend
+from refattn.strict_json import to_json
 from refattn.training.metrics import metrics
 from refattn.training.plots import learning_curve, parity_plot
 from refattn.training.step import predict_rows
@@ -34,7 +34,7 @@ def summarise(checkpoint, parts):
     summary = {"target": checkpoint.config.data.target, "unit": checkpoint.unit}
     summary["n_parameters"] = len(checkpoint.params.vector)
     summary.update({name: metrics(label, prediction) for name, (_, label, prediction) in parts.items()})
-    if {"train", "test"} <= parts.keys():
+    if all(summary.get(name, {}).get("n") for name in ("train", "test")):
         summary["baseline_mae"] = float(np.abs(parts["test"][1] - parts["train"][1].mean()).mean())
     return summary
 
@@ -58,10 +58,11 @@ def write_results(out, checkpoint, loader, dataset, history, n_threads, run, dev
     target, unit = summary["target"], summary["unit"]
     write_predictions(out / "predictions.csv", dataset, parts, target)
     learning_curve(out / "curve.png", history, unit)
-    shown = {name: (label, prediction, summary[name]["mae"]) for name, (_, label, prediction) in parts.items()}
+    shown = {
+        name: (label, prediction, summary[name]["mae"]) for name, (rows, label, prediction) in parts.items() if len(rows)
+    }
     parity_plot(out / "parity.png", shown, target, unit)
-    with replacing(out / "metrics.json") as part:
-        part.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")
     return summary
 
 
