@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from pathlib import Path
 
 import ase
 import numpy as np
@@ -11,10 +10,10 @@ from ase.data import chemical_symbols
 from refattn.data.loader import Loader
 from refattn.data.store import Dataset
 from refattn.environment import available_cores
-from refattn.errors import DataError
+from refattn.errors import DataError, StructureError
 from refattn.ops import load_backend
 from refattn.structures.graph import Graph
-from refattn.training.checkpoint import Checkpoint, load_checkpoint
+from refattn.training.checkpoint import Checkpoint, load_checkpoint, model_file
 from refattn.training.parallel import workers
 from refattn.training.step import predict_rows
 
@@ -65,40 +64,71 @@ class Model:
         -------
         Prediction
 
-        Raises StructureError for a structure that has no graph, DataError for an element that the model never saw.
+        Raises StructureError for a structure that has no graph, DataError for an element that the model never saw. A
+        structure is called by `id` in its info, else by its number.
         """
-        structures = [structures] if isinstance(structures, ase.Atoms) else list(structures)
-        ids = [str(atoms.info.get("id", number)) for number, atoms in enumerate(structures)]
-        for id, atoms in zip(ids, structures, strict=True):
-            self._check_elements(id, atoms)
+        structures = [structures] if isinstance(structures, ase.Atoms) else structures
+        return self._predict(list(enumerate(structures)), n_threads)[1]
+
+    def predict_stream(self, structures, block=256, n_threads=None, skip=None):
+        """Like predict, for any number of structures in bounded memory: yields (list of ase.Atoms, Prediction).
+
+        Where `skip` is given, structures that predict would refuse are left out, and skip(id, error) is called.
+        """
+        numbered = enumerate(structures)
+        while chunk := list(itertools.islice(numbered, block)):
+            kept, result = self._predict(chunk, n_threads, skip)
+            if kept:
+                yield kept, result
+
+    def _predict(self, numbered, n_threads, skip=None):
+        """The structures, of pairs (number, ase.Atoms), that have a prediction, and their Prediction."""
         with workers(n_threads or available_cores()) as run:
-            graphs = list(
-                run(lambda atoms: Graph.from_atoms(atoms, **dataclasses.asdict(self.config.graph)), structures)
-            )
+            kept = []
+            for id, atoms, graph in run(self._graph, numbered):
+                if not isinstance(graph, Graph):
+                    if skip is None:
+                        raise graph
+                    skip(id, graph)
+                    continue
+                kept.append((id, atoms, graph))
+            ids, structures, graphs = map(list, zip(*kept)) if kept else ([], [], [])
             loader = Loader(_dataset(ids, structures, graphs, self.config), self.config.model, self._dtype)
-            rows = np.arange(len(structures))
+            rows = np.arange(len(kept))
             output, attention = predict_rows(self.checkpoint.params, self.config.model, self._ops, loader, rows, run)
         value = self.checkpoint.mean + self.checkpoint.std * output.astype(float)
-        return Prediction(value, attention, ids, self.target, self.unit)
+        return structures, Prediction(value, attention, ids, self.target, self.unit)
 
-    def predict_stream(self, structures, block=256, n_threads=None):
-        """Like predict, for any number of structures in bounded memory: yields (list of ase.Atoms, Prediction)."""
-        structures = iter(structures)
-        while chunk := list(itertools.islice(structures, block)):
-            yield chunk, self.predict(chunk, n_threads)
+    def _graph(self, numbered):
+        """Id, ase.Atoms and Graph of a structure; in the Graph's place the error for one that has no prediction."""
+        number, atoms = numbered
+        id = str(atoms.info.get("id", number))
+        named = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info={"id": id})
+        try:
+            check_elements(self.checkpoint, id, atoms.numbers)
+            return id, atoms, Graph.from_atoms(named, **dataclasses.asdict(self.config.graph))
+        except (StructureError, DataError) as error:
+            return id, atoms, error
 
     @property
     def _dtype(self):
         return self.checkpoint.params.vector.dtype
 
-    def _check_elements(self, id, atoms):
-        unseen = sorted(set(atoms.numbers.tolist()) - set(self.checkpoint.elements))
-        if self.checkpoint.elements and unseen:
-            names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z = {z}" for z in unseen)
-            raise DataError(
-                f"structure {id} holds {names}, which the model never saw in training; leave the structure out, or "
-                "train on a set that has the element"
-            )
+
+def check_elements(checkpoint, id, z):
+    """Raise DataError when structure `id`, of atomic numbers `z` (N,), has elements that the model was not trained on.
+
+    A table of elements knows nothing of them; a model on element features (model.features "cgcnn") does.
+    """
+    model = checkpoint.config.model
+    seen = checkpoint.elements or range(1, model.n_elements)  # the second for imported models
+    unseen = sorted(set(z.tolist()).difference(seen))
+    if model.features == "atomic" and unseen:
+        names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z = {z}" for z in unseen)
+        raise DataError(
+            f"structure {id} holds {names}, which the model never saw in training; leave the structure out, or "
+            "train on a set that has the element"
+        )
 
 
 def load(run, device="cpu"):
@@ -114,8 +144,7 @@ def load(run, device="cpu"):
 
     Raises RunError for a run that is missing, incomplete or damaged.
     """
-    path = Path(run)
-    return Model(load_checkpoint(path / "model.h5" if path.is_dir() else path), device)
+    return Model(load_checkpoint(model_file(run)), device)
 
 
 def _dataset(ids, structures, graphs, config):

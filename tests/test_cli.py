@@ -152,7 +152,10 @@ def rows_of(path):
 
 
 def test_predictions_are_the_same_in_every_format(folder, tmp_path):
-    source, paths = folder / "set.extxyz", {s: tmp_path / f"out{s}" for s in (".csv", ".json", ".xyz", ".h5")}
+    source, paths = (
+        folder / "set.extxyz",
+        {s: tmp_path / f"out{s}" for s in (".csv", ".json", ".xyz", ".extxyz", ".h5")},
+    )
     for path in paths.values():
         assert f"40 structures, written to {path}" in run("predict", folder / "run", source, "--out", path).stderr
     table = rows_of(paths[".csv"])
@@ -163,6 +166,7 @@ def test_predictions_are_the_same_in_every_format(folder, tmp_path):
     assert [record["spread"] for record in records] == value.tolist()
     assert {record["unit"] for record in records} == {"Å"}
     attention = [record["attention"] for record in records]
+    assert paths[".extxyz"].read_bytes() == paths[".xyz"].read_bytes()
     frames = ase.io.read(paths[".xyz"], ":")
     assert [frame.info["id"] for frame in frames] == ids
     np.testing.assert_allclose([frame.info["predicted_spread"] for frame in frames], value, rtol=1e-7)
@@ -200,7 +204,77 @@ def test_info(folder):
 def test_evaluate_says_when_the_graphs_are_others(folder, tmp_path):
     run("prepare", folder / "set.extxyz", tmp_path / "set.h5", "--r-max", 3)
     result = run("evaluate", folder / "run", "--data", tmp_path / "set.h5")
-    assert "r_max=3.0" in result.stderr
+    assert "prepared with r_max 3.0, the model was trained with r_max 4.0;" in result.stderr
+
+
+def test_evaluate_refuses_another_unit_and_elements_never_seen(folder, tmp_path):
+    run("prepare", folder / "set.extxyz", tmp_path / "nm.h5", "--unit", "spread=nm")
+    message = refused(1, "evaluate", folder / "run", "--data", tmp_path / "nm.h5")
+    assert "spread is in nm, the model predicts it in Å" in message
+    strange = molecules(3)
+    strange[1].numbers[0] = 9
+    for atoms in strange:
+        atoms.info["spread"] = label(atoms)
+    ase.io.write(tmp_path / "f.extxyz", strange, format="extxyz")
+    run("prepare", tmp_path / "f.extxyz", tmp_path / "f.h5")
+    assert "structure m1 holds F," in refused(1, "evaluate", folder / "run", "--data", tmp_path / "f.h5")
+
+
+def test_an_empty_test_set_and_a_label_without_spread(folder, tmp_path):
+    """What is not defined is null in JSON, which has no NaN, and a dash in the table."""
+    parts = {"train": [f"m{i}" for i in range(30)], "valid": ["m30"], "test": []}
+    (tmp_path / "split.json").write_text(json.dumps({"format": "refattn-split", "version": 1, **parts}))
+    options = ["--set", f"data.split={tmp_path / 'split.json'}", "--epochs", 1]
+    result = run("train", folder / "small.toml", "--data", folder / "set.h5", "--out", tmp_path / "run", *options)
+    header, _, valid, test = result.stdout.splitlines()
+    assert header.split() == ["spread", "(Å)", "n", "MAE", "RMSE", "R2"]
+    assert len(header) == len(valid) == len(test)
+    assert valid.split()[0::4] == ["valid", "-"]
+    assert test.split() == ["test", "0", "-", "-", "-"]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["test"] == {"n": 0, "mae": None, "rmse": None, "r2": None}
+    assert metrics["valid"]["r2"] is None
+    assert "-" in run("info", tmp_path / "run").stdout
+    assert json.loads(run("evaluate", tmp_path / "run", "--json").stdout)["valid"]["r2"] is None
+
+
+def test_prepare_says_which_labels_it_stored(folder, tmp_path):
+    out = run("prepare", folder / "set.extxyz", tmp_path / "set.h5", "--unit", "spread=Å").stdout
+    assert "labels: spread (Å); change a unit with --unit NAME=UNIT" in out
+    report = json.loads(run("prepare", folder / "set.extxyz", tmp_path / "set.h5", "--json").stdout)
+    assert report["labels"] == {"spread": ""}
+
+
+def test_files_of_one_name_and_bad_structures(folder, tmp_path):
+    good, bad, strange = molecules(3)
+    bad.positions[1] = bad.positions[0]
+    strange.numbers[0] = 9
+    for name, atoms in zip("abc", (good, bad, strange), strict=True):
+        (tmp_path / name).mkdir()
+        atoms.center(3)
+        ase.io.write(tmp_path / name / "POSCAR", atoms, format="vasp")
+    paths = [str(tmp_path / name / "POSCAR") for name in "abc"]
+    result = run("predict", folder / "run", paths[0], folder / "set.extxyz", *paths[1:], "--skip-bad")
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [paths[0], *(f"m{i}" for i in range(40))]
+    first, second, last = result.stderr.splitlines()
+    assert first.startswith(f"left out {paths[1]}: atoms")
+    assert "holds F, which the model never saw" in second and paths[2] in second
+    assert last == "41 structures, 2 left out"
+    assert paths[1] in refused(1, "predict", folder / "run", *paths)
+
+
+def test_ctrl_c_and_errors_of_the_system_end_in_one_sentence(folder, monkeypatch):
+    for error, status, text in (
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left"), 1, "No space"),
+    ):
+        monkeypatch.setattr("refattn.prediction.Model.predict_stream", lambda *_, error=error, **__: throw(error))
+        message = refused(status, "predict", folder / "run", folder / "set.extxyz")
+        assert message.startswith("refattn: ") and text in message and len(message.splitlines()) == 1
+
+
+def throw(error):
+    raise error
 
 
 # ---- settings, and what is refused ---------------------------------------------------------------------------------
@@ -304,3 +378,12 @@ def test_import_takes_label_and_scale(tmp_path):
         "target": "homo", "unit": "eV", "mean": -6.5, "std": 0.5,
     }  # fmt: skip
     assert "already holds a model" in refused(1, "import-keras", model, tmp_path / "run", "--target", "homo")
+    assert "has no data of its own; give --data" in refused(1, "evaluate", tmp_path / "run")
+
+
+def test_import_knows_the_units_of_known_labels(tmp_path):
+    model = unpack_model("s_base", tmp_path)
+    facts = json.loads(run("import-keras", model, tmp_path / "run", "--target", "alpha", "--json").stdout)
+    assert (facts["target"], facts["unit"], facts["mean"], facts["std"]) == ("alpha", "Bohr^3", 0, 1)
+    assert "there is no such file" in refused(1, "import-keras", tmp_path / "none.h5", tmp_path / "new")
+    assert "there is no such file" in refused(1, "info", tmp_path / "none.h5")

@@ -11,7 +11,7 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from refattn.data.files import LABELS, FilesSource, LabelTable
+from refattn.data.files import LABELS, FilesSource, LabelTable, open_files
 from refattn.errors import DataError
 
 WATER = """3
@@ -54,6 +54,29 @@ def test_extended_xyz(tmp_path, packed):
     assert salt.labels == {"dipole": 1.25, "free_energy": -3.0}
     np.testing.assert_allclose(salt.atoms.cell.array, 2.8 * (1 - np.eye(3)))
     assert salt.arrays == {}
+
+
+def test_byte_order_mark(tmp_path):
+    (tmp_path / "set.extxyz").write_bytes(b"\xef\xbb\xbf" + WATER.encode())
+    assert [record.id for record in FilesSource(tmp_path / "set.extxyz")] == ["w1"]
+
+
+@pytest.mark.parametrize(("kind", "flags"), [("I", ("1", "0")), ("L", ("T", "F")), ("R", ("1.0", "0.0"))])
+def test_ring_flags_of_any_type_are_kept(tmp_path, kind, flags):
+    yes, no = flags
+    rows = f"Properties=species:S:1:pos:R:3:ring:{kind}:2\nC 0 0 0 {yes} {no}\nC 0 0 2 {no} {no}\n"
+    (record,) = FilesSource(put(tmp_path / "set.extxyz", f"2\n{rows}"))
+    assert record.arrays["ring"].dtype == float
+    assert record.arrays["ring"].tolist() == [[1, 0], [0, 0]]
+
+
+def test_files_that_share_a_stem_are_called_by_their_paths(tmp_path):
+    paths = [tmp_path / name for name in ("a/set.xyz", "b/set.xyz", "b/other.xyz")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        put(path, SALT)
+    ids = [record.id for source in open_files(paths) for record in source]
+    assert ids == [str(paths[0]), str(paths[1]), "other"]
 
 
 def test_agrees_with_ase_on_what_ase_wrote(tmp_path):

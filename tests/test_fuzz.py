@@ -233,6 +233,13 @@ predict run molecules.extxyz --out water.extxyz/x.xyz
 predict run set.extxyz --out out.csv
 predict none molecules.extxyz
 predict run none.xyz
+predict run molecules.extxyz --out molecules.extxyz
+predict run molecules.extxyz --out ./folder/../molecules.extxyz
+predict run/model.h5 molecules.extxyz --out run/model.h5
+evaluate run --data data.h5 --out data.h5
+prepare water.extxyz water.extxyz
+prepare folder folder/POSCAR
+prepare folder labels.csv --labels labels.csv
 info none
 evaluate run --out none/x.csv
 evaluate run --out water.extxyz/x.csv

@@ -13,7 +13,7 @@ from small_data import molecules, small_config, write_molecules
 
 import refattn
 from refattn.errors import DataError, RunError, StructureError
-from refattn.prediction import Model
+from refattn.prediction import Model, check_elements
 from refattn.training.checkpoint import load_checkpoint, save_checkpoint
 from refattn.training.train import train
 
@@ -134,8 +134,28 @@ def test_elements_never_seen_are_refused(model, symbol):
 def test_structures_without_a_graph_are_refused(model):
     atoms = molecule("H2O")
     atoms.positions[1] = np.nan
-    with pytest.raises(StructureError, match="atom 1 is not finite"):
-        model.predict(atoms)
+    with pytest.raises(StructureError, match="1: the position of atom 1 is not finite"):
+        model.predict([molecule("H2O"), atoms])
+
+
+def test_bad_structures_of_a_stream_may_be_skipped(model):
+    """The third is left out, with its number in the stream and the reason."""
+    structures = [molecule("H2O") for _ in range(5)]
+    structures[2].positions[1] = np.nan
+    skipped = []
+    blocks = list(model.predict_stream(structures, block=2, skip=lambda id, error: skipped.append((id, error))))
+    assert [id for _, result in blocks for id in result.id] == ["0", "1", "3", "4"]
+    assert [len(chunk) for chunk, _ in blocks] == [2, 1, 1]
+    assert [(id, type(error)) for id, error in skipped] == [("2", StructureError)]
+
+
+def test_element_features_know_elements_that_were_never_seen(model):
+    config = model.config
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, features="cgcnn"))
+    checkpoint = dataclasses.replace(model.checkpoint, config=config)
+    check_elements(checkpoint, "salt", np.array([11, 17]))
+    with pytest.raises(DataError, match="salt holds Na, Cl,"):
+        check_elements(model.checkpoint, "salt", np.array([11, 17]))
 
 
 def test_reference_backend_gives_the_same(run, model):

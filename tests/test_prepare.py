@@ -137,6 +137,13 @@ def test_command(frames, tmp_path):
     assert len(read_dataset(out)) == 25
 
 
+def test_only_data_sets_are_replaced(frames, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="not a refattn-dataset"):
+        prepare(open_source(frames), tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_command_recognises_qm9(tmp_path):
     from test_qm9 import LIST, numbered
 

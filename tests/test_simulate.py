@@ -7,6 +7,7 @@ from ase import units
 from ase.build import molecule
 from ase.calculators.emt import EMT
 
+from refattn.data.fullerene import generate_fullerenes
 from refattn.data.simulate import Dynamics, Trajectory, generate, merge_trajectories, relax
 from refattn.errors import DataError
 
@@ -100,6 +101,13 @@ def test_merged_set_has_the_snapshots_and_rounded_arrays(complete, tmp_path):
         assert atoms.info["id"] == original.info["id"]
         assert atoms.get_potential_energy() == original.get_potential_energy()
         assert "momenta" not in atoms.arrays
+
+
+def test_temperatures_that_name_no_trajectory_of_their_own(tmp_path):
+    for temperatures, reason in (((300.0, 300.0), "twice"), ((300.0, float("nan")), "not finite"), ((0.0,), "above 0")):
+        with pytest.raises(DataError, match=reason):
+            generate_fullerenes(tmp_path / "parts", 1, temperatures=temperatures)
+    assert not (tmp_path / "parts").exists()
 
 
 def test_a_structure_that_does_not_relax_is_named():

@@ -90,6 +90,16 @@ def test_written_read_and_resolved(dataset, tmp_path):
         write_split(tmp_path / "none" / "split.json", split)
 
 
+def test_a_split_written_by_hand(tmp_path):
+    path, parts = tmp_path / "split.json", {"train": ["a"], "valid": ["b"], "test": []}
+    path.write_text(json.dumps({"format": "refattn-split", "version": 1, **parts}))
+    assert read_split(path) == Split(["a"], ["b"], [])
+    for name in ("train", "valid"):
+        path.write_text(json.dumps({"format": "refattn-split", "version": 1, **parts, name: []}))
+        with pytest.raises(DataError, match=f"the part {name} is empty"):
+            read_split(path)
+
+
 def test_damaged_files(tmp_path):
     path = tmp_path / "split.json"
     write_split(path, Split(["a", "ü"], ["b"], ["c"]))

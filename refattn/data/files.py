@@ -184,8 +184,7 @@ class FilesSource:
 
 
 def open_files(paths):
-    """A FilesSource for every path. Structures of files that share a stem, such as a/POSCAR and b/POSCAR, are called
-    by their paths, so that ids stay apart."""
+    """A FilesSource for every path; files of one stem, such as a/POSCAR and b/POSCAR, have their paths as ids."""
     sources = [FilesSource(path) for path in paths]
     counts = collections.Counter(name for source in sources for name in source.names.values())
     for source in sources:

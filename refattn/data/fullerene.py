@@ -46,6 +46,8 @@ def generate_fullerenes(folder, n_snapshots, start=None, seed=0, temperatures=TE
     xtb_calculator()  # loads the library whose threads are limited below
     with threadpoolctl.threadpool_limits(limits=1):
         relaxed = [relax(cage, xtb_calculator()) for cage in cages(start)]
-        trajectories = [Trajectory(f"{c.info['id']}_{name}", c, t) for name, t in zip(names, temperatures) for c in relaxed]
+        trajectories = [
+            Trajectory(f"{c.info['id']}_{name}", c, t) for name, t in zip(names, temperatures) for c in relaxed
+        ]
         dynamics = Dynamics(seed=seed)
         return generate(trajectories, n_snapshots, folder, dynamics, xtb_calculator, xtb_labels, progress)

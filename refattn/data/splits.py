@@ -12,6 +12,7 @@ import numpy as np
 
 from refattn.atomic import write_text
 from refattn.errors import DataError
+from refattn.strict_json import to_json
 
 FORMAT = "refattn-split"
 PARTS = ("train", "valid", "test")
@@ -83,7 +84,7 @@ def labelled_rows(dataset, target):
 def write_split(path, split):
     """Write a Split as JSON with a checksum of its ids; the file appears complete or not at all. Raises OutputError."""
     content = {"format": FORMAT, "version": 1, "sha256": _checksum(split), **split._asdict()}
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
+    write_text(path, to_json(content, indent=1, ensure_ascii=False))
 
 
 def read_split(path):

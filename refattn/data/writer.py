@@ -58,8 +58,8 @@ class DatasetWriter:
     def __enter__(self):
         if self.path.is_dir() or not self.path.absolute().parent.is_dir():
             raise DataError(f"{self.path}: is a folder or lies in none; give a file in a folder that exists")
-        if self.path.exists():
-            self._check_kind()
+        if not self.append and self.path.exists() and not _is_dataset(self.path):
+            raise DataError(f"{self.path}: exists and is not a {store.FORMAT}; remove it, or choose another file")
         previous = self._check_previous() if self.append else None
         try:
             if previous:
@@ -110,16 +110,6 @@ class DatasetWriter:
     def label_units(self):
         """Name -> unit of every label that the file holds."""
         return {name: str(label.attrs["unit"]) for name, label in self.file["labels"].items()}
-
-    def _check_kind(self):
-        """Raise DataError when the target is not a data set, and so somebody's file that is not to be lost."""
-        try:
-            with store.open_dataset(self.path):
-                pass
-        except DataError as error:
-            if self.append:
-                raise
-            raise DataError(f"{error}; prepare replaces only data sets: remove the file or choose another") from None
 
     def _check_previous(self):
         """Ids, skipped and counts of the dataset to append to, into self; True if all is well."""
@@ -236,6 +226,15 @@ def _block_arrays(records, graphs, n_sites, n_edges):
     rows["cell"] = np.stack([record.atoms.cell.array for record in records])
     rows["pbc"] = np.stack([record.atoms.pbc for record in records])
     return rows
+
+
+def _is_dataset(path):
+    """Whether a file may be replaced: a data set of any version can be made again, somebody's other file cannot."""
+    try:
+        with h5py.File(path, "r") as file:
+            return file.attrs.get("format") == store.FORMAT
+    except store.UNREADABLE:
+        return False
 
 
 def _check_name(name, path):

@@ -59,7 +59,9 @@ def write_results(out, checkpoint, loader, dataset, history, n_threads, run, dev
     write_predictions(out / "predictions.csv", dataset, parts, target)
     learning_curve(out / "curve.png", history, unit)
     shown = {
-        name: (label, prediction, summary[name]["mae"]) for name, (rows, label, prediction) in parts.items() if len(rows)
+        name: (label, prediction, summary[name]["mae"])
+        for name, (rows, label, prediction) in parts.items()
+        if len(rows)
     }
     parity_plot(out / "parity.png", shown, target, unit)
     write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")

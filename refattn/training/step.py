@@ -10,6 +10,11 @@ from refattn.model import Dropout, backward, forward
 from refattn.training.loss import batch_loss, point_loss
 
 
+def overflow_is_reported():
+    """No warning where numbers overflow: losses, gradients and predictions are checked, and named with structures."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 @dataclasses.dataclass
 class Stepper:
     """What the shards of a training share: network, data, labels (S,) in scaled units, and buffers for gradients."""
@@ -47,7 +52,8 @@ class Stepper:
         for part, (grads, shard_value, shard_absolute) in zip(
             jobs, run(lambda job: self._shard(params, job, step), jobs)
         ):
-            total.vector += grads.vector
+            with overflow_is_reported():
+                total.vector += grads.vector
             self._buffers.put(grads)
             if not np.isfinite(shard_value):
                 raise TrainingError(f"the loss is not finite in the structures {', '.join(self.ids[part])}")
@@ -62,8 +68,7 @@ class Stepper:
     def _shard(self, params, rows, step):
         training, model = self.config.training, self.config.model
         grads = self._buffer(params)
-        # What overflows here ends as a loss that is not finite, and is reported with its structures.
-        with self.ops.work_arrays(), np.errstate(over="ignore", invalid="ignore"):
+        with self.ops.work_arrays(), overflow_is_reported():
             shard = self.loader.shard(rows)
             dropout = Dropout(training.seed, step, shard)
             tape = forward(params, shard, model, self.ops, dropout)
@@ -88,7 +93,7 @@ def predict_rows(params, config, ops, loader, rows, run):
     """
 
     def shard_output(part):
-        with ops.work_arrays():
+        with ops.work_arrays(), overflow_is_reported():
             shard = loader.shard(part)
             tape = forward(params, shard, config, ops)
             return tape.prediction.copy(), np.split(tape.beta.copy(), shard.site_ptr[1:-1])
