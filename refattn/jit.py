@@ -7,12 +7,17 @@ import numba
 REORDER = {"reassoc", "contract", "arcp", "nsz"}
 
 
-def jit(function=None, *, fastmath=False):
+def jit(function=None, *, fastmath=False, inline=False):
     """numba.njit for refattn, as `@jit` or `@jit(fastmath=True)`.
 
     nogil, because threads live one level above; error_model="numpy", because with the default every division
     carries a check for zero and no loop that divides is vectorised (430 against 51 ns for 128 swishes); cache, so
     that only the first run on a machine compiles.
+
+    inline copies a helper into the kernels that call it. With fastmath it must be: a call may otherwise be linked to
+    another compilation of the helper in the run that compiles than in those that load from the cache, and the order
+    of its sums, so the last bits, would differ between the first run and the others.
     """
-    compiled = numba.njit(nogil=True, error_model="numpy", cache=True, fastmath=REORDER if fastmath else False)
+    options = {"fastmath": REORDER if fastmath else False, "inline": "always" if inline else "never"}
+    compiled = numba.njit(nogil=True, error_model="numpy", cache=True, **options)
     return compiled if function is None else compiled(function)

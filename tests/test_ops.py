@@ -1,6 +1,9 @@
 """Every operation: both backends agree, in float64 and float32; shapes, types, dropout, work arrays."""
 
 import inspect
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -272,3 +275,28 @@ def test_work_arrays_do_not_nest_and_close_after_an_error():
         pass
     with CPU.work_arrays():
         pass
+
+
+HASH_ALL_OPERATIONS = """
+import hashlib, numpy as np
+from refattn.ops import OPS, load_backend
+from refattn.ops.cases import make_grads, make_inputs, run_backward, run_forward
+digest, ops = hashlib.sha256(), load_backend("cpu")
+for operation in OPS:
+    inputs = make_inputs(operation, dtype=np.float32, heads=8, channels=8)
+    outputs = run_forward(operation, inputs, ops)
+    arrays = list(outputs.values())
+    if operation.wrt:
+        arrays += run_backward(operation, inputs, outputs, make_grads(operation, outputs), ops).values()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_the_run_that_compiles_gives_the_bits_of_those_that_load_the_cache(tmp_path):
+    """A helper that is called, and not copied into its kernel, may be compiled in another way there (see jit.py)."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", HASH_ALL_OPERATIONS]
+    runs = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
+    assert runs[0].stdout == runs[1].stdout != ""

@@ -71,7 +71,7 @@ def residual_layernorm_backward(grad_y, gain, x_hat, rstd):
     return grad_x, grad_gain, grad_offset
 
 
-@jit(fastmath=True)
+@jit(fastmath=True, inline=True)
 def normalise_row(y, x_hat, gain, offset):
     """Normalise x_hat (D,) in place, write y = gain x_hat + offset, and return rstd: one row of the layer norm."""
     width = x_hat.dtype.type(x_hat.shape[0])
@@ -90,7 +90,7 @@ def normalise_row(y, x_hat, gain, offset):
     return rstd
 
 
-@jit(fastmath=True)
+@jit(fastmath=True, inline=True)
 def add_row_gradient(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd):
     """Gradient of one row; adds to grad_gain and grad_offset (D,)."""
     width = x_hat.dtype.type(x_hat.shape[0])

@@ -36,7 +36,7 @@ def sigmoid(v):
     return 1 / (1 + math.exp(-v))
 
 
-@overload(sigmoid, inline="never")
+@overload(sigmoid, inline="always")
 def _sigmoid(v):
     if v == types.float32:
         a0, a1, a2, a3, a4, a5, a6 = NUMERATOR
