@@ -17,14 +17,19 @@ def replacing(path):
     part = path.with_name(path.name + ".part")
     try:
         yield part
-        with open(part, "rb+") as stream:
-            os.fsync(stream.fileno())  # else a power cut could leave the new name without the new contents
-        os.replace(part, path)
+        put_in_place(part, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error}); check the folder and its space") from None
     finally:
         with contextlib.suppress(OSError):  # it was renamed, or its folder is none
             part.unlink()
+
+
+def put_in_place(part, path):
+    """Give the finished file `part` the name `path`. Raises OSError."""
+    with open(part, "rb+") as stream:
+        os.fsync(stream.fileno())  # else a power cut could leave the new name without the new contents
+    os.replace(part, path)
 
 
 def write_text(path, text):

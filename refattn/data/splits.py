@@ -73,12 +73,17 @@ def make_split(dataset, target, n_train=0, n_valid=0, n_test=0, seed=0, legacy=F
     return Split(*(dataset.id[known[part]].tolist() for part in parts))
 
 
-def labelled_rows(dataset, target):
-    """Row numbers of the structures whose label `target` is known. Raises DataError when there is no such label."""
+def labels_of_target(dataset, target):
+    """The labels `target` (S,) of a Dataset, NaN where unknown. Raises DataError when there is no such label."""
     if target not in dataset.labels:
         names = ", ".join(sorted(dataset.labels)) or "none"
         raise DataError(f"the data set has no label {target!r}; its labels are: {names}")
-    return np.flatnonzero(~np.isnan(dataset.labels[target]))
+    return dataset.labels[target]
+
+
+def labelled_rows(dataset, target):
+    """Row numbers of the structures whose label `target` is known. Raises DataError as labels_of_target does."""
+    return np.flatnonzero(~np.isnan(labels_of_target(dataset, target)))
 
 
 def write_split(path, split):

@@ -7,13 +7,13 @@ killed leaves the target as it was. Ids and reasons are kept in memory and writt
 import contextlib
 import dataclasses
 import importlib.metadata
-import os
 import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from refattn.atomic import put_in_place
 from refattn.data import store
 from refattn.data.store import FIELDS, POINTERS
 from refattn.errors import DataError
@@ -77,7 +77,7 @@ class DatasetWriter:
             if kind is None:
                 self._write_strings()
                 self.file.close()
-                os.replace(self.part, self.path)
+                put_in_place(self.part, self.path)
         except OSError as problem:
             raise DataError(f"{self.path}: cannot be written ({problem}); check the folder and its space") from None
         finally:

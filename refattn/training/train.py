@@ -12,7 +12,7 @@ from refattn.atomic import write_text
 from refattn.config import Config, to_toml
 from refattn.data.builtin import open_data
 from refattn.data.loader import Loader, epoch_batches
-from refattn.data.splits import make_split, read_split, resolve_split, write_split
+from refattn.data.splits import labels_of_target, make_split, read_split, resolve_split, write_split
 from refattn.environment import available_cores
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
 from refattn.ops import load_backend
@@ -66,13 +66,13 @@ def train(config, out=None, n_threads=None, resume=False, init=None, progress=No
 class Trainer:
     """A training in progress: the data, the network, the optimiser, and the place reached."""
 
-    def __init__(self, out, checkpoint, dataset, device):
+    def __init__(self, out, checkpoint, dataset, rows, device):
         config = checkpoint.config
         self.out, self.checkpoint, self.dataset, self.config = out, checkpoint, dataset, config
         self.params, self.ops = checkpoint.params, load_backend(device)
         self.loader = Loader(dataset, config.model, config.training.dtype)
         label = dataset.labels[config.data.target]
-        self.rows = resolve_split(checkpoint.split, dataset)
+        self.rows = rows
         scaled = ((label - checkpoint.mean) / checkpoint.std).astype(config.training.dtype)
         self.label = label
         self.stepper = Stepper(config, self.ops, self.loader, dataset.id, scaled)
@@ -104,7 +104,7 @@ class Trainer:
             params.vector[:] = load_initial(init, config).vector
         unit = dataset.label_attrs[target].get("unit", "")
         checkpoint = Checkpoint(config, params, unit, mean, std, tuple(elements.tolist()), split)
-        trainer = cls(out, checkpoint, dataset, device)
+        trainer = cls(out, checkpoint, dataset, rows, device)
         make_directory(out)
         write_text(out / "config.toml", to_toml(config))
         write_split(out / "split.json", split)
@@ -119,7 +119,7 @@ class Trainer:
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         check_labels(dataset, checkpoint.config.data.target, np.concatenate(rows))
-        trainer = cls(out, checkpoint, dataset, device)
+        trainer = cls(out, checkpoint, dataset, rows, device)
         try:
             trainer.adam.m[:], trainer.adam.v[:] = state["adam_m"], state["adam_v"]
             trainer.adam.step = int(state["adam_step"])
@@ -238,9 +238,7 @@ def resolve(config, dataset):
 
 def check_labels(dataset, target, rows):
     """Raise DataError, naming the structure, when one of `rows` has no finite label `target`."""
-    if target not in dataset.labels:
-        raise DataError(f"the data set has no label {target!r}; its labels are: {', '.join(sorted(dataset.labels))}")
-    finite = np.isfinite(dataset.labels[target][rows])
+    finite = np.isfinite(labels_of_target(dataset, target)[rows])
     if not finite.all():
         where = dataset.id[rows[np.argmin(finite)]]
         raise DataError(f"the label {target} of structure {where} is not finite; correct it or leave it out")
