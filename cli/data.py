@@ -1,20 +1,19 @@
 """refattn data: the built-in data sets and the dynamics that made them."""
 
-import time
-from pathlib import Path
-
 import click
 
-from refattn.cli.options import StatusLine, as_json
+from refattn.cli.generate import generate
+from refattn.cli.options import as_json
 from refattn.data.builtin import SETS
-from refattn.data.fullerene import TEMPERATURES, generate_fullerenes
-from refattn.data.simulate import merge_trajectories
 from refattn.strict_json import to_json
 
 
 @click.group()
 def data():
     """The built-in data sets, and the dynamics that made them."""
+
+
+data.add_command(generate)
 
 
 @data.command(name="list")
@@ -27,43 +26,3 @@ def list_sets(as_json):
         return
     for name, item in SETS.items():
         click.echo(f"{name}: {item.description}\n  {item.path}")
-
-
-@data.group()
-def generate():
-    """Make a labelled set by molecular dynamics."""
-
-
-@generate.command()
-@click.argument("out", type=click.Path())
-@click.option("--snapshots", type=click.IntRange(min=1), default=80, show_default=True, help="Of each trajectory.")
-@click.option("--start", type=click.Path(exists=True), help="Extended XYZ of the cages beside C60.")
-@click.option(
-    "--temperature",
-    "temperatures",
-    type=click.FloatRange(min=0, min_open=True),
-    multiple=True,
-    default=TEMPERATURES,
-    show_default=True,
-    help="K; each gives every cage a trajectory.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random forces.")
-def fullerene(out, snapshots, start, temperatures, seed):
-    """Snapshots of carbon cages in Langevin dynamics on GFN2-xTB, written to OUT (.extxyz or .extxyz.gz).
-
-    Needs the `xtb` extra. C60 is always among the cages. Trajectories grow in the folder OUT.parts; the same command
-    goes on where it was stopped, and the result has the same bytes.
-    """
-    status, parts = StatusLine(), Path(f"{out}.parts")
-    began, first = time.perf_counter(), None
-
-    def progress(count, total):
-        nonlocal first
-        if first is None:
-            first = count - 1
-        seconds = (time.perf_counter() - began) / (count - first) * (total - count)
-        status.update(f"{count}/{total} snapshots, {seconds / 60:.0f} min left")
-
-    files = generate_fullerenes(parts, snapshots, start, seed, temperatures, progress)
-    count = merge_trajectories(files, out, snapshots)
-    status.line(f"{out}: {count} snapshots of {len(files)} trajectories")
