@@ -1,41 +1,77 @@
 """refattn data generate: labelled sets by molecular dynamics."""
 
+import functools
 import time
 from pathlib import Path
 
 import click
 
 from refattn.cli.options import StatusLine
-from refattn.data.fullerene import TEMPERATURES, generate_fullerenes
-from refattn.data.simulate import merge_trajectories
+from refattn.data import fullerene as cages
+from refattn.data import pt_graphene as platinum
+from refattn.data.methods import open_method
+from refattn.data.snapshots import merge_trajectories
+from refattn.environment import available_cores
 
 
 @click.group()
 def generate():
-    """Make a labelled set by molecular dynamics."""
+    """Make a labelled set by molecular dynamics.
 
-
-@generate.command()
-@click.argument("out", type=click.Path())
-@click.option("--snapshots", type=click.IntRange(min=1), default=80, show_default=True, help="Of each trajectory.")
-@click.option("--start", type=click.Path(exists=True), help="Extended XYZ of the cages beside C60.")
-@click.option(
-    "--temperature",
-    "temperatures",
-    type=click.FloatRange(min=0, min_open=True),
-    multiple=True,
-    default=TEMPERATURES,
-    show_default=True,
-    help="K; each gives every cage a trajectory.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random forces.")
-def fullerene(out, snapshots, start, temperatures, seed):
-    """Snapshots of carbon cages in Langevin dynamics on GFN2-xTB, written to OUT (.extxyz or .extxyz.gz).
-
-    Needs the `xtb` extra. C60 is always among the cages. Trajectories grow in the folder OUT.parts; the same command
-    goes on where it was stopped, and the result has the same bytes.
+    Snapshots come from Langevin dynamics on GFN2-xTB (the `xtb` extra) or on any calculator of ASE, which then gives
+    energies and forces but no orbitals. Trajectories grow in the folder OUT.parts; the same command goes on where it
+    was stopped, and the result has the same bytes.
     """
-    status, parts = StatusLine(), Path(f"{out}.parts")
+
+
+def shared_options(temperatures, snapshots):
+    """The options of every set, with its own defaults."""
+    options = [
+        click.argument("out", type=click.Path()),
+        click.option("--snapshots", type=click.IntRange(min=1), default=snapshots, help="Of each trajectory."),
+        click.option(
+            "--temperature",
+            "temperatures",
+            type=click.FloatRange(min=0, min_open=True),
+            multiple=True,
+            default=temperatures,
+            help="K; each gives every structure a trajectory.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the random forces."),
+        click.option("--calculator", metavar="MODULE:CLASS", help="Any ASE calculator; without it GFN2-xTB."),
+        click.option("--jobs", type=click.IntRange(min=1), help="Processes; default: one per core."),
+    ]
+    return lambda function: functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
+
+
+@generate.command(context_settings={"show_default": True})
+@shared_options(cages.TEMPERATURES, 134)
+@click.option("--start", type=click.Path(exists=True), help="Extended XYZ of the cages beside C60.")
+def fullerene(out, snapshots, calculator, jobs, start, **settings):
+    """Snapshots of carbon cages, written to OUT (.extxyz or .extxyz.gz). C60 is always among them."""
+    run(out, snapshots, calculator, jobs, cages.generate_fullerenes, start=start, **settings)
+
+
+@generate.command(context_settings={"show_default": True})
+@shared_options(platinum.TEMPERATURES, 9)
+@click.option(
+    "--largest",
+    type=click.IntRange(1, platinum.LARGEST),
+    default=platinum.LARGEST,
+    help="Atoms of the largest cluster.",
+)
+@click.option("--rings", type=click.IntRange(0, 8), default=1, help="1: the sheet is C24H12, 2: C54H18.")
+def pt_graphene(out, snapshots, calculator, jobs, **settings):
+    """Snapshots of platinum clusters on a sheet of graphene, written to OUT (.extxyz or .extxyz.gz).
+
+    Clusters of 1, 2, ... atoms start above a hexagon's centre, a bond and an atom of a sheet with hydrogen at its rim.
+    """
+    run(out, snapshots, calculator, jobs, platinum.generate_pt_graphene, **settings)
+
+
+def run(out, snapshots, calculator, jobs, make, **settings):
+    """Make the trajectories, and the set from them."""
+    method, status = open_method(calculator), StatusLine()
     began, first = time.perf_counter(), None
 
     def progress(count, total):
@@ -45,6 +81,7 @@ def fullerene(out, snapshots, start, temperatures, seed):
         seconds = (time.perf_counter() - began) / (count - first) * (total - count)
         status.update(f"{count}/{total} snapshots, {seconds / 60:.0f} min left")
 
-    files = generate_fullerenes(parts, snapshots, start, seed, temperatures, progress)
+    jobs = jobs or available_cores()
+    files = make(Path(f"{out}.parts"), snapshots, method=method, jobs=jobs, progress=progress, **settings)
     count = merge_trajectories(files, out, snapshots)
     status.line(f"{out}: {count} snapshots of {len(files)} trajectories")

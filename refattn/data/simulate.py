@@ -1,27 +1,39 @@
-"""Molecular dynamics that makes a labelled set: ASE's Langevin dynamics, a calculator, snapshots in extended XYZ.
+"""Molecular dynamics that makes a labelled set: ASE's Langevin dynamics, a method, snapshots in extended XYZ.
 
 A trajectory is a chain of segments. Each segment starts from the snapshot before it *as written to the
 file*, with a fresh calculator and random numbers keyed by (seed, trajectory, segment). So the file is the
-checkpoint: a run that was killed goes on from its last complete snapshot, and ends with the same bytes.
+checkpoint: a run that was killed goes on from its last complete snapshot, and ends with the same bytes,
+whatever the number of processes that the trajectories are spread over.
 """
 
+import concurrent.futures
+import contextlib
 import dataclasses
-import gzip
+import heapq
 import io
-import itertools
+import json
+import multiprocessing
 import os
+import signal
+import threading
 import zlib
 from pathlib import Path
 
 import ase.io
 import numpy as np
+import threadpoolctl
 from ase import units
 from ase.io.extxyz import read_xyz, write_xyz
 from ase.md.langevin import Langevin
 from ase.optimize import BFGS
 
-from refattn.atomic import replacing
+from refattn.atomic import write_text
+from refattn.data.methods import failure
 from refattn.errors import DataError
+from refattn.strict_json import to_json
+
+SETTINGS = "settings.json"  # beside the trajectories: what they were made with
+SAME_ENERGY = 0.01  # eV; a relaxed structure's energy differs by less between machines, and by more between isomers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,28 +49,54 @@ class Dynamics:
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """One trajectory: a name, the relaxed structure that it starts from (energy in `info`), a temperature in K."""
+    """One trajectory.
+
+    Attributes
+    ----------
+    name : str
+    start : ase.Atoms               its masses are those of the dynamics
+    temperature : float             K
+    reference_energy : float        eV, of the relaxed parts; deformation energies count from it
+    """
 
     name: str
     start: ase.Atoms
     temperature: float
+    reference_energy: float
 
 
-def relax(atoms, calculator, fmax=0.01):
-    """Relax a copy of `atoms` until no force exceeds `fmax` (eV/Å); its energy in eV is left in `info`."""
+def relax(atoms, calculator, name, fmax=0.01):
+    """A copy of `atoms` without a force above `fmax` (eV/Å), and its energy in eV.
+
+    Raises DataError, naming the structure, if that takes more than 500 steps or the calculator fails.
+    """
     atoms = atoms.copy()
     atoms.calc = calculator
-    if not BFGS(atoms, logfile=None).run(fmax=fmax, steps=500):
-        raise DataError(
-            f"{atoms.info.get('id', atoms.symbols)}: not relaxed after 500 steps; start nearer to a minimum"
-        )
-    energy = atoms.get_potential_energy()
+    try:
+        converged = BFGS(atoms, logfile=None).run(fmax=fmax, steps=500)
+        energy = float(atoms.get_potential_energy())
+    except Exception as error:  # a calculator raises anything
+        raise failure(f"{name}: cannot be relaxed", error) from None
+    if not converged:
+        raise DataError(f"{name}: not relaxed after 500 steps; start nearer to a minimum")
     atoms.calc = None
-    atoms.info["energy"] = float(energy)
-    return atoms
+    return atoms, energy
 
 
-def generate(trajectories, n_snapshots, folder, dynamics, make_calculator, make_labels, progress=None):
+def trajectory_names(starts, temperatures):
+    """(structure's name, temperature) -> name of the trajectory, temperature by temperature.
+
+    Raises DataError for temperatures that are not finite and above 0 or that would share a trajectory.
+    """
+    shown = [f"{t:g}K" for t in temperatures]
+    if not all(0 < t < np.inf for t in temperatures):
+        raise DataError(f"a temperature of {', '.join(shown)} is not finite and above 0; correct it")
+    if len(set(shown)) < len(shown):
+        raise DataError(f"the temperatures {', '.join(shown)} name a trajectory twice; give each of them once")
+    return {(s, t): f"{s}_{text}" for t, text in zip(temperatures, shown, strict=True) for s in starts}
+
+
+def generate(trajectories, n_snapshots, folder, dynamics, method, jobs=1, progress=None):
     """Run all trajectories in turns until each has `n_snapshots`; what `folder` already holds is kept.
 
     Parameters
@@ -69,39 +107,140 @@ def generate(trajectories, n_snapshots, folder, dynamics, make_calculator, make_
     folder : path
         One `NAME.extxyz` for every trajectory; positions in Å, momenta in ASE's units.
     dynamics : Dynamics
-    make_calculator : callable () -> ase calculator
-        Called once a segment: a warm start would make the result depend on interruptions.
-    make_labels : callable (atoms) -> (dict of float, dict of arrays)
-        Labels and per-atom arrays of a snapshot.
+    method : XTB or AnyCalculator (methods.py)
+        A calculator for every segment, because a warm start would make the result depend on interruptions, and the
+        labels of a snapshot.
+    jobs : int
+        Processes; the main one computes if it is 1.
     progress : callable (done, total), optional
 
     Returns
     -------
     list of path
         The files of the trajectories, in order.
+
+    Raises
+    ------
+    DataError
+        A folder of trajectories that were made with other settings, or a calculator that fails; snapshots that are
+        complete stay.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{t.name}.extxyz" for t in trajectories]
-    last = [_last_snapshot(file) for file in files]
-    done, total = sum(count for count, _ in last), n_snapshots * len(trajectories)
-    for k in range(n_snapshots):
-        for index, trajectory in enumerate(trajectories):
-            count, atoms = last[index]
-            if count > k:
-                continue
-            if atoms is None:
-                atoms = _first_state(trajectory, dynamics)
-            atoms = _segment(atoms, trajectory, k, dynamics, make_calculator())
-            last[index] = k + 1, _append_snapshot(files[index], atoms, trajectory, k, make_labels)
-            done += 1
-            if progress:
-                progress(done, total)
+    _check_settings(folder, files, dynamics, method)
+    counts, texts = zip(*map(_last_snapshot, files), strict=True)
+    texts = list(texts)
+    for file, trajectory, text in zip(files, trajectories, texts, strict=True):
+        _check_structure(file, trajectory, text)
+    waiting = [(count, index) for index, count in enumerate(counts) if count < n_snapshots]
+    done, total, running = sum(min(c, n_snapshots) for c in counts), n_snapshots * len(files), {}
+    with _executor(jobs, method) as pool:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                k, index = heapq.heappop(waiting)  # the trajectory that is behind the others
+                running[pool.submit(_advance, trajectories[index], k, texts[index], dynamics, method)] = k, index
+            for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                k, index = running.pop(future)
+                texts[index] = future.result()
+                _append(files[index], texts[index])
+                done += 1
+                if k + 1 < n_snapshots:
+                    heapq.heappush(waiting, (k + 1, index))
+                if progress:
+                    progress(done, total)
     return files
+
+
+def _check_settings(folder, files, dynamics, method):
+    """Write what the trajectories are made with, or compare; other settings would mix two sets into one."""
+    path, settings = folder / SETTINGS, {"method": method.name, **dataclasses.asdict(dynamics)}
+    if not path.exists() and not any(file.exists() for file in files):
+        write_text(path, to_json(settings, indent=1))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); remove {folder} to start over") from None
+    if found != settings:
+        other = [name for name in settings if not isinstance(found, dict) or found.get(name) != settings[name]]
+        raise DataError(
+            f"{folder}: its trajectories were made with another {' and '.join(other)}; "
+            "give the same settings to go on, or another output"
+        )
+
+
+def _check_structure(file, trajectory, text):
+    """The last snapshot must belong to the trajectory: elements, and the energy that it is measured from."""
+    if not text:
+        return
+    atoms = next(read_xyz(io.StringIO(text), 0))
+    reference = atoms.get_potential_energy() - atoms.info["deformation_energy"]
+    same = np.array_equal(atoms.numbers, trajectory.start.numbers)
+    if not same or abs(reference - trajectory.reference_energy) > SAME_ENERGY:
+        raise DataError(f"{file}: holds snapshots of another structure; give the same settings or another output")
+
+
+class _Inline(concurrent.futures.Executor):
+    """An executor for one job: this process."""
+
+    def submit(self, function, /, *args):
+        future = concurrent.futures.Future()
+        future.set_result(function(*args))
+        return future
+
+
+@contextlib.contextmanager
+def _executor(jobs, method):
+    """Processes that compute on one thread each: sums on several depend on their number."""
+    if jobs == 1:
+        with single_threaded(method):
+            yield _Inline()
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, spawn, _start_worker, (method,)) as pool:
+        yield pool
+
+
+def single_threaded(method):
+    """Limit the numerical libraries to one thread, in a `with` statement or for good."""
+    method.calculator()  # loads the library whose threads are limited
+    return threadpoolctl.threadpool_limits(limits=1)
+
+
+def _start_worker(method):
+    single_threaded(method)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches the whole group; the parent reports it
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent():
+    """A worker waits for tasks for ever when its parent is killed: the queue's other end is its own too."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _random(trajectory, segment, dynamics):
     return np.random.default_rng([dynamics.seed, zlib.crc32(trajectory.name.encode()), segment])
+
+
+def _advance(trajectory, k, text, dynamics, method):
+    """Snapshot k of a trajectory as text, from snapshot k - 1 as text ("" stands for the start)."""
+    atoms = next(read_xyz(io.StringIO(text), 0)) if text else _first_state(trajectory, dynamics)
+    atoms.set_masses(trajectory.start.get_masses())  # leaves the momenta as they are
+    try:
+        atoms.calc = method.calculator()
+        langevin = Langevin(
+            atoms,
+            timestep=dynamics.timestep * units.fs,
+            temperature_K=trajectory.temperature,
+            friction=dynamics.friction / units.fs,
+            rng=_random(trajectory, k + 1, dynamics),
+            fixcm=False,  # exact NVT sampling; the drift of the centre changes no label
+        )
+        langevin.run(dynamics.warmup if k == 0 else dynamics.interval)
+        return _snapshot_text(atoms, trajectory, k, method)
+    except Exception as error:  # a calculator raises anything
+        raise failure(f"{trajectory.name}, snapshot {k}", error) from None
 
 
 def _first_state(trajectory, dynamics):
@@ -112,86 +251,36 @@ def _first_state(trajectory, dynamics):
     return atoms
 
 
-def _segment(atoms, trajectory, k, dynamics, calculator):
-    """Langevin dynamics from snapshot k - 1 to snapshot k."""
-    atoms = atoms.copy()
-    atoms.calc = calculator
-    langevin = Langevin(
-        atoms,
-        timestep=dynamics.timestep * units.fs,
-        temperature_K=trajectory.temperature,
-        friction=dynamics.friction / units.fs,
-        rng=_random(trajectory, k + 1, dynamics),
-        fixcm=False,  # exact NVT sampling; the drift of the centre changes no label
-    )
-    langevin.run(dynamics.warmup if k == 0 else dynamics.interval)
-    atoms.calc = None
-    return atoms
-
-
-def _append_snapshot(file, atoms, trajectory, k, make_labels):
-    """Write snapshot k with its labels; return it as a reader of the file sees it."""
+def _snapshot_text(atoms, trajectory, k, method):
+    """Snapshot k with its labels as a frame of extended XYZ."""
     snapshot = ase.Atoms(atoms.numbers, atoms.positions, momenta=atoms.get_momenta(), cell=atoms.cell, pbc=atoms.pbc)
-    labels, arrays = make_labels(snapshot)
+    labels, arrays = method.labels(snapshot)
     snapshot.info = {"id": f"{trajectory.name}-{k:04d}", "temperature": trajectory.temperature, **labels}
-    snapshot.info["deformation_energy"] = labels["energy"] - trajectory.start.info["energy"]
+    snapshot.info["deformation_energy"] = labels["energy"] - trajectory.reference_energy
     for name, values in arrays.items():
         snapshot.set_array(name, values)
+    frame = io.StringIO()
+    write_xyz(frame, [snapshot])
+    return frame.getvalue()
+
+
+def _append(file, text):
     with open(file, "a", encoding="utf-8", newline="\n") as stream:
-        write_xyz(stream, [snapshot])
+        stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    return _last_snapshot(file)[1]
 
 
 def _last_snapshot(file):
-    """Number of complete snapshots in a file and the last one; a frame that was cut off is removed."""
+    """Number of complete snapshots in a file and the text of the last one; a frame that was cut off is removed."""
     if not file.exists():
-        return 0, None
+        return 0, ""
     with open(file, "rb+") as stream:
-        count, start, end = 0, 0, 0
+        count, end, last = 0, 0, []
         while line := stream.readline():
             rows = [stream.readline() for _ in range(int(line) + 1)] if line.strip().isdigit() else [b""]
             if not rows[-1].endswith(b"\n"):
                 break
-            count, start, end = count + 1, end, stream.tell()
+            count, end, last = count + 1, stream.tell(), [line, *rows]
         stream.truncate(end)
-    if count == 0:
-        return 0, None
-    with open(file, encoding="utf-8", newline="\n") as stream:
-        stream.seek(start)
-        return count, next(read_xyz(stream, 0))
-
-
-DECIMALS = {"positions": 5, "forces": 4, "homo_population": 5, "lumo_population": 5}  # Å, eV/Å, 1, 1
-
-
-def merge_trajectories(files, out, n_snapshots):
-    """Put the first `n_snapshots` of every trajectory into one extended XYZ file, gzipped if its name ends so.
-
-    Momenta are left out and arrays rounded to DECIMALS, below what the labels can tell. The same trajectories give
-    the same bytes. Returns the number of snapshots; raises OutputError when `out` cannot be written.
-    """
-    count, packed = 0, str(out).endswith(".gz")
-    with replacing(out) as part, open(part, "wb") as raw:
-        target = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if packed else raw
-        with io.TextIOWrapper(target, encoding="utf-8", newline="\n") as stream:
-            for file in files:
-                for atoms in itertools.islice(ase.io.iread(file, format="extxyz"), n_snapshots):
-                    write_xyz(stream, [_rounded(atoms)], write_results=False)
-                    count += 1
-    return count
-
-
-def _rounded(atoms):
-    """A snapshot as it is published: results as labels and arrays, without momenta."""
-    snapshot = ase.Atoms(
-        atoms.numbers, np.round(atoms.positions, DECIMALS["positions"]), cell=atoms.cell, pbc=atoms.pbc
-    )
-    results = atoms.calc.results if atoms.calc else {}
-    snapshot.info = {**atoms.info, **{name: float(value) for name, value in results.items() if np.ndim(value) == 0}}
-    per_site = {**atoms.arrays, **{name: value for name, value in results.items() if np.ndim(value) > 0}}
-    for name, decimals in DECIMALS.items():
-        if name in per_site and name != "positions":
-            snapshot.set_array(name, np.round(per_site[name], decimals))
-    return snapshot
+    return count, b"".join(last).decode("utf-8")
