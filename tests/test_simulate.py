@@ -10,6 +10,7 @@ import pytest
 from ase import units
 from ase.build import molecule
 from ase.calculators.emt import EMT
+from ase.md.verlet import VelocityVerlet
 
 from refattn.data.fullerene import generate_fullerenes
 from refattn.data.methods import AnyCalculator, open_method
@@ -83,6 +84,19 @@ def test_labels_belong_to_the_written_positions(complete):
         energy = EMT().get_potential_energy(atoms)
         assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-6)
         assert atoms.info["deformation_energy"] == pytest.approx(energy - relaxed, abs=1e-6)
+
+
+def test_snapshots_are_a_chain(tmp_path):
+    """Without friction the segments are one run of ASE's VelocityVerlet, which knows nothing of snapshots."""
+    dynamics = Dynamics(timestep=0.5, friction=0.0, warmup=5, interval=6, seed=3)
+    frames = ase.io.read(generate(trajectories()[1:], 5, tmp_path, dynamics, METHOD)[0], index=":")
+    atoms = frames[0].copy()
+    atoms.calc = EMT()
+    verlet = VelocityVerlet(atoms, timestep=0.5 * units.fs)
+    for frame in frames[1:]:
+        verlet.run(6)
+        np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-5)  # the file has 8 decimals
+        np.testing.assert_allclose(frame.get_momenta(), atoms.get_momenta(), atol=1e-4)
 
 
 def test_temperature_of_a_long_trajectory(tmp_path):
