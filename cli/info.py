@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 import h5py
-import numpy as np
 from ase.data import chemical_symbols
 
-from refattn.cli.options import as_json
+from refattn.cli.options import as_json, note, refuse_input_as_output
 from refattn.config import to_toml
+from refattn.data.overview import describe, plot_overview
 from refattn.data.store import read_dataset
 from refattn.environment import available_cores, versions
 from refattn.errors import DataError, in_one_line
@@ -19,9 +19,13 @@ from refattn.training.checkpoint import UNREADABLE, load_checkpoint
 
 @click.command()
 @click.argument("path", required=False, type=click.Path())
+@click.option(
+    "--plot", type=click.Path(), help="PNG to draw sizes, neighbours, elements and labels of a data set into."
+)
 @as_json
-def info(path, as_json):
+def info(path, plot, as_json):
     """What is in the run directory, model file or data set PATH; without PATH versions and threads."""
+    dataset = None
     if path is None:
         facts = {"versions": versions(), "threads": available_cores(), "devices": ["cpu", "reference"]}
     elif Path(path).is_dir():
@@ -29,11 +33,27 @@ def info(path, as_json):
     elif is_model(path):
         facts = describe_model(path)
     else:
-        facts = describe_dataset(path)
+        dataset = read_dataset(path, with_positions=False)
+        facts = describe(dataset)
+    if plot:
+        draw(dataset, path, plot)
     if as_json:
         click.echo(to_json(facts, ensure_ascii=False))
         return
     print_facts(facts)
+
+
+def draw(dataset, path, plot):
+    """Write the picture `plot` of the data set `path`. Raises DataError where there is none."""
+    if dataset is None:
+        raise DataError(
+            f"{path or '--plot'}: is no data set, which is what --plot draws; give a data set, or leave it out"
+        )
+    if Path(plot).suffix.lower() != ".png":
+        raise DataError(f"{plot}: only PNG is drawn; choose a name that ends in .png")
+    refuse_input_as_output([path], plot)
+    plot_overview(dataset, plot, Path(path).name)
+    note(f"{plot}: drawn")
 
 
 def is_model(path):
@@ -73,39 +93,6 @@ def describe_run(path):
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{metrics}: cannot be read as JSON ({error}); run `refattn evaluate` instead") from None
     return facts
-
-
-def describe_dataset(path):
-    """Facts of a data set, as a dict."""
-    dataset = read_dataset(path, with_positions=False)
-    sizes, degrees = np.diff(dataset.site_ptr), np.diff(dataset.edge_ptr)
-    labels = {}
-    for name, values in dataset.labels.items():
-        known = values[np.isfinite(values)]
-        labels[name] = {"unit": dataset.label_attrs[name].get("unit", ""), "known": len(known)}
-        if len(known):
-            labels[name] |= {"mean": float(known.mean()), "std": float(known.std())}
-            labels[name] |= {"min": float(known.min()), "max": float(known.max())}
-    elements, counts = np.unique(dataset.z, return_counts=True)
-    return {
-        **dataset.attrs,
-        "structures": len(dataset),
-        "sites": int(dataset.site_ptr[-1]),
-        "sites_per_structure": spread(sizes),
-        "edges_per_site": spread(degrees),
-        "elements": {chemical_symbols[z]: int(n) for z, n in zip(elements, counts, strict=True)},
-        "graph": {name: getattr(dataset.graph_config, name) for name in ("rule", "r_max", "omega_min", "weight_min")},
-        "labels": labels,
-        "arrays": {name: list(values.shape[1:]) for name, values in dataset.arrays.items()},
-        "skipped": len(dataset.skipped),
-    }
-
-
-def spread(numbers):
-    """Smallest, mean and largest of some counts."""
-    if not len(numbers):
-        return {}
-    return {"min": int(numbers.min()), "mean": round(float(numbers.mean()), 2), "max": int(numbers.max())}
 
 
 def print_facts(facts, indent=""):

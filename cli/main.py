@@ -26,7 +26,7 @@ SUMMARIES = {
     "evaluate": "Errors of a trained run on its split, or on another data set.",
     "predict": "Properties and attention of structures in any file that ASE reads.",
     "gradcheck": "Verify every gradient on this machine.",
-    "data": "The built-in data sets, and the dynamics that made them.",
+    "data": "The built-in and the published data sets, and the dynamics that make others.",
     "import-keras": "Turn the authors' trained Keras model into a run.",
     "info": "What is in a run or a data set; without argument this installation.",
 }

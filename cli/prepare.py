@@ -5,10 +5,10 @@ import time
 
 import click
 
-from refattn.cli.options import StatusLine, as_json, refuse_input_as_output
+from refattn.cli.options import StatusLine, as_json, note, refuse_input_as_output
 from refattn.config import CHOICES, GraphConfig, config_from_dict
-from refattn.data.prepare import open_source
 from refattn.data.prepare import prepare as prepare_dataset
+from refattn.data.sources import FORMATS, open_source
 from refattn.environment import available_cores
 from refattn.strict_json import to_json
 
@@ -26,7 +26,7 @@ def parse_units(context, parameter, assignments):
 @click.command(context_settings={"show_default": True})
 @click.argument("source", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option("--format", type=click.Choice(["auto", "files", "qm9"]), default="auto", help="How to read SOURCE.")
+@click.option("--format", type=click.Choice(FORMATS), default="auto", help="How to read SOURCE.")
 @click.option("--labels", type=click.Path(), help="CSV file of labels; its first column is an id or a file name.")
 @click.option("--unit", "units", multiple=True, callback=parse_units, help="NAME=UNIT, where the unit is not known.")
 @click.option("--rule", type=click.Choice(CHOICES["graph.rule"]), default=GraphConfig.rule, help="Neighbour rule.")
@@ -44,18 +44,22 @@ def prepare(source, out, format, labels, units, limit, threads, append, as_json,
 
     SOURCE is a file that ASE reads (extended XYZ may be gzipped), a folder of structure files, an ASE database, or
     QM9's archive or folder. Structures without a graph are left out, and recorded in OUT with the reason.
+
+    After Ctrl-C or a kill the folder OUT.parts holds the finished graphs, and the same command goes on from there.
     """
     lists = others.pop("uncharacterized"), others.pop("keep_uncharacterized")
     config = config_from_dict({"graph": others}, "prepare").graph
     refuse_input_as_output(filter(None, (source, labels, lists[0])), out)
     structures = open_source(source, format, labels, *lists)
     threads = threads or available_cores()
-    report = prepare_dataset(structures, out, config, units, limit, threads, append, progress_printer())
+    report = prepare_dataset(structures, out, config, units, limit, threads, append, progress_printer(), note)
     if as_json:
         click.echo(to_json(dataclasses.asdict(report)))
         return
-    counts = f"{report.n_structures} structures, {report.n_sites} sites, {report.n_edges} edges"
-    click.echo(f"{out}: {counts} in {report.seconds:.1f} s")
+    resumed = f" ({report.n_resumed} of them by an earlier run)" if report.n_resumed else ""
+    counts = f"{report.n_structures} structures{resumed}, {report.n_sites} sites, {report.n_edges} edges"
+    parts = ", ".join(f"{name} {getattr(report, f'seconds_{name}'):.1f}" for name in ("reading", "graphs", "writing"))
+    click.echo(f"{out}: {counts} in {report.seconds:.1f} s (processor seconds: {parts})")
     named = [f"{name} ({unit or 'no unit'})" for name, unit in report.labels.items()]
     click.echo(f"labels: {', '.join(named)}; change a unit with --unit NAME=UNIT" if named else "labels: none")
     if report.n_skipped:
@@ -65,16 +69,23 @@ def prepare(source, out, format, labels, units, limit, threads, append, as_json,
 
 
 def progress_printer():
-    """A function (done, total) that reports rate and time left: a status line, or now and then a line in a log."""
+    """A function (done, total, resumed) that reports rate and time left, in a status line, or now and then in a log.
+
+    Structures that an earlier run has done are not in the rate.
+    """
     status, start = StatusLine(), time.perf_counter()
     last = start
 
-    def show(done, total):
-        nonlocal last
+    def show(done, total, resumed):
+        nonlocal start, last
         now = time.perf_counter()
-        rate = done / (now - start)
-        left = f" of about {total}, {max(total - done, 0) / rate:.0f} s left" if total and done < total else ""
-        text = f"{done} structures{left}, {rate:.0f}/s"
+        if done == resumed:
+            start = now
+        rate = (done - resumed) / (now - start) if done > resumed else 0
+        left = f" of about {total}" if total and done < total else ""
+        left += f", {(total - done) / rate:.0f} s left" if left and rate else ""
+        text = f"{done} structures{left}" + (f", {rate:.0f}/s" if rate else "")
+        text += f", {resumed} by an earlier run" if resumed else ""
         if done == total or (now - last > LOG_SECONDS and not status.terminal):
             last = now
             status.line(text)

@@ -51,9 +51,9 @@ class GraphConfig:
 class DataConfig:
     """What to learn from. An empty path means the data set that ships inside the package."""
 
-    path: str = ""  # a data set made by `refattn prepare`
+    path: str = "fullerene"  # a data set made by `refattn prepare`, or the name of a built-in one
     target: str = "homo"  # a label of the data set
-    split: str = ""  # a split.json to use; empty: draw one by the four values below
+    split: str = ""  # a split.json, or "published:NAME" (splits.py); empty: draw one by the four values below
     n_train: int = 0  # structures to train on; 0: what the other two leave
     n_valid: int = 0  # structures to validate on; 0: a tenth
     n_test: int = 0  # structures to test on; 0: a tenth

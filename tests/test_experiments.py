@@ -9,6 +9,7 @@ import pytest
 
 import refattn.config
 from refattn.config import config_from_dict, load_config, to_toml
+from refattn.data.splits import PREFIX, PUBLISHED_SPLITS
 from refattn.params import parameter_table
 
 FILES = sorted((Path(refattn.config.__file__).parent / "experiments").glob("*.toml"))
@@ -54,6 +55,8 @@ def test_split_sizes_of_the_authors():
     for name, size in sizes.items():
         data = load_config(path_of(name)).data
         assert data.n_train + data.n_valid + data.n_test == size, name
+        assert data.split.startswith(PREFIX), name
+        assert PUBLISHED_SPLITS[data.split.removeprefix(PREFIX)][0] == (data.n_train, data.n_valid, data.n_test), name
 
 
 def test_published_parameter_counts():
@@ -66,5 +69,5 @@ def test_published_parameter_counts():
 
 def test_builtin_runs_without_arguments():
     config = load_config(path_of("builtin"))
-    assert config.data.path == ""
+    assert config.data.path == "fullerene"
     assert n_parameters(config.model) < 200_000

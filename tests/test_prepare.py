@@ -1,6 +1,8 @@
 """prepare from end to end: order, threads, what is skipped, what is refused; the command with its outputs."""
 
+import importlib
 import json
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -13,11 +15,13 @@ from click.testing import CliRunner
 from refattn.cli.prepare import prepare as command
 from refattn.config import GraphConfig
 from refattn.data import prepare as module
-from refattn.data.prepare import open_source, prepare
+from refattn.data.prepare import prepare
+from refattn.data.sources import open_source
 from refattn.data.store import read_dataset, verify
 from refattn.errors import DataError, RefattnError
 from refattn.structures.graph import Graph
 
+cli_module = importlib.import_module("refattn.cli.prepare")
 NAMES = ["CH4", "NH3", "H2O", "C6H6", "C2H6", "CH3OH", "HCN", "CO2"]
 
 
@@ -36,14 +40,17 @@ def frames(tmp_path_factory):
 def test_dataset_holds_the_graphs_of_the_structures(frames, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_STRUCTURES", 4)
     seen = []
-    report = prepare(open_source(frames), tmp_path / "set.h5", progress=lambda done, total: seen.append((done, total)))
+    report = prepare(open_source(frames), tmp_path / "set.h5", progress=lambda *counts: seen.append(counts))
     verify(tmp_path / "set.h5")
     dataset = read_dataset(tmp_path / "set.h5")
     assert (report.n_structures, report.n_skipped, report.reasons) == (25, 0, [])
     assert (report.n_sites, report.n_edges) == (len(dataset.z), len(dataset.nbr))
     assert report.seconds > 0
-    assert [done for done, _ in seen] == [4, 8, 12, 16, 20, 24, 25]
-    assert seen[-1] == (25, 25)
+    parts = report.seconds_reading, report.seconds_graphs, report.seconds_writing
+    assert all(part > 0 for part in parts)
+    assert sum(parts) < 1.1 * report.seconds  # one thread computes, one reads and writes, and they take turns
+    assert [done for done, _, _ in seen] == [4, 8, 12, 16, 20, 24, 25]
+    assert seen[-1] == (25, 25, 0)
     assert dataset.graph_config == GraphConfig()
     assert dataset.attrs["source"] == "set.extxyz"
     assert dataset.label_attrs["homo"]["unit"] == "eV"
@@ -135,6 +142,20 @@ def test_command(frames, tmp_path):
     for wrong in (["--r-max", "0"], ["--r-max", "nan"], ["--labels", "absent.csv"], ["--format", "qm9"]):
         assert isinstance(CliRunner().invoke(command, [str(frames), out, *wrong]).exception, RefattnError)
     assert len(read_dataset(out)) == 25
+
+
+def test_progress_counts_only_new_work(monkeypatch, capsys):
+    clock = iter([0, 100, 120, 140, 160])
+    monkeypatch.setattr(cli_module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    show = cli_module.progress_printer()
+    for done, total, resumed in ((500, 1000, 500), (600, 1000, 500), (900, None, 500), (1000, 1000, 500)):
+        show(done, total, resumed)
+    assert capsys.readouterr().err.splitlines() == [
+        "500 structures of about 1000, 500 by an earlier run",
+        "600 structures of about 1000, 80 s left, 5/s, 500 by an earlier run",  # 100 in 20 s
+        "900 structures, 10/s, 500 by an earlier run",
+        "1000 structures, 8/s, 500 by an earlier run",
+    ]
 
 
 def test_only_data_sets_are_replaced(frames, tmp_path):

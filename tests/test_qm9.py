@@ -1,7 +1,8 @@
-"""QM9 in its original format. The molecules below are gdb_1 (as published) and others in its pattern."""
+"""QM9 in its original formats. The molecules below are gdb_1 (as published) and others in its pattern."""
 
 import bz2
 import io
+import random
 import tarfile
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from refattn.data.files import LABELS
 from refattn.data.qm9 import PROPERTIES, QM9Source, parse_molecule, read_uncharacterised
+from refattn.data.qm9_sdf import QM9SdfSource
+from refattn.data.sources import open_source
 from refattn.errors import DataError
 
 METHANE = """5
@@ -170,3 +173,133 @@ def test_damaged_folders(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no dsgdb9nsd"):
         list(QM9Source(tmp_path / "empty", keep_uncharacterised=True))
+
+
+# ---- gdb9.sdf -------------------------------------------------------------------------------------------------------
+
+SDF = """gdb_1
+  -OEChem-03231823243D
+
+  5  4  0     0  0  0  0  0  0999 V2000
+   -0.0127    1.0858    0.0080 C   0  0  0  0  0  0  0  0  0  0  0  0
+    0.0022   -0.0060    0.0020 H   0  0  0  0  0  0  0  0  0  0  0  0
+    1.0117    1.4638    0.0003 H   0  0  0  0  0  0  0  0  0  0  0  0
+   -0.5408    1.4475   -0.8766 H   0  0  0  0  0  0  0  0  0  0  0  0
+   -0.5238    1.4379    0.9064 H   0  0  0  0  0  0  0  0  0  0  0  0
+  1  2  1  0  0  0  0
+  1  3  1  0  0  0  0
+M  END
+$$$$
+"""
+HEADER = "mol_id,A,B,C,mu,alpha,homo,lumo,gap,r2,zpve,u0,u298,h298,g298,cv,u0_atom,u298_atom,h298_atom,g298_atom\n"
+ROW = (
+    "gdb_1,157.7118,157.70997,157.70699,0.,13.21,-0.3877,0.1171,0.5048,35.3641,0.044749,-40.47893,-40.476062,"
+    "-40.475117,-40.498597,6.469,-395.9,-398.6,-401.0,-372.4\n"
+)
+
+
+def sdf_of(*numbers):
+    return "".join(SDF.replace("gdb_1", f"gdb_{n}") for n in numbers)
+
+
+def table_of(*numbers):
+    return HEADER + "".join(ROW.replace("gdb_1", f"gdb_{n}") for n in numbers)
+
+
+def pack(path, **members):
+    """A tar file, gzipped by its suffix, of name -> text."""
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+        for name, text in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+@pytest.fixture
+def qm9_sdf(tmp_path):
+    (tmp_path / "uncharacterized.txt").write_text(LIST)
+    members = {"gdb9.sdf": sdf_of(1, 2, 3), "gdb9.sdf.csv": table_of(1, 2, 3)}
+    (tmp_path / "folder").mkdir()
+    for name, text in members.items():
+        (tmp_path / "folder" / name).write_text(text)
+    return pack(tmp_path / "gdb9.tar.gz", **members)
+
+
+def test_methane_has_the_labels_of_the_other_form(qm9_sdf):
+    record, other = next(iter(QM9SdfSource(qm9_sdf))), parse_molecule(METHANE, "here")
+    assert record.id == record.atoms.info["id"] == other.id
+    assert record.labels == pytest.approx(other.labels, rel=1e-12)
+    assert list(record.labels) == list(other.labels)
+    np.testing.assert_array_equal(record.atoms.numbers, other.atoms.numbers)
+    np.testing.assert_allclose(record.atoms.positions, other.atoms.positions, atol=0.5001e-4)
+    assert not record.atoms.pbc.any()
+
+
+def test_forms_of_gdb9(qm9_sdf, tmp_path):
+    plain = pack(tmp_path / "gdb9.tar", **{"a/gdb9.sdf.csv": table_of(1, 2, 3), "../b/gdb9.sdf": sdf_of(1, 2, 3)})
+    for path in (qm9_sdf, plain, tmp_path / "folder", tmp_path / "folder" / "gdb9.sdf"):
+        source = open_source(path, uncharacterised=tmp_path / "uncharacterized.txt")
+        assert isinstance(source, QM9SdfSource)
+        assert [record.id for record in source] == ["gdb_1", "gdb_3"]
+        assert [id for id, _ in source.skipped] == ["gdb_2"]
+        assert 0 < source.fraction <= 1
+        assert source.licence.startswith("CC0")
+        assert len(list(QM9SdfSource(path, keep_uncharacterised=True))) == 3
+    assert not (tmp_path.parent / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("sdf", "table", "message"),
+    [
+        (sdf_of(1), table_of(1, 3), "has no gdb_3"),
+        (sdf_of(1, 3), table_of(1), "gdb_3 has no row"),
+        (sdf_of(1, 1), table_of(1), "gdb_1 is there twice"),
+        (sdf_of(1), table_of(1, 1), "line 3: holds a repeated molecule"),
+        (sdf_of(1), table_of(1).replace(",homo,", ",top,"), "line 1: has no column homo"),
+        (sdf_of(1), table_of(1).replace("13.21", "x"), "line 2: .*'x'"),
+        (sdf_of(1), table_of(1).replace("13.21", "nan"), "line 2: .*not finite"),
+        (sdf_of(1), table_of(1).replace(",13.21", ""), "line 2: .*number of columns"),
+        (sdf_of(1), "", "line 1: has no column mol_id"),
+        (SDF.replace("V2000", "V3000"), table_of(1), "molecule 1: .*V2000"),
+        (SDF.replace("  5  4", "  9  4"), table_of(1), "molecule 1: .*counts atoms|molecule 1: .*holds"),
+        (SDF.replace("  5  4", "  0  4"), table_of(1), "molecule 1: .*counts atoms"),
+        (SDF.replace(" C  ", " Qq "), table_of(1), "molecule 1: .*Qq"),
+        (SDF.replace("1.0858", "1.0x58"), table_of(1), "molecule 1: .*1.0x58"),
+        (SDF.replace("1.0858", "   nan"), table_of(1), "molecule 1: .*none"),
+        (sdf_of(1, 2)[:-200], table_of(1, 2), "molecule 2: .*counts atoms"),
+        (sdf_of(1, 2)[: len(SDF)], table_of(1, 2), "has no gdb_2"),
+    ],
+)
+def test_damaged_gdb9(tmp_path, sdf, table, message):
+    path = pack(tmp_path / "gdb9.tar.gz", **{"gdb9.sdf": sdf, "gdb9.sdf.csv": table})
+    with pytest.raises(DataError, match=f"gdb9.tar.gz, gdb9.*{message}"):
+        list(QM9SdfSource(path, keep_uncharacterised=True))
+
+
+def test_damaged_archives_of_gdb9(qm9_sdf):
+    good = qm9_sdf.read_bytes()
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 0x55
+    for content in (good[:-1], good[: len(good) // 2], good[:5], b"", b"no archive", bytes(flipped)):
+        qm9_sdf.write_bytes(content)
+        with pytest.raises(DataError, match="gdb9.tar.gz, gdb9"):
+            list(QM9SdfSource(qm9_sdf, keep_uncharacterised=True))
+    pack(qm9_sdf, **{"gdb9.sdf": SDF})
+    with pytest.raises(DataError, match="holds no gdb9.sdf.csv"):
+        list(QM9SdfSource(qm9_sdf, keep_uncharacterised=True))
+
+
+def test_random_damage_of_gdb9(tmp_path):
+    """Whatever a byte becomes: records, or one sentence."""
+    files, draw = {"gdb9.sdf": sdf_of(1, 2, 3), "gdb9.sdf.csv": table_of(1, 2, 3)}, random.Random(0)
+    for _ in range(200):
+        name = draw.choice(sorted(files))
+        for other, text in files.items():
+            damaged = bytearray(text.encode())
+            damaged[draw.randrange(len(damaged))] ^= (1 << draw.randrange(8)) if other == name else 0
+            (tmp_path / other).write_bytes(damaged)
+        try:
+            list(QM9SdfSource(tmp_path, keep_uncharacterised=True))
+        except DataError as error:
+            assert "\n" not in str(error)

@@ -1,12 +1,26 @@
 """Splits: disjoint, seeded, independent of everything but ids, counts and seed; the authors' split; damaged files."""
 
+import hashlib
 import json
+import random
+import struct
 
 import numpy as np
 import pytest
 from handmade import line, write
 
-from refattn.data.splits import Split, make_split, read_split, resolve_split, split_indices, write_split
+from refattn.config import DataConfig
+from refattn.data.splits import (
+    PUBLISHED_SPLITS,
+    Split,
+    choose_split,
+    make_split,
+    published_split,
+    read_split,
+    resolve_split,
+    split_indices,
+    write_split,
+)
 from refattn.data.store import read_dataset
 from refattn.errors import DataError, OutputError
 
@@ -60,6 +74,91 @@ def test_authors_split():
     assert len(test) == 10831
 
 
+def shuffled(n, seed=0):
+    """The numbers below n as NumPy's legacy generator permutes them, with Python's Mersenne Twister instead.
+
+    The state of a seed is that of Matsumoto & Nishimura's init_genrand; a number up to i is drawn by cutting 32 bits
+    to the length of i until it fits; Fisher and Yates exchange from the end.
+    """
+    state = [seed]
+    for i in range(1, 624):
+        state.append((1812433253 * (state[-1] ^ (state[-1] >> 30)) + i) & 0xFFFFFFFF)
+    twister, order = random.Random(), list(range(n))
+    twister.setstate((3, (*state, 624), None))
+    for i in range(n - 1, 0, -1):
+        mask = (1 << i.bit_length()) - 1
+        while (j := twister.getrandbits(32) & mask) > i:
+            pass
+        order[i], order[j] = order[j], order[i]
+    return order
+
+
+@pytest.mark.parametrize("name", PUBLISHED_SPLITS)
+def test_published_permutations(name):
+    """The checksums that the package carries, from another generator and with another packing of the numbers."""
+    sizes, _, sha256 = PUBLISHED_SPLITS[name]
+    order = shuffled(sum(sizes))
+    assert hashlib.sha256(struct.pack(f"<{len(order)}q", *order)).hexdigest() == sha256
+
+
+class Shape:
+    """What published_split looks at in a data set."""
+
+    def __init__(self, ids, sizes):
+        self.id, self.site_ptr = np.array(ids), np.concatenate([[0], np.cumsum(sizes)])
+
+    def __len__(self):
+        return len(self.id)
+
+
+def test_published_split_of_qm9_does_not_depend_on_the_order():
+    draw = random.Random(2)
+    numbers = sorted(draw.sample(range(1, 133886), 130831))
+    n_sites = {number: 3 + number % 27 for number in numbers}
+    theirs = sorted(numbers, key=lambda number: n_sites[number])  # stable
+    wanted = [f"gdb_{theirs[i]}" for i in shuffled(130831)]
+    draw.shuffle(numbers)
+    dataset = Shape([f"gdb_{number}" for number in numbers], [n_sites[number] for number in numbers])
+    split = published_split(dataset, "qm9", (110_000, 0, 10_831))
+    assert [*map(len, split)] == [110_000, 10_000, 10_831]
+    assert split.train + split.valid + split.test == wanted
+    with pytest.raises(DataError, match="ids gdb_NUMBER"):
+        published_split(Shape([f"mol_{number}" for number in numbers], [3] * len(numbers)), "qm9")
+
+
+@pytest.mark.parametrize("name", ["materials_project", "smfe12"])
+def test_published_splits_of_files_in_their_order(name):
+    """The Materials Project is sorted by size first, the authors' archives are not."""
+    n = sum(PUBLISHED_SPLITS[name][0])
+    sizes = [2 + (7 * i) % 50 for i in range(n)]
+    split = published_split(Shape([f"s{i}" for i in range(n)], sizes), name)
+    theirs = sorted(range(n), key=sizes.__getitem__) if name == "materials_project" else range(n)
+    assert split.train + split.valid + split.test == [f"s{theirs[i]}" for i in shuffled(n)]
+    assert [*map(len, split)] == [*PUBLISHED_SPLITS[name][0]]
+
+
+def test_published_splits_that_do_not_fit(dataset):
+    message = r"smfe12 is one of 3304 structures, the data set has 50; .*leave data.split empty"
+    with pytest.raises(DataError, match=message):
+        published_split(dataset, "smfe12")
+    with pytest.raises(DataError, match="no published split 'qm7'; there are qm9,"):
+        published_split(dataset, "qm7")
+    whole = Shape([f"s{i}" for i in range(3304)], [13] * 3304)
+    with pytest.raises(DataError, match="data.n_valid is 100, but the published split of smfe12 has 166 there"):
+        published_split(whole, "smfe12", (2973, 100, 165))
+
+
+def test_the_configuration_chooses(dataset, tmp_path):
+    drawn = choose_split(dataset, DataConfig(target="homo", n_train=9, split_seed=7))
+    assert drawn == make_split(dataset, "homo", 9, seed=7)
+    write_split(tmp_path / "split.json", drawn)
+    assert choose_split(dataset, DataConfig(split=str(tmp_path / "split.json"))) == drawn
+    with pytest.raises(DataError, match="smfe12 is one of 3304"):
+        choose_split(dataset, DataConfig(split="published:smfe12"))
+    whole = Shape([f"s{i}" for i in range(3304)], [13] * 3304)
+    assert choose_split(whole, DataConfig(split="published:smfe12")) == published_split(whole, "smfe12")
+
+
 def test_unknown_labels_are_in_no_part(dataset):
     split = make_split(dataset, "homo", seed=4)
     ids = set(split.train + split.valid + split.test)
@@ -67,13 +166,6 @@ def test_unknown_labels_are_in_no_part(dataset):
     assert all(isinstance(id, str) for id in ids)
     with pytest.raises(DataError, match="'gap'.*homo"):
         make_split(dataset, "gap")
-
-
-def test_legacy_sorts_by_size_first(dataset):
-    split = make_split(dataset, "homo", 20, 10, 10, legacy=True)
-    by_size = sorted((i for i in range(50) if i % 5), key=lambda i: i % 3)
-    wanted = [f"s{by_size[i]}" for i in np.random.RandomState(0).permutation(40)]
-    assert split.train + split.valid + split.test == wanted
 
 
 def test_written_read_and_resolved(dataset, tmp_path):

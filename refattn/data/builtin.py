@@ -6,8 +6,10 @@ import typing
 from pathlib import Path
 
 from refattn.config import GraphConfig
-from refattn.data.prepare import open_source, prepare
+from refattn.data.prepare import prepare
+from refattn.data.sources import open_source
 from refattn.data.store import read_dataset
+from refattn.environment import available_cores
 
 FOLDER = Path(__file__).parent / "sets"
 
@@ -29,21 +31,21 @@ SETS = {
 
 
 def open_data(path, graph_config):
-    """A data set in memory: the file `path`, or for an empty path the built-in fullerene set.
+    """A data set in memory: the file `path`, or a built-in set by its name.
 
-    The built-in set ships as structures and labels; its graphs are made here, by `graph_config` (None: the default
+    The built-in sets ship as structures and labels; their graphs are made here, by `graph_config` (None: the default
     rule), in seconds.
 
     Returns a Dataset without positions. Raises DataError as read_dataset does.
     """
-    if path:
-        return read_dataset(path, with_positions=False)
-    return _open_builtin("fullerene", graph_config or GraphConfig())
+    if path in SETS:
+        return _open_builtin(path, graph_config or GraphConfig())
+    return read_dataset(path, with_positions=False)
 
 
 @functools.cache
 def _open_builtin(name, graph_config):
     with tempfile.TemporaryDirectory(prefix="refattn-") as folder:
         dataset = Path(folder) / f"{name}.h5"
-        prepare(open_source(SETS[name].path), dataset, graph_config)
+        prepare(open_source(SETS[name].path), dataset, graph_config, n_threads=available_cores())
         return read_dataset(dataset, with_positions=False)

@@ -2,34 +2,33 @@
 
 A source is iterated once and yields a Record at a time, so that its size does not matter. Labels are the numbers
 in `atoms.info`, in the results of a calculator (ASE moves keys such as energy or dipole there), in the key-value
-pairs of a database, or in a CSV file. Frames of (gzipped) extended XYZ are cut out of the stream here and handed
-to ASE one by one, because ASE's own loop over frames seeks, which is quadratic in a compressed file.
+pairs of a database, or in a CSV file. Frames of (gzipped) extended XYZ are read by extxyz.py, as a stream; those that
+are unusual are handed to ASE one by one, because its own loop over frames seeks, which is quadratic in a packed file.
 """
 
 import collections
 import csv
-import gzip
 import io
 import itertools
 import math
 import re
 import sqlite3
-import zlib
 from pathlib import Path
 
 import ase.db
 import ase.io
-import numpy as np
 from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError
 
+from refattn.data.extxyz import Frame, check_widths, cut_frames, frame_of, parse_frame
+from refattn.data.gunzip import PIECE, Gunzip
 from refattn.data.store import LARGEST_LABEL, Record
 from refattn.errors import DataError, in_one_line
 
 SUFFIXES = "cif|xyz|extxyz|vasp|poscar|pdb|sdf|mol|traj|xsf|gen|res|json"
 STRUCTURE_FILE = re.compile(rf"(?i)(.*\.({SUFFIXES})(\.gz)?|(POSCAR|CONTCAR).*)")
-CALCULATOR_ARRAYS = ("forces", "charges", "magmoms", "energies", "stresses")
-NOT_KEPT = ("numbers", "positions", "momenta", "masses", "tags", "occupancy")
+
+FRAMES_PER_LOOK = 128
 
 # Labels by their usual names: unit, kind, description. Other names have no unit unless the user gives one.
 _KNOWN = """
@@ -110,22 +109,29 @@ class FilesSource:
         self.table = LabelTable(labels) if labels else None
 
     def __iter__(self):
-        seen = {}
-        for where, file_names, fallback, atoms in self._structures():
-            id = str(atoms.info.get("id", "")).strip() or fallback
+        seen = {}  # id -> place; a place is shorter than the text that names it
+        for place, fallback, frame in self._structures():
+            id = frame.id or fallback
             if id in seen:
-                raise DataError(f"{where}: the id {id} is also that of {seen[id]}; give each structure its own")
-            seen[id] = where
-            labels = labels_of(atoms, where)
+                where, other = self._where(*place), self._where(*seen[id])
+                raise DataError(f"{where}: the id {id} is also that of {other}; give each structure its own")
+            seen[id] = place
+            labels = {
+                key.replace("/", "_"): _finite(value, key, self._where, place)  # HDF5 keeps the slash for itself
+                for key, value in frame.labels.items()
+            }
             if self.table:
-                labels.update(self.table.take((id, *file_names), where))
-            plain = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info={"id": id})
-            yield Record(id, plain, labels, arrays_of(atoms))
+                labels.update(self.table.take((id, *self._file_names(*place)), self._where(*place)))
+            frame.atoms.info["id"] = id
+            yield Record(id, frame.atoms, labels, frame.arrays)
         if self.table:
             self.table.check_all_taken(self.path)
 
     def _structures(self):
-        """(where, names of its file that a row of labels may use, id if it has none, atoms) of every structure."""
+        """(place, id if it has none, Frame) of every structure; a place is (number of the file, of the frame or None).
+
+        The number of the frame is None where the file has a single one.
+        """
         for done, file in enumerate(self.files):
             self._done = done
             frames = self._frames(file)
@@ -133,13 +139,21 @@ class FilesSource:
             if first is None:
                 raise DataError(f"{file}: holds no structure; repair or remove it")
             if second is None:
-                yield str(file), (_stem(file), file.name), self.names[file], first
+                yield (done, None), self.names[file], first
                 continue
-            for number, atoms in enumerate(itertools.chain([first, second], frames)):
-                yield f"{file}, frame {number}", (), f"{self.names[file]}-{number}", atoms
+            for number, frame in enumerate(itertools.chain([first, second], frames)):
+                yield (done, number), f"{self.names[file]}-{number}", frame
+
+    def _where(self, file, number):
+        """A place in words."""
+        return str(self.files[file]) + ("" if number is None else f", frame {number}")
+
+    def _file_names(self, file, number):
+        """Names of its file that a row of labels may use for a structure."""
+        return (_stem(self.files[file]), self.files[file].name) if number is None else ()
 
     def _frames(self, file):
-        """Atoms of every frame of a file; all that can go wrong in a parser becomes a DataError."""
+        """The Frame of every structure of a file; all that can go wrong in a parser becomes a DataError."""
         if re.search(r"(?i)\.(ext)?xyz(\.gz)?$", file.name):
             frames = self._xyz(file)
         elif file.suffix == ".db":
@@ -148,14 +162,15 @@ class FilesSource:
             frames = ase.io.iread(file, index=":", do_not_split_by_at_sign=True)
         for number in itertools.count():
             try:
-                atoms = next(frames)
+                frame = next(frames)
+                frame = frame if isinstance(frame, Frame) else frame_of(frame)
             except StopIteration:
                 return
             except DataError:
                 raise
             except Exception as error:  # the parsers of ASE raise anything; the reason goes into the message
                 raise DataError(f"{file}, frame {number}: cannot be read ({reason_of(error)}); repair it") from None
-            yield atoms
+            yield frame
 
     def _progress(self, fraction):
         """Part of all files that has been read, when `fraction` of the present one has."""
@@ -164,12 +179,18 @@ class FilesSource:
     def _xyz(self, path):
         """Structures of an extended XYZ file, read as a stream of lines."""
         size = max(path.stat().st_size, 1)
-        unpack = gzip.open if path.suffix.lower() == ".gz" else io.BufferedReader
-        # utf-8-sig: editors on Windows put a byte order mark first
-        with open(path, "rb") as raw, unpack(raw) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig") as lines:
-            for text in _cut_frames(lines, path):
-                self._progress(raw.tell() / size)
-                yield next(read_xyz(io.StringIO(text), 0))
+        unpack = Gunzip if path.suffix.lower() == ".gz" else io.BufferedReader
+        with open(path, "rb") as raw, unpack(raw) as unpacked, io.BufferedReader(unpacked, PIECE) as binary:
+            lines = io.TextIOWrapper(binary, encoding="utf-8-sig")  # editors on Windows put a byte order mark first
+            for number, (header, comment, rows, line) in enumerate(cut_frames(lines, path)):
+                if number % FRAMES_PER_LOOK == 0:  # tell() gives up the GIL, see gunzip.py
+                    self._progress(raw.tell() / size)
+                frame = parse_frame(comment, rows)
+                if frame is None:  # unusual or damaged: ASE knows, but for columns that are missing
+                    check_widths(comment, rows, f"{path}, frame {number} (line {line})")
+                    frame = next(read_xyz(io.StringIO(header + comment + "".join(rows)), 0))
+                yield frame
+            self._progress(1)
 
     def _database(self, path):
         """Structures of an ASE database; labels are its key-value pairs and the numbers in its data."""
@@ -232,64 +253,6 @@ class LabelTable:
                 raise DataError(f"{self.path}, line {line}: {source} has no structure {id}; add it or remove the line")
 
 
-def labels_of(atoms, where):
-    """name -> float: the numbers in `atoms.info` and in the results of its calculator; NaN stands for unknown."""
-    labels = {}
-    for key, value in {**atoms.info, **(atoms.calc.results if atoms.calc else {})}.items():
-        if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
-            value = value.item()
-        if key != "id" and isinstance(value, (int, float)) and not isinstance(value, bool):
-            labels[str(key).replace("/", "_")] = _finite(value, key, where)  # HDF5 keeps the slash for itself
-    return labels
-
-
-def arrays_of(atoms):
-    """name -> (N, ...) float64: the per-site float arrays, forces and populations for example, but no velocities.
-
-    `ring`, the flags that a network may ask for, may be integers or logicals too.
-    """
-    results, kinds = atoms.calc.results if atoms.calc else {}, {"ring": "biuf"}
-    found = {name: values for name, values in atoms.arrays.items() if values.dtype.kind in kinds.get(name, "f")}
-    found = {name: values for name, values in found.items() if name not in NOT_KEPT}
-    found.update({name: np.asarray(results[name]) for name in CALCULATOR_ARRAYS if results.get(name) is not None})
-    return {name.replace("/", "_"): values.astype(float) for name, values in found.items()}
-
-
-def _cut_frames(lines, path):
-    """The text of one frame after the other; its counts are checked, its numbers are ASE's business."""
-    line_number = 0
-    for number in itertools.count():
-        where = f"{path}, frame {number} (line {line_number + 1})"
-        try:
-            header = next(lines, "")
-            while header.isspace():
-                header, line_number = next(lines, ""), line_number + 1
-            if not header:
-                return
-            n_sites = int(header) if re.fullmatch(r"\d{1,12}", header.strip(), re.ASCII) else -1
-            if n_sites < 0:
-                found = header.strip()[:40]
-                raise DataError(f"{where}: begins with {found!r}, not a number of atoms; the count before may be wrong")
-            rows = list(itertools.islice(lines, n_sites + 1))
-        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-            raise DataError(f"{where}: cannot be read on ({reason_of(error)}); it is damaged, restore it") from None
-        _check_counts(rows, n_sites, where)
-        yield header + "".join(rows)
-        line_number += 1 + len(rows)
-
-
-def _check_counts(rows, n_sites, where):
-    if len(rows) < n_sites + 1:
-        raise DataError(f"{where}: ends after {max(len(rows) - 1, 0)} of {n_sites} atoms; the file was cut, restore it")
-    properties = re.search(r'Properties="?([^\s"]+)', rows[0])
-    if properties:  # ASE reads the first columns and is silent about others
-        widths = properties[1].split(":")[2::3]
-        wanted = n_sites * sum(int(width) for width in widths if width.isdigit())
-        found = len("".join(rows[1:]).split())
-        if found != wanted:
-            raise DataError(f"{where}: has {found} values for its {n_sites} atoms, not {wanted}; repair the frame")
-
-
 def _check_database(path):
     """ase.db.connect would write its tables into any other SQLite file; look before, without the right to write."""
     try:
@@ -311,9 +274,15 @@ def _number(cell, name, where):
         raise DataError(f"{where}: {name} is {cell[:40]!r}, not a number; repair it, or empty the cell") from None
 
 
-def _finite(value, name, where):
-    """`value` as a float; NaN passes, it means unknown. Raises DataError for an infinite one."""
+def _finite(value, name, where, place=()):
+    """`value` as a float; NaN passes, it means unknown. Raises DataError for an infinite one, at `where` or its result.
+
+    Parameters
+    ----------
+    where : str, or a function of `place` that returns it, because nearly all values are finite
+    """
     if abs(value) > LARGEST_LABEL:  # also catches integers that no float can hold
+        where = where(*place) if callable(where) else where
         raise DataError(f"{where}: {name} is too large to be a label; repair it, or write nan if unknown")
     return float(value)
 

@@ -13,7 +13,6 @@ from refattn.data.methods import XTB
 from refattn.data.simulate import Dynamics, Trajectory, generate, relax, single_threaded, trajectory_names
 
 TEMPERATURES = (300.0, 600.0, 1000.0)  # K
-INTERVAL = 5  # steps between snapshots: 10 fs, half a period of the fastest vibration
 CAGES = Path(__file__).parent / "sets" / "cages.extxyz"
 
 
@@ -40,4 +39,4 @@ def generate_fullerenes(
     with single_threaded(method):
         relaxed = {name: relax(cage, method.calculator(), name) for name, cage in starts.items()}
     trajectories = [Trajectory(name, relaxed[cage][0], t, relaxed[cage][1]) for (cage, t), name in names.items()]
-    return generate(trajectories, n_snapshots, folder, Dynamics(interval=INTERVAL, seed=seed), method, jobs, progress)
+    return generate(trajectories, n_snapshots, folder, Dynamics(seed=seed), method, jobs, progress)

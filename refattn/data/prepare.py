@@ -2,18 +2,21 @@
 
 The main thread reads and writes; blocks of structures get their graphs on a pool of threads (the kernels release the
 GIL). Blocks are written in the order in which they were read, so the number of threads does not change the result.
+Nor does a kill: finished blocks are kept beside the dataset (blocks.py) until it is complete, and the same command
+goes on from there. Memory grows with the ids only, about 0.7 kB a structure: source and writer keep them to find those
+that occur twice.
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from refattn.config import GraphConfig
-from refattn.data.files import LABELS, FilesSource
-from refattn.data.qm9 import QM9Source
+from refattn.data.blocks import Checkpoint, command_of
+from refattn.data.files import LABELS
 from refattn.data.writer import DatasetWriter
 from refattn.errors import DataError, StructureError
 from refattn.structures.graph import Graph
@@ -27,48 +30,32 @@ class PrepareReport:
     """What prepare did.
 
     `reasons` holds (id, reason) of the first few structures that were skipped, `labels` the unit of every label of the
-    data set under its name; "" where it is not known.
+    data set under its name; "" where it is not known. `n_resumed` structures have their graphs from the checkpoint of
+    an earlier run. `seconds` is by the clock, the other seconds are of a processor: they say where the work is, however
+    many threads share it.
     """
 
     n_structures: int
     n_skipped: int
+    n_resumed: int
     reasons: list
     n_sites: int
     n_edges: int
     seconds: float
+    seconds_reading: float
+    seconds_graphs: float
+    seconds_writing: float
     labels: dict
 
 
-def open_source(path, format="auto", labels=None, uncharacterised=None, keep_uncharacterised=False):
-    """The source for `path`: an iterable of Record with name, licence, citation and fraction.
-
-    Parameters
-    ----------
-    path : path
-    format : "auto", "files" or "qm9"
-        "auto" takes archives and folders of dsgdb9nsd files for QM9, and everything else for files that ASE reads.
-    labels : path, optional                                    see FilesSource
-    uncharacterised, keep_uncharacterised : optional           see QM9Source
-
-    Raises DataError as the sources do.
-    """
-    path = Path(path)
-    if format == "auto":
-        archive = path.name.startswith("dsgdb9nsd") and ".tar" in path.suffixes
-        format = "qm9" if archive or (path.is_dir() and any(path.glob("dsgdb9nsd_*.xyz"))) else "files"
-    if format == "files":
-        return FilesSource(path, labels)
-    if labels:
-        raise DataError(f"{labels}: QM9 comes with its labels; leave --labels out, or choose --format files")
-    return QM9Source(path, uncharacterised, keep_uncharacterised)
-
-
-def prepare(source, out, graph_config=None, units=None, limit=None, n_threads=1, append=False, progress=None):
+def prepare(
+    source, out, graph_config=None, units=None, limit=None, n_threads=1, append=False, progress=None, note=None
+):
     """Write the structures of `source` with their graphs and labels to the dataset `out`.
 
     Parameters
     ----------
-    source : iterable of Record, with name, licence, citation and fraction (see open_source)
+    source : iterable of Record, with name, licence, citation and fraction (see refattn/data/sources.py)
     out : path
     graph_config : GraphConfig, optional
     units : dict, optional
@@ -78,8 +65,11 @@ def prepare(source, out, graph_config=None, units=None, limit=None, n_threads=1,
     n_threads : int
     append : bool
         Add to `out` instead of replacing it.
-    progress : callable (done, total), optional
-        Called after every block; `total` is an estimate, or None where nothing is known.
+    progress : callable (done, total, resumed), optional
+        Called after every block; `total` is an estimate, or None where nothing is known; `resumed` of the `done`
+        structures were ready from an earlier run.
+    note : callable (text), optional
+        Is told what a user should know, such as that the checkpoint of another command is removed.
 
     Returns
     -------
@@ -90,23 +80,25 @@ def prepare(source, out, graph_config=None, units=None, limit=None, n_threads=1,
     DataError
         From the source or the writer, and when no structure is left; `out` is then as it was. A structure without
         a graph (StructureError) is no reason to stop: it is recorded in /skipped.
+    OutputError
+        When the disk is full or fails; `out` is as it was.
+
+    After an error of the disk, Ctrl-C or a kill the folder OUT.parts stays, and the same call goes on from it. All
+    other errors remove it: to repair what they complain of makes another command of it.
     """
     start, config = time.perf_counter(), graph_config or GraphConfig()
-    label_attrs = {**LABELS}
-    for name, unit in (units or {}).items():
-        label_attrs[name] = {"kind": "", "description": "", **LABELS.get(name, {}), "unit": unit}
-    skipped, count = [], collections.Counter()
     origin = {"source": source.name, "licence": source.licence, "citation": source.citation}
-    with DatasetWriter(out, config, **origin, label_attrs=label_attrs, append=append) as writer:
-        for block, results in _in_order(_blocks(itertools.islice(source, limit), count), config, n_threads):
-            pairs = list(zip(block, results, strict=True))
-            skipped += [(record.id, str(result)) for record, result in pairs if isinstance(result, StructureError)]
-            kept = [pair for pair in pairs if not isinstance(pair[1], StructureError)]
-            writer.add([record for record, _ in kept], [graph for _, graph in kept])
-            count.update(done=len(pairs), sites=sum(len(g.z) for _, g in kept), edges=sum(len(g.nbr) for _, g in kept))
+    writer = DatasetWriter(out, config, **origin, label_attrs=_label_attrs(units or {}), append=append)
+    count, seconds, skipped = collections.Counter(), collections.Counter(), []
+    with Checkpoint(out, command_of(source, config), note) as checkpoint, _timed(writer, seconds):
+        checkpoint.open()
+        blocks = _blocks(itertools.islice(source, limit), count, seconds)
+        for block, results, resumed in _in_order(blocks, checkpoint, config, n_threads, seconds):
+            skipped += _write(writer, block, results, count, seconds)
+            count.update(done=len(block), resumed=len(block) if resumed else 0)
             total = _total(count["read"], source.fraction, limit)
             if progress and count["done"] != total:  # which is said once, when all is done
-                progress(count["done"], total)
+                progress(count["done"], total, count["resumed"])
         n_kept = count["done"] - len(skipped)
         skipped += getattr(source, "skipped", [])
         if not n_kept:
@@ -116,48 +108,105 @@ def prepare(source, out, graph_config=None, units=None, limit=None, n_threads=1,
             writer.skip(id, reason)
         labels = writer.label_units()
     if progress:
-        progress(count["done"], count["done"])
-    seconds = time.perf_counter() - start
-    reasons = skipped[:REASONS_KEPT]
-    return PrepareReport(n_kept, len(skipped), reasons, count["sites"], count["edges"], seconds, labels)
+        progress(count["done"], count["done"], count["resumed"])
+    return PrepareReport(
+        n_structures=n_kept,
+        n_skipped=len(skipped),
+        n_resumed=count["resumed"],
+        reasons=skipped[:REASONS_KEPT],
+        n_sites=count["sites"],
+        n_edges=count["edges"],
+        seconds=time.perf_counter() - start,
+        **{f"seconds_{part}": seconds[part] for part in ("reading", "graphs", "writing")},
+        labels=labels,
+    )
 
 
-def _blocks(records, count):
-    """Lists of successive records, counted in count["read"]."""
-    block, n_sites = [], 0
+def _label_attrs(units):
+    """The attributes of labels that are known by name, with the user's units."""
+    attrs = {**LABELS}
+    for name, unit in units.items():
+        attrs[name] = {"kind": "", "description": "", **LABELS.get(name, {}), "unit": unit}
+    return attrs
+
+
+@contextlib.contextmanager
+def _timed(writer, seconds):
+    """The open writer; its opening and closing count as writing."""
+    began = time.thread_time()
+    with writer:
+        seconds["writing"] += time.thread_time() - began
+        yield writer
+        began = time.thread_time()
+    seconds["writing"] += time.thread_time() - began
+
+
+def _blocks(records, count, seconds):
+    """Lists of successive records, counted in count["read"] and timed in seconds["reading"]."""
+    block, n_sites, began = [], 0, time.thread_time()
     for record in records:
         block.append(record)
-        count["read"] += 1
         n_sites += len(record.atoms)
         if len(block) == BLOCK_STRUCTURES or n_sites >= BLOCK_SITES:
+            count["read"] += len(block)
+            seconds["reading"] += time.thread_time() - began
             yield block
-            block, n_sites = [], 0
+            block, n_sites, began = [], 0, time.thread_time()
+    count["read"] += len(block)
+    seconds["reading"] += time.thread_time() - began
     if block:
         yield block
 
 
-def _graphs(block, config):
-    """The Graph of every record, or its StructureError: an exception must not take the rest of the block with it."""
-    rule, results = dataclasses.asdict(config), []
-    for record in block:
-        try:
-            results.append(Graph.from_atoms(record.atoms, **rule))
-        except StructureError as error:
-            results.append(error)
-    return results
+def _graphs(number, block, checkpoint, config):
+    """(results, whether from the checkpoint, seconds): the Graph of every record of a block, or its StructureError.
+
+    An exception must not take the rest of the block with it.
+    """
+    began, rule = time.thread_time(), dataclasses.asdict(config)
+    results = checkpoint.load(number, block)
+    resumed = results is not None
+    if not resumed:
+        results = []
+        for record in block:
+            try:
+                results.append(Graph.from_atoms(record.atoms, **rule))
+            except StructureError as error:
+                results.append(error)
+        checkpoint.save(number, block, results)
+    return results, resumed, time.thread_time() - began
 
 
-def _in_order(blocks, config, n_threads):
-    """(block, results) in the order of the blocks; at most two blocks a thread are in memory."""
-    with ThreadPoolExecutor(n_threads) as pool:
-        waiting = collections.deque()
-        for block in blocks:
-            waiting.append((block, pool.submit(_graphs, block, config)))
+def _in_order(blocks, checkpoint, config, n_threads, seconds):
+    """(block, results, whether resumed) in the order of the blocks; at most two blocks a thread are in memory."""
+    pool, waiting = ThreadPoolExecutor(n_threads), collections.deque()
+
+    def first():
+        block, future = waiting.popleft()
+        results, resumed, spent = future.result()
+        seconds["graphs"] += spent
+        return block, results, resumed
+
+    try:
+        for number, block in enumerate(blocks):
+            waiting.append((block, pool.submit(_graphs, number, block, checkpoint, config)))
             if len(waiting) > 2 * n_threads:
-                block, future = waiting.popleft()
-                yield block, future.result()
-        for block, future in waiting:
-            yield block, future.result()
+                yield first()
+        while waiting:
+            yield first()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C or an error nobody waits for the rest
+
+
+def _write(writer, block, results, count, seconds):
+    """Add a block to the dataset; returns (id, reason) of the structures without a graph."""
+    began = time.thread_time()
+    pairs = list(zip(block, results, strict=True))
+    kept = [pair for pair in pairs if isinstance(pair[1], Graph)]
+    writer.add([record for record, _ in kept], [graph for _, graph in kept])
+    count.update(sites=sum(len(graph.z) for _, graph in kept), edges=sum(len(graph.nbr) for _, graph in kept))
+    seconds["writing"] += time.thread_time() - began
+    return [(record.id, str(result)) for record, result in pairs if not isinstance(result, Graph)]
 
 
 def _total(n_read, fraction, limit):

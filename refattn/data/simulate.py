@@ -43,7 +43,7 @@ class Dynamics:
     timestep: float = 2.0  # fs; a C-C stretch has a period of about 20 fs
     friction: float = 0.02  # 1/fs; decorrelates neighbouring snapshots within about 50 fs
     warmup: int = 60  # steps before the first snapshot
-    interval: int = 10  # steps between snapshots
+    interval: int = 5  # steps between snapshots: 10 fs, half a period of the fastest vibration of carbon
     seed: int = 0
 
 

@@ -1,6 +1,7 @@
 """Splits: which structures to train on, to validate on and to test on. Seeded, and stored by id.
 
-Ids survive a data set that is made again with other neighbours or in another order; row numbers would not.
+Ids survive a data set that is made again with other neighbours or in another order; row numbers would not. The splits
+of the SCANN authors are there by name, see published_split.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from refattn.strict_json import to_json
 
 FORMAT = "refattn-split"
 PARTS = ("train", "valid", "test")
+PREFIX = "published:"  # of the names of published splits in a configuration
 
 
 class Split(typing.NamedTuple):
@@ -38,7 +40,7 @@ def split_indices(n, n_train=0, n_valid=0, n_test=0, seed=0, legacy=False):
         Sizes. 0 stands for a tenth of n (valid, test, at least 1) and for what the other two leave (train).
     seed : int
     legacy : bool
-        Draw as the authors' code does: NumPy's legacy generator, training set first (SEMANTICS.md, section 3).
+        Draw as the authors' code does: NumPy's legacy generator, training set first (scann/utils/general.py).
 
     Returns
     -------
@@ -58,19 +60,118 @@ def split_indices(n, n_train=0, n_valid=0, n_test=0, seed=0, legacy=False):
     return order[n_test + n_valid :][:n_train], order[n_test:][:n_valid], order[:n_test]
 
 
-def make_split(dataset, target, n_train=0, n_valid=0, n_test=0, seed=0, legacy=False):
-    """Split the structures of a Dataset whose label `target` is known; the rest is in no part.
+def choose_split(dataset, data):
+    """The Split that a DataConfig asks for: a published one, that of a file, or one that is drawn.
 
-    With `legacy` the structures are first sorted by their number of sites (stable), as the authors' code does;
-    QM9 in its own order then gives the published split.
+    Raises DataError as published_split, read_split and make_split do.
+    """
+    if data.split.startswith(PREFIX):
+        return published_split(dataset, data.split.removeprefix(PREFIX), (data.n_train, data.n_valid, data.n_test))
+    if data.split:
+        return read_split(data.split)
+    return make_split(dataset, data.target, data.n_train, data.n_valid, data.n_test, data.split_seed)
+
+
+def make_split(dataset, target, n_train=0, n_valid=0, n_test=0, seed=0):
+    """Split the structures of a Dataset whose label `target` is known; the rest is in no part.
 
     Returns a Split. Raises DataError for a label that the data set does not have, and as split_indices does.
     """
     known = labelled_rows(dataset, target)
-    if legacy:
-        known = known[np.argsort(np.diff(dataset.site_ptr)[known], kind="stable")]
-    parts = split_indices(len(known), n_train, n_valid, n_test, seed, legacy)
+    parts = split_indices(len(known), n_train, n_valid, n_test, seed)
     return Split(*(dataset.id[known[part]].tolist() for part in parts))
+
+
+def published_split(dataset, name, sizes=(0, 0, 0)):
+    """The split of the SCANN authors, `name` one of PUBLISHED_SPLITS, for a Dataset of the whole set.
+
+    They number the structures, draw a permutation of the numbers with seed 0 and take the parts off it one after the
+    other. The order in which they number is that of the data set as `refattn prepare` makes it of the published files;
+    for QM9 and the Materials Project a stable sort by the number of atoms comes first. QM9's molecules are put into
+    the order of their gdb numbers here, so that QM9's split does not depend on the order of the data set.
+
+    What is verified: that the set has as many structures as theirs, and that the permutation is the one whose checksum
+    stands here (for QM9 a run of their code showed its first numbers). What is not: the ids themselves, since no list
+    of the ids of any part is known; and, but for QM9, that the structures stand in the order of the files.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    name : str
+    sizes : (n_train, n_valid, n_test), 0 for any
+        What the configuration says of them.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    DataError
+        An unknown name, a data set with another number of structures, or sizes that are not those of the split.
+
+    Source   sinhvt3421/scann--material 1.0, train.py (set_seed(0)), scann/utils/general.py (split_data), configs/*.yaml
+             and scann/utils/dataset/*.py
+    """
+    if name not in PUBLISHED_SPLITS:
+        raise DataError(f"there is no published split {name!r}; there are {', '.join(PUBLISHED_SPLITS)}")
+    n_parts, sort, sha256 = PUBLISHED_SPLITS[name]
+    n, found = sum(n_parts), len(dataset)
+    if found != n:
+        raise DataError(
+            f"the published split of {name} is one of {n} structures, the data set has {found}; prepare the whole set "
+            "(/skipped in it says what was left out), or draw a split: leave data.split empty"
+        )
+    for part, size, wanted in zip(PARTS, n_parts, sizes, strict=True):
+        if wanted not in (0, size):
+            raise DataError(
+                f"data.n_{part} is {wanted}, but the published split of {name} has {size} there; leave it at 0, or "
+                "draw a split: leave data.split empty"
+            )
+    parts = split_indices(n, *n_parts, legacy=True)
+    if hashlib.sha256(np.concatenate(parts).astype("<i8").tobytes()).hexdigest() != sha256:
+        raise DataError(f"this NumPy draws another permutation than the published split of {name}; install NumPy 1.26")
+    ids = dataset.id[sort(dataset)]
+    return Split(*(ids[part].tolist() for part in parts))
+
+
+def _as_it_is(dataset):
+    return np.arange(len(dataset))
+
+
+def _by_size(dataset):
+    return np.argsort(np.diff(dataset.site_ptr), kind="stable")
+
+
+def _by_size_and_gdb_number(dataset):
+    try:
+        number = [int(id.removeprefix("gdb_")) for id in dataset.id.tolist()]
+    except ValueError:
+        raise DataError("the published split of qm9 needs the ids gdb_NUMBER; prepare QM9's own files") from None
+    return np.lexsort((number, np.diff(dataset.site_ptr)))
+
+
+# Sizes of train, valid and test, the order of the structures, and the SHA-256 of the permutation, as little-endian
+# integers of 8 bytes, train first.
+PUBLISHED_SPLITS = {
+    "qm9": (
+        (110_000, 10_000, 10_831),
+        _by_size_and_gdb_number,
+        "77989252ff8c8309ea7b219943daf0d125303346daf87750b1f0bafcc1198c12",
+    ),
+    "materials_project": (
+        (60_000, 4_867, 4_239),
+        _by_size,
+        "1ecb979a3da922f6aef3cee4c3ff589cf2efbcfc96cbd25733cb28e8923f20b7",
+    ),
+    "fullerene_md": ((2_700, 150, 150), _as_it_is, "d60d4b998adbaa4eac5e95eee2944d55214a1c054198dc91bfb905022a7b594e"),
+    "pt_graphene_md": (
+        (17_332, 2_168, 2_166),
+        _as_it_is,
+        "294532735e709ee6af199ed12d65c87d3887e535bcecad5c0fc3b483009a911c",
+    ),
+    "smfe12": ((2_973, 166, 165), _as_it_is, "36e3c282a8e92c2df0792ea2ec7ce6c1851af76f0d294a2daf15b93b30f75d8f"),
+}
 
 
 def labels_of_target(dataset, target):

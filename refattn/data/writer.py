@@ -10,13 +10,18 @@ import importlib.metadata
 import shutil
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open for writing cannot be opened again
+    fcntl = None
+
 import h5py
 import numpy as np
 
 from refattn.atomic import put_in_place
 from refattn.data import store
 from refattn.data.store import FIELDS, POINTERS
-from refattn.errors import DataError
+from refattn.errors import DataError, OutputError
 
 CHUNK_BYTES = 1 << 16  # 64 KiB: a slice reads little else, and a large set has few chunks
 # gzip takes 10 % off coordinates and angles, and makes writing ten and reading five times as slow: not for those.
@@ -43,8 +48,8 @@ class DatasetWriter:
 
     Raises
     ------
-    DataError
-        A file that cannot be written, or data that do not fit the format; the target is left as it was.
+    DataError, OutputError
+        Data that do not fit the format, or a file that cannot be written; the target is left as it was.
     """
 
     def __init__(self, path, graph_config, source="", licence="", citation="", label_attrs=None, append=False):
@@ -53,6 +58,7 @@ class DatasetWriter:
         self.label_attrs = label_attrs or {}
         self.part = self.path.with_name(self.path.name + ".part")
         self.ids, self.skipped = {}, []  # a dict keeps the order and finds duplicates
+        self.open = {}  # path -> dataset; to open one for every block would pack and unpack its last chunk every time
         self.n_sites = self.n_edges = 0
 
     def __enter__(self):
@@ -62,6 +68,7 @@ class DatasetWriter:
             raise DataError(f"{self.path}: exists and is not a {store.FORMAT}; remove it, or choose another file")
         previous = self._check_previous() if self.append else None
         try:
+            _refuse_if_in_use(self.part)
             if previous:
                 shutil.copyfile(self.path, self.part)
             self.file = h5py.File(self.part, "r+" if previous else "w", libver=("v110", "v110"))
@@ -69,7 +76,7 @@ class DatasetWriter:
         except OSError as error:
             if not isinstance(error, BlockingIOError):  # which says that another process is writing this very file
                 self.part.unlink(missing_ok=True)
-            raise DataError(f"{self.path}: cannot be written ({error}); check the folder and its space") from None
+            raise OutputError(f"{self.path}: cannot be written ({error}); check the folder and its space") from None
         return self
 
     def __exit__(self, kind, error, trace):
@@ -79,7 +86,7 @@ class DatasetWriter:
                 self.file.close()
                 put_in_place(self.part, self.path)
         except OSError as problem:
-            raise DataError(f"{self.path}: cannot be written ({problem}); check the folder and its space") from None
+            raise OutputError(f"{self.path}: cannot be written ({problem}); check the folder and its space") from None
         finally:
             # After a failure, such as a full disk, HDF5 may refuse to close its file; the first error is to be seen.
             with contextlib.suppress(OSError, RuntimeError, ValueError):
@@ -87,7 +94,7 @@ class DatasetWriter:
             self.part.unlink(missing_ok=True)
 
     def add(self, records, graphs):
-        """Append structures: a list of Record and their Graphs, in order. Raises DataError as the class says."""
+        """Append structures: a list of Record and their Graphs, in order. Raises as the class says."""
         if not records:
             return
         for record in records:
@@ -99,7 +106,7 @@ class DatasetWriter:
             self._add_labels(records)
             self._add_arrays(records, rows["z"])
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be written ({error}); check the folder and its space") from None
+            raise OutputError(f"{self.path}: cannot be written ({error}); check the folder and its space") from None
         self.n_sites += len(rows["z"])
         self.n_edges += len(rows["nbr"])
 
@@ -159,7 +166,9 @@ class DatasetWriter:
         )
 
     def _extend(self, path, values):
-        dataset = self.file[path]
+        if path not in self.open:
+            self.open[path] = self.file[path]
+        dataset = self.open[path]
         start = len(dataset)
         dataset.resize(start + len(values), axis=0)
         dataset[start:] = values
@@ -226,6 +235,17 @@ def _block_arrays(records, graphs, n_sites, n_edges):
     rows["cell"] = np.stack([record.atoms.cell.array for record in records])
     rows["pbc"] = np.stack([record.atoms.pbc for record in records])
     return rows
+
+
+def _refuse_if_in_use(part):
+    """Raise BlockingIOError where another process writes `part`: HDF5 itself empties a file before it sees the lock."""
+    if fcntl and part.exists():
+        with open(part, "rb+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if isinstance(error, BlockingIOError):  # others say that the file system has no locks
+                    raise
 
 
 def _is_dataset(path):

@@ -10,9 +10,9 @@ import numpy as np
 
 from refattn.atomic import write_text
 from refattn.config import Config, to_toml
-from refattn.data.builtin import open_data
+from refattn.data.builtin import SETS, open_data
 from refattn.data.loader import Loader, epoch_batches
-from refattn.data.splits import labels_of_target, make_split, read_split, resolve_split, write_split
+from refattn.data.splits import choose_split, labels_of_target, resolve_split, write_split
 from refattn.environment import available_cores
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
 from refattn.ops import load_backend
@@ -90,11 +90,7 @@ class Trainer:
             raise RunError(f"{out}: already holds a run; choose another --out, or go on with --resume")
         dataset = open_data(config.data.path, config.graph)
         config = resolve(config, dataset)
-        data, target = config.data, config.data.target
-        if data.split:
-            split = read_split(data.split)
-        else:
-            split = make_split(dataset, target, data.n_train, data.n_valid, data.n_test, data.split_seed)
+        target, split = config.data.target, choose_split(dataset, config.data)
         rows = resolve_split(split, dataset)
         check_labels(dataset, target, np.concatenate(rows))
         mean, std = label_scale(dataset.labels[target][rows[0]], config)
@@ -231,7 +227,7 @@ def resolve(config, dataset):
             f"the data set has edges up to {graph.r_max} Å, but the network's Gaussians end at model.radial_max = "
             f"{config.model.radial_max} Å; set model.radial_max={graph.r_max}"
         )
-    path = os.path.abspath(config.data.path) if config.data.path else ""
+    path = config.data.path if config.data.path in SETS else os.path.abspath(config.data.path)
     data = dataclasses.replace(config.data, path=path)
     return Config(config.model, graph, data, config.training)
 

@@ -1,0 +1,183 @@
+"""Checkpoint: the graphs of finished blocks beside a data set in the making, so that a killed `prepare` can go on.
+
+Only what is expensive is kept, a file per block of structures. The source is read and the data set is written anew:
+an HDF5 file that was open when its process was killed cannot be trusted, and both take seconds.
+
+A file begins with a BLAKE2 digest of everything it depends on (the command, the structures of the block) and of its
+own content. So it is taken for what it was written for, complete and undamaged, or it is not taken at all and the block
+is computed again: no order of writes, renames and kills can put a wrong graph into a data set.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import platform
+import re
+from pathlib import Path
+
+import llvmlite.binding
+import numba
+import numpy as np
+
+from refattn.errors import OutputError, RefattnError, StructureError
+from refattn.structures.graph import Graph
+
+DIGEST_BYTES = 32
+OURS = re.compile(r"(\d{6,}\.block|command\.json)(\.part)?")  # files of other names are not removed
+EDGE_ARRAYS, SITE_ARRAYS = ("nbr", "image", "r", "omega"), ("z", "omega_max")
+
+
+class Checkpoint:
+    """Finished blocks in the folder OUT.parts; use it in a `with` statement around that of the DatasetWriter.
+
+    The end of the block removes the folder, when the data set is in its place and after an error about the input. It
+    stays after Ctrl-C, a kill, and an error of the disk: the same command then goes on where this one ended.
+
+    Parameters
+    ----------
+    out : path
+        The data set in the making.
+    command : dict
+        What the graphs depend on besides the structures (see command_of).
+    note : callable (text), optional
+        Is told when the checkpoint of another command is removed.
+    """
+
+    def __init__(self, out, command, note=None):
+        self.folder = Path(out).with_name(Path(out).name + ".parts")
+        self.text = json.dumps(command, indent=1, sort_keys=True)
+        self.note, self.is_open = note or (lambda text: None), False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        to_be_kept = kind is not None and (not issubclass(kind, RefattnError) or issubclass(kind, OutputError))
+        if self.is_open and not to_be_kept:
+            self.remove()
+
+    def open(self):
+        """Take over the folder of an earlier run of this command, or begin one. Raises OutputError.
+
+        To be called when this process is known to be the only one that writes the data set.
+        """
+        known = self.folder / "command.json"
+        try:
+            if self.folder.is_dir() and not (known.is_file() and known.read_bytes() == self.text.encode()):
+                if any(OURS.fullmatch(file.name) for file in self.folder.iterdir()):
+                    self.note(f"{self.folder}: is of another command, or of a source that has changed; starting over")
+                self.remove()
+            self.folder.mkdir(exist_ok=True)
+            self._write(known, self.text.encode())
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be written ({error}); check the folder and its space") from None
+        self.is_open = True
+
+    def load(self, number, records):
+        """The Graph or StructureError of every record of block `number`, or None where they are to be computed."""
+        try:
+            content = self._path(number).read_bytes()
+        except OSError:  # not there, which is the usual case; whatever else it is, the block can be computed
+            return None
+        payload = content[DIGEST_BYTES:]
+        if content[:DIGEST_BYTES] != self._digest(records, payload):
+            return None
+        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+            return _unpacked(dict(arrays), records)
+
+    def save(self, number, records, results):
+        """Keep the Graph or StructureError of every record of block `number`. Raises OutputError."""
+        stream = io.BytesIO()
+        np.savez(stream, **_packed(results))
+        payload = stream.getvalue()
+        try:
+            self._write(self._path(number), self._digest(records, payload) + payload)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be written ({error}); check the folder and its space") from None
+
+    def remove(self):
+        """Remove the folder, but for files that are somebody else's."""
+        with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way: it has a digest
+            for file in self.folder.iterdir():
+                if OURS.fullmatch(file.name):
+                    file.unlink()
+            self.folder.rmdir()
+
+    def _path(self, number):
+        return self.folder / f"{number:06d}.block"
+
+    def _write(self, path, content):
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(content)
+        part.replace(path)
+
+    def _digest(self, records, payload):
+        digest = hashlib.blake2b(self.text.encode(), digest_size=DIGEST_BYTES)
+        digest.update(json.dumps([(record.id, len(record.atoms)) for record in records]).encode())
+        for atoms in (record.atoms for record in records):
+            for values in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+                digest.update(values.tobytes())
+        digest.update(payload)
+        return digest.digest()
+
+
+def command_of(source, graph_config):
+    """What decides about the graphs besides the structures themselves, as a dict for JSON.
+
+    Where the structures come from, with size and time of the last change; the rule; program, libraries and processor.
+    Limits, units and labels are not in it: they are applied anew when a command goes on.
+    """
+    place = {"name": source.name}
+    if getattr(source, "path", None):
+        path = Path(source.path).absolute()
+        place |= {"path": str(path), "size": path.stat().st_size, "changed": path.stat().st_mtime_ns}
+    return {
+        "source": place,
+        "graph": vars(graph_config),
+        "versions": {"numpy": np.__version__, "numba": numba.__version__, "kernels": _kernel_digest()},
+        "processor": [platform.machine(), llvmlite.binding.get_host_cpu_name()],
+    }
+
+
+@functools.cache
+def _kernel_digest():
+    """A digest of the program text that the graphs are computed by: a version says nothing between two releases."""
+    folder = Path(__file__).parent.parent
+    files = [*sorted((folder / "structures").glob("*.py")), folder / "jit.py"]
+    return hashlib.blake2b(b"\0".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
+
+
+def _packed(results):
+    """Arrays that hold the results of a block: those of the graphs one after the other, reasons as UTF-8."""
+    graphs = [result for result in results if isinstance(result, Graph)]
+    reasons = [str(result).encode() for result in results if not isinstance(result, Graph)]
+    arrays = {
+        "n_sites": np.array([len(result.z) if isinstance(result, Graph) else -1 for result in results], np.int64),
+        "reason_sizes": np.array([len(reason) for reason in reasons], np.int64),
+        "reasons": np.frombuffer(b"".join(reasons), np.uint8),
+    }
+    if graphs:
+        arrays["degrees"] = np.concatenate([np.diff(graph.edge_ptr) for graph in graphs])
+        arrays |= {name: np.concatenate([getattr(graph, name) for graph in graphs]) for name in SITE_ARRAYS}
+        arrays |= {name: np.concatenate([getattr(graph, name) for graph in graphs]) for name in EDGE_ARRAYS}
+    return arrays
+
+
+def _unpacked(arrays, records):
+    """The results that _packed made arrays of."""
+    reasons, ends = arrays["reasons"].tobytes(), np.cumsum(arrays["reason_sizes"]).tolist()
+    reasons = iter([reasons[a:b].decode() for a, b in zip([0, *ends], ends)])
+    results, site, edge = [], 0, 0
+    for n_sites in arrays["n_sites"].tolist():
+        if n_sites < 0:
+            results.append(StructureError(next(reasons)))
+            continue
+        edge_ptr = np.zeros(n_sites + 1, np.int32)
+        np.cumsum(arrays["degrees"][site : site + n_sites], out=edge_ptr[1:])
+        parts = {name: arrays[name][site : site + n_sites] for name in SITE_ARRAYS}
+        parts |= {name: arrays[name][edge : edge + edge_ptr[-1]] for name in EDGE_ARRAYS}
+        results.append(Graph(edge_ptr=edge_ptr, **parts))
+        site, edge = site + n_sites, edge + int(edge_ptr[-1])
+    return results
