@@ -43,7 +43,7 @@ def radial_centres(config, dtype):
     return [np.linspace(0, end, config.n_radial).astype(dtype) for end in last]
 
 
-def forward(params, shard, config, ops, dropout=None):
+def forward(params, shard, config, ops, dropout=None, embedding=None):
     """Predict the property of every structure of a shard.
 
     Parameters
@@ -55,13 +55,15 @@ def forward(params, shard, config, ops, dropout=None):
     ops : namespace of operations
     dropout : Dropout, optional
         The masks of a training step; None at inference.
+    embedding : (N, embedding_width, or more with ring features) float, optional
+        Taken in the place of what input_embedding makes of the sites.
 
     Returns
     -------
     Tape
     """
     tape = Tape(shard, {}, [])
-    site = _embed(params, shard, config, ops, dropout, tape)
+    site = _embed(params, shard, config, ops, dropout, tape, embedding)
     geo = _geometry(params, shard, config, ops, tape)
     for layer in range(config.n_layers):
         weights, saved = params.layer(layer), Saved()
@@ -86,7 +88,8 @@ def backward(grad_prediction, tape, params, grads, config, ops, dropout=None, gr
     grads : Parameters    overwritten
     grad_inputs : dict, optional
         Filled with the gradients by the network's inputs: `embedded` (N, embedding_width) by the row of the
-        element table or `features` (N, 92), `ring` (N, 2), `rbf_r` and `rbf_omega` (E, G), `weight` (E,).
+        element table or `features` (N, 92), `ring` (N, 2), `rbf_r` and `rbf_omega` (E, G), `weight` (E,); and by
+        what input_embedding makes of the first: `embedding`.
     """
     shard = tape.shard
     grad_struct = _head_backward(grad_prediction, params, grads, ops, tape)
@@ -109,14 +112,27 @@ def backward(grad_prediction, tape, params, grads, config, ops, dropout=None, gr
 # ---- step 1: embedding -------------------------------------------------------------------------------------------
 
 
-def _embed(params, shard, config, ops, dropout, tape):
-    """1. site = drop(swish(c w + b)), c = [embedded element | ring features]."""
+def input_embedding(params, shard, config, ops):
+    """Where the network starts: c[i] = [embedded element | ring features], of each site alone.
+
+    embedded = embed[z], or features w + b; ring features = ring w + b, appended where the network asks for them.
+
+    Returns
+    -------
+    c : (N, embedding_width), or (N, embedding_width + 10) with ring features
+    """
     if config.features == "cgcnn":
         c = ops.dense_forward(shard.features, params["embed_w"], params["embed_b"])
     else:
         c = params["embed"][shard.z]
     if config.ring:
         c = np.concatenate([c, ops.dense_forward(shard.ring, params["ring_w"], params["ring_b"])], axis=1)
+    return c
+
+
+def _embed(params, shard, config, ops, dropout, tape, embedding):
+    """1. site = drop(swish(c w + b)), c the input embedding."""
+    c = input_embedding(params, shard, config, ops) if embedding is None else embedding
     site, v = ops.swish_forward(ops.dense_forward(c, params["site_w"]), params["site_b"])
     tape.saved["embed"] = Saved(c=c, v=v, site=site)
     return _drop(site, config.dropout, ops, dropout, 0)
@@ -140,6 +156,7 @@ def _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape,
         grads["embed"][...] = 0
         np.add.at(grads["embed"], shard.z, grad_embedded)
     if grad_inputs is not None:
+        grad_inputs["embedding"] = grad_c
         if config.features == "cgcnn":
             grad_inputs["features"] = grad_features
         else:

@@ -48,7 +48,7 @@ class Model:
     def __init__(self, checkpoint: Checkpoint, device="cpu"):
         self.checkpoint, self.config, self.device = checkpoint, checkpoint.config, device
         self.target, self.unit = checkpoint.config.data.target, checkpoint.unit
-        self._ops = load_backend(device)
+        self.ops = load_backend(device)
 
     def predict(self, structures, n_threads=None):
         """Property and attention of one ase.Atoms or of an iterable of them.
@@ -85,7 +85,7 @@ class Model:
         """The structures, of pairs (number, ase.Atoms), that have a prediction, and their Prediction."""
         with workers(n_threads or available_cores()) as run:
             kept = []
-            for id, atoms, graph in run(self._graph, numbered):
+            for id, atoms, graph in run(self.graph, numbered):
                 if not isinstance(graph, Graph):
                     if skip is None:
                         raise graph
@@ -93,14 +93,14 @@ class Model:
                     continue
                 kept.append((id, atoms, graph))
             ids, structures, graphs = map(list, zip(*kept)) if kept else ([], [], [])
-            loader = Loader(_dataset(ids, structures, graphs, self.config), self.config.model, self._dtype)
+            loader = Loader(graph_dataset(ids, structures, graphs, self.config), self.config.model, self.dtype)
             rows = np.arange(len(kept))
-            output, attention = predict_rows(self.checkpoint.params, self.config.model, self._ops, loader, rows, run)
+            output, attention = predict_rows(self.checkpoint.params, self.config.model, self.ops, loader, rows, run)
         value = self.checkpoint.mean + self.checkpoint.std * output.astype(float)
         return structures, Prediction(value, attention, ids, self.target, self.unit)
 
-    def _graph(self, numbered):
-        """Id, ase.Atoms and Graph of a structure; in the Graph's place the error for one that has no prediction."""
+    def graph(self, numbered):
+        """Id, ase.Atoms and Graph of a pair (number, ase.Atoms); in the Graph's place the error where there is none."""
         number, atoms = numbered
         id = str(atoms.info.get("id", number))
         named = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info={"id": id})
@@ -111,7 +111,7 @@ class Model:
             return id, atoms, error
 
     @property
-    def _dtype(self):
+    def dtype(self):
         return self.checkpoint.params.vector.dtype
 
 
@@ -147,7 +147,7 @@ def load(run, device="cpu"):
     return Model(load_checkpoint(model_file(run)), device)
 
 
-def _dataset(ids, structures, graphs, config):
+def graph_dataset(ids, structures, graphs, config):
     """The graphs as a Dataset in memory, without labels."""
 
     def joined(name, dtype):

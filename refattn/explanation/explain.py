@@ -1,0 +1,266 @@
+"""refattn.explain: all that can be said of the sites of a structure, in one dataclass.
+
+The table SITE_SCORES names every number that a site gets; the definitions stand where they are computed.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import ase
+import numpy as np
+
+from refattn.data.loader import Loader
+from refattn.environment import available_cores
+from refattn.errors import ConfigError, DataError, StructureError
+from refattn.explanation.attribution import gradient_times_input, integrated_gradients, occlusion, removal
+from refattn.explanation.flow import Flow, attention_flow, residual_share
+from refattn.explanation.variants import Subject
+from refattn.model import forward
+from refattn.params import Parameters
+from refattn.prediction import Model, graph_dataset
+from refattn.structures.graph import Graph
+from refattn.training.parallel import workers
+from refattn.training.step import overflow_is_reported
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteScore:
+    """A number for every site: its field in Explanation, what it is, and how to draw and read it.
+
+    signed : bool        whether it has a sign, so that colours should diverge from zero
+    in_unit : bool       whether it has the label's unit; else it has none
+    sums_to : str        what its sum over the sites is; empty where the sum has no meaning
+    """
+
+    name: str
+    text: str
+    signed: bool
+    in_unit: bool
+    sums_to: str = ""
+
+
+SITE_SCORES = (
+    SiteScore("beta", "global attention", False, False, "1"),
+    SiteScore("scaled_beta", "global attention times the number of sites", False, False, "N"),
+    SiteScore("impact", "global attention carried through the local attention", False, False, "1"),
+    SiteScore("gradient_times_input", "gradient times input", True, True),
+    SiteScore("integrated_gradients", "integrated gradients", True, True, "value - baseline_value"),
+    SiteScore("occlusion", "loss when the site says nothing of itself", True, True),
+    SiteScore("removal", "loss when the atom is taken away", True, True),
+)
+COSTLY = ("integrated_gradients", "occlusion", "removal")
+DEFAULT = COSTLY[:2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Edges:
+    """The edges of a structure, in the order of `alpha`.
+
+    site, nbr : (E,) int     the site that looks, and the one that it sees
+    image : (E, 3) int       the periodic image of nbr, in cell vectors (rule "upstream": of its box)
+    r : (E,) float64         distance, Å
+    omega : (E,) float64     solid angle of the shared Voronoi facet, sr
+    """
+
+    site: np.ndarray
+    nbr: np.ndarray
+    image: np.ndarray
+    r: np.ndarray
+    omega: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What a prediction rests on: a structure of N sites and E edges, a network of L layers and H heads.
+
+    Attributes
+    ----------
+    id : str
+    target, unit : str                     the label
+    value : float                          the prediction, in `unit`
+    z : (N,) int                           atomic numbers
+    beta : (N,) float64                    global attention: softmax over the structure, sums to 1
+    scaled_beta : (N,) float64             beta N: 1 where attention is even, so that structures of any size, and a
+                                           cell and its supercell, compare
+    edges : Edges
+    alpha : (L, E, H) float                local attention alpha[l,e,h] of layer l, edge e and head h: the softmax of
+                                           C^-1/2 q . k over the edges of a site; sums to 1 over them
+    flow : Flow                            flow[i,j], the part of site i's representation that came from site j through
+                                           all layers; rows sum to 1 (flow.py)
+    impact : (N,) float64                  impact[j] = sum_i beta[i] flow[i,j]; sums to 1
+    site_embedding : (N, G) float          representation of the sites after step 5 of DESIGN section 3
+    structure_vector : (G,) float          struct = sum_i beta[i] k[i] of step 6
+    gradient_times_input : (N,) float64    in `unit`, as the next three (attribution.py); positive raises the prediction
+    integrated_gradients : (N,) float64    or None where it was not asked for, as the next two
+    occlusion, removal : (N,) float64
+    baseline_value : float                 in `unit`: the prediction with the baseline's embedding at all sites, before
+                                           a clip at zero; integrated gradients sum to value - baseline_value
+    n_nodes : int                          of the quadrature of the integrated gradients
+    completeness_error : float             relative: (sum - (value - baseline_value)) / |value - baseline_value|; large
+                                           where the two values agree but for rounding
+    settled : bool                         whether that quadrature met its tolerance; if not, trust it no further than
+                                           completeness_error
+
+    baseline_value and the three after it are None without integrated gradients. Scores of a non-negative target
+    explain the output before the clip at zero.
+    """
+
+    id: str
+    target: str
+    unit: str
+    value: float
+    z: np.ndarray
+    beta: np.ndarray
+    scaled_beta: np.ndarray
+    edges: Edges
+    alpha: np.ndarray
+    flow: Flow
+    impact: np.ndarray
+    site_embedding: np.ndarray
+    structure_vector: np.ndarray
+    gradient_times_input: np.ndarray
+    integrated_gradients: np.ndarray | None = None
+    occlusion: np.ndarray | None = None
+    removal: np.ndarray | None = None
+    baseline_value: float | None = None
+    n_nodes: int | None = None
+    completeness_error: float | None = None
+    settled: bool | None = None
+
+    def site_scores(self):
+        """{name: (N,) float64} of all SITE_SCORES that were computed, in the table's order."""
+        found = {score.name: getattr(self, score.name) for score in SITE_SCORES}
+        return {name: values for name, values in found.items() if values is not None}
+
+
+def explain(model, structures, scores=DEFAULT, share=0.5, dtype="float64", n_threads=None):
+    """What the predictions of one ase.Atoms or of an iterable of them rest on.
+
+    Parameters
+    ----------
+    model : refattn.Model
+    structures : ase.Atoms, or iterable of ase.Atoms     as for Model.predict
+    scores : iterable of str
+        Which of the costly scores to compute. "integrated_gradients" takes some dozens of passes through the network;
+        "occlusion" one for each site; "removal" one, and a graph, for each site.
+    share : float in 0 to 1, or "norm"
+        Weight of the residual path in the flow (flow.py).
+    dtype : "float64" or "float32"
+        Type of the computation, whatever the model was trained in. Occlusion is a small difference of large numbers:
+        between equivalent atoms of C60 it differed by 2e-4 of the largest in float32, by 4e-13 in float64 (measured
+        with a model of the fullerene set).
+    n_threads : int, optional
+        By default one for each core. It changes no bit of the result.
+
+    Returns
+    -------
+    Explanation of one ase.Atoms, or a list of them
+
+    Raises ConfigError for an unknown score or share, and what Model.predict raises.
+    """
+    alone = isinstance(structures, ase.Atoms)
+    stream = explain_stream(model, [structures] if alone else structures, scores, share, dtype, n_threads)
+    found = [explanation for _, explanation in stream]
+    return found[0] if alone else found
+
+
+def explain_stream(model, structures, scores=DEFAULT, share=0.5, dtype="float64", n_threads=None, block=32, skip=None):
+    """Like explain, for any number of structures in bounded memory: yields (ase.Atoms, Explanation).
+
+    Where `skip` is given, structures that explain would refuse are left out, and skip(id, error) is called.
+    """
+    task = _Task(model, _checked(scores), _checked_share(share), model.checkpoint.params.astype(dtype))
+    numbered = enumerate(structures)
+    while chunk := list(itertools.islice(numbered, block)):
+        with workers(n_threads or available_cores()) as run:
+            # One structure is spread over the threads; of several each has one.
+            outer, inner = (map, run) if len(chunk) == 1 else (run, map)
+            explained = list(outer(functools.partial(task.explained, inner), chunk))
+        for id, atoms, found in explained:
+            if isinstance(found, Explanation):
+                yield atoms, found
+            elif skip is None:
+                raise found
+            else:
+                skip(id, found)
+
+
+def _checked(scores):
+    unknown = [name for name in scores if name not in COSTLY]
+    if unknown:
+        raise ConfigError(f"there is no score {unknown[0]!r} to ask for; the costly ones are {', '.join(COSTLY)}")
+    return tuple(scores)
+
+
+def _checked_share(share):
+    if share != "norm" and not (isinstance(share, (int, float)) and 0 <= share <= 1):
+        raise ConfigError(f"the share of the residual path is {share!r}; it must be a number from 0 to 1, or 'norm'")
+    return share
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """What is asked about every structure, and the parameters in the type of the computation."""
+
+    model: Model
+    scores: tuple
+    share: object
+    params: Parameters
+
+    def explained(self, run, numbered):
+        """Id, ase.Atoms and Explanation of a pair (number, ase.Atoms); in its place the error where there is none."""
+        id, atoms, graph = self.model.graph(numbered)
+        if not isinstance(graph, Graph):
+            return id, atoms, graph
+        try:
+            return id, atoms, self._explanation(id, atoms, graph, run)
+        except (StructureError, DataError) as error:
+            return id, atoms, error
+
+    def _explanation(self, id, atoms, graph, run):
+        model, config = self.model, self.model.config.model
+        loader = Loader(graph_dataset([id], [atoms], [graph], model.config), config, self.params.vector.dtype)
+        subject = Subject.of(self.params, config, model.ops, loader.shard(np.zeros(1, dtype=np.int64)))
+        output, attention = _attention(subject, graph, self.share)
+        value = model.checkpoint.mean + model.checkpoint.std * (max(output, 0.0) if config.non_negative else output)
+        names = {"id": id, "target": model.target, "unit": model.unit, "value": value, "z": graph.z}
+        return Explanation(**names, **attention, **self._attributions(subject, atoms, run))
+
+    def _attributions(self, subject, atoms, run):
+        """The fields of an Explanation that are in the label's unit: gradients, and what was asked of COSTLY."""
+        mean, std = self.model.checkpoint.mean, self.model.checkpoint.std
+        found = {"gradient_times_input": std * gradient_times_input(subject)}
+        if "integrated_gradients" in self.scores:
+            result = integrated_gradients(subject, run)
+            found |= {
+                "integrated_gradients": std * result.score,
+                "baseline_value": mean + std * result.baseline_output,
+                "n_nodes": result.n_nodes,
+                "completeness_error": result.error,
+                "settled": result.settled,
+            }
+        if "occlusion" in self.scores:
+            found["occlusion"] = std * occlusion(subject, run)
+        if "removal" in self.scores:
+            found["removal"] = std * removal(self.model, subject, atoms, run)
+        return found
+
+
+def _attention(subject, graph, share):
+    """Output, and the fields of an Explanation that the forward pass alone gives."""
+    with overflow_is_reported():
+        tape = forward(subject.params, subject.shard, subject.config, subject.ops)
+    alpha, beta = np.stack(tape.alpha), tape.beta.astype(float)
+    flow = attention_flow(alpha, graph.edge_ptr, graph.nbr, residual_share(tape) if share == "norm" else share)
+    site = np.repeat(np.arange(len(graph.z)), np.diff(graph.edge_ptr))
+    return float(tape.prediction[0]), {
+        "beta": beta,
+        "scaled_beta": beta * len(beta),
+        "edges": Edges(site, graph.nbr, graph.image, graph.r, graph.omega),
+        "alpha": alpha,
+        "flow": flow,
+        "impact": flow.impact(beta),
+        "site_embedding": tape.saved["read_out"].site,
+        "structure_vector": tape.saved["head"].struct[0],
+    }
