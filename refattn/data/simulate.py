@@ -134,6 +134,7 @@ def generate(trajectories, n_snapshots, folder, dynamics, method, jobs=1, progre
     for file, trajectory, text in zip(files, trajectories, texts, strict=True):
         _check_structure(file, trajectory, text)
     waiting = [(count, index) for index, count in enumerate(counts) if count < n_snapshots]
+    heapq.heapify(waiting)
     done, total, running = sum(min(c, n_snapshots) for c in counts), n_snapshots * len(files), {}
     with _executor(jobs, method) as pool:
         while waiting or running:
