@@ -43,7 +43,9 @@ class Graph:
         Raises StructureError, naming the structure, for one that has no graph (see voronoi_neighbours).
         """
         config = GraphConfig(**rule)
-        name = str(atoms.info.get("id", atoms.get_chemical_formula() or "structure"))
+        name = atoms.info.get("id")
+        if name is None:  # a formula takes as long as a graph
+            name = atoms.get_chemical_formula() or "structure"
         edges = voronoi_neighbours(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, config, name)
         return cls(np.asarray(atoms.numbers, dtype=np.int32), *edges)
 

@@ -15,8 +15,10 @@ import numpy as np
 
 from refattn.jit import jit
 from refattn.structures.clipping import clip_facet, cutting_room, solid_angle
-from refattn.structures.isolated_rule import CLOSEST, COINCIDENT, COMPLETE, NEGLIGIBLE
-from refattn.structures.sphere import doubled, sites_within
+from refattn.structures.facets import NEGLIGIBLE, add_facets, empty_facets
+from refattn.structures.hull import SLOTS, build_hull, cone_areas, empty_hull, is_convex
+from refattn.structures.isolated_rule import CLOSEST, COINCIDENT, COMPLETE, TOO_MANY
+from refattn.structures.sphere import sites_within, surroundings
 
 CUTOFF, CUTOFF_STEP, CUTOFF_MAX = 7.0, 5.0, 30.0  # Å (authors' code)
 ON_SPHERE = 1e-8  # Å, added to every radius (pymatgen, get_sites_in_sphere)
@@ -29,6 +31,7 @@ FLAT = 1e-14
 BEYOND_MAX = 3  # continues COMPLETE, COINCIDENT, TOO_MANY
 
 
+@jit
 def upstream_box(positions):
     """Box of a molecule and its coordinates.
 
@@ -41,9 +44,14 @@ def upstream_box(positions):
     positions : (N, 3) float64, Å    rounded to float32, not shifted (a shift changes no neighbour)
     cell : (3, 3) float64, Å         diagonal: max(10, extent + 0.1), the extent in float32, the sum in float64
     """
-    rounded = positions.astype(np.float32)
-    extent = (rounded.max(axis=0) - rounded.min(axis=0)).astype(np.float64)
-    return rounded.astype(np.float64), np.diag(np.maximum(10.0, extent + 0.1))
+    rounded, cell = np.empty_like(positions), np.zeros((3, 3))
+    for k in range(3):
+        low, high = np.float32(np.inf), np.float32(-np.inf)
+        for i in range(len(positions)):
+            x = np.float32(positions[i, k])
+            rounded[i, k], low, high = x, min(low, x), max(high, x)
+        cell[k, k] = max(10.0, np.float64(np.float32(high - low)) + 0.1)
+    return rounded, cell
 
 
 def upstream_crystal(positions, cell):
@@ -51,10 +59,17 @@ def upstream_crystal(positions, cell):
     return np.linalg.solve(cell.T, positions.T).T.astype(np.float32).astype(np.float64) @ cell
 
 
+@jit
 def longest_diagonal(cell):
     """Longest of the four diagonals of a cell (3, 3), Å."""
-    corners = np.array([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])
-    return float(np.linalg.norm(corners @ cell, axis=1).max())
+    longest = 0.0
+    for k in range(4):
+        square = 0.0
+        for axis in range(3):
+            a, b, c = cell[0, axis], cell[1, axis], cell[2, axis]
+            square += ((-a if k == 1 else a) + (-b if k == 2 else b) + (-c if k == 3 else c)) ** 2
+        longest = max(longest, np.sqrt(square))
+    return longest
 
 
 @jit
@@ -70,43 +85,49 @@ def upstream_cells(positions, cell, reciprocal, diagonal):
     -------
     ptr, where, size, problem :      as from isolated_rule.isolated_cells
     """
-    n_sites = len(positions)
+    n_sites, n = len(positions), 0
     ptr = np.zeros(n_sites + 1, np.int64)
-    where, size = np.empty((16 * n_sites, 4), np.int64), np.empty((16 * n_sites, 2))
-    cutoff = CUTOFF
+    where, size = empty_facets(n_sites)
+    hull, rank, cutoff, reach = empty_hull(), np.empty(SLOTS, np.int64), CUTOFF, CUTOFF + ON_SPHERE
+    around = surroundings(reach, positions, cell, reciprocal)
     for i in range(n_sites):
-        n = ptr[i]
+        radius, limit = cutoff, diagonal + 0.01  # the radius is doubled until the sites are not coplanar
         while n == ptr[i]:
             if cutoff > CUTOFF_MAX:
                 return ptr, where, size, np.array([BEYOND_MAX, i, i])
-            distance, direction, neighbour = _points_in_space(i, cutoff, diagonal, positions, cell, reciprocal)
-            if len(distance) > 0 and distance[0] < CLOSEST:
-                return ptr, where, size, np.array([COINCIDENT, i, neighbour[0, 0]])
-            omega = _closed_facets(distance, direction)
-            for j in range(len(distance)):
-                if omega[j] > 0.0:
-                    if n == len(where):
-                        where, size = doubled(where), doubled(size)
-                    where[n] = neighbour[j]
-                    size[n, 0], size[n, 1] = distance[j], omega[j]
-                    n += 1
+            if radius + ON_SPHERE > reach:
+                reach = radius + ON_SPHERE
+                around = surroundings(reach, positions, cell, reciprocal)
+            if len(around.distance) == 0:
+                return ptr, where, size, np.array([TOO_MANY, i, i])
+            n_seen = sites_within(i, radius + ON_SPHERE, around)
+            if n_seen > 0 and around.distance[0] < CLOSEST:
+                return ptr, where, size, np.array([COINCIDENT, i, around.tree.label[around.index[0], 0]])
+            if _closed_facets(n_seen, around, hull, rank):
+                where, size, n = add_facets(i, n_seen, around, where, size, n)
+            elif radius < limit:
+                radius = min(2.0 * radius, limit + 0.001)
+                continue
             if n == ptr[i]:
                 cutoff += CUTOFF_STEP
+                radius = cutoff
         ptr[i + 1] = n
-    return ptr, where[: ptr[n_sites]], size[: ptr[n_sites]], np.array([COMPLETE, 0, 0])
+    return ptr, where[:n], size[:n], np.array([COMPLETE, 0, 0])
 
 
 @jit
-def _points_in_space(i, cutoff, diagonal, positions, cell, reciprocal):
-    """Sites around i within the cutoff, doubled until they are not coplanar; no sites if that never happens."""
-    radius, limit = cutoff, diagonal + 0.01
-    while True:
-        distance, direction, neighbour = sites_within(i, radius + ON_SPHERE, positions, cell, reciprocal)
-        if not _coplanar(distance, direction) or (len(distance) > 0 and distance[0] < CLOSEST):
-            return distance, direction, neighbour
-        if radius >= limit:
-            return distance[:0], direction[:0], neighbour[:0]
-        radius = min(2.0 * radius, limit + 0.001)
+def _closed_facets(n_seen, around, hull, rank):
+    """Solid angles, sr, into around.omega; 0 for no facet and for an open one. False if the sites are coplanar."""
+    distance, direction, omega = around.distance[:n_seen], around.direction[:n_seen], around.omega[:n_seen]
+    omega[:] = 0.0
+    n_points, n_faces = build_hull(distance, direction, n_seen, hull, rank)
+    if n_faces > 0 and is_convex(hull, n_faces):
+        cone_areas(hull, n_points, n_faces, rank, 1.0 / INFINITY, omega)
+        return True
+    if _coplanar(distance, direction):
+        return False
+    _clip_closed_facets(distance, direction, omega)
+    return True
 
 
 @jit
@@ -129,13 +150,11 @@ def _coplanar(distance, direction):
 
 
 @jit
-def _closed_facets(distance, direction):
-    """(n,) solid angles, sr; 0 for no facet and for an open one."""
-    n = len(distance)
-    omega = np.zeros(n)
-    polygon, spare, side = cutting_room(n)
+def _clip_closed_facets(distance, direction, omega):
+    """Solid angles as from _closed_facets by clipping.py, for cells without a hull."""
+    polygon, spare, side = cutting_room(len(distance))
     total = 0.0
-    for j in range(n):
+    for j in range(len(distance)):
         n_corners, lowest, _ = clip_facet(j, distance, direction, polygon, spare, side)
         if n_corners == 0:
             continue
@@ -145,4 +164,3 @@ def _closed_facets(distance, direction):
         total += area
         if total > 4.0 * np.pi - NEGLIGIBLE:
             break
-    return omega

@@ -18,6 +18,7 @@ Z_MAX = 118
 # 1e-13 sr from rounding, and a threshold that meets them exactly must keep all of them or none.
 SLACK = 1e-9
 FARTHEST = 1e8  # Å; float64 resolves 1e-8 Å there; far beyond it squares and numbers of periods overflow
+TOO_THIN = 4  # continues the codes of the rules
 MIN_SINE = 1e-6  # 1; periodic cell vectors that span less than this times the product of their lengths are dependent
 
 
@@ -75,20 +76,15 @@ def voronoi_neighbours(numbers, positions, cell, pbc, config, name):
     number, coincident atoms (closer than 1e-3 Å, images included), a singular cell, an image beyond int8; ConfigError
     for an unknown rule.
     """
-    facets = voronoi_facets(numbers, positions, cell, pbc, config, name)
     slack = SLACK if config.rule == "isolated" else 0.0
-    edge_ptr, kept, omega_max = _select(
-        facets.ptr, facets.nbr, facets.image, facets.r, facets.omega,
-        config.omega_min - slack, config.weight_min - slack, config.r_max + slack,
-    )  # fmt: skip
-    image = facets.image[kept]
-    if len(image) and np.abs(image).max() > 127:
+    thresholds = config.omega_min - slack, config.weight_min - slack, config.r_max + slack
+    *edges, farthest = _select(*_rows(numbers, positions, cell, pbc, config, name), *thresholds)
+    if farthest > 127:
         raise StructureError(
-            f"{name}: a neighbour is {np.abs(image).max()} cells away, more than the 127 that a graph can hold; "
+            f"{name}: a neighbour is {farthest} cells away, more than the 127 that a graph can hold; "
             "wrap the positions into the cell"
         )
-    nbr = facets.nbr[kept].astype(np.int32)
-    return edge_ptr, nbr, image.astype(np.int8), facets.r[kept], facets.omega[kept], omega_max
+    return tuple(edges)
 
 
 def voronoi_facets(numbers, positions, cell, pbc, config, name):
@@ -102,60 +98,157 @@ def voronoi_facets(numbers, positions, cell, pbc, config, name):
     -------
     Facets
     """
-    positions, cell, pbc = _checked(numbers, positions, cell, pbc, config, name)
-    if config.rule == "isolated":
-        reciprocal = _reciprocal(cell, pbc, isolated_rule.FIRST_RADIUS, name)
-        # (cell^T reciprocal)_kl projects onto the span of the periodic vectors
-        across = np.eye(3) - cell[pbc].T @ reciprocal[pbc]
-        ptr, where, size, problem = isolated_rule.isolated_cells(positions, cell, reciprocal, across)
-    else:
-        if pbc.any():
-            positions = upstream_rule.upstream_crystal(positions, cell)
-        else:
-            positions, cell = upstream_rule.upstream_box(positions)
-        diagonal = upstream_rule.longest_diagonal(cell)
-        reciprocal = _reciprocal(cell, np.ones(3, dtype=bool), max(upstream_rule.CUTOFF, diagonal), name)
-        ptr, where, size, problem = upstream_rule.upstream_cells(positions, cell, reciprocal, diagonal)
-    if problem[0] != isolated_rule.COMPLETE:
-        raise StructureError(f"{name}: {_explain(*problem)}")
+    ptr, where, size = _rows(numbers, positions, cell, pbc, config, name)
     return Facets(ptr, where[:, 0], where[:, 1:], size[:, 0], size[:, 1])
 
 
+def _rows(numbers, positions, cell, pbc, config, name):
+    """Facets as the rules give them: ptr (N + 1,), where (F, 4) site and image, size (F, 2) distance and omega.
+
+    The rules are compiled one by one, so that a run waits for the one that it uses.
+    """
+    positions, cell, pbc, upstream = _checked(numbers, positions, cell, pbc, config, name)
+    ptr, where, size, problem = (_upstream if upstream else _isolated)(positions, cell, pbc)
+    if problem[0] != isolated_rule.COMPLETE:
+        raise StructureError(f"{name}: {_explain(*problem)}")
+    return ptr, where, size
+
+
 @jit
-def _select(ptr, nbr, image, r, omega, omega_min, weight_min, r_max):
-    """edge_ptr, the facets that become edges in their order, and omega_max; see voronoi_neighbours."""
-    n_sites = len(ptr) - 1
+def _isolated(positions, cell, pbc):
+    """isolated_rule.isolated_cells for checked input."""
+    cell, across = cell.copy(), np.zeros((3, 3))
+    for k in range(3):
+        if not pbc[k]:
+            cell[k] = 0.0  # it may hold anything
+    reciprocal = reciprocal_vectors(cell, pbc)
+    for k in range(3):  # (cell^T reciprocal)_km projects onto the span of the periodic vectors
+        for m in range(0 if pbc.all() else 3):
+            along = cell[0, k] * reciprocal[0, m] + cell[1, k] * reciprocal[1, m] + cell[2, k] * reciprocal[2, m]
+            across[k, m] = (1.0 if k == m else 0.0) - along
+    if _images(isolated_rule.FIRST_RADIUS, reciprocal) > isolated_rule.MAX_SEEN:
+        return _too_thin(isolated_rule.FIRST_RADIUS, reciprocal)
+    return isolated_rule.isolated_cells(positions, cell, reciprocal, across)
+
+
+@jit
+def _upstream(positions, cell, pbc):
+    """upstream_rule.upstream_cells for checked input."""
+    if not pbc.any():
+        positions, cell = upstream_rule.upstream_box(positions)
+    reciprocal = reciprocal_vectors(cell, np.ones(3, np.bool_))
+    if _images(upstream_rule.CUTOFF, reciprocal) > isolated_rule.MAX_SEEN:
+        return _too_thin(upstream_rule.CUTOFF, reciprocal)
+    return upstream_rule.upstream_cells(positions, cell, reciprocal, upstream_rule.longest_diagonal(cell))
+
+
+@jit
+def _images(radius, reciprocal):
+    """About how many images of a site lie within the radius."""
+    images = 1.0
+    for k in range(3):
+        images *= 1.0 + 2.0 * radius * np.sqrt((reciprocal[k] * reciprocal[k]).sum())
+    return images
+
+
+@jit
+def _too_thin(radius, reciprocal):
+    """What the rules return, for a cell whose images would fill the memory."""
+    problem = np.array([TOO_THIN, np.int64(min(_images(radius, reciprocal), 1e18)), np.int64(radius)])
+    return np.zeros(1, np.int64), np.empty((0, 4), np.int64), np.empty((0, 2)), problem
+
+
+@jit
+def _select(ptr, where, size, omega_min, weight_min, r_max):
+    """The edges of voronoi_neighbours, and the largest number of cells to a neighbour."""
+    n_sites, farthest, n = len(ptr) - 1, 0, 0
     edge_ptr, omega_max = np.zeros(n_sites + 1, np.int32), np.zeros(n_sites)
-    kept = np.empty(len(nbr), np.int64)
-    n = 0
+    kept = np.empty(len(where), np.int64)
     for i in range(n_sites):
         for f in range(ptr[i], ptr[i + 1]):
-            omega_max[i] = max(omega_max[i], omega[f])
+            omega_max[i] = max(omega_max[i], size[f, 1])
         for f in range(ptr[i], ptr[i + 1]):
-            if omega[f] >= omega_min and omega[f] >= weight_min * omega_max[i] and r[f] <= r_max:
+            if size[f, 1] >= omega_min and size[f, 1] >= weight_min * omega_max[i] and size[f, 0] <= r_max:
                 kept[n] = f
                 n += 1
                 # facets come by distance, so that this insertion only moves those of equal distance
                 k = n - 1
-                while k > edge_ptr[i] and _key(kept[k], nbr, image, r) < _key(kept[k - 1], nbr, image, r):
+                while k > edge_ptr[i] and _key(kept[k], where, size) < _key(kept[k - 1], where, size):
                     kept[k], kept[k - 1] = kept[k - 1], kept[k]
                     k -= 1
         edge_ptr[i + 1] = n
-    return edge_ptr, kept[:n], omega_max
+    nbr, image, r, omega = np.empty(n, np.int32), np.empty((n, 3), np.int8), np.empty(n), np.empty(n)
+    for e in range(n):
+        f = kept[e]
+        nbr[e], r[e], omega[e] = where[f, 0], size[f, 0], size[f, 1]
+        for k in range(3):
+            farthest = max(farthest, abs(where[f, k + 1]))
+            image[e, k] = where[f, k + 1]
+    return edge_ptr, nbr, image, r, omega, omega_max, farthest
 
 
 @jit
-def _key(f, nbr, image, r):
-    return np.rint(r[f] * 1e6), nbr[f], image[f, 0], image[f, 1], image[f, 2]
+def _key(f, where, size):
+    return np.rint(size[f, 0] * 1e6), where[f, 0], where[f, 1], where[f, 2], where[f, 3]
 
 
 def _checked(numbers, positions, cell, pbc, config, name):
-    """Contiguous float64 positions, cell with zeros where there is no period, and boolean pbc (3,); or an error."""
+    """Contiguous float64 positions and cell, boolean pbc (3,), whether the rule is `upstream`; or an error."""
     if config.rule not in ("isolated", "upstream"):
         raise ConfigError(f"graph.rule is {config.rule!r}; choose one of isolated, upstream")
+    upstream = config.rule == "upstream"
     numbers = np.asarray(numbers)
     positions = np.ascontiguousarray(positions, dtype=np.float64)
-    pbc = np.array(np.broadcast_to(pbc, 3), dtype=bool)
+    pbc = np.asarray(pbc, dtype=np.bool_)
+    if pbc.ndim == 0 or (upstream and pbc.any()):
+        pbc = np.full(3, pbc.any())
+    cell = np.ascontiguousarray(cell, dtype=np.float64)
+    if positions.ndim != 2 or not _is_sound(numbers, positions, cell, pbc):
+        _complain(numbers, positions, cell, pbc, name)
+    if upstream and pbc[0]:
+        positions = upstream_rule.upstream_crystal(positions, cell)
+    return positions, cell, pbc, upstream
+
+
+@jit
+def _is_sound(numbers, positions, cell, pbc):
+    """True if _complain has nothing to say: the same conditions, 20 times as fast for a small molecule."""
+    if len(numbers) == 0 or len(positions) != len(numbers) or positions.shape[1] != 3:
+        return False
+    for i in range(len(numbers)):
+        x, y, z = abs(positions[i, 0]), abs(positions[i, 1]), abs(positions[i, 2])
+        if numbers[i] < 1 or numbers[i] > Z_MAX or not (x <= FARTHEST and y <= FARTHEST and z <= FARTHEST):
+            return False
+    unit = np.zeros((3, 3))
+    for k in range(3):
+        length = np.sqrt((cell[k] * cell[k]).sum())
+        if pbc[k] and not isolated_rule.CLOSEST <= length <= FARTHEST:
+            return False
+        if pbc[k]:
+            unit[k] = cell[k] / length
+    return _is_spanned(unit, pbc)
+
+
+@jit
+def _is_spanned(unit, pbc):
+    """True if the periodic unit vectors are safely independent (half of MIN_SINE is left to _complain)."""
+    product, n_periods = np.zeros(3), 0
+    for k in range(3):
+        n_periods += pbc[k]
+    volume = 1.0
+    for k in range(3):
+        a, b = unit[k], unit[(k + 1) % 3]
+        product[0], product[1] = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2]
+        product[2] = a[0] * b[1] - a[1] * b[0]
+        if n_periods == 2 and pbc[k] and pbc[(k + 1) % 3]:
+            volume = np.sqrt((product * product).sum())
+        elif n_periods == 3:
+            volume = abs((product * unit[(k + 2) % 3]).sum())
+    return volume >= 2.0 * MIN_SINE
+
+
+def _complain(numbers, positions, cell, pbc, name):
+    """Raise StructureError for whatever is wrong."""
     if len(numbers) == 0:
         raise StructureError(f"{name}: the structure has no atoms; remove it from the input")
     if positions.shape != (len(numbers), 3):
@@ -172,9 +265,6 @@ def _checked(numbers, positions, cell, pbc, config, name):
     far = np.abs(positions).max(axis=1) > FARTHEST
     if far.any():
         raise StructureError(f"{name}: atom {far.argmax()} is more than {FARTHEST:g} Å away; correct its position")
-    if config.rule == "upstream" and pbc.any():
-        pbc[:] = True
-    cell = np.where(pbc[:, None], np.asarray(cell, dtype=np.float64), 0.0)
     vectors = cell[pbc]
     if not (np.abs(vectors) <= FARTHEST).all():  # NaN neither
         raise StructureError(
@@ -188,19 +278,6 @@ def _checked(numbers, positions, cell, pbc, config, name):
         )
     if pbc.any() and lengths.min() < isolated_rule.CLOSEST:
         raise StructureError(f"{name}: {_explain(isolated_rule.COINCIDENT, 0, 0)}")
-    return positions, cell, pbc
-
-
-def _reciprocal(cell, pbc, radius, name):
-    """reciprocal_vectors; StructureError if the images within `radius` of a site would fill the memory."""
-    reciprocal = reciprocal_vectors(cell, pbc)
-    images = np.prod(1 + 2 * radius * np.linalg.norm(reciprocal, axis=1))
-    if images > isolated_rule.MAX_SEEN:
-        raise StructureError(
-            f"{name}: about {images:.0e} periodic images lie within {radius:.3g} Å of a site, because the cell is too "
-            "small or too thin; give it in Å, and set pbc to false across a vacuum"
-        )
-    return reciprocal
 
 
 def _spanned(vectors):
@@ -210,6 +287,11 @@ def _spanned(vectors):
 
 def _explain(code, i, j):
     """What went wrong in the cells, and what to do, as the rest of a sentence."""
+    if code == TOO_THIN:
+        return (
+            f"about {i:.0e} periodic images lie within {j} Å of a site, because the cell is too small or too thin; "
+            "give it in Å, and set pbc to false across a vacuum"
+        )
     if code == isolated_rule.COINCIDENT:
         if i == j:
             return f"atom {i} coincides with its own image (closer than {isolated_rule.CLOSEST} Å); correct the cell"
