@@ -21,12 +21,16 @@ class BuiltinSet(typing.NamedTuple):
     description: str
 
 
+ORBITALS = "energy, deformation_energy, homo, lumo (eV), forces, orbital populations by GFN2-xTB"
 SETS = {
     "fullerene": BuiltinSet(
         FOLDER / "fullerene.extxyz.gz",
-        "snapshots of C36, C50, C60, C70 and C72 in Langevin dynamics on GFN2-xTB at 300, 600 and 1000 K: "
-        "homo, lumo, energy, deformation_energy (eV), forces, orbital populations",
-    )
+        f"snapshots of C36, C50, C60, C70 and C72 in Langevin dynamics at 300, 600 and 1000 K: {ORBITALS}",
+    ),
+    "pt-graphene": BuiltinSet(
+        FOLDER / "pt_graphene.extxyz.gz",
+        f"snapshots of Pt1 to Pt13 on the sheet C24H12 in Langevin dynamics at 300, 600 and 1000 K: {ORBITALS}",
+    ),
 }
 
 
