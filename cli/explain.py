@@ -1,0 +1,144 @@
+"""refattn explain: what predictions rest on, as tables, pictures and pages."""
+
+import itertools
+
+import click
+
+from refattn.cli.options import StatusLine, as_json, device, refuse_input_as_output, threads
+from refattn.data.files import open_files
+from refattn.explanation.comparison import POPULATIONS
+from refattn.explanation.explain import COSTLY, DEFAULT, SITE_SCORES
+from refattn.explanation.findings import findings, in_words
+from refattn.explanation.folder import Shown, explanation_folder, files_of
+from refattn.explanation.pictures import THEMES
+from refattn.prediction import load
+from refattn.strict_json import to_json
+from refattn.training.checkpoint import model_file
+
+SHOWN = [*(score.name for score in SITE_SCORES), *POPULATIONS]
+
+
+def parse_scores(context, parameter, text):
+    """Names with commas between, `all` or `none`, as a tuple."""
+    names = {"all": COSTLY, "none": ()}.get(text, tuple(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in COSTLY]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(COSTLY)}, all, none")
+    return names
+
+
+def parse_share(context, parameter, text):
+    """A number from 0 to 1, or `norm`."""
+    try:
+        share = text if text == "norm" else float(text)
+    except ValueError:
+        share = -1
+    if share != "norm" and not 0 <= share <= 1:
+        raise click.BadParameter("write a number from 0 to 1, or norm")
+    return share
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("run", type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="Folder for everything; made where there is none.")
+@click.option(
+    "--scores", default=",".join(DEFAULT), callback=parse_scores, help="Costly scores to compute, or all, or none."
+)
+@click.option("--share", default="0.5", callback=parse_share, help="Weight of the residual path, 0 to 1, or norm.")
+@click.option("--compare", type=click.Choice(["orbitals"]), help="Add HOMO and LUMO populations: FILES' own, or xTB's.")
+@click.option(
+    "--score", multiple=True, type=click.Choice(SHOWN), default=["scaled_beta"], help="Shown; again for another row."
+)
+@click.option("--background", type=click.Choice([*THEMES]), default="light", help="Of the pictures.")
+@click.option("--max-pictures", type=click.IntRange(min=0), default=Shown.max_pictures, help="Draw only the first.")
+@click.option("--max-pages", type=click.IntRange(min=0), default=Shown.max_pages, help="Pages only of the first.")
+@click.option("--pages/--no-pages", default=True, help="Interactive pages; they need the extra viz.")
+@click.option("--edges", is_flag=True, help="Write edges.csv too; explanations.h5 has the edges anyway.")
+@click.option("--skip-bad", is_flag=True, help="Leave out structures that cannot be explained.")
+@threads
+@device
+@as_json
+def explain(run, files, out, scores, share, compare, skip_bad, threads, device, as_json, **shown):
+    """Explain the prediction for every structure in FILES: which of its sites it rests on.
+
+    OUT gets tables (structures.csv, sites.csv, explanations.h5, and explained.extxyz for ASE and OVITO), pictures for
+    print, and pages that need no network; open OUT/index.html. Sites are numbered from 0. FILES are read as by predict.
+    """
+    shown["score"] = tuple(dict.fromkeys(shown["score"]))
+    if not compare and set(shown["score"]) & POPULATIONS.keys():
+        raise click.UsageError("populations are only shown with --compare orbitals")
+    scores = tuple(dict.fromkeys([*scores, *(name for name in shown["score"] if name in COSTLY)]))
+    model, sources, status = load(run, device), open_files(files), StatusLine()
+    for path in files_of(out):
+        refuse_input_as_output([model_file(run), *(file for source in sources for file in source.files)], path)
+    structures = itertools.chain.from_iterable(labelled(source, model.target) for source in sources)
+    options, total = {"scores": scores, "share": share, "n_threads": threads}, Summary(model, run, out)
+
+    def skip(id, error):
+        total.left_out.append(id)
+        status.line(f"left out {id}: {str(error).removeprefix(f'{id}: ')}")
+
+    attributes = {"scores": ",".join(scores), "share": share, "compare": compare or ""}
+    with explanation_folder(out, model, run, Shown(**shown), attributes, status.line) as drawer:
+        for finding in findings(model, structures, bool(compare), skip if skip_bad else None, **options):
+            drawer.add(finding)
+            total.add(finding)
+            status.update(f"{total.n} structures")
+            if not as_json:
+                click.echo(line_of(finding, shown["score"]))
+    if as_json:
+        click.echo(to_json(total.record(drawer)))
+    status.line(total.in_words(drawer))
+
+
+def labelled(source, target):
+    """The structures of a FilesSource as ase.Atoms, with `id` and the known `label` in info, and per-site arrays."""
+    for record in source:
+        for name, values in record.arrays.items():
+            record.atoms.set_array(name, values)
+        record.atoms.info["label"] = record.labels.get(target)
+        yield record.atoms
+
+
+def line_of(finding, names):
+    """Id, prediction, the site where each shown column is largest, and correlations with the populations."""
+    e, parts = finding.explanation, []
+    for name in names:
+        top = finding.top_site(name)
+        parts.append(
+            f"{name} {'-' if top is None else f'{finding.site_name(top)} {finding.columns[name].values[top]:.4g}'}"
+        )
+    for (score, population), rho in finding.correlations.items():
+        if score == names[0]:
+            parts.append(f"Spearman {population} {in_words(rho, '')}")
+    return "\t".join([e.id, f"{e.value:.6g} {e.unit}".rstrip(), *parts])
+
+
+class Summary:
+    """What was explained, counted; correlations as means over the structures where they are defined."""
+
+    def __init__(self, model, run, out):
+        self.names = {"run": str(run), "out": str(out), "target": model.target, "unit": model.unit}
+        self.n, self.left_out, self.sums = 0, [], {}
+
+    def add(self, finding):
+        """Count a Finding."""
+        self.n += 1
+        for key, rho in finding.correlations.items():
+            n, total = self.sums.get(key, (0, 0.0))
+            self.sums[key] = (n + 1, total + rho) if rho == rho else (n, total)
+
+    def record(self, drawer):
+        """A dict for JSON."""
+        means = {}
+        for (score, population), (n, total) in self.sums.items():
+            means.setdefault(score, {})[population] = {"n": n, "mean_spearman": total / n if n else None}
+        counts = {"structures": self.n, "left_out": self.left_out}
+        return {**self.names, **counts, "pictures": drawer.n_pictures, "pages": drawer.n_pages, "correlation": means}
+
+    def in_words(self, drawer):
+        """The last line for the user."""
+        left_out = f", {len(self.left_out)} left out" if self.left_out else ""
+        counts = f"{self.n} structures{left_out}, {drawer.n_pictures} pictures, {drawer.n_pages} pages"
+        return f"{counts}, written to {self.names['out']}"

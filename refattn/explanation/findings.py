@@ -1,0 +1,140 @@
+"""One explained structure with all that is known of it, as columns that tables, pictures and pages have in common."""
+
+import dataclasses
+import math
+import typing
+from functools import cached_property
+
+import ase
+import numpy as np
+
+from refattn.errors import DataError
+from refattn.explanation.comparison import POPULATIONS, populations, spearman
+from refattn.explanation.explain import SITE_SCORES, Explanation, explain_stream
+
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+# Narrower than this part of the largest magnitude, a range of colours would show rounding.
+NARROWEST = 0.02
+
+
+class Column(typing.NamedTuple):
+    """A number for every site.
+
+    signed : bool            whether colours should diverge from zero
+    values : (N,) float64    in `unit`; empty where it has none
+    """
+
+    name: str
+    text: str
+    unit: str
+    signed: bool
+    values: np.ndarray
+
+    @property
+    def title(self):
+        """What it is, with its unit."""
+        return f"{self.text} ({self.unit})" if self.unit else self.text
+
+    @property
+    def limits(self):
+        """(low, high): the ends of its colours; symmetric where it is signed, never so narrow as to show rounding."""
+        finite = self.values[np.isfinite(self.values)]
+        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+        largest = max(abs(low), abs(high)) or 1.0
+        if self.signed:
+            return -largest, largest
+        if self.name in POPULATIONS:
+            low = min(low, 0.0)
+        widen = max(0.0, NARROWEST * largest - (high - low)) / 2
+        return low - widen, high + widen
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A structure, what its prediction rests on, and what is known beside.
+
+    Attributes
+    ----------
+    atoms : ase.Atoms
+    explanation : Explanation
+    label : float or None            in the label's unit, None where it is not known
+    populations : dict               name of POPULATIONS -> (N,) float64; empty where nothing is compared
+    """
+
+    atoms: ase.Atoms
+    explanation: Explanation
+    label: float | None = None
+    populations: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def id(self):
+        return self.explanation.id
+
+    @cached_property
+    def columns(self):
+        """{name: Column} of every score that was computed, then of the populations."""
+        values, unit = self.explanation.site_scores(), self.explanation.unit
+        scores = [s for s in SITE_SCORES if s.name in values]
+        found = [Column(s.name, s.text, unit if s.in_unit else "", s.signed, values[s.name]) for s in scores]
+        found += [Column(name, POPULATIONS[name], "", False, known) for name, known in self.populations.items()]
+        return {column.name: column for column in found}
+
+    @cached_property
+    def correlations(self):
+        """{(score, population): Spearman correlation over the sites}; NaN where one of the two is the same everywhere.
+
+        Of a signed score the magnitude is ranked: a population has no sign.
+        """
+        scores = [column for column in self.columns.values() if column.name not in POPULATIONS]
+        return {
+            (score.name, name): spearman(np.abs(score.values) if score.signed else score.values, known)
+            for name, known in self.populations.items()
+            for score in scores
+        }
+
+    @property
+    def formula(self):
+        """Formula with subscripts: Hill's order; for a crystal of three periods the smallest, metals first."""
+        crystal = bool(self.atoms.pbc.all())
+        counts = self.atoms.symbols.formula.convert("metal" if crystal else "hill").count()
+        divisor = math.gcd(*counts.values()) if crystal else 1
+        parts = (symbol + (str(n // divisor) if n > divisor else "") for symbol, n in counts.items())
+        return "".join(parts).translate(SUBSCRIPTS)
+
+    def top_site(self, name):
+        """Number of the site where a column's magnitude is largest, or None where it has no number."""
+        magnitude = np.abs(self.columns[name].values)
+        return None if np.isnan(magnitude).all() else int(np.nanargmax(magnitude))
+
+    def site_name(self, site):
+        """Element and number of a site, such as O3."""
+        return f"{self.atoms.symbols[site]}{site}"
+
+
+def in_words(value, unit):
+    """A value with its unit; a dash where it is None or no number."""
+    return "-" if value is None or math.isnan(value) else f"{value:.4g} {unit}".strip().replace("-", "−")
+
+
+def findings(model, structures, compare=False, skip=None, **options):
+    """The Finding of every structure, in bounded memory.
+
+    Parameters
+    ----------
+    model : refattn.Model
+    structures : iterable of ase.Atoms     perhaps with the known `label` in info
+    compare : bool                         whether to add the populations of the frontier orbitals
+    skip : callable, optional              (id, error): called for a structure that is left out instead of an error
+    options                                those of explain_stream
+
+    Raises what refattn.explain and comparison.populations raise.
+    """
+    for atoms, explanation in explain_stream(model, structures, skip=skip, **options):
+        try:
+            known = populations(atoms) if compare else {}
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(explanation.id, error)
+            continue
+        yield Finding(atoms, explanation, atoms.info.get("label"), known)

@@ -1,0 +1,52 @@
+"""What the pictures and pages of refattn explain draw: atoms, bonds, cells, and from where they look."""
+
+import ase
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+from refattn.explanation.scene import Scene
+
+
+def test_bonds_and_axes_of_molecules():
+    benzene = molecule("C6H6")
+    scene = Scene.of(benzene)
+    assert len(scene.bonds) == 12
+    assert np.ptp(scene.position[:, 2]) < 1e-6  # face on
+    assert len(Scene.of(molecule("C60")).bonds) == 90
+    for name in ("CH3CH2OH", "C60", "H2O", "CH3OH"):
+        atoms = molecule(name)
+        scene = Scene.of(atoms)
+        before, after = (x - x.mean(axis=0) for x in (atoms.positions, scene.position))
+        turn, *_ = np.linalg.lstsq(before, after, rcond=None)
+        if name != "H2O":  # flat: the turn is not unique
+            assert np.linalg.det(turn) == pytest.approx(1)  # no mirror image
+        np.testing.assert_allclose(before @ turn, after, atol=1e-9)
+        for view in scene.views.values():
+            assert np.linalg.det(view) == pytest.approx(1)
+
+
+def test_crystals_show_the_closed_cell():
+    diamond = Scene.of(bulk("C", "diamond", a=3.567, cubic=True))
+    assert len(diamond.site) == 8 + 6 + 4  # corners, faces, inside
+    assert len(diamond.box) == 12
+    assert len(diamond.bonds) == 16
+    rutile = ase.Atoms("Ti2O4", pbc=True, cell=[4.594, 4.594, 2.959])
+    u = 0.3053
+    positions = [(0, 0, 0), (0.5,) * 3, (u, u, 0), (-u, -u, 0), (0.5 + u, 0.5 - u, 0.5), (0.5 - u, 0.5 + u, 0.5)]
+    rutile.set_scaled_positions(positions)
+    scene = Scene.of(rutile)
+    assert all({22, 8} == set(scene.z[bond]) for bond in scene.bonds)
+    assert (np.bincount(scene.bonds.ravel(), minlength=len(scene.z))[scene.site == 1] == 6).all()
+    layer = bulk("Pt", cubic=True)
+    layer.pbc = (True, True, False)
+    assert len(Scene.of(layer).box) == 4
+
+
+def test_a_piece_in_a_box_is_kept_whole():
+    """Water across the boundary of its box, and a slab across that of its period."""
+    water = molecule("H2O", cell=[12] * 3, pbc=True)
+    water.wrap()
+    scene = Scene.of(water)
+    assert len(scene.site) == 3
+    assert len(scene.bonds) == 2
