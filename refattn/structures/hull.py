@@ -13,7 +13,7 @@ of faces from the point to the edge of what it sees. Each of the 10 to 20 neighb
 six corners, whereas clipping.py cuts every facet with every neighbour: 7 against 42 us a cell (QM9, one noisy core).
 
 Points that lie in a plane have no such hull, and almost degenerate ones leave it ill-conditioned. Then n_faces is 0,
-or `is_convex` says no, and the caller turns to clipping.py, which has no such cases.
+`is_convex` says no or `has_slivers` says yes, and the caller turns to clipping.py, which has no such cases.
 
 Source   polar duality and the incremental hull: de Berg et al., Computational Geometry (2008), 11.2 and 11.5
 """
@@ -134,20 +134,25 @@ def _move_face(old, new, plane, vertex, owner):
 
 @jit
 def is_convex(hull, n_faces):
-    """True if every face is well-conditioned and no neighbouring face rises above it; then the hull is right."""
+    """True if no face is below a neighbouring one; then it is a hull."""
     point, plane, vertex, owner = hull.point, hull.plane, hull.vertex, hull.owner
     for f in range(n_faces):
-        if not plane[6, f] > 0.0:
-            return False
+        uneven = UNEVEN if plane[6, f] > 0.0 else 100.0 * UNEVEN
         a, b, c = vertex[f, 0], vertex[f, 1], vertex[f, 2]
         for _ in range(3):
             twin = owner[b, a]
             d = vertex[twin, 0] + vertex[twin, 1] + vertex[twin, 2] - a - b
             above = plane[0, f] * point[d, 0] + plane[1, f] * point[d, 1] + plane[2, f] * point[d, 2] - plane[4, f]
-            if not above <= UNEVEN * (point[d, 3] + point[a, 3] + point[b, 3]):  # NaN neither
+            if not above <= uneven * (point[d, 3] + point[a, 3] + point[b, 3]):  # NaN neither
                 return False
             a, b, c = b, c, a
     return True
+
+
+@jit
+def has_slivers(hull, n_faces):
+    """True if a face is too narrow for an exact normal."""
+    return not hull.plane[6, :n_faces].min() > 0.0  # NaN too
 
 
 @jit

@@ -19,8 +19,17 @@ import numpy as np
 from refattn.jit import jit
 from refattn.structures.clipping import clip_facet, cutting_room, solid_angle
 from refattn.structures.facets import NEGLIGIBLE, add_facets, empty_facets, in_order
-from refattn.structures.hull import SLOTS, add_point, build_hull, cone_areas, empty_hull, is_convex, set_point
-from refattn.structures.sphere import EVERYTHING, set_step, sites_within, surroundings
+from refattn.structures.hull import (
+    SLOTS,
+    add_point,
+    build_hull,
+    cone_areas,
+    empty_hull,
+    has_slivers,
+    is_convex,
+    set_point,
+)
+from refattn.structures.sphere import EVERYTHING, set_step, sites_within, sort_again, surroundings
 from refattn.structures.tree import deepest_cut, highest
 
 CLOSEST = 1e-3  # Å; two sites nearer than this are one site written twice
@@ -98,8 +107,12 @@ def _cell(i, n_seen, radius, periodic, around, across, hull, rank):
     elif n_faces > 0 and not seen_all:
         n_points, n_faces, n_more = _look_up(i, n_seen, radius, around, hull, n_points, n_faces, rank)
     if n_faces > 0 and is_convex(hull, n_faces):
-        around.omega[:n_more] = 0.0
-        cone_areas(hull, n_points, n_faces, rank, 0.0, around.omega)
+        if has_slivers(hull, n_faces):
+            sort_again(i, n_more, around)
+            _clipped(i, n_more, True, radius, around, across)
+        else:
+            around.omega[:n_more] = 0.0
+            cone_areas(hull, n_points, n_faces, rank, 0.0, around.omega)
         return n_more
     return n_seen if _clipped(i, n_seen, seen_all, radius, around, across) else INCOMPLETE
 
@@ -164,8 +177,8 @@ def _look_up(i, n_seen, radius, around, hull, n_points, n_faces, rank):
 
 
 @jit
-def _clipped(i, n_seen, seen_all, radius, around, across):
-    """Solid angles as from _cell by clipping.py, for cells without a hull; False if the cell is incomplete."""
+def _clipped(i, n_seen, complete, radius, around, across):
+    """Solid angles as from _cell by clipping.py, for cells without a good hull; False if it may be incomplete."""
     distance, direction, omega = around.distance[:n_seen], around.direction[:n_seen], around.omega
     omega[:n_seen] = 0.0
     polygon, spare, side = cutting_room(n_seen)
@@ -174,7 +187,7 @@ def _clipped(i, n_seen, seen_all, radius, around, across):
         n_corners, _, settled = clip_facet(j, distance, direction, polygon, spare, side)
         if n_corners == 0:
             continue
-        for v in range(0 if settled or seen_all else n_corners):
+        for v in range(0 if settled or complete else n_corners):
             u = polygon[v]
             inverse = 2.0 * (u[0] * direction[j, 0] + u[1] * direction[j, 1] + u[2] * direction[j, 2] + SHALLOW)
             inverse /= distance[j]
@@ -184,4 +197,4 @@ def _clipped(i, n_seen, seen_all, radius, around, across):
         total += omega[j]
         if total > 4.0 * np.pi - NEGLIGIBLE:
             return True
-    return seen_all
+    return complete

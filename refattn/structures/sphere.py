@@ -202,8 +202,16 @@ def set_step(i, k, around):
 
 
 @jit
+def sort_again(i, n, around):
+    """Put n sites around site i in order of distance, after some were added at the end."""
+    _sort(around.distance, around.index, n)
+    for k in range(n):
+        set_step(i, k, around)
+
+
+@jit
 def _sort(value, index, n):
-    """Sort n squared distances, and index with them.
+    """Sort n distances, or their squares, and index with them.
 
     Many are first thrown into as many buckets: numbers of sites grow with the third power of the distance, so the
     buckets fill evenly and the insertion that follows has little to move.

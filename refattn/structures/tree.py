@@ -46,9 +46,10 @@ def _split(point, order, first, end, middle):
             low, high = min(low, point[order[m], k]), max(high, point[order[m], k])
         if high - low > widest:
             axis, widest = k, high - low
-    last = end - 1
-    while first < last:  # Hoare's selection
-        pivot = point[order[(first + last) // 2], axis]
+    last, draw = end - 1, 1
+    while first < last:  # Hoare's selection; a pivot from a fixed place would be the worst one for two sorted runs
+        draw = (draw * 1103515245 + 12345) % 2147483648
+        pivot = point[order[first + draw % (last - first + 1)], axis]
         a, b = first, last
         while a <= b:
             while point[order[a], axis] < pivot:

@@ -16,7 +16,7 @@ import numpy as np
 from refattn.jit import jit
 from refattn.structures.clipping import clip_facet, cutting_room, solid_angle
 from refattn.structures.facets import NEGLIGIBLE, add_facets, empty_facets
-from refattn.structures.hull import SLOTS, build_hull, cone_areas, empty_hull, is_convex
+from refattn.structures.hull import SLOTS, build_hull, cone_areas, empty_hull, has_slivers, is_convex
 from refattn.structures.isolated_rule import CLOSEST, COINCIDENT, COMPLETE, TOO_MANY
 from refattn.structures.sphere import sites_within, surroundings
 
@@ -121,7 +121,7 @@ def _closed_facets(n_seen, around, hull, rank):
     distance, direction, omega = around.distance[:n_seen], around.direction[:n_seen], around.omega[:n_seen]
     omega[:] = 0.0
     n_points, n_faces = build_hull(distance, direction, n_seen, hull, rank)
-    if n_faces > 0 and is_convex(hull, n_faces):
+    if n_faces > 0 and is_convex(hull, n_faces) and not has_slivers(hull, n_faces):
         cone_areas(hull, n_points, n_faces, rank, 1.0 / INFINITY, omega)
         return True
     if _coplanar(distance, direction):
