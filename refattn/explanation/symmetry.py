@@ -15,7 +15,7 @@ entry by entry, and are alike where no entry differs by more than the tolerance.
 import numpy as np
 
 from refattn.data.store import ragged_rows
-from refattn.structures.sphere import EVERYTHING, reciprocal_vectors, sites_within
+from refattn.structures.sphere import EVERYTHING, reciprocal_vectors, sites_within, surroundings
 
 TOLERANCE = 1e-3  # Å; coarser than the rounding of a file, finer than a real difference
 RADIUS = 6.0  # Å
@@ -79,14 +79,20 @@ def _numbered(labels):
 
 def _pairs(atoms, radius):
     """Pairs within the radius, nearest first: (N + 1,) pointers, (P,) other site, (P,) Å; and an Å beyond all."""
+    if len(atoms) == 0:
+        return np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0), 1.0
     if radius is None:
         radius = EVERYTHING if not atoms.pbc.any() and len(atoms) <= ALL_PAIRS else RADIUS
     positions, cell = np.array(atoms.positions, dtype=float), np.array(atoms.cell.array, dtype=float)
     reciprocal = reciprocal_vectors(cell, np.asarray(atoms.pbc))
-    seen = [sites_within(i, float(radius), positions, cell, reciprocal) for i in range(len(atoms))]
-    ptr = np.cumsum([0, *(len(distance) for distance, _, _ in seen)])
-    nbr = np.concatenate([np.zeros(0, dtype=np.int64), *(where[:, 0] for _, _, where in seen)])
-    distance = np.concatenate([np.zeros(0), *(distance for distance, _, _ in seen)])
+    around = surroundings(float(radius), positions, cell, reciprocal)
+    counts, nbr, distance = [0], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    for i in range(len(atoms)):
+        n = sites_within(i, float(radius), around)
+        counts.append(n)
+        nbr.append(around.tree.label[around.index[:n], 0].astype(np.int64))
+        distance.append(around.distance[:n].copy())  # the next site overwrites it
+    ptr, nbr, distance = np.cumsum(counts), np.concatenate(nbr), np.concatenate(distance)
     return ptr, nbr, distance, min(radius, distance.max(initial=0) + 1)
 
 
