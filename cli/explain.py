@@ -5,6 +5,7 @@ import itertools
 import click
 
 from refattn.cli.options import StatusLine, as_json, device, refuse_input_as_output, threads
+from refattn.cli.validate import validate_scores
 from refattn.data.files import open_files
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, SITE_SCORES
@@ -40,7 +41,7 @@ def parse_share(context, parameter, text):
 
 @click.command(context_settings={"show_default": True})
 @click.argument("run", type=click.Path())
-@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.argument("files", nargs=-1, type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="Folder for everything; made where there is none.")
 @click.option(
     "--scores", default=",".join(DEFAULT), callback=parse_scores, help="Costly scores to compute, or all, or none."
@@ -56,15 +57,31 @@ def parse_share(context, parameter, text):
 @click.option("--pages/--no-pages", default=True, help="Interactive pages; they need the extra viz.")
 @click.option("--edges", is_flag=True, help="Write edges.csv too; explanations.h5 has the edges anyway.")
 @click.option("--skip-bad", is_flag=True, help="Leave out structures that cannot be explained.")
+@click.option("--validate", is_flag=True, help="Test the scores instead, and write a report.")
+@click.option("--sample", type=click.IntRange(min=1), default=1000, help="Validate: at most so many structures.")
+@click.option("--costly", type=click.IntRange(min=1), default=200, help="Validate: the slow tests on so many of them.")
 @threads
 @device
 @as_json
-def explain(run, files, out, scores, share, compare, skip_bad, threads, device, as_json, **shown):
+def explain(
+    run, files, out, scores, share, compare, skip_bad, validate, sample, costly, threads, device, as_json, **shown
+):
     """Explain the prediction for every structure in FILES: which of its sites it rests on.
 
     OUT gets tables (structures.csv, sites.csv, explanations.h5, and explained.extxyz for ASE and OVITO), pictures for
     print, and pages that need no network; open OUT/index.html. Sites are numbered from 0. FILES are read as by predict.
+
+    With --validate OUT gets validation.html and validation.json instead: whether the scores are to be believed, on a
+    random sample of structures that RUN was not trained on, of FILES or, without FILES, of the test part of its data.
+    RUN may be an ensemble; how far its members agree is then tested too.
     """
+    if validate:
+        amount = {"sample": sample, "n_costly": costly}
+        chosen = {"scores": scores, "share": share, "orbitals": bool(compare)}
+        validate_scores(run, files, out, amount, chosen, skip_bad, threads, device, as_json)
+        return
+    if not files:
+        raise click.UsageError("name FILES to explain; only --validate can do without")
     shown["score"] = tuple(dict.fromkeys(shown["score"]))
     if not compare and set(shown["score"]) & POPULATIONS.keys():
         raise click.UsageError("populations are only shown with --compare orbitals")

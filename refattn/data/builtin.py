@@ -34,22 +34,22 @@ SETS = {
 }
 
 
-def open_data(path, graph_config):
+def open_data(path, graph_config, with_positions=False):
     """A data set in memory: the file `path`, or a built-in set by its name.
 
     The built-in sets ship as structures and labels; their graphs are made here, by `graph_config` (None: the default
     rule), in seconds.
 
-    Returns a Dataset without positions. Raises DataError as read_dataset does.
+    Returns a Dataset. Raises DataError as read_dataset does.
     """
     if path in SETS:
-        return _open_builtin(path, graph_config or GraphConfig())
-    return read_dataset(path, with_positions=False)
+        return _open_builtin(path, graph_config or GraphConfig(), with_positions)
+    return read_dataset(path, with_positions=with_positions)
 
 
 @functools.cache
-def _open_builtin(name, graph_config):
+def _open_builtin(name, graph_config, with_positions):
     with tempfile.TemporaryDirectory(prefix="refattn-") as folder:
         dataset = Path(folder) / f"{name}.h5"
         prepare(open_source(SETS[name].path), dataset, graph_config, n_threads=available_cores())
-        return read_dataset(dataset, with_positions=False)
+        return read_dataset(dataset, with_positions=with_positions)

@@ -219,11 +219,10 @@ class _Task:
             return id, atoms, error
 
     def _explanation(self, id, atoms, graph, run):
-        model, config = self.model, self.model.config.model
-        loader = Loader(graph_dataset([id], [atoms], [graph], model.config), config, self.params.vector.dtype)
-        subject = Subject.of(self.params, config, model.ops, loader.shard(np.zeros(1, dtype=np.int64)))
+        model, subject = self.model, subject_of(self.model, self.params, id, atoms, graph)
         output, attention = _attention(subject, graph, self.share)
-        value = model.checkpoint.mean + model.checkpoint.std * (max(output, 0.0) if config.non_negative else output)
+        output = max(output, 0.0) if model.config.model.non_negative else output
+        value = model.checkpoint.mean + model.checkpoint.std * output
         names = {"id": id, "target": model.target, "unit": model.unit, "value": value, "z": graph.z}
         return Explanation(**names, **attention, **self._attributions(subject, atoms, run))
 
@@ -245,6 +244,13 @@ class _Task:
         if "removal" in self.scores:
             found["removal"] = std * removal(self.model, subject, atoms, run)
         return found
+
+
+def subject_of(model, params, id, atoms, graph):
+    """The Subject of a structure before the network of `model` with the parameters `params`, in their type."""
+    config = model.config.model
+    loader = Loader(graph_dataset([id], [atoms], [graph], model.config), config, params.vector.dtype)
+    return Subject.of(params, config, model.ops, loader.shard(np.zeros(1, dtype=np.int64)))
 
 
 def _attention(subject, graph, share):

@@ -1,0 +1,96 @@
+"""refattn explain --validate: whether the scores are to be believed."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+
+from refattn.cli.options import StatusLine, refuse_input_as_output
+from refattn.data.builtin import open_data
+from refattn.data.files import open_files
+from refattn.data.splits import resolve_split
+from refattn.ensemble import members_of
+from refattn.environment import available_cores
+from refattn.errors import DataError, OutputError
+from refattn.prediction import load
+from refattn.strict_json import to_json
+from refattn.training.checkpoint import model_file
+from refattn.validation.report import FILES, write_report
+from refattn.validation.sentences import sentences
+from refattn.validation.study import Settings, study
+
+
+def validate_scores(run, files, out, amount, chosen, skip_bad, threads, device, as_json):
+    """Validate the scores of a run or an ensemble, print the sentences or the JSON, and write the report into `out`.
+
+    Parameters
+    ----------
+    amount : dict     sample (number of structures) and n_costly
+    chosen : dict     scores, share and orbitals of study.Settings
+    the others        as in cli/explain.py
+
+    Raises OutputError, and what study.study and loading raise.
+    """
+    models, status, left_out = [load(member, device) for member in members_of(run)], StatusLine(), []
+    structures, sources = read_held_out(models[0], files, status)
+    for name in FILES:
+        refuse_input_as_output([*map(model_file, members_of(run)), *sources], Path(out) / name)
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made ({error}); choose another folder") from None
+    settings = Settings(**chosen, n_costly=amount["n_costly"], n_threads=threads or available_cores())
+    structures = sample_of(structures, amount["sample"], settings.seed)
+
+    def skip(id, error):
+        left_out.append(id)
+        status.line(f"left out {id}: {str(error).removeprefix(f'{id}: ')}")
+
+    record = study(models, structures, settings, status.update, skip if skip_bad else None)
+    record |= {"run": str(run), "left_out": left_out}
+    write_report(out, record, shlex.join(["refattn", *sys.argv[1:]]))
+    if as_json:
+        click.echo(to_json(record))
+    else:
+        for sentence in sentences(record):
+            verdict = f"{sentence.verdict}: " if sentence.verdict else ""
+            click.echo(f"{sentence.topic}\t{verdict}{sentence.text}")
+    status.line(f"{record['n_structures']} structures, {record['n_runs']} runs; open {Path(out) / FILES[1]}")
+
+
+def read_held_out(model, files, status):
+    """Structures that the model was not trained on, as ase.Atoms with `label` in info, and the files that hold them."""
+    split, target = model.checkpoint.split, model.target
+    if not files:
+        if not split.test:
+            raise DataError("the run has no test set of its own; name FILES to validate with")
+        path = model.config.data.path
+        dataset = open_data(path, model.config.graph, with_positions=True)
+        structures = [dataset.atoms(row) for row in resolve_split(split, dataset)[2]]
+        for atoms in structures:
+            atoms.info["label"] = atoms.info.get(target)
+        return structures, [path]
+    learned, structures, n_learned = {*split.train, *split.valid}, [], 0
+    sources = open_files(files)
+    for source in sources:
+        for record in source:
+            if record.id in learned:
+                n_learned += 1
+                continue
+            for name, values in record.arrays.items():
+                record.atoms.set_array(name, values)
+            record.atoms.info["label"] = record.labels.get(target)
+            structures.append(record.atoms)
+    if n_learned:
+        status.line(f"left out {n_learned} structures of the training and validation set")
+    return structures, [file for source in sources for file in source.files]
+
+
+def sample_of(structures, n, seed):
+    """At most n of the structures, drawn at random, in their order."""
+    if len(structures) <= n:
+        return structures
+    rows = np.random.default_rng([seed, len(structures)]).choice(len(structures), n, replace=False)
+    return [structures[row] for row in np.sort(rows)]

@@ -1,0 +1,56 @@
+"""Randomised parameters: a score that says something of what was learned must change when the learned is taken away."""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from refattn.params import initialise
+from refattn.prediction import Model
+
+
+def stages(config):
+    """Groups of parameters from the output to the input, as (text, regular expression of their names).
+
+    Parameters
+    ----------
+    config : ModelConfig
+
+    Returns
+    -------
+    list of (str, str)
+    """
+    layers = [(f"layer {layer + 1}", rf"layer{layer}\.") for layer in reversed(range(config.n_layers))]
+    return [("output", "hidden_|output_"), ("global attention", "after_|global_"), *layers, ("input", "")]
+
+
+def randomised(model, seed):
+    """The model again and again, each time with one group more of random parameters; the last one knows nothing.
+
+    Parameters
+    ----------
+    model : refattn.Model
+    seed : int
+
+    Yields
+    ------
+    (text, refattn.Model)     the group that was randomised last, and the model
+
+    Source   Adebayo et al., NeurIPS 2018, arXiv 1810.03292: cascading randomisation
+    """
+    checkpoint = model.checkpoint
+    fresh = initialise(checkpoint.config.model, seed, checkpoint.params.vector.dtype)
+    params = checkpoint.params.astype(checkpoint.params.vector.dtype)
+    for text, pattern in stages(checkpoint.config.model):
+        for name in params:
+            if re.match(pattern, name):
+                params[name][...] = fresh[name]
+        copy = dataclasses.replace(checkpoint, params=params.astype(params.vector.dtype))
+        yield text, Model(copy, model.device)
+
+
+def untrained(model, seed):
+    """The model with random parameters throughout."""
+    checkpoint = model.checkpoint
+    params = initialise(checkpoint.config.model, seed, np.dtype(checkpoint.params.vector.dtype))
+    return Model(dataclasses.replace(checkpoint, params=params), model.device)

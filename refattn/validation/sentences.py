@@ -1,0 +1,193 @@
+"""What the numbers of a study say, in sentences; each has a topic and a verdict."""
+
+import typing
+
+from refattn.validation.agreement import BASELINES
+from refattn.validation.equivalence import EQUAL
+from refattn.validation.study import UNTRAINED
+
+HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
+FORGOTTEN = 0.3  # rank correlation below which a score of random parameters is another one
+SITES = {"all": "all sites", "without_hydrogen": "sites other than hydrogen"}
+
+
+class Sentence(typing.NamedTuple):
+    """A topic, one of the four verdicts or nothing, and the text."""
+
+    topic: str
+    verdict: str
+    text: str
+
+
+def title_of(name, record):
+    """A score or baseline in words."""
+    if name.startswith(UNTRAINED):
+        return f"{title_of(name.removeprefix(UNTRAINED), record)}, untrained network"
+    return record["titles"].get(name) or BASELINES.get(name) or name.replace("_", " ")
+
+
+def with_error(numbers, digits=2):
+    """Mean and the half width of its interval."""
+    if numbers["mean"] is None:
+        return "undefined"
+    error = "" if numbers["error"] is None else f" ± {numbers['error']:.{digits}f}"
+    return f"{numbers['mean']:.{digits}f}{error}".replace("-", "−")
+
+
+def sign_of(numbers):
+    """1 or -1 where the interval of the mean is on one side of zero, else 0; None where there is no interval."""
+    if numbers["error"] is None:
+        return None
+    return (numbers["mean"] > numbers["error"]) - (numbers["mean"] < -numbers["error"])
+
+
+def sentences(record):
+    """All sentences about a study (study.study).
+
+    Returns
+    -------
+    list of Sentence
+    """
+    parts = (_prediction, _agreement, _faithfulness, _stability, _randomisation, _equivalence)
+    return [sentence for part in parts for sentence in part(record)]
+
+
+def _prediction(record):
+    known = [mae for mae in record["mae"] if mae is not None]
+    runs = f"{record['n_runs']} runs" if record["n_runs"] > 1 else "one run"
+    text = f"{record['n_structures']} structures with {record['n_sites']} sites, {runs}."
+    if known:
+        low, high = min(known), max(known)
+        error = f"{low:.3g}" if len(known) == 1 else f"{low:.3g} to {high:.3g}"
+        text += (
+            f" The mean absolute error of {record['target']} is {error} {record['unit']}; that of always predicting "
+            f"their mean {record['label_mean_absolute_deviation']:.3g} {record['unit']}."
+        )
+    return [Sentence("what was tested", "", text)]
+
+
+def _agreement(record):
+    if not record["agreement"]:
+        return [Sentence("orbitals", UNTESTED, "The structures have no orbital populations.")]
+    found = []
+    for population, by_sites in record["agreement"].items():
+        for which, rows in by_sites.items():
+            topic = f"{population.split('_')[0].upper()} population, {SITES[which]}"
+            scores = [name for name in rows if name in record["titles"]]
+            found += [_follows(topic, name, rows, record) for name in scores]
+            found.append(_context(topic, rows, record))
+    return found
+
+
+def _follows(topic, name, rows, record):
+    """Whether a score follows the orbital better than the element alone."""
+    row, gain = rows[name], sign_of(rows[name]["gain_on_element"])
+    says = {1: "better than", -1: "worse than", 0: "not distinguishably from", None: "beside"}[gain]
+    verdict = {1: HOLDS, -1: FAILS, 0: UNDECIDED, None: UNTESTED}[gain]
+    share = "" if row["better_than_element"] is None else f", better in {row['better_than_element']:.0%} of structures"
+    text = (
+        f"{title_of(name, record)}: rank correlation {with_error(row['spearman'])} over {row['spearman']['n']} "
+        f"structures, {says} the element alone (gain {with_error(row['gain_on_element'])}{share})."
+    )
+    return Sentence(topic, verdict, text[0].upper() + text[1:])
+
+
+def _context(topic, rows, record):
+    """The best score beside the strongest baseline and the untrained network."""
+
+    def mean(name):
+        return -2.0 if rows[name]["spearman"]["mean"] is None else rows[name]["spearman"]["mean"]
+
+    everywhere = max(row["spearman"]["n"] for row in rows.values())  # a mean over the first structures only is another
+    best = max((n for n in rows if n in record["titles"] and rows[n]["spearman"]["n"] == everywhere), key=mean)
+    plain = max((n for n in rows if n in BASELINES), key=mean)
+    blank = max((n for n in rows if n.startswith(UNTRAINED)), key=mean)
+    text = (
+        f"The best score is {title_of(best, record)} ({with_error(rows[best]['spearman'])}), the best of what needs no "
+        f"network {title_of(plain, record)} ({with_error(rows[plain]['spearman'])}), the best of an untrained network "
+        f"{title_of(blank.removeprefix(UNTRAINED), record)} ({with_error(rows[blank]['spearman'])})."
+    )
+    return Sentence(topic, "", text)
+
+
+def _faithfulness(record):
+    found = []
+    for name, row in record["faithfulness"].items():
+        if name not in record["titles"]:
+            continue
+        deleted, kept = sign_of(row["deletion"]["minus_random"]), sign_of(row["insertion"]["minus_random"])
+        verdict = HOLDS if (deleted, kept) == (1, -1) else FAILS if deleted == -1 or kept == 1 else UNDECIDED
+        text = (
+            f"{title_of(name, record)}: deleting its first sites changes the prediction "
+            f"{_times(row['deletion']['over_random'])} as much as deleting random ones; keeping only them leaves "
+            f"{_times(row['insertion']['over_random'])} the error of random ones."
+        )
+        found.append(Sentence("deletion and insertion", verdict, text[0].upper() + text[1:]))
+    plain = [name for name in record["faithfulness"] if name in BASELINES]
+    if plain:
+        best = max(plain, key=lambda name: record["faithfulness"][name]["deletion"]["area"]["mean"])
+        row = record["faithfulness"][best]
+        text = (
+            f"Without a network: {title_of(best, record)} gives {_times(row['deletion']['over_random'])} and "
+            f"{_times(row['insertion']['over_random'])}. Deleting a site here takes its element from the network, "
+            "not its place."
+        )
+        found.append(Sentence("deletion and insertion", "", text))
+    return found
+
+
+def _times(ratio):
+    return "no number of times" if ratio is None else f"{ratio:.2f} times"
+
+
+def _stability(record):
+    if not record["stability"]:
+        text = "There is one run only; give an ensemble (refattn train --ensemble K) to compare seeds."
+        return [Sentence("seeds", UNTESTED, text)]
+    found = []
+    for which, rows in record["stability"].items():
+        for name, row in rows.items():
+            mean = row["spearman"]["mean"]
+            verdict = UNTESTED if mean is None else HOLDS if mean >= 0.8 else UNDECIDED if mean >= 0.5 else FAILS
+            text = (
+                f"{title_of(name, record)} of two runs: rank correlation {with_error(row['spearman'])}, overlap of the "
+                f"{record['top']} first sites {with_error(row['top_overlap'])}."
+            )
+            found.append(Sentence(f"seeds, {SITES[which]}", verdict, text[0].upper() + text[1:]))
+    return found
+
+
+def _randomisation(record):
+    found, numbers = [], record["randomisation"]
+    for name, means in numbers["all"].items():
+        left = means[-1]
+        verdict = UNTESTED if left is None else HOLDS if abs(left) < FORGOTTEN else FAILS
+        shown = "undefined" if left is None else f"{left:.2f}".replace("-", "−")
+        text = (
+            f"{title_of(name, record)} with random parameters: rank correlation {shown} with that of the trained run."
+        )
+        found.append(Sentence("random parameters", verdict, text[0].upper() + text[1:]))
+    return found
+
+
+def _equivalence(record):
+    found, numbers = [], record["equivalence"]
+    for structure, spreads in numbers["exact"].items():
+        name = max(spreads, key=spreads.get)
+        verdict = HOLDS if spreads[name] <= EQUAL else FAILS
+        text = (
+            f"{structure}: scores of equivalent sites differ by at most {spreads[name]:.1e} ({title_of(name, record)})."
+        )
+        found.append(Sentence("equivalent sites", verdict, text[0].upper() + text[1:]))
+    if not numbers["exact"]:
+        text = "The runs know none of the exact structures' elements."
+        found.append(Sentence("equivalent sites", UNTESTED, text))
+    if numbers["data"]:
+        name = max(numbers["data"], key=lambda name: numbers["data"][name]["largest"])
+        row = numbers["data"][name]
+        text = (
+            f"Of the structures, {numbers['n_symmetric']} have sites that are equivalent within 0.001 Å; their scores "
+            f"differ by at most {row['largest']:.1e} of the largest ({title_of(name, record)} in {row['id']})."
+        )
+        found.append(Sentence("equivalent sites", "", text))
+    return found

@@ -1,0 +1,323 @@
+"""All tests of an explanation, for one trained network or for several that differ in their seed: a dict of numbers."""
+
+import dataclasses
+import itertools
+
+import ase
+import numpy as np
+
+from refattn.environment import available_cores
+from refattn.errors import DataError, RunError
+from refattn.explanation.comparison import POPULATIONS, populations, spearman
+from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, subject_of
+from refattn.explanation.symmetry import class_spread, equivalent_sites
+from refattn.training.metrics import metrics
+from refattn.training.parallel import workers
+from refattn.validation.agreement import (
+    MEASURES,
+    TOP,
+    agreement,
+    baseline_scores,
+    mean_and_error,
+    symmetrised,
+    top_overlap,
+)
+from refattn.validation.equivalence import exact_structures, known_to, spreads
+from refattn.validation.faithfulness import STEPS, area, deletion_and_insertion, orders
+from refattn.validation.parameters import randomised, untrained
+
+FOR_ALL = ("occlusion",)  # of the costly scores; the others only for the first `n_costly` structures
+SAME_RANKS = ("scaled_beta",)  # scores that rank the sites of a structure as another one does
+UNTRAINED = "untrained_"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How much is tested.
+
+    scores : tuple of str    of explain.COSTLY
+    share : float or "norm"  of the residual path in the flow
+    n_costly : int           so many of the first structures get what takes many passes: integrated gradients, removal,
+                             deletion and insertion, randomised parameters
+    orbitals : bool          whether populations that the data do not have are computed
+    seed : int               of random orders and random parameters
+    n_threads : int          changes no bit of the result
+    """
+
+    scores: tuple = DEFAULT
+    share: object = 0.5
+    n_costly: int = 200
+    orbitals: bool = False
+    seed: int = 0
+    n_threads: int = dataclasses.field(default_factory=available_cores)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A structure and what is known of its sites without a network.
+
+    atoms : ase.Atoms
+    label : float or None
+    n_neighbours, classes : (N,) int     edges of each site, class of equivalent sites
+    populations : dict of name -> (N,) float64, averaged over equivalent sites; empty where unknown
+    """
+
+    atoms: ase.Atoms
+    label: float | None
+    n_neighbours: np.ndarray
+    classes: np.ndarray
+    populations: dict
+
+    @property
+    def sites(self):
+        """{name: (N,) bool}: the sites of which ranks are compared."""
+        return {"all": np.ones(len(self.atoms), dtype=bool), "without_hydrogen": self.atoms.numbers != 1}
+
+
+def study(models, structures, settings, note=lambda text: None, skip=None):
+    """Test what the networks' scores say of the sites of structures that they were not trained on.
+
+    Parameters
+    ----------
+    models : list of refattn.Model      of one target; the same network trained from several seeds
+    structures : list of ase.Atoms      perhaps with `label` in info and populations in arrays
+    settings : Settings
+    note : callable (str)               told what is being done
+    skip : callable (id, error), optional     told of structures that are left out instead of an error
+
+    Returns
+    -------
+    dict of numbers, lists, strings and None, as validation.json has it
+
+    Raises RunError for models of different targets, DataError without structures, and what refattn.explain raises.
+    """
+    if len({(model.target, model.unit, model.config.graph) for model in models}) > 1:
+        raise RunError("the runs differ in target, unit or neighbour rule; validate runs that differ in their seed")
+    note(f"scores of run 1 of {len(models)}")
+    cases, *first = first_scores(models[0], structures, settings, skip)
+    if not cases:
+        raise DataError("there is no structure to validate with; give some that can be explained")
+    atoms, few = [case.atoms for case in cases], cases[: settings.n_costly]
+    found = [first]
+    for number, model in enumerate(models[1:], start=2):
+        note(f"scores of run {number} of {len(models)}")
+        found.append(site_scores(model, atoms, settings))
+    scored, values = zip(*found)
+    record = describe(models, cases, values, settings)
+    note("an untrained network, and baselines")
+    references = {name: baselines(cases, name) for name in POPULATIONS if all(name in c.populations for c in cases)}
+    blank, _ = site_scores(untrained(models[0], settings.seed), atoms, settings, costly=())
+    record["agreement"] = {n: agreements(cases, scored, blank, n, refs) for n, refs in references.items()}
+    note("deletion and insertion")
+    target = next((name for name in references if name.split("_")[0] in models[0].target.lower()), None)
+    record["faithfulness"] = faithfulness(models, few, scored, references.get(target, {}), settings)
+    record["stability"] = stability(cases, scored)
+    note("randomised parameters")
+    record["randomisation"] = randomisation(models[0], few, scored[0], settings)
+    record["equivalence"] = equivalence(models, cases, scored[0], settings)
+    return record
+
+
+def first_scores(model, structures, settings, skip):
+    """Case, scores and prediction of every structure that has them."""
+    cases, found, values = [], [], []
+    costly = [name for name in settings.scores if name in FOR_ALL]
+    for atoms, e in explain_stream(model, structures, costly, settings.share, n_threads=settings.n_threads, skip=skip):
+        classes = equivalent_sites(atoms)
+        known = {}
+        if settings.orbitals or all(name in atoms.arrays for name in POPULATIONS):
+            known = {name: symmetrised(values, classes) for name, values in populations(atoms).items()}
+        degree = np.bincount(e.edges.site, minlength=len(atoms))
+        cases.append(Case(atoms, atoms.info.get("label"), degree, classes, known))
+        found.append(ranked(e.site_scores()))
+        values.append(e.value)
+    add_costly(model, [case.atoms for case in cases[: settings.n_costly]], found, settings)
+    return cases, found, values
+
+
+def site_scores(model, structures, settings, costly=None):
+    """Scores, a dict of name -> (N,) float64, and prediction of every structure."""
+    first = [name for name in settings.scores if name in FOR_ALL] if costly is None else costly
+    found, values = [], []
+    for _, e in explain_stream(model, structures, first, settings.share, n_threads=settings.n_threads):
+        found.append(ranked(e.site_scores()))
+        values.append(e.value)
+    if costly is None:
+        add_costly(model, structures[: settings.n_costly], found, settings)
+    return found, values
+
+
+def add_costly(model, structures, found, settings):
+    """Add what takes many passes to the scores `found` of the first structures."""
+    rest = [name for name in settings.scores if name not in FOR_ALL]
+    if rest:
+        stream = explain_stream(model, structures, rest, settings.share, n_threads=settings.n_threads)
+        for scores, (_, e) in zip(found, stream):
+            scores |= {name: getattr(e, name) for name in rest}
+
+
+def ranked(scores):
+    """The scores without those that rank the sites as another one does."""
+    return {name: values for name, values in scores.items() if name not in SAME_RANKS}
+
+
+def describe(models, cases, values, settings):
+    """What was tested, and how well the networks predict it."""
+    label = np.array([np.nan if case.label is None else case.label for case in cases], dtype=float)
+    known = ~np.isnan(label)
+    return {
+        "target": models[0].target,
+        "unit": models[0].unit,
+        "n_runs": len(models),
+        "n_structures": len(cases),
+        "n_costly": min(settings.n_costly, len(cases)),
+        "n_sites": sum(len(case.atoms) for case in cases),
+        "seed": settings.seed,
+        "share": settings.share,
+        "top": TOP,
+        "mae": [metrics(label[known], np.array(value)[known])["mae"] for value in values],
+        "label_mean_absolute_deviation": metrics(label[known], np.full(known.sum(), label[known].mean()))["mae"]
+        if known.any()
+        else None,
+        "titles": {score.name: score.text for score in SITE_SCORES if score.name not in SAME_RANKS},
+    }
+
+
+def baselines(cases, population):
+    """{name of BASELINES: scores of all structures} that know no network."""
+    element, degree = [case.atoms.numbers for case in cases], [case.n_neighbours for case in cases]
+    both = [z * 1000 + n for z, n in zip(element, degree, strict=True)]
+    known = [case.populations[population] for case in cases]
+    keys = {"element": element, "neighbours": degree, "element_and_neighbours": both}
+    found = {name: baseline_scores(key, known) for name, key in keys.items()}
+    return {**found, "even": [np.ones(len(case.atoms)) for case in cases]}
+
+
+def agreements(cases, scored, blank, population, references):
+    """{sites: {score: numbers}}: every score of the networks, of an untrained one, and baselines, with a population."""
+    names, record = list(scored[0][0]), {}
+    for which in cases[0].sites:
+        if which != "all" and not any(1 in case.atoms.numbers for case in cases):
+            continue
+        element = measured(cases, references["element"], population, which)
+        rows = {name: np.array([measured(cases, own, population, which, name) for own in scored]) for name in names}
+        rows |= {UNTRAINED + name: measured(cases, blank, population, which, name)[None] for name in blank[0]}
+        rows |= {name: measured(cases, own, population, which)[None] for name, own in references.items()}
+        record[which] = {name: compared(values, element) for name, values in rows.items()}
+    return record
+
+
+def measured(cases, scores, population, which, name=None):
+    """(S, 3) MEASURES of scores, or of the score `name` among them; NaN where a structure lacks it."""
+    missing = np.full(len(MEASURES), np.nan)
+    found = []
+    for case, own in zip(cases, scores, strict=True):
+        values, sites = own if name is None else own.get(name), case.sites[which]
+        known = case.populations[population][sites]
+        found.append(missing if values is None else agreement(values[sites], known))
+    return np.array(found)
+
+
+def compared(values, element):
+    """Means of (runs, S, 3) MEASURES over structures, and what the rank correlation gains on that of the element."""
+    own = values.mean(axis=0)  # of the runs
+    record = {}
+    for m, measure in enumerate(MEASURES):
+        by_run = [mean_and_error(run[:, m])["mean"] for run in values]
+        record[measure] = {**mean_and_error(own[:, m]), "runs": by_run}
+    gain = own[:, 0] - element[:, 0]
+    known = ~np.isnan(gain)
+    record["gain_on_element"] = mean_and_error(gain)
+    record["better_than_element"] = float((gain[known] > 0).mean()) if known.any() else None
+    return record
+
+
+def faithfulness(models, cases, scored, references, settings):
+    """{score: deletion and insertion}, in the label's unit, means over structures and runs, against random orders."""
+    named = {name: own for name, own in references.items() if name != "even"}
+    areas, curves = {}, {}
+
+    def one(job):
+        model, own, number = job
+        scores = {**own, **{name: values[number] for name, values in named.items()}}
+        order = orders(scores, np.random.default_rng([settings.seed, number]))
+        id, atoms, graph = model.graph((number, cases[number].atoms))
+        subject = subject_of(model, model.checkpoint.params.astype("float64"), id, atoms, graph)
+        return {k: model.checkpoint.std * deletion_and_insertion(subject, v) for k, v in order.items()}
+
+    jobs = [(model, own[s], s) for model, own in zip(models, scored, strict=True) for s in range(len(cases))]
+    with workers(settings.n_threads) as run:
+        for found in run(one, jobs):
+            for name, curve in found.items():
+                curves.setdefault(name, []).append(curve)
+    shape = (len(models), len(cases), 2, STEPS + 1)
+    curves = {name: np.reshape(curve, shape).mean(axis=0) for name, curve in curves.items()}
+    areas = {name: area(curve) for name, curve in curves.items()}
+    record = {}
+    for name, curve in curves.items():
+        record[name] = {}
+        for kind, text in enumerate(("deletion", "insertion")):
+            own, random = areas[name][:, kind], areas["random"][:, kind]
+            ratio = own.mean() / random.mean() if random.mean() > 0 else None
+            record[name][text] = {
+                "curve": curve[:, kind].mean(axis=0).tolist(),
+                "area": mean_and_error(own),
+                "over_random": None if ratio is None else float(ratio),
+                "minus_random": mean_and_error(own - random),
+            }
+    return record
+
+
+def stability(cases, scored):
+    """{sites: {score: numbers}}: agreement between every two runs; empty for a single one."""
+    pairs, record = list(itertools.combinations(scored, 2)), {}
+    for which in cases[0].sites if pairs else ():
+        record[which] = {}
+        for name in scored[0][0]:
+            both = [[alike(case, a[s], b[s], which, name) for s, case in enumerate(cases)] for a, b in pairs]
+            mean = np.array(both).mean(axis=0)
+            record[which][name] = {"spearman": mean_and_error(mean[:, 0]), "top_overlap": mean_and_error(mean[:, 1])}
+    return record
+
+
+def alike(case, a, b, which, name):
+    """Spearman correlation and overlap of the first sites of one score from two networks; NaN where undefined."""
+    sites = case.sites[which]
+    if name not in a or name not in b or sites.sum() <= TOP:
+        return np.nan, np.nan
+    x, y = np.abs(a[name][sites]), np.abs(b[name][sites])
+    return spearman(x, y), top_overlap(x, y, TOP)
+
+
+def randomisation(model, cases, scored, settings):
+    """{"stages": texts, sites: {score: means}}: rank correlation with the trained network's score, stage by stage."""
+    record = {"stages": [], **{which: {} for which in cases[0].sites}}
+    structures = [case.atoms for case in cases]
+    for text, random in randomised(model, settings.seed):
+        record["stages"].append(text)
+        found, _ = site_scores(random, structures, settings, costly=())
+        for which in cases[0].sites:
+            for name in found[0]:
+                rho = [alike(c, a, b, which, name)[0] for c, a, b in zip(cases, scored, found)]
+                record[which].setdefault(name, []).append(mean_and_error(np.array(rho))["mean"])
+    return record
+
+
+def equivalence(models, cases, scored, settings):
+    """Spreads between equivalent sites: of exact structures, the largest of all runs; of the data, in the first run."""
+    record = {"exact": {}, "data": {}}
+    probes = known_to(models[0], exact_structures())
+    for model in models:
+        found, _ = site_scores(model, probes, settings, costly=FOR_ALL)
+        for atoms, scores in zip(probes, found, strict=True):
+            own = record["exact"].setdefault(atoms.info["id"], dict.fromkeys(scores, 0.0))
+            own |= {name: max(own[name], spread) for name, spread in spreads(atoms, scores).items()}
+    symmetric = [s for s, case in enumerate(cases) if case.classes.max() + 1 < len(case.atoms)]
+    record["n_symmetric"] = len(symmetric)
+    for name in scored[0] if symmetric else ():
+        own = [(class_spread(scored[s][name], cases[s].classes), s) for s in symmetric if name in scored[s]]
+        if own:
+            largest, worst = max(own)
+            median, id = float(np.median([spread for spread, _ in own])), cases[worst].atoms.info.get("id")
+            record["data"][name] = {"median": median, "largest": largest, "id": str(id)}
+    return record
