@@ -97,7 +97,8 @@ def symmetrised(values, classes):
     """Values averaged over classes of equivalent sites.
 
     An orbital of a degenerate set is one choice among many; the average over equivalent sites does not hang on the
-    choice, and leaves the populations of an orbital that is not degenerate as they are.
+    choice, and leaves the populations of an orbital that is not degenerate as they are. Of a score it takes away what
+    the rounding of the coordinates makes of equal numbers, which would be ranked.
 
     Parameters
     ----------

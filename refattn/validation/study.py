@@ -214,7 +214,7 @@ def measured(cases, scores, population, which, name=None):
     for case, own in zip(cases, scores, strict=True):
         values, sites = own if name is None else own.get(name), case.sites[which]
         known = case.populations[population][sites]
-        found.append(missing if values is None else agreement(values[sites], known))
+        found.append(missing if values is None else agreement(symmetrised(values, case.classes)[sites], known))
     return np.array(found)
 
 
@@ -285,7 +285,7 @@ def alike(case, a, b, which, name):
     sites = case.sites[which]
     if name not in a or name not in b or sites.sum() <= TOP:
         return np.nan, np.nan
-    x, y = np.abs(a[name][sites]), np.abs(b[name][sites])
+    x, y = (np.abs(symmetrised(values[name], case.classes)[sites]) for values in (a, b))
     return spearman(x, y), top_overlap(x, y, TOP)
 
 
