@@ -8,7 +8,7 @@ params, model  the table of parameters; the network forward and backward in nine
 training       loss, Adam, schedules, threads, checkpoints, the run directory
 prediction     a trained model as people use it; calculator makes it an ASE calculator
 gradient_check every gradient against central differences
-explanation    what a prediction rests on: attention, attention flow, gradients, occlusion, symmetry
+explanation    what a prediction rests on: attention, attention flow, gradients, occlusion, symmetry; maps of a set
 upstream       reads the authors' Keras models
 experiments    the authors' experiments and the built-in one, as TOML files
 """
@@ -23,6 +23,7 @@ _PUBLIC = {
     "Config": "config",
     "Graph": "structures.graph",
     "Model": "prediction",
+    "embed": "explanation.embedding",
     "explain": "explanation.explain",
     "gradcheck": "gradient_check",
     "load": "prediction",

@@ -1,0 +1,90 @@
+"""Vectors of structures and sites in one HDF5 file, block by block, so that any number of them fits.
+
+What it shares with explanations.h5 (tables.py) stands under the same names.
+"""
+
+import contextlib
+
+import h5py
+import numpy as np
+
+LAYOUT = """
+/structures   id, value, label (NaN where unknown), site_ptr, z, structure_vector
+              sites of structure s are site_ptr[s]:site_ptr[s + 1]
+/sites        beta (global attention), site_embedding
+/pca          of structures and sites, where the map is one: mean (G), axes (2, G), variance_fraction (2);
+              a vector v lies at axes (v - mean)
+"""
+CHUNK = 1024
+BLOCK = 16384  # rows that are read at once
+
+
+@contextlib.contextmanager
+def embedding_writer(path, model, attributes):
+    """A function (list of ase.Atoms, Embedding) that adds structures to the HDF5 file `path`.
+
+    Parameters
+    ----------
+    path : path
+    model : refattn.Model
+    attributes : dict        of the file, beside format, version, layout, target and unit
+
+    The label is `label` in the info of an ase.Atoms.
+    """
+    vector = (model.config.model.global_width,)
+    with h5py.File(path, "w") as file:
+        file.attrs.update(format="refattn-embedding", version=1, layout=LAYOUT, target=model.target, unit=model.unit)
+        file.attrs.update(attributes)
+        _column(file, "structures/id", h5py.string_dtype())
+        _column(file, "structures/value", "f8", unit=model.unit, description=f"predicted {model.target}")
+        _column(file, "structures/label", "f8", unit=model.unit)
+        _column(file, "structures/site_ptr", "i8")
+        _column(file, "structures/z", "u1")
+        _column(file, "structures/structure_vector", model.dtype, vector)
+        _column(file, "sites/beta", "f8", description="global attention")
+        _column(file, "sites/site_embedding", model.dtype, vector)
+        _extend(file["structures/site_ptr"], [0])
+        yield lambda structures, found: _add(file, structures, found)
+
+
+def _column(file, name, dtype, shape=(), **attributes):
+    """Make a data set of rows of `shape`, without any yet."""
+    data = file.create_dataset(name, (0, *shape), maxshape=(None, *shape), chunks=(CHUNK, *shape), dtype=dtype)
+    data.attrs.update(attributes)
+
+
+def _add(file, structures, found):
+    labels = [atoms.info.get("label") for atoms in structures]
+    site_ptr = file["structures/site_ptr"]
+    _extend(file["structures/id"], found.id)
+    _extend(file["structures/value"], found.value)
+    _extend(file["structures/label"], [np.nan if label is None else label for label in labels])
+    _extend(site_ptr, site_ptr[-1] + np.cumsum([len(z) for z in found.z]))
+    _extend(file["structures/z"], np.concatenate(found.z))
+    _extend(file["structures/structure_vector"], found.structure_vector)
+    _extend(file["sites/beta"], np.concatenate(found.beta))
+    _extend(file["sites/site_embedding"], np.concatenate(found.site_embedding))
+
+
+def _extend(data, values):
+    data.resize(len(data) + len(values), axis=0)
+    data[-len(values) :] = values
+
+
+def row_blocks(data, rows=None):
+    """The rows of a data set or array in blocks, for one pass in bounded memory.
+
+    Parameters
+    ----------
+    data : (n, ...) h5py.Dataset or array
+    rows : (m,) int, ascending, optional      which; by default all
+
+    Yields arrays; put together they are data[rows].
+    """
+    for start in range(0, len(data), BLOCK):
+        block = data[start : start + BLOCK]
+        if rows is None:
+            yield block
+        else:
+            first, last = np.searchsorted(rows, (start, start + BLOCK))
+            yield block[rows[first:last] - start]
