@@ -1,0 +1,68 @@
+"""refattn embed: structures and sites as vectors, and maps of them."""
+
+import itertools
+
+import click
+
+from refattn.cli.explain import labelled
+from refattn.cli.options import StatusLine, as_json, device, refuse_input_as_output, threads
+from refattn.data.files import open_files
+from refattn.explanation.embedding import embed_stream
+from refattn.explanation.maps import COLOURS, SITE_COLOURS, Shown, files_of, write_maps
+from refattn.explanation.projection import LAYOUTS
+from refattn.prediction import load
+from refattn.strict_json import to_json
+from refattn.training.checkpoint import model_file
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("run", type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="Folder for everything; made where there is none.")
+@click.option("--map", type=click.Choice([*LAYOUTS]), default=Shown.map, help="How to lay out; umap needs its extra.")
+@click.option("--colour", type=click.Choice(COLOURS), default=Shown.colour, help="Of structures.")
+@click.option("--site-colour", type=click.Choice(SITE_COLOURS), default=Shown.site_colour, help="Of sites.")
+@click.option("--sites/--no-sites", default=Shown.sites, help="Map the sites too; embedding.h5 has them anyway.")
+@click.option("--max-points", type=click.IntRange(min=1), default=Shown.max_points, help="Map at most so many sites.")
+@click.option("--skip-bad", is_flag=True, help="Leave out structures without a graph or with unknown elements.")
+@threads
+@device
+@as_json
+def embed(run, files, out, skip_bad, threads, device, as_json, **shown):
+    """Write what the network makes of FILES: a vector for every structure and for every site, and maps of both.
+
+    OUT gets embedding.h5 (vectors), map.csv and structures.png (a point for every structure), site_map.csv and
+    sites.png (a point for every site, or for a random sample of them). FILES are read as by predict.
+    """
+    model, sources, status, shown = load(run, device), open_files(files), StatusLine(), Shown(**shown)
+    for path in files_of(out, shown).values():
+        refuse_input_as_output([model_file(run), *(file for source in sources for file in source.files)], path)
+    structures = itertools.chain.from_iterable(labelled(source, model.target) for source in sources)
+    left_out = []
+
+    def skip(id, error):
+        left_out.append(id)
+        status.line(f"left out {id}: {str(error).removeprefix(f'{id}: ')}")
+
+    def counted(blocks):
+        done = 0
+        for block in blocks:
+            yield block
+            done += len(block[0])
+            status.update(f"{done} structures")
+
+    blocks = embed_stream(model, structures, n_threads=threads, skip=skip if skip_bad else None)
+    summary = write_maps(out, model, run, counted(blocks), shown)
+    if as_json:
+        names = {"run": str(run), "out": str(out), "target": model.target, "unit": model.unit}
+        click.echo(to_json({**names, **summary, "left_out": left_out}))
+    else:
+        print_axes(summary)
+    left_out = f", {len(left_out)} left out" if left_out else ""
+    status.line(f"{summary['structures']} structures{left_out}, {summary['sites']} sites, written to {out}")
+
+
+def print_axes(summary):
+    """A line for each map: how much of the variance its two axes hold."""
+    for name, parts in summary.get("variance_fraction", {}).items():
+        click.echo(f"{name}\t{' and '.join(f'{100 * part:.1f} %' for part in parts)} of the variance")
