@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,13 +15,13 @@ from refattn.validation.study import UNTRAINED
 # Okabe & Ito's colours, which the colour-blind tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
 PLAIN, BLANK = "#9aa1ab", "#d9dce1"
-SIZE = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7}
+SIZE = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "ytick.labelsize": 7}
 
 
 def figures(record):
     """The figures of a study as (caption, PNG in base64)."""
     found = [
-        (f"Rank correlation with the {population.replace('_', ' ').replace('mo ', 'MO ')}", _bars(rows, record))
+        (f"Rank correlation with the {population.split('_')[0].upper()} population", _bars(rows, record))
         for population, rows in record["agreement"].items()
     ]
     found.append(("Deletion and insertion", _curves(record)))
@@ -43,6 +44,11 @@ def _png(draw, size):
         return base64.b64encode(stream.getvalue()).decode()
 
 
+def _label(name, record):
+    """A score in words, on as many lines as it takes."""
+    return textwrap.fill(title_of(name, record), 42)
+
+
 def _colour(name, record):
     if name in record["titles"]:
         return COLOURS[list(record["titles"]).index(name) % len(COLOURS)]
@@ -53,7 +59,7 @@ def _bars(by_sites, record):
     """Means with their 95 % intervals, a panel for each choice of sites; dots are the runs."""
 
     def draw(figure):
-        panels = figure.subplots(1, len(by_sites), sharey=True, squeeze=False)[0]
+        panels = figure.subplots(1, len(by_sites), sharex=True, sharey=True, squeeze=False)[0]
         names = list(next(iter(by_sites.values())))[::-1]
         for axes, (which, rows) in zip(panels, by_sites.items(), strict=True):
             for place, name in enumerate(names):
@@ -65,11 +71,11 @@ def _bars(by_sites, record):
                     axes.plot(row["runs"], [place] * len(row["runs"]), ".", color="black", ms=3)
             axes.set_title(SITES[which])
             axes.axvline(0, color="0.3", lw=0.6)
-            axes.set_xlabel("Spearman's rank correlation")
             axes.grid(axis="x", alpha=0.3)
-        panels[0].set_yticks(range(len(names)), [title_of(name, record) for name in names])
+        panels[0].set_yticks(range(len(names)), [_label(name, record) for name in names])
+        figure.supxlabel("Spearman's rank correlation", fontsize=8)
 
-    return _png(draw, (6.7, 0.6 + 0.21 * len(next(iter(by_sites.values())))))
+    return _png(draw, (6.7, 0.6 + 0.28 * len(next(iter(by_sites.values())))))
 
 
 def _curves(record):
@@ -106,7 +112,7 @@ def _stability(record):
             values = [np.nan if mean is None else mean for mean in means]
             width = [0 if error is None else error for error in errors]
             axes.barh(place, values, 0.38, xerr=width, color=COLOURS[n], label=SITES[which], error_kw={"lw": 0.8})
-        axes.set_yticks(range(len(names)), [title_of(name, record) for name in names])
+        axes.set_yticks(range(len(names)), [_label(name, record) for name in names])
         axes.set_xlabel("Spearman's rank correlation between two runs")
         axes.set_xlim(min(0, axes.get_xlim()[0]), 1)
         axes.grid(axis="x", alpha=0.3)

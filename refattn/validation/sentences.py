@@ -22,7 +22,7 @@ class Sentence(typing.NamedTuple):
 def title_of(name, record):
     """A score or baseline in words."""
     if name.startswith(UNTRAINED):
-        return f"{title_of(name.removeprefix(UNTRAINED), record)}, untrained network"
+        return f"untrained: {title_of(name.removeprefix(UNTRAINED), record)}"
     return record["titles"].get(name) or BASELINES.get(name) or name.replace("_", " ")
 
 
