@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from peers.torch_training import TorchPeer
+from refattn.benchmarks.peers.torch_training import TorchPeer
 
 
 class TorchRagged(TorchPeer):

@@ -1,0 +1,37 @@
+"""refattn itself behind the interface of the peers."""
+
+import contextlib
+
+import numpy as np
+
+from refattn.data.loader import Loader
+from refattn.ops import load_backend
+from refattn.training.adam import Adam
+from refattn.training.parallel import workers
+from refattn.training.step import Stepper, predict_rows
+
+
+class Own:
+    """refattn on `n_threads` threads. Unlike the peers, it gathers its batches from the data set within the clock."""
+
+    name = "refattn"
+
+    def __init__(self, config, params, dataset, label, n_threads):
+        self.config, self.params, self.ops = config, params, load_backend("cpu")
+        self.loader = Loader(dataset, config.model, "float32")
+        self.stepper = Stepper(config, self.ops, self.loader, dataset.id, label)
+        self.adam = Adam(params.vector, params.decay_mask(), config.training)
+        self.grads = params.zeros_like()
+        self.run = contextlib.ExitStack().enter_context(workers(n_threads))
+
+    def predict(self, batch):
+        return predict_rows(self.params, self.config.model, self.ops, self.loader, batch.rows, self.run)[0]
+
+    def gradient(self, batch):
+        loss, _ = self.stepper.gradient(self.params, self.grads, batch.rows, 0, self.run)
+        return loss, {name: np.array(self.grads[name]) for name in self.grads}
+
+    def step(self, batch):
+        loss, _ = self.stepper.gradient(self.params, self.grads, batch.rows, self.adam.step, self.run)
+        self.adam.update(self.params.vector, self.grads.vector, self.config.training.learning_rate)
+        return loss
