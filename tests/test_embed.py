@@ -101,6 +101,14 @@ def test_the_size_of_a_block_does_not_matter(model, many, block):
     np.testing.assert_allclose(vectors, wanted.structure_vector, rtol=0, atol=tolerances.COMPANY)
 
 
+def test_memory_is_bounded_by_the_block(model):
+    """As many structures are read ahead as a block holds."""
+    read = []
+    structures = (read.append(n) or molecule("H2O") for n in range(20))
+    for n, _ in enumerate(embed_stream(model, structures, block=4, n_threads=1), 1):
+        assert len(read) == 4 * n
+
+
 def test_no_structures(model):
     found = refattn.embed(model, [])
     assert found.structure_vector.shape == (0, model.config.model.global_width)

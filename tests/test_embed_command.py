@@ -220,6 +220,9 @@ def test_what_is_refused(folder):
     (folder / "own").mkdir()
     (folder / "own" / "map.csv").symlink_to(folder / "set.extxyz")
     assert "is the input" in invoke(folder, "set.extxyz", "own").stderr
+    (folder / "blocked" / "map.csv").mkdir(parents=True)
+    assert "map.csv: cannot be written" in invoke(folder, "set.extxyz", "blocked").stderr
+    assert not list((folder / "blocked").glob("*.part"))
 
 
 def test_bad_structures_are_one_sentence_or_left_out(folder):

@@ -17,9 +17,10 @@ FONT, SMALL = 8, 7  # pt
 LONGEST = 36  # letters beside the colour bar
 STEPS = [1, 2, 2.5, 5, 10]  # of ticks
 GREY = "#b4b4b4"
-# Close to what chemists are used to: carbon black, nitrogen blue, oxygen red, fluorine green, sulfur yellow.
+# Close to what chemists are used to: carbon black, nitrogen blue, oxygen red, fluorine green, sulfur yellow. A colour
+# whose element is not there is lent to another one, the last first.
 OWN = {1: "#56b4e9", 6: "#000000", 7: "#0072b2", 8: "#d55e00"}
-OWN |= {9: "#009e73", 15: "#e69f00", 16: "#f0e442", 17: "#cc79a7"}
+OWN |= {16: "#f0e442", 17: "#cc79a7", 9: "#009e73", 15: "#e69f00"}
 OUTSIDE = 2  # % of the points at each end whose colour is that of the end, so that a few odd ones do not flatten all
 
 
@@ -98,7 +99,7 @@ def element_groups(z):
     free = [colour for number, colour in OWN.items() if number not in named]
     groups = [(0, GREY, np.flatnonzero(np.isin(z, others)))] if others else []
     for number in named:
-        colour = OWN[number] if number in OWN else free.pop(0)
+        colour = OWN[number] if number in OWN else free.pop()
         groups.append((number, colour, np.flatnonzero(z == number)))
     return groups
 

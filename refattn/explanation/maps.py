@@ -81,7 +81,8 @@ def write_maps(folder, model, run, blocks, shown):
     rule = to_json(dataclasses.asdict(model.config.graph))
     record = {"run": str(run), "neighbour_rule": rule, "created_by": f"refattn {refattn.__version__}"}
     with contextlib.ExitStack() as stack:
-        parts = {name: stack.enter_context(replacing(path)) for name, path in files.items()}
+        # The last one is named when the disk is full: the largest.
+        parts = {name: stack.enter_context(replacing(files[name])) for name in reversed(files)}
         with embedding_writer(parts["embedding.h5"], model, record) as add:
             for structures, found in blocks:
                 add(structures, found)
