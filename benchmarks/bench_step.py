@@ -1,4 +1,4 @@
-"""Training steps and inference of refattn and its peers, interleaved: python benchmarks/bench_step.py DATA.h5 --json OUT
+"""Training steps and inference of refattn and its peers in turns: python benchmarks/bench_step.py DATA.h5 --json OUT
 
 Every peer runs in a process of its own (worker.py) and is checked against refattn's outputs and gradients before a
 clock starts. The peers take turns, a few steps each, so that a slow minute of the machine falls on all of them. The

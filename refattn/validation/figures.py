@@ -40,7 +40,7 @@ def _png(draw, size):
     with matplotlib.rc_context(SIZE), io.BytesIO() as stream:
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
-        figure.savefig(stream, format="png", dpi=200)
+        figure.savefig(stream, format="png", dpi=150)
         return base64.b64encode(stream.getvalue()).decode()
 
 
