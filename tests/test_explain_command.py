@@ -25,7 +25,7 @@ from refattn.explanation.comparison import populations, spearman
 from refattn.explanation.findings import Column, Finding, findings
 from refattn.explanation.folder import files_of, rows_of
 from refattn.explanation.pages import page_data, write_page
-from refattn.explanation.pictures import picture
+from refattn.explanation.pictures import amounts, picture
 from refattn.training.checkpoint import save_checkpoint
 
 NAMES = ("beta", "scaled_beta", "impact", "gradient_times_input", "occlusion")
@@ -237,12 +237,17 @@ def test_the_orbital_that_the_target_is_about_is_drawn(model):
 # ---- pictures ------------------------------------------------------------------------------------------------------
 
 
+def n_colours(pixels):
+    """How many colours there are; a pixel (R, G, B, A) is one number, because rows are slow to sort."""
+    return len(np.unique(np.round(255 * pixels).astype(np.uint8).view(np.uint32)))
+
+
 def test_pictures_are_17_cm_wide_and_not_blank(folder):
     for path in (folder / "out" / "pictures").iterdir():
         pixels = imread(path)
         assert abs(pixels.shape[1] - 17 / 2.54 * 300) <= 1
-        assert pixels.shape[0] > 4 * 3 / 2.54 * 300  # two scores and two populations
-        assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 100
+        assert pixels.shape[0] > 4 * 2.6 / 2.54 * 300  # two scores and two populations
+        assert n_colours(pixels) > 100
         assert (pixels[0, 0, :3] == 1).all()
     for path in (folder / "out" / "thumbnails").iterdir():
         pixels = imread(path)
@@ -256,7 +261,7 @@ def test_dark_pictures(make, model, tmp_path):
     picture(tmp_path / "dark.png", finding, ["beta"], "dark")
     pixels = imread(tmp_path / "dark.png")
     assert (pixels[0, 0, :3] < 0.15).all()
-    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 100
+    assert n_colours(pixels) > 100
 
 
 def test_a_range_of_colours_is_never_so_narrow_that_it_shows_rounding():
@@ -266,6 +271,15 @@ def test_a_range_of_colours_is_never_so_narrow_that_it_shows_rounding():
     assert Column("occlusion", "", "eV", True, np.array([-3.0, 1])).limits == (-3, 3)
     assert Column("removal", "", "eV", True, np.array([np.nan])).limits == (-1, 1)
     assert Column("homo_population", "", "", False, np.array([0.2, 0.8])).limits == (0, 0.8)
+
+
+def test_prediction_and_label_have_the_same_decimal_places(model):
+    explanation = refattn.explain(model, ase.Atoms("C"), scores=[])
+    cases = {(-11.5, -11.105): "−11.50 eV predicted, −11.11 eV label", (0.25, None): "0.2500 eV predicted"}
+    cases |= {(2e-9, 1e-9): "2e−09 eV predicted, 1e−09 eV label", (0.0, None): "0.000 eV predicted"}
+    for (value, label), words in cases.items():
+        object.__setattr__(explanation, "value", value)
+        assert amounts(explanation, label) == words
 
 
 # ---- pages ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import ase
 import numpy as np
 import pytest
-from ase.build import bulk, molecule
+from ase.build import bulk, graphene, molecule
 
 from refattn.explanation.scene import Scene
 
@@ -50,3 +50,26 @@ def test_a_piece_in_a_box_is_kept_whole():
     scene = Scene.of(water)
     assert len(scene.site) == 3
     assert len(scene.bonds) == 2
+
+
+def test_a_layer_has_its_box_around_the_atoms():
+    """Whatever the height of the atoms along the direction that has no period."""
+    layer = graphene(size=(2, 2, 1), vacuum=9.0)
+    scene = Scene.of(layer)
+    assert (scene.axes, scene.box.shape) == ("ab", (4, 2, 3))
+    np.testing.assert_allclose(scene.box[:, :, 2], scene.position[0, 2], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["C6H6", "C60", "CH3CH2OH", "C2H6"])
+def test_views_are_tilted_so_that_atoms_are_seen(name):
+    """No middle of a ball is behind another ball in the front view, or a third less than in the plain direction."""
+    scene = Scene.of(molecule(name))
+    assert scene.views["front"] @ scene.views["front"].T == pytest.approx(np.eye(3))
+
+    def hidden(view):
+        apart = np.linalg.norm((scene.position[:, None] - scene.position) @ view[:2].T, axis=2)
+        return (np.triu(apart < scene.radius[:, None], 1)).sum()
+
+    assert hidden(scene.views["front"]) <= 2 / 3 * hidden(np.eye(3))
+    if name == "C6H6":
+        assert (scene.views["front"] == np.eye(3)).all()  # flat: face on

@@ -16,7 +16,7 @@ import numpy as np
 from refattn.atomic import replacing, write_text
 from refattn.errors import MissingExtra
 from refattn.explanation.findings import in_words
-from refattn.explanation.pictures import colour_stops
+from refattn.explanation.pictures import amounts, colour_stops
 from refattn.explanation.scene import Scene
 from refattn.strict_json import to_json
 
@@ -35,7 +35,7 @@ HEAD = """<!DOCTYPE html>
 """
 PAGE = """<p><a href="../index.html">all structures</a></p>
 <h1>{id} <span class="soft">{formula}</span></h1>
-<p>{target}: <b>{value}</b> predicted{label}{picture}</p>
+<p>{target} {amounts}{picture}</p>
 <div class="bar"><label>score <select id="score"></select></label>
 <span>view <button data-view="front">front</button> <button data-view="top">top</button>
 <button data-view="side">side</button></span> <span id="note" class="soft"></span></div>
@@ -98,8 +98,7 @@ def write_page(path, finding, first, picture=None):
         id=html.escape(e.id),
         formula=finding.formula,
         target=html.escape(e.target.replace("_", " ")),
-        value=html.escape(in_words(e.value, e.unit)),
-        label="" if finding.label is None else f", {html.escape(in_words(finding.label, e.unit))} label",
+        amounts=html.escape(amounts(e, finding.label)),
         picture=f' – <a href="{picture}">picture</a>' if picture else "",
         data=_script_safe(to_json(page_data(finding, first))),
     )
@@ -118,6 +117,7 @@ def page_data(finding, first):
         "radius": np.round(scene.radius, DIGITS).tolist(),
         "bonds": scene.bonds.tolist(),
         "box": np.round(scene.box, DIGITS).tolist(),
+        "views": {name: np.round(view, DIGITS).tolist() for name, view in scene.views.items()},
         "columns": [dict(zip(keys, row, strict=True)) for row in rows],
         "colours": {"plain": colour_stops(False), "signed": colour_stops(True)},
         "first": first,
@@ -175,7 +175,8 @@ def _head(name, number):
 
 def _cells(finding, links, first):
     """(heading, whether it is a number, cell) of a row of the list."""
-    e, unit = finding.explanation, finding.explanation.unit
+    e = finding.explanation
+    unit = f" ({e.unit})" if e.unit else ""
     image = f'<img src="{links["thumbnail"]}" alt="" loading="lazy">' if "thumbnail" in links else ""
     name, top = html.escape(e.id), finding.top_site(first)
     name = f'<a href="{links["page"]}">{name}</a>' if "page" in links else name
@@ -186,19 +187,19 @@ def _cells(finding, links, first):
         ("id", False, f'<td class="id">{name}</td>'),
         ("formula", False, f"<td>{finding.formula}</td>"),
         ("sites", True, _number(len(e.z))),
-        (f"{e.target}, predicted", True, _number(e.value, unit)),
-        ("label", True, _number(finding.label, unit)),
-        ("difference", True, _number(error, unit)),
+        (f"{e.target.replace('_', ' ')}, predicted{unit}", True, _number(e.value)),
+        (f"label{unit}", True, _number(finding.label)),
+        (f"difference{unit}", True, _number(error)),
         ("top site", False, f"<td>{'' if top is None else finding.site_name(top)}</td>"),
-        (first, True, _number(None if top is None else finding.columns[first].values[top])),
+        (first.replace("_", " "), True, _number(None if top is None else finding.columns[first].values[top])),
     ]
     for name in finding.populations:
-        cells.append((f"Spearman with {name}", True, _number(finding.correlations.get((first, name)))))
+        cells.append((f"Spearman, {name.replace('_', ' ')}", True, _number(finding.correlations.get((first, name)))))
     return [*cells, ("", False, f"<td>{pictures}</td>")]
 
 
-def _number(value, unit=""):
+def _number(value):
     """A cell that sorts by its number; empty where it is None or not defined."""
     if value is None or not np.isfinite(value):
         return '<td class="number" data-value=""></td>'
-    return f'<td class="number" data-value="{float(value)!r}">{html.escape(in_words(value, unit))}</td>'
+    return f'<td class="number" data-value="{float(value)!r}">{in_words(value, "")}</td>'

@@ -6,6 +6,7 @@ piece is kept whole instead.
 """
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -17,8 +18,10 @@ BOND = 0.4  # Å beyond the sum of the covalent radii; Open Babel's rule has 0.4
 VACUUM = 7.0  # Å
 ON_FACE = 0.1  # Å
 ALIKE = 0.02  # relative; principal moments that differ by less give no direction
-TILT = np.deg2rad([14.0, -11.0])  # about the horizontal and the vertical axis
-FLAT = 0.5  # Å; a molecule thinner than this is shown face on
+TILTS = np.deg2rad([0, 6, -6, 12, -12, 18, -18, 24, -24, 30, -30])  # about the horizontal and the vertical axis
+CELL_TILTS = np.deg2rad([[14, -11], [10, -16], [18, -8], [18, -18], [22, -12], [14, -22]])  # from above
+TURNING = 0.3  # Å² hidden that a tilt by one radian must save
+MANY = 150  # drawn atoms; with more the first of CELL_TILTS does
 NONMETALS = np.isin(
     np.arange(len(covalent_radii)), [1, 2, *range(5, 11), *range(14, 19), *range(32, 37), 52, 53, 54, 86]
 )
@@ -36,9 +39,8 @@ class Scene:
     z : (M,) int               atomic numbers
     radius : (M,) float64      Å, of the ball that is drawn
     bonds : (B, 2) int         pairs of drawn atoms
-    box : (K, 2, 3) float64    Å, both ends of the edges of the cell; K = 0 without periods
-    origin : (3,) Å            of the cell
-    axes : dict                "a", "b", "c" -> (3,) Å, the ends of the periodic cell vectors
+    box : (K, 2, 3) float64    Å, both ends of the edges of the cell, those along its first period first
+    axes : str                 names of the periods, of "abc"; empty without, and K = 0
     """
 
     site: np.ndarray
@@ -47,17 +49,16 @@ class Scene:
     radius: np.ndarray
     bonds: np.ndarray
     box: np.ndarray
-    origin: np.ndarray
-    axes: dict
+    axes: str
 
     @classmethod
     def of(cls, atoms):
         """The Scene of an ase.Atoms."""
-        site, position, box, axes = np.arange(len(atoms)), np.array(atoms.positions, dtype=float), [], {}
+        site, position, box, axes = np.arange(len(atoms)), np.array(atoms.positions, dtype=float), [], ""
         if atoms.pbc.any():
             cell = complete_cell(atoms.cell)
             site, position = _inside_cell(position, cell, atoms.pbc)
-            box, axes = _box(cell, atoms.pbc)
+            box, axes = _box(cell, atoms.pbc, position.mean(axis=0))
             turn = _cell_frame(cell)
         else:
             turn = _principal_frame(position)
@@ -72,23 +73,40 @@ class Scene:
             radius=0.2 + 0.3 * covalent_radii[z],
             bonds=_bonds(position, z),
             box=(box - centre) @ turn.T,
-            origin=-turn @ centre,
-            axes={name: (end - centre) @ turn.T for name, end in axes.items()},
+            axes=axes,
         )
 
-    @property
+    @functools.cached_property
     def views(self):
         """{name: (3, 3)}: rows point to the right, up and to the viewer.
 
-        All but the front of a flat molecule are tilted a little, so that no atom hides exactly behind another.
+        Each is tilted by a little, so that as little as possible of the balls is hidden behind others.
         """
-        front = np.eye(3)
-        flat = not len(self.box) and np.ptp(self.position[:, 2]) < FLAT
-        return {
-            "front": front if flat else _tilted(front),
-            "top": _tilted(np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])),
-            "side": _tilted(np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]])),
+        straight = {
+            "front": np.eye(3),
+            "top": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
+            "side": np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]]),
         }
+        tilts = CELL_TILTS if len(self.box) else np.array(list(itertools.product(TILTS, TILTS)))
+        if len(self.site) > MANY:
+            tilts = CELL_TILTS[:1]
+        tilted = {name: [_tilted(view, *tilt) for tilt in tilts] for name, view in straight.items()}
+        return {name: min(tilted[name], key=self._cost(view)) for name, view in straight.items()}
+
+    def _cost(self, straight):
+        """A function of a tilted view (3, 3): hidden area, about, in Å², and the price of the tilt; see TURNING."""
+        first, second = np.triu_indices(len(self.site), 1)
+        reach = self.radius[first] + self.radius[second]
+        least, most = np.sort([self.radius[first], self.radius[second]], axis=0)
+
+        def cost(view):
+            points = self.position @ view[:2].T
+            apart = np.linalg.norm(points[first] - points[second], axis=1)
+            overlap = np.clip(reach - apart, 0, 2 * least)
+            area = (overlap**1.5 * least**0.5).sum() + (most**2)[apart < most].sum()  # a hidden middle counts for more
+            return round(area + TURNING * np.arccos(np.clip(view[2] @ straight[2], -1, 1)), 6)
+
+        return cost
 
     def extent(self, view):
         """(low, high), each (2,) Å: the rectangle that a view of the structure fills."""
@@ -98,11 +116,12 @@ class Scene:
         return low, np.concatenate([atoms + reach, corners]).max(axis=0)
 
 
-def _tilted(view):
-    (cos_x, cos_y), (sin_x, sin_y) = np.cos(TILT), np.sin(TILT)
-    about_x = np.array([[1, 0, 0], [0, cos_x, -sin_x], [0, sin_x, cos_x]])
-    about_y = np.array([[cos_y, 0, sin_y], [0, 1, 0], [-sin_y, 0, cos_y]])
-    return about_x @ about_y @ view
+def _tilted(view, about_x, about_y):
+    """A view (3, 3) turned about its horizontal axis and, before that, its vertical one; angles in radians."""
+    (cos_x, cos_y), (sin_x, sin_y) = np.cos([about_x, about_y]), np.sin([about_x, about_y])
+    turn_x = np.array([[1, 0, 0], [0, cos_x, -sin_x], [0, sin_x, cos_x]])
+    turn_y = np.array([[cos_y, 0, sin_y], [0, 1, 0], [-sin_y, 0, cos_y]])
+    return turn_x @ turn_y @ view
 
 
 def _principal_frame(position):
@@ -157,15 +176,16 @@ def _start_of_piece(along, vacuum):
     return ordered[gaps.argmax()] if gaps.max() > vacuum else None
 
 
-def _box(cell, pbc):
-    """Edges of the cell, a list of pairs of (3,) Å, and the ends of its periodic vectors by name."""
+def _box(cell, pbc, middle):
+    """Edges of the cell, a list of pairs of (3,) Å, and the names of its periods; in other directions at `middle`."""
     periodic, edges = np.flatnonzero(pbc), []
+    shift = (middle @ np.linalg.inv(cell))[~pbc] @ cell[~pbc]
     for axis in periodic:
         others = [other for other in periodic if other != axis]
         for corner in itertools.product((0, 1), repeat=len(others)):
-            start = np.array(corner, dtype=float) @ cell[others] if others else np.zeros(3)
+            start = shift + np.array(corner, dtype=float) @ cell[others]
             edges.append((start, start + cell[axis]))
-    return edges, {"abc"[axis]: cell[axis] for axis in periodic}
+    return edges, "".join("abc"[axis] for axis in periodic)
 
 
 def _bonds(position, z):
