@@ -127,7 +127,7 @@ def test_bad_structures_are_refused_or_left_out(model):
 
 
 def test_vectors_that_are_not_finite_are_refused():
-    """The embedding of nitrogen overflows; the structures without nitrogen keep their vectors."""
+    """The embedding of nitrogen is no number; structures without nitrogen keep their vectors."""
     model, structures, skipped = network(), [molecule("NH3"), molecule("H2O")], []
     wanted = refattn.embed(model, structures[1])
     model.checkpoint.params["embed"][7] = np.nan
