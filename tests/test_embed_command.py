@@ -194,13 +194,6 @@ def test_umap(folder, monkeypatch):
     assert "UMAP of 3 points" in refused(1, folder, "few.extxyz", "few", "--map", "umap")
 
 
-def test_umap_itself(folder):
-    pytest.importorskip("umap")
-    for out in ("umap 1", "umap 2"):
-        run(folder, "set.extxyz", out, "--map", "umap", "--no-sites")
-    assert (folder / "umap 1" / "map.csv").read_bytes() == (folder / "umap 2" / "map.csv").read_bytes()
-
-
 def test_without_umap(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     assert "refattn[umap]" in refused(1, folder, "set.extxyz", "none", "--map", "umap")
