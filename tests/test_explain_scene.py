@@ -3,7 +3,7 @@
 import ase
 import numpy as np
 import pytest
-from ase.build import bulk, graphene, molecule
+from ase.build import bulk, fcc111, graphene, molecule
 
 from refattn.explanation.scene import Scene
 
@@ -50,6 +50,13 @@ def test_a_piece_in_a_box_is_kept_whole():
     scene = Scene.of(water)
     assert len(scene.site) == 3
     assert len(scene.bonds) == 2
+
+
+def test_a_surface_is_on_top():
+    slab = fcc111("Pt", (2, 2, 3), vacuum=8.0, periodic=True)
+    for view in list(Scene.of(slab).views.values())[1:]:
+        assert np.linalg.det(view) == pytest.approx(1)
+        assert view[1, 2] > 0.9  # z of the slab is c, and points upwards
 
 
 def test_a_layer_has_its_box_around_the_atoms():

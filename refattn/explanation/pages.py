@@ -37,8 +37,7 @@ PAGE = """<p><a href="../index.html">all structures</a></p>
 <h1>{id} <span class="soft">{formula}</span></h1>
 <p>{target} {amounts}{picture}</p>
 <div class="bar"><label>score <select id="score"></select></label>
-<span>view <button data-view="front">front</button> <button data-view="top">top</button>
-<button data-view="side">side</button></span> <span id="note" class="soft"></span></div>
+<span id="views">view </span> <span id="note" class="soft"></span></div>
 <div id="plot"></div>
 <h2>Sites</h2>
 <div class="scroll"><table id="sites" class="sortable"></table></div>

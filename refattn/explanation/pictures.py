@@ -101,9 +101,9 @@ def picture(path, finding, names, background="light"):
 
 
 def thumbnail(path, finding, name):
-    """Write the front view alone, small and without a background; coloured by column `name`."""
+    """Write the first view alone, small and without a background; coloured by column `name`."""
     scene = Scene.of(finding.atoms)
-    view = scene.views["front"]
+    view = next(iter(scene.views.values()))
     low, high = scene.extent(view)
     scale = float((np.array(THUMBNAIL) / (high - low)).min()) * INCH / DPI
     size = scale * (high - low)

@@ -30,7 +30,7 @@ ANIONS = np.isin(np.arange(len(covalent_radii)), [7, 8, 9, 15, 16, 17, 33, 34, 3
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """M drawn atoms; x points to the right, y up, z to the viewer of the front view.
+    """M drawn atoms; x points to the right, y up, z to the viewer of the first view.
 
     Attributes
     ----------
@@ -80,14 +80,15 @@ class Scene:
     def views(self):
         """{name: (3, 3)}: rows point to the right, up and to the viewer.
 
-        Each is tilted by a little, so that as little as possible of the balls is hidden behind others.
+        Each is tilted by a little, so that as little as possible of the balls is hidden behind others. In the last two
+        of a cell c points upwards, so that a surface is on top.
         """
-        straight = {
-            "front": np.eye(3),
-            "top": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
-            "side": np.array([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]]),
-        }
-        tilts = CELL_TILTS if len(self.box) else np.array(list(itertools.product(TILTS, TILTS)))
+        right, up, near = np.eye(3)
+        straight = {"front": [right, up, near], "top": [right, -near, up], "side": [-near, up, right]}
+        if self.axes:
+            straight = {"along c": [right, up, near], "along b": [right, near, -up], "along a": [up, near, right]}
+        straight = {name: np.array(view) for name, view in straight.items()}
+        tilts = CELL_TILTS if self.axes else np.array(list(itertools.product(TILTS, TILTS)))
         if len(self.site) > MANY:
             tilts = CELL_TILTS[:1]
         tilted = {name: [_tilted(view, *tilt) for tilt in tilts] for name, view in straight.items()}

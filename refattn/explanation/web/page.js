@@ -40,7 +40,7 @@ function halfSide() {
 }
 
 const cube = (side) => ({ x: side, y: side, z: side });
-const scene = () => plot.layout ? plot.layout.scene : { camera: CAMERAS.front, aspectratio: cube(filled()) };
+const scene = () => plot.layout ? plot.layout.scene : { camera: Object.values(CAMERAS)[0], aspectratio: cube(filled()) };
 const filled = () => FILLED * Math.min(1, plot.clientWidth / plot.clientHeight);
 const pixels = () => (plot.clientHeight / 2) * scene().aspectratio.x / (2 * halfSide()); // per Å
 
@@ -144,8 +144,11 @@ function fillTable(table) {
 for (const column of data.columns) menu.add(new Option(`${column.name} – ${title(column)}`, column.name));
 menu.value = data.first;
 menu.addEventListener("change", redraw);
-for (const button of document.querySelectorAll("button[data-view]")) {
-  button.addEventListener("click", () => look(button.dataset.view));
+for (const name of Object.keys(CAMERAS)) {
+  const button = document.createElement("button");
+  button.textContent = name;
+  button.addEventListener("click", () => look(name));
+  document.getElementById("views").append(button, " ");
 }
 fillTable(document.getElementById("sites"));
 say(data.notes[data.first] || "");
