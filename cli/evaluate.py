@@ -4,50 +4,106 @@ import dataclasses
 from pathlib import Path
 
 import click
+import numpy as np
 
-from refattn.cli.options import as_json, device, note, print_metrics, refuse_input_as_output, threads
+from refattn.cli.options import as_json, cell, device, note, print_metrics, refuse_input_as_output, threads
 from refattn.data.builtin import open_data
 from refattn.data.loader import Loader
 from refattn.data.splits import Split, labelled_rows
+from refattn.ensemble import members_of
 from refattn.environment import available_cores
 from refattn.errors import DataError
 from refattn.prediction import check_elements, load
+from refattn.training.calibration import Calibration, write_calibration
 from refattn.training.checkpoint import model_file
 from refattn.training.parallel import workers
+from refattn.training.plots import uncertainty_plot
 from refattn.training.results import predict_split, summarise, write_predictions
+from refattn.training.uncertainty import rank_correlation, reliability
+
+COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 @click.command()
 @click.argument("run", type=click.Path())
 @click.option("--data", type=click.Path(), help="Another data set: evaluate on all of its structures with the label.")
 @click.option("--out", type=click.Path(), help="Write the predictions to this CSV file.")
+@click.option("--coverage", type=COVERAGE, metavar="SHARE", help="Say how well intervals of this coverage hold.")
+@click.option("--plot", type=click.Path(), help="Draw error against uncertainty, and coverage, as this PNG.")
+@click.option("--calibrate", is_flag=True, help="Make calibration.h5, where the run has none, from its data.")
 @threads
 @device
 @as_json
-def evaluate(run, data, out, threads, device, as_json):
-    """Errors of the best model of RUN on its training, validation and test set, in the target's unit."""
-    checkpoint = load(run).checkpoint
-    settings = checkpoint.config
-    if not data and not any(checkpoint.split):
+def evaluate(run, data, out, coverage, plot, calibrate, threads, device, as_json):
+    """Errors of the best model of RUN on its training, validation and test set, in the target's unit.
+
+    With --coverage or --plot also how well the intervals of `refattn predict RUN --coverage` hold on the test set, or
+    on --data: the share of labels within them, their mean width, the mean distance of found from wanted coverage, and
+    the rank correlation of error and uncertainty. RUN may be the folder of an ensemble.
+    """
+    if calibrate and data:
+        raise click.UsageError("--calibrate takes the run's own data; leave --data out")
+    model = load(run, device)
+    checkpoints, settings = model.checkpoints, model.config
+    if not data and not any(checkpoints[0].split):
         raise DataError(f"{run}: the model has no data of its own; give --data")
     path = data or settings.data.path
-    if out:
-        refuse_input_as_output([path, model_file(run)], out)
+    for written in filter(None, (out, plot)):
+        refuse_input_as_output([path, *map(model_file, members_of(run))], written)
     dataset = open_data(path, settings.graph)
     known = labelled_rows(dataset, settings.data.target)
     if not len(known):
         raise DataError(f"{path}: no structure has a known {settings.data.target}; choose another set")
     if data:
-        check_data_fit(checkpoint, dataset, known, data)
-        checkpoint = dataclasses.replace(checkpoint, split=Split([], [], dataset.id[known].tolist()))
+        check_data_fit(checkpoints[0], dataset, known, data)
+        everything = Split([], [], dataset.id[known].tolist())
+        checkpoints = [dataclasses.replace(checkpoint, split=everything) for checkpoint in checkpoints]
     loader = Loader(dataset, settings.model, settings.training.dtype)
     with workers(threads or available_cores()) as run_shards:
-        parts = predict_split(checkpoint, loader, dataset, run_shards, device)
-    summary = summarise(checkpoint, {name: part for name, part in parts.items() if len(part[0])})
+        parts = predict_split(checkpoints, loader, dataset, run_shards, device)
+        if calibrate:
+            write_calibrations(model, parts, run_shards)
+        summary = summarise(checkpoints[0], {name: part for name, part in parts.items() if len(part.rows)})
+        if coverage is not None or plot:
+            summary["uncertainty"] = report(model, parts["test"], coverage or 0.9, plot, run_shards)
     if out:
         write_predictions(Path(out), dataset, parts, settings.data.target)
     note_other_graphs(dataset.graph_config, settings.graph)
     print_metrics(summary, as_json)
+    if "uncertainty" in summary and not as_json:
+        print_uncertainty(summary["uncertainty"], model.unit)
+
+
+def write_calibrations(model, parts, run):
+    """Write calibration.h5 of a run, or of every member of an ensemble, from the Parts of its split."""
+    for k, (path, checkpoint) in enumerate(zip(model.calibrations, model.checkpoints, strict=True)):
+        write_calibration(path, Calibration.of(parts["train"], parts["valid"], k, run), checkpoint)
+
+
+def report(model, part, coverage, plot, run):
+    """How well the intervals hold on a Part, as a dict; and as a picture, the path `plot`, where it is given."""
+    distance = model.conformal.distance(part.structs, run)
+    found = reliability(model.conformal, coverage, part.label, part.prediction, distance)
+    if part.spread is not None and len(part.label):
+        found["mean_spread"] = float(part.spread.mean())
+        found["spearman_spread"] = rank_correlation(np.abs(part.label - part.prediction), part.spread)
+    if plot:
+        error, uncertainty = np.abs(part.label - part.prediction), model.conformal.uncertainty(distance)
+        uncertainty_plot(Path(plot), error, uncertainty, found["curve"], model.unit)
+    return found
+
+
+def print_uncertainty(found, unit):
+    """The figures of `report`, a line each."""
+    width = f"{found['mean_width']:.4g} {unit}".rstrip()
+    click.echo(f"  intervals of {found['wanted_coverage']:.4g}: hold {found['coverage']:.4f} of {found['n']} labels")
+    click.echo(f"  mean width {width}, calibration error {cell(found['calibration_error'], '.4f')}")
+    click.echo(f"  rank correlation of error and uncertainty {cell(found['spearman'], '.3f')}")
+    if "mean_spread" in found:
+        spread = f"{found['mean_spread']:.4g} {unit}".rstrip()
+        click.echo(
+            f"  mean spread {spread}, its rank correlation with the error {cell(found['spearman_spread'], '.3f')}"
+        )
 
 
 def check_data_fit(checkpoint, dataset, rows, path):

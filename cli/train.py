@@ -7,13 +7,15 @@ import time
 
 import click
 
-from refattn.cli.options import StatusLine, as_json, device, note, print_metrics, threads
+from refattn.cli.options import StatusLine, as_json, cell, device, note, print_metrics, threads
 from refattn.config import Config, load_config, override
 from refattn.data.builtin import SETS
+from refattn.ensemble import is_ensemble
 from refattn.experiments import experiment_names, load_experiment
 from refattn.training.checkpoint import load_checkpoint, model_file
 from refattn.training.train import Interrupted, free_directory
 from refattn.training.train import train as train_network
+from refattn.training.train_ensemble import train_ensemble
 
 
 @click.command()
@@ -23,20 +25,24 @@ from refattn.training.train import train as train_network
 @click.option("--out", type=click.Path(), help="Run directory; default: runs/TARGET, numbered if it exists.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")
 @click.option("--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of CONFIG.")
+@click.option("--ensemble", type=click.IntRange(min=2), metavar="K", help="Train K members, with seeds of their own.")
 @click.option("--init", type=click.Path(), help="Run or model file whose parameters to start from.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @threads
 @device
 @as_json
-def train(config, data, target, out, epochs, assignments, init, resume, threads, device, as_json):
+def train(config, data, target, out, epochs, assignments, ensemble, init, resume, threads, device, as_json):
     """Train a network, and write the run directory: model, metrics, predictions, pictures.
 
     CONFIG is a TOML file or the name of an experiment that ships with refattn. Without it --data is trained on with
     the default settings, and with the network of --init. Without --data too, or with the name of a built-in set as
     --data, the built-in experiment runs, in minutes on two cores: by default HOMO energies of fullerenes in dynamics.
+    With --ensemble the run directory has a complete run in each of member_0, member_1, ..., one after the other with
+    the seeds training.seed, training.seed + 1, ... and the same split, and the errors of their mean prediction.
+    --resume of its folder skips the members that are finished.
     """
     if resume:
-        if not out or config or data or target or epochs or assignments or init:
+        if not out or config or data or target or epochs or assignments or ensemble or init:
             raise click.UsageError("--resume goes on with the run in --out as it was; it takes no other setting")
         settings = None
     else:
@@ -47,11 +53,16 @@ def train(config, data, target, out, epochs, assignments, init, resume, threads,
         status, f"{'resuming' if resume else 'training'} in {out}; Ctrl-C stops after the current batch"
     )
     try:
-        summary = train_network(settings, out, threads, resume, init, progress, stop, device)
+        if ensemble or (resume and is_ensemble(out)):
+            summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
+        else:
+            summary = train_network(settings, out, threads, resume, init, progress, stop, device)
     except Interrupted as place:
         status.line(f"stopped in {place}; go on with: refattn train --out {out} --resume")
         sys.exit(130)
     print_metrics(summary, as_json)
+    if "n_members" in summary:
+        note(f"test MAE of the members alone: {', '.join(cell(mae, '.4g') for mae in summary['member_test_mae'])}")
     note(f"model, predictions and pictures are in {out}")
 
 
@@ -93,12 +104,15 @@ class Progress:
 
     def __init__(self, status, title):
         self.status, self.title, self.n_epochs, self.unit = status, title, 0, ""
-        self.times = []
+        self.times, self.member = [], None
 
     def __call__(self, record):
         if self.title:
             self.status.line(self.title)
             self.title, self.times = "", [time.perf_counter()]
+        if record.get("member", self.member) != self.member:
+            self.member, self.times = record["member"], [time.perf_counter()]
+            self.status.line(f"member {self.member + 1} of {record['n_members']}")
         if "batch" in record:
             self.n_epochs, self.unit = record["n_epochs"], record["unit"]
             self.status.update(f"epoch {record['epoch']}: batch {record['batch']}/{record['n_batches']}")

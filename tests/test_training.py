@@ -29,7 +29,7 @@ from refattn.training.schedule import Schedule
 from refattn.training.train import Interrupted, train
 
 RUN_FILES = {
-    "split.json",
+    "split.json", "calibration.h5",
     "config.toml", "model.h5", "last.h5", "log.jsonl", "metrics.json", "predictions.csv", "curve.png", "parity.png"
 }  # fmt: skip
 

@@ -65,6 +65,42 @@ def parity_plot(path, parts, target, unit):
     _save(figure, path)
 
 
+def uncertainty_plot(path, error, uncertainty, curve, unit):
+    """Absolute error against uncertainty, and found against wanted coverage.
+
+    The line on the left joins the mean errors of up to ten groups of equal size, in the order of their uncertainty.
+
+    Parameters
+    ----------
+    path : path of a PNG
+    error : (S,) float           in `unit`
+    uncertainty : (S,) float     1 is usual; see Conformal
+    curve : dict of "wanted", "found" -> list of float
+    unit : str
+    """
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    size = 3 if len(error) > 2000 else 9
+    left.scatter(uncertainty, error, s=size, color=COLOURS["train"], lw=0, rasterized=True)
+    groups = np.array_split(np.argsort(uncertainty, kind="stable"), min(10, len(error)))
+    means = np.array([[uncertainty[group].mean(), error[group].mean()] for group in groups])
+    left.plot(*means.T, "o-", color=COLOURS["test"], label="means of tenths")
+    left.set_ylim(0, np.quantile(error, 0.995) * 1.05 or 1.0)
+    left.set_xlabel("uncertainty (1: median of the validation set)")
+    left.set_ylabel(f"absolute error ({unit})" if unit else "absolute error")
+    left.legend(frameon=False)
+    right.plot([0, 1], [0, 1], color="0.3", lw=0.8)
+    right.plot(curve["wanted"], curve["found"], "o-", color=COLOURS["test"])
+    right.set_xlim(0, 1)
+    right.set_ylim(0, 1)
+    right.set_aspect("equal")
+    right.set_xlabel("wanted coverage")
+    right.set_ylabel("found coverage")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    _save(figure, path)
+
+
 def _save(figure, path):
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=160)

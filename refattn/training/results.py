@@ -1,6 +1,7 @@
 """What a run leaves for people: metrics.json, predictions.csv, the learning curve and the parity plot."""
 
 import csv
+import typing
 
 import numpy as np
 
@@ -9,23 +10,46 @@ from refattn.data.splits import Split, resolve_split
 from refattn.environment import peak_memory_mb
 from refattn.ops import load_backend
 from refattn.strict_json import to_json
+from refattn.training.calibration import Calibration, write_calibration
 from refattn.training.metrics import metrics
 from refattn.training.plots import learning_curve, parity_plot
-from refattn.training.step import predict_rows
+from refattn.training.step import ask
 
 
-def predict_split(checkpoint, loader, dataset, run, device):
+class Part(typing.NamedTuple):
+    """A part of the split and what a run says of it.
+
+    rows : (S,) int                       of the data set
+    label, prediction : (S,) float64      in the label's unit
+    spread : (S,) float64                 of the members of an ensemble; None for a single run
+    predictions : (K, S) float64          of the K members, or of the one run
+    structs : list of K (S, G)            representations in these
+    """
+
+    rows: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    spread: np.ndarray | None
+    predictions: np.ndarray
+    structs: list
+
+
+def predict_split(checkpoints, loader, dataset, run, device):
     """Labels and predictions, in the label's unit, of every part of the split.
+
+    Parameters
+    ----------
+    checkpoints : list of Checkpoint     the members of an ensemble, or one
 
     Returns
     -------
-    dict of "train", "valid", "test" -> (rows, label (S,), prediction (S,))
+    dict of "train", "valid", "test" -> Part
     """
-    ops, label = load_backend(device), dataset.labels[checkpoint.config.data.target]
-    parts = {}
-    for name, rows in zip(Split._fields, resolve_split(checkpoint.split, dataset), strict=True):
-        output, _ = predict_rows(checkpoint.params, checkpoint.config.model, ops, loader, rows, run)
-        parts[name] = rows, label[rows], checkpoint.mean + checkpoint.std * output.astype(float)
+    first, ops = checkpoints[0], load_backend(device)
+    label, parts = dataset.labels[first.config.data.target], {}
+    for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
+        answer = ask(checkpoints, ops, loader, rows, run)
+        parts[name] = Part(rows, label[rows], answer.value, answer.spread, answer.values, answer.structs)
     return parts
 
 
@@ -33,15 +57,16 @@ def summarise(checkpoint, parts):
     """Metrics of every part, and the error on the test set of always predicting the mean of the training labels."""
     summary = {"target": checkpoint.config.data.target, "unit": checkpoint.unit}
     summary["n_parameters"] = len(checkpoint.params.vector)
-    summary.update({name: metrics(label, prediction) for name, (_, label, prediction) in parts.items()})
+    summary.update({name: metrics(part.label, part.prediction) for name, part in parts.items()})
     if all(summary.get(name, {}).get("n") for name in ("train", "test")):
-        summary["baseline_mae"] = float(np.abs(parts["test"][1] - parts["train"][1].mean()).mean())
+        summary["baseline_mae"] = float(np.abs(parts["test"].label - parts["train"].label.mean()).mean())
     return summary
 
 
 def write_results(out, checkpoint, loader, dataset, history, n_threads, run, device):
     """Evaluate the best model and write everything that `out` still lacks. Returns the dict of metrics.json."""
-    parts = predict_split(checkpoint, loader, dataset, run, device)
+    parts = predict_split([checkpoint], loader, dataset, run, device)
+    write_calibration(out / "calibration.h5", Calibration.of(parts["train"], parts["valid"], run=run), checkpoint)
     summary = summarise(checkpoint, parts)
     seconds = sum(record["seconds"] for record in history)
     best = min(history, key=lambda record: record["valid_mae"])
@@ -49,30 +74,52 @@ def write_results(out, checkpoint, loader, dataset, history, n_threads, run, dev
         "epochs": len(history),
         "best_epoch": best["epoch"],
         "seconds": seconds,
-        "structures_per_second": len(history) * len(parts["train"][0]) / seconds,
+        "structures_per_second": len(history) * len(parts["train"].rows) / seconds,
         "peak_memory_mb": peak_memory_mb(),
         "threads": n_threads,
         "dtype": checkpoint.config.training.dtype,
         "device": device,
     }
-    target, unit = summary["target"], summary["unit"]
-    write_predictions(out / "predictions.csv", dataset, parts, target)
-    learning_curve(out / "curve.png", history, unit)
-    shown = {
-        name: (label, prediction, summary[name]["mae"])
-        for name, (rows, label, prediction) in parts.items()
-        if len(rows)
-    }
-    parity_plot(out / "parity.png", shown, target, unit)
-    write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")
+    learning_curve(out / "curve.png", history, summary["unit"])
+    _write_outcome(out, summary, parts, dataset)
     return summary
 
 
+def write_ensemble_results(out, checkpoints, members, loader, dataset, run, device):
+    """Evaluate the mean of the members' predictions and write it beside them. Returns the dict of metrics.json.
+
+    Parameters
+    ----------
+    checkpoints : list of Checkpoint
+    members : list of dict     metrics.json of each
+    """
+    parts = predict_split(checkpoints, loader, dataset, run, device)
+    summary = summarise(checkpoints[0], parts)
+    summary |= {
+        "n_members": len(members),
+        "member_test_mae": [member["test"]["mae"] for member in members],
+        "seconds": sum(member["seconds"] for member in members),
+    }
+    _write_outcome(out, summary, parts, dataset)
+    return summary
+
+
+def _write_outcome(out, summary, parts, dataset):
+    """predictions.csv, parity.png and, last, metrics.json."""
+    target, unit = summary["target"], summary["unit"]
+    write_predictions(out / "predictions.csv", dataset, parts, target)
+    shown = {name: (p.label, p.prediction, summary[name]["mae"]) for name, p in parts.items() if len(p.rows)}
+    parity_plot(out / "parity.png", shown, target, unit)
+    write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")
+
+
 def write_predictions(path, dataset, parts, target):
-    """A row for every structure of the split: id, part, label and prediction in the label's unit."""
+    """A row for every structure: id, part of the split, label, prediction and, of an ensemble, spread."""
     with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["id", "split", target, "prediction"])
-        for name, (rows, label, prediction) in parts.items():
-            ids = dataset.id[rows].tolist()
-            writer.writerows(zip(ids, [name] * len(ids), label.tolist(), prediction.tolist(), strict=True))
+        with_spread = any(p.spread is not None for p in parts.values())
+        writer.writerow(["id", "split", target, "prediction"] + ["spread"] * with_spread)
+        for name, p in parts.items():
+            ids, spread = dataset.id[p.rows].tolist(), [p.spread.tolist()] if with_spread else []
+            columns = [ids, [name] * len(ids), p.label.tolist(), p.prediction.tolist(), *spread]
+            writer.writerows(zip(*columns, strict=True))

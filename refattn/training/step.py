@@ -2,6 +2,7 @@
 
 import dataclasses
 import queue
+import typing
 
 import numpy as np
 
@@ -85,21 +86,55 @@ class Stepper:
 
 
 def predict_rows(params, config, ops, loader, rows, run):
-    """Output (scaled units) and global attention of the structures `rows`.
+    """Output (scaled units), global attention and representation of the structures `rows`.
 
     Returns
     -------
-    output : (S,); beta : list of (N_s,) arrays, both in the order of rows
+    output : (S,); beta : list of (N_s,) arrays; struct : (S, G); all in the order of rows
     """
 
     def shard_output(part):
         with ops.work_arrays(), overflow_is_reported():
             shard = loader.shard(part)
             tape = forward(params, shard, config, ops)
-            return tape.prediction.copy(), np.split(tape.beta.copy(), shard.site_ptr[1:-1])
+            attention = np.split(tape.beta.copy(), shard.site_ptr[1:-1])
+            return tape.prediction.copy(), attention, tape.saved["head"].struct.copy()
 
-    output, beta = [], []
-    for prediction, attention in run(shard_output, loader.cut(rows)):
+    dtype = params.vector.dtype
+    output, beta, struct = [np.zeros(0, dtype)], [], [np.zeros((0, config.global_width), dtype)]
+    for prediction, attention, representation in run(shard_output, loader.cut(rows)):
         output.append(prediction)
         beta.extend(attention)
-    return np.concatenate(output) if output else np.zeros(0, dtype=params.vector.dtype), beta
+        struct.append(representation)
+    return np.concatenate(output), beta, np.concatenate(struct)
+
+
+class Answer(typing.NamedTuple):
+    """What K networks say of S structures.
+
+    value : (S,) float64         in the label's unit; the mean over the networks
+    attention : list of (N_s,)   global attention; the mean, which sums to 1 too
+    spread : (S,) float64        standard deviation of the K values, with K - 1 in the denominator; None for one network
+    values : (K, S) float64      of each network
+    structs : list of K (S, G)   representation of the structures in each network
+    """
+
+    value: np.ndarray
+    attention: list
+    spread: np.ndarray | None
+    values: np.ndarray
+    structs: list
+
+
+def ask(checkpoints, ops, loader, rows, run):
+    """The Answer of the networks `checkpoints`, which differ in their parameters only, for the structures `rows`."""
+    values, attentions, structs = [], [], []
+    for checkpoint in checkpoints:
+        output, beta, struct = predict_rows(checkpoint.params, checkpoint.config.model, ops, loader, rows, run)
+        values.append(checkpoint.mean + checkpoint.std * output.astype(float))
+        attentions.append(beta)
+        structs.append(struct)
+    if len(checkpoints) == 1:
+        return Answer(values[0], attentions[0], None, np.array(values), structs)
+    attention = [np.mean(of_members, axis=0) for of_members in zip(*attentions, strict=True)]
+    return Answer(np.mean(values, axis=0), attention, np.std(values, axis=0, ddof=1), np.array(values), structs)

@@ -13,6 +13,7 @@ from refattn.config import Config, to_toml
 from refattn.data.builtin import SETS, open_data
 from refattn.data.loader import Loader, epoch_batches
 from refattn.data.splits import choose_split, labels_of_target, resolve_split, write_split
+from refattn.ensemble import is_ensemble
 from refattn.environment import available_cores
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
 from refattn.ops import load_backend
@@ -86,13 +87,9 @@ class Trainer:
     @classmethod
     def start(cls, config, out, init, device):
         """A new run. Raises RunError when `out` already holds one."""
-        if (out / "model.h5").exists() or (out / "last.h5").exists():
-            raise RunError(f"{out}: already holds a run; choose another --out, or go on with --resume")
-        dataset = open_data(config.data.path, config.graph)
-        config = resolve(config, dataset)
-        target, split = config.data.target, choose_split(dataset, config.data)
-        rows = resolve_split(split, dataset)
-        check_labels(dataset, target, np.concatenate(rows))
+        refuse_existing(out)
+        config, dataset, split, rows = open_split(config)
+        target = config.data.target
         mean, std = label_scale(dataset.labels[target][rows[0]], config)
         elements = np.unique(dataset.select(rows[0]).z)
         params = initialise(config.model, config.training.seed, config.training.dtype)
@@ -195,7 +192,7 @@ class Trainer:
 
     def predict(self, rows, run):
         """Predictions (S,) of the structures `rows`, in the label's unit."""
-        output, _ = predict_rows(self.params, self.config.model, self.ops, self.loader, rows, run)
+        output, _, _ = predict_rows(self.params, self.config.model, self.ops, self.loader, rows, run)
         return self.checkpoint.mean + self.checkpoint.std * output.astype(float)
 
     def _save(self):
@@ -208,6 +205,27 @@ class Trainer:
     def _explain(self, error, where):
         kept = f"the best model so far stays in {self.out / 'model.h5'}" if self.history else "no model was saved yet"
         return f"{where}: {error}; {kept}; look at these labels or lower training.learning_rate"
+
+
+def refuse_existing(out):
+    """Raise RunError where the folder `out` already holds a run or an ensemble."""
+    if (out / "model.h5").exists() or (out / "last.h5").exists():
+        raise RunError(f"{out}: already holds a run; choose another --out, or go on with --resume")
+    if is_ensemble(out):
+        raise RunError(f"{out}: already holds an ensemble; choose another --out, or go on with --resume")
+
+
+def open_split(config):
+    """The resolved configuration, its Dataset, the Split and the rows of its parts.
+
+    Raises what open_data, resolve, choose_split and check_labels do.
+    """
+    dataset = open_data(config.data.path, config.graph)
+    config = resolve(config, dataset)
+    split = choose_split(dataset, config.data)
+    rows = resolve_split(split, dataset)
+    check_labels(dataset, config.data.target, np.concatenate(rows))
+    return config, dataset, split, rows
 
 
 def resolve(config, dataset):

@@ -1,0 +1,90 @@
+"""Training of an ensemble: the same network from several seeds, one run after the other, and their mean at the end."""
+
+import json
+import os
+from pathlib import Path
+
+from refattn.data.builtin import open_data
+from refattn.data.loader import Loader
+from refattn.ensemble import MEMBER, Plan, load_members, members_of, read_plan, write_plan
+from refattn.environment import available_cores
+from refattn.errors import ConfigError, RunError, in_one_line
+from refattn.training.parallel import workers
+from refattn.training.results import write_ensemble_results
+from refattn.training.train import (
+    free_directory,
+    load_initial,
+    make_directory,
+    open_split,
+    refuse_existing,
+    train,
+)
+
+
+def train_ensemble(
+    config, n_members, out=None, n_threads=None, resume=False, init=None, progress=None, stop=None, device="cpu"
+):
+    """Train an ensemble and leave its folder: a complete run in each of member_0, member_1, ..., and their mean.
+
+    The members have the configuration and the split in common; member k has the seed training.seed + k.
+
+    Parameters
+    ----------
+    config, n_members : Config, int      ignored with `resume`, when those of the folder's ensemble.json are used
+    out, n_threads, init, stop, device   as of refattn.train
+    resume : bool                        go on with the ensemble in `out`; members that are finished stay as they are
+    progress : callable (dict), optional
+        As of refattn.train; every dict has `member` and `n_members` too.
+
+    Returns
+    -------
+    dict, as written to metrics.json: the metrics of the mean of the members' predictions, and the test MAE of each
+
+    Raises what refattn.train raises.
+    """
+    out = Path(out) if out else free_directory(config.data.target)
+    plan = read_plan(out) if resume else start_ensemble(config, n_members, out, init)
+    for number in range(plan.n_members):
+        member, place = out / MEMBER.format(number), {"member": number, "n_members": plan.n_members}
+        if (member / "metrics.json").exists():
+            continue
+        begun = (member / "last.h5").exists()
+        told = progress and (lambda record, place=place: progress({**record, **place}))
+        train(plan.config_of(number), member, n_threads, begun, None if begun else plan.init, told, stop, device)
+    return finish_ensemble(out, n_threads or available_cores(), device)
+
+
+def start_ensemble(config, n_members, out, init):
+    """Check everything that can be checked before the first member, and write the Plan."""
+    if n_members < 2:
+        raise ConfigError(f"an ensemble of {n_members} has no spread; ask for at least 2 members")
+    refuse_existing(out)
+    config = open_split(config)[0]
+    if init:
+        load_initial(init, config)
+    plan = Plan(config, n_members, os.path.abspath(init) if init else "")
+    make_directory(out)
+    write_plan(out, plan)
+    return plan
+
+
+def finish_ensemble(out, n_threads, device):
+    """Evaluate the finished members together."""
+    members = [read_metrics(member / "metrics.json") for member in members_of(out)]
+    checkpoints = load_members(out)
+    config = checkpoints[0].config
+    dataset = open_data(config.data.path, config.graph)
+    loader = Loader(dataset, config.model, config.training.dtype)
+    with workers(n_threads) as run:
+        return write_ensemble_results(out, checkpoints, members, loader, dataset, run, device)
+
+
+def read_metrics(path):
+    """The metrics.json of a run. Raises RunError for a file that cannot be read or lacks what is needed."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"test": {"mae": content["test"]["mae"]}, "seconds": float(content["seconds"])}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(
+            f"{path}: cannot be read as metrics ({in_one_line(error)}); remove it and go on with --resume"
+        ) from None

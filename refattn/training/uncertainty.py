@@ -1,0 +1,178 @@
+"""How sure a prediction is: distance to the training set, split-conformal intervals, and how well these hold.
+
+A network's error grows where it has seen little. That is measured where the network itself tells structures apart: in
+the space of `struct`, the representation from which the property is read. The distance there sets how wide an interval
+is relative to others, and the errors on the validation set, which was not trained on, how wide all of them are.
+"""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from scipy.stats import rankdata
+
+from refattn.errors import ConfigError, DataError
+
+N_NEAREST = 5
+BLOCK = 128  # structures whose distances to all training structures are held at a time
+SMALLEST = 0.01  # uncertainty of a structure that the training set holds several times
+NOMINAL = tuple(n / 10 for n in range(1, 10))  # coverages of the calibration curve
+
+
+class TrainingSet:
+    """The training structures in representation space, each dimension in units of its standard deviation.
+
+    Parameters
+    ----------
+    representation : (T, G) float32     `struct` of the training structures
+    """
+
+    def __init__(self, representation):
+        self.mean = representation.mean(axis=0, dtype=float)
+        std = representation.std(axis=0, dtype=float)
+        self.std = np.where(std > 0, std, 1)
+        self.points = self._scaled(representation)
+        self.half_square = (self.points**2).sum(axis=1) / 2
+
+    def distance(self, struct, run=map):
+        """Mean Euclidean distance to the N_NEAREST nearest training structures, all of them where there are fewer.
+
+        Parameters
+        ----------
+        struct : (S, G) float32
+        run : callable, optional      like map
+
+        Returns
+        -------
+        (S,) float64, in standard deviations of the training set; 0 for a structure among copies of itself
+
+        Which ones are nearest is decided in float32, how far they are is computed in float64.
+        """
+        blocks = [struct[start : start + BLOCK] for start in range(0, len(struct), BLOCK)]
+        return np.concatenate([np.zeros(0), *run(self._block, blocks)])
+
+    def _block(self, struct):
+        x, k = self._scaled(struct), min(N_NEAREST, len(self.points))
+        rank = self.half_square - x @ self.points.T  # half the squared distance, less half the square of x
+        nearest = np.argpartition(rank, k - 1, axis=1)[:, :k]
+        return np.linalg.norm(self.points[nearest].astype(float) - x[:, None], axis=2).mean(axis=1)
+
+    def _scaled(self, struct):
+        return ((struct - self.mean) / self.std).astype(np.float32)
+
+
+class Conformal:
+    """Split-conformal intervals around the prediction of a run, or around the mean of an ensemble's members.
+
+    The validation set gives a score of every structure s and with the score's quantile the interval of a new one:
+
+        score[s] = |y[s] - y_hat[s]| / u[s],   y_hat +- q u,   q the ceil((n + 1) coverage)-th smallest score of n
+        u = max(distance / median distance of the validation set, SMALLEST)
+
+    distance is that of TrainingSet, in an ensemble the mean over the members. So u is 1 for a structure like those of
+    the validation set and grows with the distance; SMALLEST keeps it from 0.
+
+    If the new structure is exchangeable with the validation set, the interval holds its label with a probability of
+    at least `coverage` and at most coverage + 1 / (n + 1), whatever the network and u are. Two limits: the validation
+    set also chose the best epoch, so that its errors are a little too small (benchmarks/results/uncertainty.json has
+    what is left of the coverage on test sets); and for structures of another kind nothing is promised. There the
+    intervals widen with the distance, but not by as much as the errors grow.
+
+    Parameters
+    ----------
+    label : (V,) float                      of the validation set
+    predictions, distances : (K, V) float   of the K members
+    spaces : list of K TrainingSet
+
+    Source   Papadopoulos et al., ECML 2002 (inductive confidence machines, normalised scores); Lei et al., JASA 113,
+             1094 (2018), section 2.2 and theorem 2.2; Angelopoulos & Bates, arXiv 2107.07511, section 2.3
+    """
+
+    def __init__(self, label, predictions, distances, spaces):
+        self.spaces = spaces
+        distance = np.mean(distances, axis=0)
+        self.scale = float(np.median(distance)) or 1.0
+        self.score = np.abs(label - np.mean(predictions, axis=0)) / self.uncertainty(distance)
+
+    def distance(self, structs, run=map):
+        """Distance (S,) to the training set, the mean over the members, of `structs`, K arrays (S, G)."""
+        return np.mean([space.distance(struct, run) for space, struct in zip(self.spaces, structs)], axis=0)
+
+    def uncertainty(self, distance):
+        """u (S,) of the distances (S,); 1 is usual."""
+        return np.maximum(distance / self.scale, SMALLEST)
+
+    def half_width(self, distance, coverage):
+        """Half of the interval's width (S,), in the label's unit. Raises what conformal_quantile does."""
+        return conformal_quantile(self.score, coverage) * self.uncertainty(distance)
+
+
+def conformal_quantile(score, coverage):
+    """The ceil((n + 1) coverage)-th smallest of n scores: a new one is at most that with a probability >= coverage.
+
+    Parameters
+    ----------
+    score : (n,) float
+    coverage : float      between 0 and 1; taken as the decimal number that it is written as
+
+    Raises ConfigError for another coverage, DataError where n is too small: for n < coverage / (1 - coverage).
+
+    Source   Lei et al., JASA 113, 1094 (2018), algorithm 2; Angelopoulos & Bates, arXiv 2107.07511, section 1
+    """
+    if not 0 < coverage < 1:
+        raise ConfigError(f"the coverage is {coverage}; it must be between 0 and 1, such as 0.9")
+    exact = Fraction(str(float(coverage)))
+    rank = math.ceil((len(score) + 1) * exact)
+    if rank > len(score):
+        raise DataError(
+            f"a coverage of {coverage} needs at least {math.ceil(exact / (1 - exact))} validation structures, the run "
+            f"has {len(score)}; ask for less coverage, or train with a larger validation set"
+        )
+    return float(np.partition(score, rank - 1)[rank - 1])
+
+
+def reliability(conformal, coverage, label, prediction, distance):
+    """How well intervals hold on a set with known labels.
+
+    Parameters
+    ----------
+    conformal : Conformal
+    coverage : float
+    label, prediction, distance : (S,) float
+
+    Returns
+    -------
+    dict
+        n, wanted_coverage, coverage (the part of the labels within their intervals), mean_width (in the label's
+        unit), calibration_error (mean |found - wanted| over the coverages NOMINAL, those of them for which the
+        validation set is large enough; None where there is none), spearman (rank correlation of
+        |error| and uncertainty; None where one of them is constant), mean_distance, median_distance_of_validation,
+        and curve {wanted, found}, the coverages behind calibration_error
+
+    Raises DataError for a set without structures, and what conformal_quantile does.
+    """
+    if not len(label):
+        raise DataError("there are no test structures to count coverage on; give a set with --data")
+    error, n = np.abs(label - prediction), len(conformal.score)
+    half = conformal.half_width(distance, coverage)
+    nominal = [wanted for wanted in NOMINAL if wanted <= n / (n + 1)]
+    found = [float((error <= conformal.half_width(distance, wanted)).mean()) for wanted in nominal]
+    return {
+        "n": len(label),
+        "wanted_coverage": coverage,
+        "coverage": float((error <= half).mean()),
+        "mean_width": float(2 * half.mean()),
+        "calibration_error": float(np.mean(np.abs(np.subtract(found, nominal)))) if found else None,
+        "spearman": rank_correlation(error, distance),
+        "mean_distance": float(distance.mean()),
+        "median_distance_of_validation": conformal.scale,
+        "curve": {"wanted": nominal, "found": found},
+    }
+
+
+def rank_correlation(a, b):
+    """Spearman's rank correlation of `a` and `b` (S,), with mean ranks for ties; None where one of them is constant."""
+    ranks = rankdata(a), rankdata(b)
+    if min(rank.std() for rank in ranks) == 0:
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])
