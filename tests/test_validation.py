@@ -14,7 +14,7 @@ from scipy.stats import norm, spearmanr
 from refattn.errors import DataError, RunError
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import explain
-from refattn.explanation.symmetry import equivalent_sites
+from refattn.explanation.symmetry import equivalent_sites, symmetrised
 from refattn.explanation.variants import Subject
 from refattn.params import initialise
 from refattn.validation.agreement import (
@@ -22,7 +22,6 @@ from refattn.validation.agreement import (
     baseline_scores,
     divergence,
     mean_and_error,
-    symmetrised,
     top_overlap,
 )
 from refattn.validation.equivalence import EQUAL, exact_structures, known_to

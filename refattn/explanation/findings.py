@@ -11,6 +11,7 @@ import numpy as np
 from refattn.errors import DataError
 from refattn.explanation.comparison import POPULATIONS, populations, spearman
 from refattn.explanation.explain import SITE_SCORES, Explanation, explain_stream
+from refattn.explanation.symmetry import equivalent_sites, symmetrised
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 # Narrower than this part of the largest magnitude, a range of colours would show rounding.
@@ -58,7 +59,8 @@ class Finding:
     atoms : ase.Atoms
     explanation : Explanation
     label : float or None            in the label's unit, None where it is not known
-    populations : dict               name of POPULATIONS -> (N,) float64; empty where nothing is compared
+    populations : dict               name of POPULATIONS -> (N,) float64, averaged over equivalent sites; empty where
+                                     nothing is compared
     """
 
     atoms: ase.Atoms
@@ -131,10 +133,16 @@ def findings(model, structures, compare=False, skip=None, **options):
     """
     for atoms, explanation in explain_stream(model, structures, skip=skip, **options):
         try:
-            known = populations(atoms) if compare else {}
+            known = _populations(atoms) if compare else {}
         except DataError as error:
             if skip is None:
                 raise
             skip(explanation.id, error)
             continue
         yield Finding(atoms, explanation, atoms.info.get("label"), known)
+
+
+def _populations(atoms):
+    """Populations of the frontier orbitals that do not hang on the choice of one orbital of a degenerate set."""
+    classes = equivalent_sites(atoms)
+    return {name: symmetrised(values, classes) for name, values in populations(atoms).items()}

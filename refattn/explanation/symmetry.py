@@ -71,6 +71,26 @@ def class_spread(score, classes):
     return float(spread / largest) if largest != 0 else 0.0
 
 
+def symmetrised(values, classes):
+    """Values averaged over classes of equivalent sites.
+
+    An orbital of a degenerate set is one choice among many; the average over equivalent sites does not hang on the
+    choice, and leaves the populations of an orbital that is not degenerate as they are. Of a score it takes away what
+    the rounding of the coordinates makes of equal numbers, which would be ranked.
+
+    Parameters
+    ----------
+    values : (N,) float
+    classes : (N,) int
+
+    Returns
+    -------
+    (N,) float64
+    """
+    mean = np.bincount(classes, weights=values) / np.bincount(classes)
+    return mean[classes]
+
+
 def _numbered(labels):
     """(N,) int: the labels as 0, 1, ... in the order of their first appearance."""
     _, first, number = np.unique(labels, return_index=True, return_inverse=True)

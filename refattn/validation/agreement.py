@@ -93,26 +93,6 @@ def divergence(p, q):
     return float(sum(parts) / 2)
 
 
-def symmetrised(values, classes):
-    """Values averaged over classes of equivalent sites.
-
-    An orbital of a degenerate set is one choice among many; the average over equivalent sites does not hang on the
-    choice, and leaves the populations of an orbital that is not degenerate as they are. Of a score it takes away what
-    the rounding of the coordinates makes of equal numbers, which would be ranked.
-
-    Parameters
-    ----------
-    values : (N,) float
-    classes : (N,) int
-
-    Returns
-    -------
-    (N,) float64
-    """
-    mean = np.bincount(classes, weights=values) / np.bincount(classes)
-    return mean[classes]
-
-
 def baseline_scores(keys, populations):
     """What is known of a site from its key alone: the mean population, times N, of that key in the OTHER structures.
 

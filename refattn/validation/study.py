@@ -10,7 +10,7 @@ from refattn.environment import available_cores
 from refattn.errors import DataError, RunError
 from refattn.explanation.comparison import POPULATIONS, populations, spearman
 from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, subject_of
-from refattn.explanation.symmetry import class_spread, equivalent_sites
+from refattn.explanation.symmetry import class_spread, equivalent_sites, symmetrised
 from refattn.training.metrics import metrics
 from refattn.training.parallel import workers
 from refattn.validation.agreement import (
@@ -19,7 +19,6 @@ from refattn.validation.agreement import (
     agreement,
     baseline_scores,
     mean_and_error,
-    symmetrised,
     top_overlap,
 )
 from refattn.validation.equivalence import exact_structures, known_to, spreads
