@@ -2,8 +2,9 @@
 
 Chromium is driven over a pipe (the DevTools protocol), so that everything is waited for and timed as a reader sees it.
 Every page, and one of 1,000 atoms made for the purpose, passes if it asks for nothing but files, draws something, looks
-different with every score, follows the system between light and dark, sorts its table, throws no error and is as
-quick as LIMITS say, although the processor draws. The list must follow the system, sort, filter and show its pictures.
+different with every score, tells the numbers of the site under the pointer, turns when it is dragged, follows the
+system between light and dark, sorts its table, throws no error and is as quick as LIMITS say, although the processor
+draws. The list must follow the system, sort, filter and show its pictures.
 Exit status 1 where one fails. With --screenshots FOLDER what was seen is kept.
 """
 
@@ -42,6 +43,14 @@ FLAGS = [
 ]
 PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 PLACE = "(({ x, y, width, height }) => [x, y, width, height])(plot.getBoundingClientRect())"
+NEAREST = """(() => {  // where the atom that is nearest to the viewer is shown, in pixels
+  const [right, up, near] = Object.values(data.views)[0];
+  const along = (axis, p) => p[0] * axis[0] + p[1] * axis[1] + p[2] * axis[2];
+  const atom = data.position.reduce((a, b) => (along(near, a) >= along(near, b) ? a : b));
+  const { x, y, width, height } = plot.querySelector("canvas").getBoundingClientRect();
+  return [x + width / 2 + pixels() * along(right, atom), y + height / 2 - pixels() * along(up, atom)];
+})()"""
+TOLD = "[...plot.querySelectorAll('.hovertext')].map((label) => label.textContent).join(' ')"
 CHOOSE = f"""(async (name) => {{
   const start = performance.now();
   menu.value = name;
@@ -139,6 +148,13 @@ class Browser:
             keep.write_bytes(png)
         return imread(io.BytesIO(png))[:, :, :3]
 
+    def point(self, kind, x, y, pressed=False):
+        """The pointer moves to a place, or is pressed or released there; the page has a tenth of a second to answer."""
+        button = {"button": "left", "buttons": 1, "clickCount": 1} if pressed else {}
+        self("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+        self.value("new Promise((done) => setTimeout(done, 100))")
+        self.value(PAINTED)
+
     def complaints(self):
         """List of str: errors that were thrown or logged, and addresses that are no files."""
         found = []
@@ -162,7 +178,7 @@ class Browser:
 
 
 def check_page(browser, page, keep):
-    """Times in seconds, and a list of what is wrong with the page of a structure."""
+    """Times in seconds, `recoloured` the median over the scores, and a list of what is wrong with a page."""
     browser.scheme("light")
     browser.open(page)
     times = {"drawn": browser.value(f"drawn.then(() => {PAINTED}).then(() => performance.now() / 1000)")}
@@ -177,9 +193,27 @@ def check_page(browser, page, keep):
         if before is not None and (seen == before).all():
             faults.append(f"{name} looks as the score before it")
         before = seen
-    times["recoloured"] = max(taken)
+    times["recoloured"] = float(np.median(taken))
+    faults += pointer_faults(browser)
     faults += background_faults(browser, keep / f"{page.stem}-dark.png" if keep else None, part)
     return times, faults + table_faults(browser, 2) + browser.complaints()
+
+
+def pointer_faults(browser):
+    """List of str: whether the numbers of a site are not told, or dragging does not turn the structure."""
+    faults, (x, y) = [], browser.value(NEAREST)
+    for step in (1, 0):
+        browser.point("mouseMoved", x + step, y)
+    if not all(name in browser.value(TOLD) for name in browser.value("data.columns.map((column) => column.name)")):
+        faults.append("it does not tell the numbers of a site")
+    before = browser.value("JSON.stringify(plot._fullLayout.scene._scene.getCamera())")
+    browser.point("mousePressed", x, y, pressed=True)
+    for step in (30, 60):
+        browser.point("mouseMoved", x + step, y, pressed=True)
+    browser.point("mouseReleased", x + 60, y, pressed=True)
+    if browser.value("JSON.stringify(plot._fullLayout.scene._scene.getCamera())") == before:
+        faults.append("it does not turn")
+    return faults
 
 
 def background_faults(browser, keep, part=np.s_[:]):
