@@ -201,4 +201,5 @@ def _number(value):
     """A cell that sorts by its number; empty where it is None or not defined."""
     if value is None or not np.isfinite(value):
         return '<td class="number" data-value=""></td>'
-    return f'<td class="number" data-value="{float(value)!r}">{in_words(value, "")}</td>'
+    text = str(value) if isinstance(value, int) else f"{value:#.4g}".rstrip(".").replace("-", "−")
+    return f'<td class="number" data-value="{float(value)!r}">{text}</td>'
