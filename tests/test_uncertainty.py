@@ -152,11 +152,12 @@ def keep_signal_handler():
 
 
 def structs_by_hand(model, path, ids):
-    """Representations of structures of a data set, all in one shard."""
+    """Representations of structures of a data set, all in one shard, and their numbers of sites."""
     dataset = read_dataset(path)
     rows = np.array([dataset.id.tolist().index(id) for id in ids])
     shard = Loader(dataset, model.config.model, "float32").shard(rows)
-    return forward(model.checkpoint.params, shard, model.config.model, model.ops).saved["head"].struct.copy()
+    struct = forward(model.checkpoint.params, shard, model.config.model, model.ops).saved["head"].struct
+    return np.append(struct, np.diff(shard.site_ptr)[:, None], axis=1)
 
 
 def test_intervals_of_a_run_by_hand(folder):
@@ -165,6 +166,7 @@ def test_intervals_of_a_run_by_hand(folder):
     split = model.checkpoint.split
     struct = {part: structs_by_hand(model, folder / "data.h5", getattr(split, part)) for part in split._fields}
     std = struct["train"].astype(float).std(axis=0)
+    std[std == 0] = 1
 
     def distance(part):
         return np.sort(cdist(struct[part] / std, struct["train"] / std), axis=1)[:, :5].mean(axis=1)

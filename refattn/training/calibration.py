@@ -22,7 +22,7 @@ FORMAT, VERSION = "refattn-calibration", 1
 class Calibration:
     """What a trained network did on its training and validation set.
 
-    representation : (T, G) float32     `struct` of the training structures
+    representation : (T, G + 1) float32 `struct` of the training structures, and their numbers of sites
     label, prediction : (V,) float64    of the validation structures, in the label's unit
     distance : (V,) float64             of these to the training set; see TrainingSet
     """

@@ -23,7 +23,7 @@ class Part(typing.NamedTuple):
     label, prediction : (S,) float64      in the label's unit
     spread : (S,) float64                 of the members of an ensemble; None for a single run
     predictions : (K, S) float64          of the K members, or of the one run
-    structs : list of K (S, G)            representations in these
+    structs : list of K (S, G + 1)        representations in these, see Answer
     """
 
     rows: np.ndarray

@@ -116,7 +116,9 @@ class Answer(typing.NamedTuple):
     attention : list of (N_s,)   global attention; the mean, which sums to 1 too
     spread : (S,) float64        standard deviation of the K values, with K - 1 in the denominator; None for one network
     values : (K, S) float64      of each network
-    structs : list of K (S, G)   representation of the structures in each network
+    structs : list of K (S, G + 1)
+        Representation of the structures in each network, and their number of sites: global attention is a mean over
+        the sites, from which the size of a structure cannot be told.
     """
 
     value: np.ndarray
@@ -128,12 +130,12 @@ class Answer(typing.NamedTuple):
 
 def ask(checkpoints, ops, loader, rows, run):
     """The Answer of the networks `checkpoints`, which differ in their parameters only, for the structures `rows`."""
-    values, attentions, structs = [], [], []
+    values, attentions, structs, n_sites = [], [], [], np.diff(loader.site_ptr)[rows]
     for checkpoint in checkpoints:
         output, beta, struct = predict_rows(checkpoint.params, checkpoint.config.model, ops, loader, rows, run)
         values.append(checkpoint.mean + checkpoint.std * output.astype(float))
         attentions.append(beta)
-        structs.append(struct)
+        structs.append(np.column_stack([struct, n_sites.astype(struct.dtype)]))
     if len(checkpoints) == 1:
         return Answer(values[0], attentions[0], None, np.array(values), structs)
     attention = [np.mean(of_members, axis=0) for of_members in zip(*attentions, strict=True)]

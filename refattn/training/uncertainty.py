@@ -1,8 +1,9 @@
 """How sure a prediction is: distance to the training set, split-conformal intervals, and how well these hold.
 
 A network's error grows where it has seen little. That is measured where the network itself tells structures apart: in
-the space of `struct`, the representation from which the property is read. The distance there sets how wide an interval
-is relative to others, and the errors on the validation set, which was not trained on, how wide all of them are.
+the space of `struct`, the representation from which the property is read, with the number of sites as one dimension
+more, because `struct` is a mean over the sites. The distance there sets how wide an interval is relative to others, and
+the errors on the validation set, which was not trained on, how wide all of them are.
 """
 
 import math
@@ -24,7 +25,7 @@ class TrainingSet:
 
     Parameters
     ----------
-    representation : (T, G) float32     `struct` of the training structures
+    representation : (T, G) float32     `struct` of the training structures, and what else stands beside it
     """
 
     def __init__(self, representation):
@@ -76,7 +77,7 @@ class Conformal:
     at least `coverage` and at most coverage + 1 / (n + 1), whatever the network and u are. Two limits: the validation
     set also chose the best epoch, so that its errors are a little too small (benchmarks/results/uncertainty.json has
     what is left of the coverage on test sets); and for structures of another kind nothing is promised. There the
-    intervals widen with the distance, but not by as much as the errors grow.
+    intervals widen with the distance; the same file says how much of the coverage is kept on larger molecules.
 
     Parameters
     ----------
