@@ -37,10 +37,10 @@ class Dropout:
         self.edge_key = item_keys(self.site_key, shard.edge_ptr)
 
 
-def radial_centres(config, dtype):
+def radial_centres(config, dtype, xp=np):
     """Centres of the distance expansion, 0 to radial_max (Å), and of the solid angle's, 0 to 2 pi (sr)."""
     last = (config.radial_max, 2 * np.pi)
-    return [np.linspace(0, end, config.n_radial).astype(dtype) for end in last]
+    return [xp.linspace(0, end, config.n_radial).astype(dtype) for end in last]
 
 
 def forward(params, shard, config, ops, dropout=None, embedding=None):
@@ -124,9 +124,9 @@ def input_embedding(params, shard, config, ops):
     if config.features == "cgcnn":
         c = ops.dense_forward(shard.features, params["embed_w"], params["embed_b"])
     else:
-        c = params["embed"][shard.z]
+        c = ops.embedding_forward(params["embed"], shard.z)
     if config.ring:
-        c = np.concatenate([c, ops.dense_forward(shard.ring, params["ring_w"], params["ring_b"])], axis=1)
+        c = ops.xp.concatenate([c, ops.dense_forward(shard.ring, params["ring_w"], params["ring_b"])], axis=1)
     return c
 
 
@@ -144,8 +144,8 @@ def _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape,
     grad_u, grads["site_b"][...] = ops.swish_backward(grad_site, saved.v)
     grad_c = ops.dense_backward(grad_u, saved.c, params["site_w"], grads["site_w"])
     # forward: c = [embedded | ring w + b]
-    grad_embedded = np.ascontiguousarray(grad_c[:, : config.embedding_width])
-    grad_ring = np.ascontiguousarray(grad_c[:, config.embedding_width :])
+    grad_embedded = ops.xp.ascontiguousarray(grad_c[:, : config.embedding_width])
+    grad_ring = ops.xp.ascontiguousarray(grad_c[:, config.embedding_width :])
     if config.ring:
         grad_ring = ops.dense_backward(grad_ring, shard.ring, params["ring_w"], grads["ring_w"], grads["ring_b"])
     if config.features == "cgcnn":
@@ -153,8 +153,7 @@ def _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape,
             grad_embedded, shard.features, params["embed_w"], grads["embed_w"], grads["embed_b"]
         )
     else:
-        grads["embed"][...] = 0
-        np.add.at(grads["embed"], shard.z, grad_embedded)
+        grads["embed"][...] = ops.embedding_backward(grad_embedded, params["embed"], shard.z)
     if grad_inputs is not None:
         grad_inputs["embedding"] = grad_c
         if config.features == "cgcnn":
@@ -170,7 +169,7 @@ def _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape,
 
 def _geometry(params, shard, config, ops, tape):
     """2. Gaussian expansions; SCANN+: geo = swish(rbf(r) w_r + b_r) swish(rbf(omega) w_o + b_o)."""
-    centres_r, centres_omega = radial_centres(config, params.vector.dtype)
+    centres_r, centres_omega = radial_centres(config, params.vector.dtype, ops.xp)
     saved = tape.saved["geometry"] = Saved()
     saved.rbf_r = ops.gaussian_expand_forward(shard.r, centres_r, config.radial_width)
     if config.variant == "scann":
@@ -189,8 +188,8 @@ def _geometry_backward(grad_geo, params, grads, config, ops, tape, grad_inputs):
     grad_u_r, grad_u_omega, grads["distance_b"][...], grads["angle_b"][...] = ops.geometry_embed_backward(
         grad_geo, saved.v_r, saved.v_omega
     )
-    np.matmul(saved.rbf_r.T, grad_u_r, out=grads["distance_w"])
-    np.matmul(saved.rbf_omega.T, grad_u_omega, out=grads["angle_w"])
+    ops.xp.matmul(saved.rbf_r.T, grad_u_r, out=grads["distance_w"])
+    ops.xp.matmul(saved.rbf_omega.T, grad_u_omega, out=grads["angle_w"])
     if grad_inputs is not None:
         grad_inputs["rbf_r"] = grad_u_r @ params["distance_w"].T
         grad_inputs["rbf_omega"] = grad_u_omega @ params["angle_w"].T
@@ -227,7 +226,7 @@ def _update_geometry_backward(grad_geo, grad_site, weights, grads, shard, config
         grad_u, grads["filter_b"][...], grad_weight = ops.geometry_filter_backward(
             grad_geo, shard.weight, saved.v_filter
         )
-        np.matmul(saved.geo_before.T, grad_u, out=grad_w)
+        ops.xp.matmul(saved.geo_before.T, grad_u, out=grad_w)
         if grad_inputs is not None:
             grad_inputs["rbf_r"] = grad_inputs.get("rbf_r", 0) + grad_u @ w.T
             grad_inputs["weight"] = grad_inputs.get("weight", 0) + grad_weight
@@ -259,7 +258,7 @@ def _attend(weights, site, geo, shard, config, ops, dropout, layer, saved):
     q = ops.dense_forward(site, weights["query_w"], weights["query_b"])
     k = ops.dense_forward(saved.x, weights["key_w"], weights["key_b"])
     saved.q, saved.k = q.reshape(heads), k.reshape(heads)
-    saved.mask = np.ones((len(k), config.n_heads), dtype=k.dtype)
+    saved.mask = ops.xp.ones((len(k), config.n_heads), dtype=k.dtype)
     if dropout and config.attention_dropout:
         key = layer_keys(dropout.edge_key, 2 * layer + 1)
         saved.mask = ops.dropout_forward(saved.mask, key, config.attention_dropout)
@@ -358,7 +357,7 @@ def _head(params, struct, config, ops, tape):
     hidden, v = ops.swish_forward(ops.dense_forward(struct, params["hidden_w"]), params["hidden_b"])
     tape.saved["head"] = Saved(struct=struct, hidden=hidden, v=v)
     prediction = ops.dense_forward(hidden, params["output_w"], params["output_b"])[:, 0]
-    return np.maximum(prediction, 0) if config.non_negative else prediction
+    return ops.xp.maximum(prediction, 0) if config.non_negative else prediction
 
 
 def _head_backward(grad_prediction, params, grads, ops, tape):

@@ -1,4 +1,4 @@
-"""The mathematics. Each formula stands three times: in reference/, cpu/ and (to come) cuda/.
+"""The mathematics. Each formula stands three times: in reference/, cpu/ and cuda/.
 
 OPS names every operation, what its forward returns, and by which inputs its backward differentiates. The tests,
 the gradient check and the benchmarks all walk through this table.
@@ -11,7 +11,7 @@ import types
 
 from refattn.ops import dense
 
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu")  # those that run on every machine; "cuda" asks for a GPU or Numba's simulator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Operation:
 
 
 OPS = (
+    Operation("embedding", "embedding", ("c",), ("table",)),
     Operation("gaussian_expand", "geometry", ("rbf",), ()),
     Operation("geometry_embed", "geometry", ("geo", "v_r", "v_omega"), ("u_r", "u_omega", "b_r", "b_omega")),
     Operation("geometry_filter", "geometry", ("geo", "v"), ("u", "b", "weight")),
@@ -50,14 +51,18 @@ OPS = (
 def load_backend(name):
     """All operations of one backend as attributes, with `empty` for work arrays and `work_arrays` to reuse them.
 
+    `xp` is the library of its arrays, NumPy or CuPy, and `to_device` and `to_host` bring them there and back.
+
     Parameters
     ----------
-    name : "reference" or "cpu"
+    name : "reference", "cpu" or "cuda"
+
+    Raises MissingExtra without the `cuda` extra, ConfigError without a GPU, for "cuda".
     """
     memory = importlib.import_module(f"refattn.ops.{name}.memory")
-    functions = {"empty": memory.empty, "work_arrays": memory.work_arrays}
+    functions = {key: getattr(memory, key) for key in ("empty", "work_arrays", "xp", "to_device", "to_host")}
     for direction in ("dense_forward", "dense_backward"):
-        functions[direction] = functools.partial(getattr(dense, direction), empty=memory.empty)
+        functions[direction] = functools.partial(getattr(dense, direction), empty=memory.empty, xp=memory.xp)
     for operation in OPS:
         module = importlib.import_module(f"refattn.ops.{name}.{operation.file}")
         for direction in ("forward", "backward"):

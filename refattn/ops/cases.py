@@ -19,11 +19,13 @@ SHAPES = {
     **dict.fromkeys(("b", "b_r", "b_omega", "gain", "offset"), "D"),
     **dict.fromkeys(("site", "centre", "neighbour", "x", "residual", "u", "q", "k"), "ND"),
     **dict.fromkeys(("geo", "edge", "u_r", "u_omega", "geometry_filter u"), "ED"),
+    "table": "AD",
     "local_attention q": "NHC",
     "local_attention k": "EHC",
 }
 OPTIONS = {"global_attention": [{"intensive": i, "normalise": n} for i in (False, True) for n in (False, True)]}
 RADIAL = 5  # Gaussians
+ELEMENTS = 4  # of the table; the last one occurs in no structure
 RATE = 0.3  # of the dropout
 
 
@@ -54,10 +56,12 @@ def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, t
     """
     rng = np.random.default_rng(seed)
     known = make_graph(graph, rng)
-    sizes = {"N": len(known["edge_ptr"]) - 1, "E": len(known["nbr"]), "H": heads, "C": channels, "D": heads * channels}
+    sizes = {"N": len(known["edge_ptr"]) - 1, "E": len(known["nbr"]), "H": heads, "C": channels}
+    sizes |= {"D": heads * channels, "A": ELEMENTS}
     known.update(
         key=rng.integers(0, 1 << 63, sizes["N"], dtype=np.uint64),
         rate=RATE,
+        z=np.arange(sizes["N"], dtype=np.int32) % (ELEMENTS - 1),
         centres=np.linspace(0, 4, RADIAL).astype(dtype),
         width=0.5,
         weight=rng.uniform(0.2, 1, sizes["E"]).astype(dtype),

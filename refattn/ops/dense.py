@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def dense_forward(x, w, b=None, empty=np.empty):
+def dense_forward(x, w, b=None, empty=np.empty, xp=np):
     """y[n,o] = sum_i x[n,i] w[i,o] + b[o].
 
     Parameters
@@ -11,18 +11,19 @@ def dense_forward(x, w, b=None, empty=np.empty):
     x : (N, I); w : (I, O); b : (O,), optional
     empty : callable (shape, dtype) -> array
         Where the result comes from: the backend's pool of work arrays.
+    xp : module, numpy or cupy
 
     Returns
     -------
     y : (N, O)
     """
-    y = np.matmul(x, w, out=empty((x.shape[0], w.shape[1]), x.dtype))
+    y = xp.matmul(x, w, out=empty((x.shape[0], w.shape[1]), x.dtype))
     if b is not None:
         y += b
     return y
 
 
-def dense_backward(grad_y, x, w, grad_w=None, grad_b=None, empty=np.empty):
+def dense_backward(grad_y, x, w, grad_w=None, grad_b=None, empty=np.empty, xp=np):
     """grad_x = grad_y w^T; grad_w = x^T grad_y; grad_b = sum_n grad_y[n].
 
     Parameters
@@ -36,7 +37,7 @@ def dense_backward(grad_y, x, w, grad_w=None, grad_b=None, empty=np.empty):
     grad_x : (N, I)
     """
     if grad_w is not None:
-        np.matmul(x.T, grad_y, out=grad_w)
+        xp.matmul(x.T, grad_y, out=grad_w)
     if grad_b is not None:
-        np.sum(grad_y, axis=0, out=grad_b)
-    return np.matmul(grad_y, w.T, out=empty((grad_y.shape[0], w.shape[0]), grad_y.dtype))
+        xp.sum(grad_y, axis=0, out=grad_b)
+    return xp.matmul(grad_y, w.T, out=empty((grad_y.shape[0], w.shape[0]), grad_y.dtype))

@@ -38,4 +38,4 @@ def structure_keys(seed, step, structure):
 
 def layer_keys(keys, layer):
     """Keys of another stream for each place of the network where something is dropped."""
-    return mix(keys ^ mix(np.full(1, layer, dtype=np.uint64)))
+    return mix(keys ^ mix(np.full(1, layer, dtype=np.uint64))[0])  # a number, which CuPy's arrays take as well

@@ -6,6 +6,8 @@ import threading
 
 import numpy as np
 
+xp = np
+to_device = to_host = np.asarray
 ALIGNMENT = 64  # bytes, a cache line and an AVX-512 register
 _thread = threading.local()
 
