@@ -1,0 +1,42 @@
+"""The edges seen from the sites they point at: the transposed graph, for sums without atomics.
+
+grad_site[j] is a sum over the edges to j. The kernels read these from a CSR of its own, made by a stable sort of nbr,
+so that the order of a sum is that of the edges. It is the same in every layer: device_shard makes it once for a shard,
+and its `nbr` is then a Neighbours; an operation that is handed a plain array makes one for itself.
+"""
+
+import dataclasses
+import typing
+
+from refattn.ops.cuda.memory import to_device
+from refattn.ops.cuda.toolchain import xp
+
+
+class Neighbours(typing.NamedTuple):
+    """nbr : (E,) int32; the edges that point at site j are edge[ptr[j]:ptr[j + 1]], ptr (N + 1,), edge (E,) int32."""
+
+    nbr: object
+    ptr: object
+    edge: object
+
+
+def transposed(nbr, n_sites):
+    """Neighbours of an (E,) array, or the one that is handed in."""
+    if isinstance(nbr, Neighbours):
+        return nbr
+    edge = xp.argsort(nbr, kind="stable")
+    ptr = xp.searchsorted(nbr[edge], xp.arange(n_sites + 1, dtype=nbr.dtype))
+    return Neighbours(nbr, ptr.astype(xp.int32), edge.astype(xp.int32))
+
+
+def neighbour_of(nbr):
+    """The (E,) array itself."""
+    return nbr.nbr if isinstance(nbr, Neighbours) else nbr
+
+
+def device_shard(shard):
+    """A Shard whose arrays are on the device, with Neighbours for its nbr; `structure`, which keys dropout, stays."""
+    arrays = {field.name: getattr(shard, field.name) for field in dataclasses.fields(shard)}
+    arrays = {name: to_device(a) for name, a in arrays.items() if a is not None and name != "structure"}
+    arrays["nbr"] = transposed(arrays["nbr"], len(shard.z))
+    return dataclasses.replace(shard, **arrays)

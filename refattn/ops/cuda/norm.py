@@ -1,0 +1,168 @@
+"""Swish, layer normalisation and dropout as CUDA kernels; equations in reference/norm.py."""
+
+import math
+
+import numpy as np
+
+from refattn.ops.cuda.launch import ZERO, block_sum, column_sum, launch, partial_sums
+from refattn.ops.cuda.memory import empty
+from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
+from refattn.ops.cuda.toolchain import cuda, device, kernel
+from refattn.ops.random import INCREMENT, MULTIPLIER_1, MULTIPLIER_2
+from refattn.ops.reference.norm import EPSILON
+
+
+def swish_forward(u, b):
+    """See the reference.
+
+    Memory    v is written over u
+    Traffic   reads D, writes 2 D floats a row
+    """
+    y = empty(u.shape, u.dtype)
+    launch(_swish_forward_kernel, *u.shape, y, u, b)
+    return y, u
+
+
+def swish_backward(grad_y, v):
+    """See the reference.
+
+    Traffic   reads 2 D, writes D floats a row
+    """
+    grad_u, partial_b = empty(v.shape, v.dtype), partial_sums(*v.shape, v.dtype)
+    launch(_swish_backward_kernel, *v.shape, grad_u, partial_b, grad_y, v)
+    return grad_u, column_sum(partial_b)
+
+
+@kernel
+def _swish_forward_kernel(y, u, b):
+    n_rows, width = u.shape
+    d = cuda.threadIdx.x
+    if d < width:
+        for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
+            v = u[n, d] + b[d]
+            u[n, d] = v
+            y[n, d] = v * sigmoid(v)
+
+
+@kernel
+def _swish_backward_kernel(grad_u, partial_b, grad_y, v):
+    n_rows, width = v.shape
+    d = cuda.threadIdx.x
+    if d < width:
+        total = v.dtype.type(0)
+        for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
+            grad = grad_y[n, d] * swish_slope(v[n, d])
+            grad_u[n, d] = grad
+            total += grad
+        partial_b[cuda.blockIdx.x, d] = total
+
+
+def residual_layernorm_forward(x, residual, gain, offset):
+    """See the reference.
+
+    Traffic   reads 2 D, writes 2 D + 1 floats a row
+    """
+    y, x_hat, rstd = empty(x.shape, x.dtype), empty(x.shape, x.dtype), empty(x.shape[:1], x.dtype)
+    launch(_residual_layernorm_forward_kernel, *x.shape, y, x_hat, rstd, x, residual, gain, offset)
+    return y, x_hat, rstd
+
+
+def residual_layernorm_backward(grad_y, gain, x_hat, rstd):
+    """See the reference.
+
+    Traffic   reads 2 D + 1, writes D floats a row
+    """
+    grad_x = empty(x_hat.shape, x_hat.dtype)
+    partial_gain, partial_offset = (partial_sums(*x_hat.shape, x_hat.dtype) for _ in range(2))
+    arguments = grad_x, partial_gain, partial_offset, grad_y, gain, x_hat, rstd
+    launch(_residual_layernorm_backward_kernel, *x_hat.shape, *arguments)
+    return grad_x, column_sum(partial_gain), column_sum(partial_offset)
+
+
+@device
+def normalise(buffer, u, inside, size):
+    """x_hat of the thread's column, and rstd of the row, from u = x + residual: two sums over the row.
+
+    inside : bool   whether the thread has a column; u is 0 where it has none
+    size : float    the number of columns
+    """
+    centred = u - block_sum(buffer, u) / size
+    if not inside:
+        centred = u
+    variance = block_sum(buffer, centred * centred) / size
+    rstd = buffer.dtype.type(1) / math.sqrt(variance + buffer.dtype.type(EPSILON))
+    return centred * rstd, rstd
+
+
+@device
+def normalise_gradient(buffer, g, x_hat, rstd, size):
+    """grad_x of the thread's column from g = grad_y gain: two sums over the row."""
+    mean = block_sum(buffer, g) / size
+    projection = block_sum(buffer, g * x_hat) / size
+    return rstd * (g - mean - x_hat * projection)
+
+
+@kernel
+def _residual_layernorm_forward_kernel(y, x_hat, rstd, x, residual, gain, offset):
+    n_rows, width = x.shape
+    d = cuda.threadIdx.x
+    buffer = cuda.shared.array(0, x.dtype)
+    zero, size = x.dtype.type(0), x.dtype.type(width)
+    for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
+        u = x[n, d] + residual[n, d] if d < width else zero
+        row, rstd_row = normalise(buffer, u, d < width, size)
+        if d < width:
+            x_hat[n, d] = row
+            y[n, d] = gain[d] * row + offset[d]
+        if d == 0:
+            rstd[n] = rstd_row
+
+
+@kernel
+def _residual_layernorm_backward_kernel(grad_x, partial_gain, partial_offset, grad_y, gain, x_hat, rstd):
+    n_rows, width = x_hat.shape
+    d = cuda.threadIdx.x
+    buffer = cuda.shared.array(0, x_hat.dtype)
+    zero, size = x_hat.dtype.type(0), x_hat.dtype.type(width)
+    total_gain = total_offset = zero
+    for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
+        grad = grad_y[n, d] if d < width else zero
+        row = x_hat[n, d] if d < width else zero
+        g = grad * gain[d] if d < width else zero
+        grad_row = normalise_gradient(buffer, g, row, rstd[n], size)
+        if d < width:
+            grad_x[n, d] = grad_row
+            total_gain += grad * row
+            total_offset += grad
+    if d < width:
+        partial_gain[cuda.blockIdx.x, d] = total_gain
+        partial_offset[cuda.blockIdx.x, d] = total_offset
+
+
+def dropout_forward(x, key, rate):
+    """See the reference: the same bits.
+
+    Traffic   reads D and a key of 8 bytes, writes D floats a row
+    """
+    y = empty(x.shape, x.dtype)
+    threshold = np.uint64(np.ceil(rate * 2**24))
+    launch(_dropout_kernel, *x.shape, y, x, key, threshold, x.dtype.type(1 / (1 - rate)))
+    return y
+
+
+def dropout_backward(grad_y, key, rate):
+    """See the reference: the same bits."""
+    return dropout_forward(grad_y, key, rate)
+
+
+@kernel
+def _dropout_kernel(y, x, key, threshold, scale):
+    n_rows, width = x.shape
+    d = cuda.threadIdx.x
+    if d < width:
+        for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
+            state = (key[n] + np.uint64(d)) * np.uint64(INCREMENT) + np.uint64(INCREMENT)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(MULTIPLIER_1)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(MULTIPLIER_2)
+            state ^= state >> np.uint64(31)
+            y[n, d] = x[n, d] * scale if (state >> np.uint64(40)) >= threshold else ZERO
