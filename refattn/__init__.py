@@ -9,6 +9,8 @@ training       loss, Adam, schedules, threads, checkpoints, the run directory
 prediction     a trained model as people use it; calculator makes it an ASE calculator
 gradient_check every gradient against central differences
 explanation    what a prediction rests on: attention, attention flow, gradients, occlusion, symmetry; maps of a set
+validation     whether that is to be believed
+ensemble       the same network from several seeds
 upstream       reads the authors' Keras models
 experiments    the authors' experiments and the built-in one, as TOML files
 """
@@ -30,6 +32,7 @@ _PUBLIC = {
     "load_config": "config",
     "read_dataset": "data.store",
     "train": "training.train",
+    "train_ensemble": "training.train_ensemble",
 }
 __all__ = list(_PUBLIC)
 
