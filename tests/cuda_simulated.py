@@ -3,6 +3,7 @@
 NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda_simulated.py
 """
 
+import dataclasses
 import inspect
 import sys
 import time
@@ -13,6 +14,7 @@ import test_house
 import test_ops
 import tolerances
 from cases import run_gradients
+from small_data import small_config, write_molecules
 
 from refattn import gradient_check
 from refattn.gradient_check import configurations, small_network, small_shard, worst_difference
@@ -23,6 +25,8 @@ from refattn.ops.cuda import launch
 from refattn.ops.cuda.graph import Neighbours, device_shard, transposed
 from refattn.ops.cuda.toolchain import SIMULATED
 from refattn.params import Parameters
+from refattn.training.checkpoint import load_checkpoint
+from refattn.training.train import train
 
 CPU, CUDA = load_backend("cpu"), load_backend("cuda")
 CASES = list(all_cases())
@@ -166,3 +170,15 @@ def test_gradients_of_a_network_pass_the_gradient_check(monkeypatch, name):
     rows = list(gradient_check.check_network(name, NETWORKS[name]))
     assert [(row.kind, row.backend) for row in rows] == [("parameters", "cuda"), ("inputs", "cuda")]
     assert all(row.ok for row in rows), rows
+
+
+@pytest.mark.skipif(not SIMULATED, reason="the training hands NumPy's arrays to its backend")
+def test_training_gives_the_cpu_s_parameters(tmp_path):
+    config = small_config(write_molecules(tmp_path / "data.h5", 10), epochs=2)
+    small = {"n_layers": 1, "width": 4, "global_width": 4, "head_width": 4, "embedding_width": 4, "n_radial": 4}
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **small))
+    vectors = []
+    for device in ("cpu", "cuda"):
+        train(config, tmp_path / device, n_threads=1, device=device)
+        vectors.append(load_checkpoint(tmp_path / device / "last.h5").params.vector)
+    assert np.abs(vectors[0] - vectors[1]).max() <= tolerances.NETWORK_32 * np.abs(vectors[0]).max()
