@@ -211,6 +211,15 @@ def test_a_planted_element_is_seen_through():
     assert rows["even"]["spearman"]["mean"] == 0
 
 
+def test_a_weak_correlation_is_called_weak_however_sure_it_is():
+    model = network()
+    record = study([model], structures(lambda atoms: explain(model, atoms, ()).beta), QUICK)
+    row = record["agreement"]["homo_population"]["all"]["beta"]
+    row["spearman"]["mean"], row["gain_on_element"] = 0.1, {"mean": 0.1, "error": 0.01, "n": 1000}
+    assert verdicts(record, "HOMO population, all sites")["Global attention"] == FAILS
+    assert any("hardly at all, though better than the element" in sentence.text for sentence in sentences(record))
+
+
 def test_a_planted_asymmetry_is_found():
     """The upstream rule puts molecules into a box, whose images break the symmetry of C60."""
     settings = dataclasses.replace(QUICK, n_costly=1)

@@ -8,6 +8,7 @@ from refattn.validation.study import UNTRAINED
 
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
 FORGOTTEN = 0.3  # rank correlation below which a score of random parameters is another one
+FOLLOWS = 0.3  # rank correlation below which a score hardly follows an orbital, however sure its mean is
 SITES = {"all": "all sites", "without_hydrogen": "sites other than hydrogen"}
 
 
@@ -84,6 +85,8 @@ def _follows(topic, name, rows, record):
     row, gain = rows[name], sign_of(rows[name]["gain_on_element"])
     says = {1: "better than", -1: "worse than", 0: "not distinguishably from", None: "beside"}[gain]
     verdict = {1: HOLDS, -1: FAILS, 0: UNDECIDED, None: UNTESTED}[gain]
+    if verdict == HOLDS and row["spearman"]["mean"] < FOLLOWS:
+        says, verdict = "hardly at all, though better than", FAILS
     share = "" if row["better_than_element"] is None else f", better in {row['better_than_element']:.0%} of structures"
     text = (
         f"{title_of(name, record)}: rank correlation {with_error(row['spearman'])} over {row['spearman']['n']} "

@@ -192,12 +192,15 @@ def baselines(cases, population):
     return {**found, "even": [np.ones(len(case.atoms)) for case in cases]}
 
 
+def selections(cases):
+    """Names of the choices of sites that differ: without hydrogen only where there is some."""
+    return [which for which in cases[0].sites if which == "all" or any(1 in case.atoms.numbers for case in cases)]
+
+
 def agreements(cases, scored, blank, population, references):
     """{sites: {score: numbers}}: every score of the networks, of an untrained one, and baselines, with a population."""
     names, record = list(scored[0][0]), {}
-    for which in cases[0].sites:
-        if which != "all" and not any(1 in case.atoms.numbers for case in cases):
-            continue
+    for which in selections(cases):
         element = measured(cases, references["element"], population, which)
         rows = {name: np.array([measured(cases, own, population, which, name) for own in scored]) for name in names}
         rows |= {UNTRAINED + name: measured(cases, blank, population, which, name)[None] for name in blank[0]}
@@ -270,7 +273,7 @@ def faithfulness(models, cases, scored, references, settings):
 def stability(cases, scored):
     """{sites: {score: numbers}}: agreement between every two runs; empty for a single one."""
     pairs, record = list(itertools.combinations(scored, 2)), {}
-    for which in cases[0].sites if pairs else ():
+    for which in selections(cases) if pairs else ():
         record[which] = {}
         for name in scored[0][0]:
             both = [[alike(case, a[s], b[s], which, name) for s, case in enumerate(cases)] for a, b in pairs]
@@ -290,12 +293,12 @@ def alike(case, a, b, which, name):
 
 def randomisation(model, cases, scored, settings):
     """{"stages": texts, sites: {score: means}}: rank correlation with the trained network's score, stage by stage."""
-    record = {"stages": [], **{which: {} for which in cases[0].sites}}
+    record = {"stages": [], **{which: {} for which in selections(cases)}}
     structures = [case.atoms for case in cases]
     for text, random in randomised(model, settings.seed):
         record["stages"].append(text)
         found, _ = site_scores(random, structures, settings, costly=())
-        for which in cases[0].sites:
+        for which in selections(cases):
             for name in found[0]:
                 rho = [alike(c, a, b, which, name)[0] for c, a, b in zip(cases, scored, found)]
                 record[which].setdefault(name, []).append(mean_and_error(np.array(rho))["mean"])
