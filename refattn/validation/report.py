@@ -53,8 +53,8 @@ NOTES = (
     "A score holds beside an orbital where its mean rank correlation is at least 0.3, and exceeds that of the element "
     "alone by more than the 95 % interval of the mean difference over the structures. The element's own score is the "
     "mean population of that element in the other structures. A score that is the same everywhere ranks nothing and "
-    "counts as 0. Of signed scores the magnitude is ranked. Populations are averaged over equivalent sites, so that the "
-    "choice of one orbital of a degenerate set does not matter.",
+    "counts as 0. Of signed scores the magnitude is ranked. Populations are averaged over equivalent sites, so that "
+    "the choice of one orbital of a degenerate set does not matter.",
     "Deletion and insertion hold where a score's areas are better than those of random orders by more than their 95 % "
     "intervals. A deleted site keeps its place: its neighbours still see something there.",
     "Seeds: holds from a mean rank correlation of 0.8, does not hold below 0.5. Random parameters: holds where less "
