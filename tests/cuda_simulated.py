@@ -31,6 +31,8 @@ from refattn.training.train import train
 CPU, CUDA = load_backend("cpu"), load_backend("cuda")
 CASES = list(all_cases())
 NETWORKS = dict(configurations())
+# A uint64 that wraps around, as those of the generator do, is a NumPy number in the simulator, which warns.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 
 if SIMULATED:
     from numba.cuda.simulator.kernel import BlockThread
