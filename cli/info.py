@@ -11,10 +11,11 @@ from refattn.cli.options import as_json, note, refuse_input_as_output
 from refattn.config import to_toml
 from refattn.data.overview import describe, plot_overview
 from refattn.data.store import read_dataset
+from refattn.ensemble import is_ensemble, members_of
 from refattn.environment import available_cores, versions
 from refattn.errors import DataError, in_one_line
 from refattn.strict_json import to_json
-from refattn.training.checkpoint import UNREADABLE, load_checkpoint
+from refattn.training.checkpoint import UNREADABLE, load_checkpoint, model_file
 
 
 @click.command()
@@ -84,8 +85,11 @@ def describe_model(path):
 
 
 def describe_run(path):
-    """Facts of a run directory: its best model and, where it is finished, its metrics."""
-    facts = describe_model(path / "model.h5")
+    """Facts of a run directory: its best model (of an ensemble the first) and, where it is finished, its metrics."""
+    members = members_of(path)
+    facts = describe_model(model_file(members[0]))
+    if is_ensemble(path):
+        facts = {"members": [member.name for member in members], **facts}
     metrics = path / "metrics.json"
     if metrics.exists():
         try:

@@ -223,6 +223,12 @@ def test_fine_tuned_members_start_from_the_other_run(data, ensemble, tmp_path):
     assert summary["member_test_mae"] == pytest.approx([ensemble[1]["member_test_mae"][0]] * 2, rel=1e-3)
 
 
+def test_info_names_the_members(ensemble):
+    facts = json.loads(command("info", ensemble[0], "--json"))
+    assert facts["members"] == ["member_0", "member_1", "member_2"]
+    assert facts["metrics"]["member_test_mae"] == ensemble[1]["member_test_mae"]
+
+
 @pytest.fixture
 def copy(ensemble, tmp_path):
     return shutil.copytree(ensemble[0], tmp_path / "copy")
