@@ -22,7 +22,8 @@ class Own:
         self.stepper = Stepper(config, self.ops, self.loader, dataset.id, label)
         self.adam = Adam(params.vector, params.decay_mask(), config.training)
         self.grads = params.zeros_like()
-        self.run = contextlib.ExitStack().enter_context(workers(n_threads))
+        self.pool = contextlib.ExitStack()  # kept, because it stops the threads when it is collected
+        self.run = self.pool.enter_context(workers(n_threads))
 
     def predict(self, batch):
         return predict_rows(self.params, self.config.model, self.ops, self.loader, batch.rows, self.run)[0]
