@@ -31,6 +31,10 @@ class TrainingError(RefattnError):
     """A training that cannot go on, such as a loss that is not finite."""
 
 
+class DeviceError(RefattnError):
+    """A GPU that refuses, or has too little memory."""
+
+
 class MissingExtra(RefattnError):
     """An optional dependency that is not installed; the message names the extra."""
 

@@ -51,22 +51,28 @@ OPS = (
 def load_backend(name):
     """All operations of one backend as attributes, with `empty` for work arrays and `work_arrays` to reuse them.
 
-    `xp` is the library of its arrays, NumPy or CuPy, and `to_device` and `to_host` bring them there and back.
+    `xp` is the library of its arrays, NumPy or CuPy, and `to_device` and `to_host` bring them there and back; where
+    `on_device`, they live on a GPU.
 
     Parameters
     ----------
-    name : "reference", "cpu" or "cuda"
+    name : "reference", "cpu", "cuda" or "cuda-tf32"
+        The last two are one backend, whose products of float32 are made in TF32 in the second.
 
-    Raises MissingExtra without the `cuda` extra, ConfigError without a GPU, for "cuda".
+    Raises MissingExtra without the `cuda` extra, ConfigError without a GPU, for "cuda" and "cuda-tf32".
     """
-    memory = importlib.import_module(f"refattn.ops.{name}.memory")
+    folder, on_device = name.removesuffix("-tf32"), name.startswith("cuda")
+    memory = importlib.import_module(f"refattn.ops.{folder}.memory")
     functions = {key: getattr(memory, key) for key in ("empty", "work_arrays", "xp", "to_device", "to_host")}
     for direction in ("dense_forward", "dense_backward"):
         functions[direction] = functools.partial(getattr(dense, direction), empty=memory.empty, xp=memory.xp)
+    if on_device:
+        products = importlib.import_module(f"refattn.ops.{folder}.products")
+        functions |= products.operations(name.endswith("-tf32"))
     for operation in OPS:
-        module = importlib.import_module(f"refattn.ops.{name}.{operation.file}")
+        module = importlib.import_module(f"refattn.ops.{folder}.{operation.file}")
         for direction in ("forward", "backward"):
             function = getattr(module, f"{operation.name}_{direction}", None)
             if function:
                 functions[f"{operation.name}_{direction}"] = function
-    return types.SimpleNamespace(name=name, **functions)
+    return types.SimpleNamespace(name=name, on_device=on_device, **functions)

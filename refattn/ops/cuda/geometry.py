@@ -1,7 +1,7 @@
 """Geometry features of the edges as CUDA kernels; equations in reference/geometry.py."""
 
 from refattn.ops.cuda.graph import neighbour_of, transposed
-from refattn.ops.cuda.launch import block_sum, column_sum, launch, partial_sums
+from refattn.ops.cuda.launch import block_sum, column_sums, launch, partial_sums
 from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.norm import normalise, normalise_gradient
 from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
@@ -45,10 +45,9 @@ def geometry_embed_backward(grad_geo, v_r, v_omega):
     Traffic   reads 3 D, writes 2 D floats an edge
     """
     grad_u_r, grad_u_omega = empty(v_r.shape, v_r.dtype), empty(v_r.shape, v_r.dtype)
-    partial_r, partial_omega = (partial_sums(*v_r.shape, v_r.dtype) for _ in range(2))
-    arguments = grad_u_r, grad_u_omega, partial_r, partial_omega, grad_geo, v_r, v_omega
-    launch(_geometry_embed_backward_kernel, *v_r.shape, *arguments)
-    return grad_u_r, grad_u_omega, column_sum(partial_r), column_sum(partial_omega)
+    partial = partial_sums(2, *v_r.shape, v_r.dtype)
+    launch(_geometry_embed_backward_kernel, *v_r.shape, grad_u_r, grad_u_omega, partial, grad_geo, v_r, v_omega)
+    return grad_u_r, grad_u_omega, *column_sums(partial)
 
 
 @kernel
@@ -65,7 +64,7 @@ def _geometry_embed_forward_kernel(geo, u_r, u_omega, b_r, b_omega):
 
 
 @kernel
-def _geometry_embed_backward_kernel(grad_u_r, grad_u_omega, partial_r, partial_omega, grad_geo, v_r, v_omega):
+def _geometry_embed_backward_kernel(grad_u_r, grad_u_omega, partial, grad_geo, v_r, v_omega):
     n_edges, width = v_r.shape
     d = cuda.threadIdx.x
     if d < width:
@@ -79,8 +78,8 @@ def _geometry_embed_backward_kernel(grad_u_r, grad_u_omega, partial_r, partial_o
             grad_u_omega[e, d] = grad_omega
             total_r += grad_r
             total_omega += grad_omega
-        partial_r[cuda.blockIdx.x, d] = total_r
-        partial_omega[cuda.blockIdx.x, d] = total_omega
+        partial[0, cuda.blockIdx.x, d] = total_r
+        partial[1, cuda.blockIdx.x, d] = total_omega
 
 
 def geometry_filter_forward(u, b, weight):
@@ -100,9 +99,9 @@ def geometry_filter_backward(grad_geo, weight, v):
     Traffic   reads 2 D + 1, writes D + 1 floats an edge
     """
     grad_u, grad_weight = empty(v.shape, v.dtype), empty(v.shape[:1], v.dtype)
-    partial_b = partial_sums(*v.shape, v.dtype)
-    launch(_geometry_filter_backward_kernel, *v.shape, grad_u, partial_b, grad_weight, grad_geo, weight, v)
-    return grad_u, column_sum(partial_b), grad_weight
+    partial = partial_sums(1, *v.shape, v.dtype)
+    launch(_geometry_filter_backward_kernel, *v.shape, grad_u, partial, grad_weight, grad_geo, weight, v)
+    return grad_u, column_sums(partial)[0], grad_weight
 
 
 @kernel
@@ -117,7 +116,7 @@ def _geometry_filter_forward_kernel(geo, u, b, weight):
 
 
 @kernel
-def _geometry_filter_backward_kernel(grad_u, partial_b, grad_weight, grad_geo, weight, v):
+def _geometry_filter_backward_kernel(grad_u, partial, grad_weight, grad_geo, weight, v):
     n_edges, width = v.shape
     d = cuda.threadIdx.x
     buffer = cuda.shared.array(0, v.dtype)
@@ -134,7 +133,7 @@ def _geometry_filter_backward_kernel(grad_u, partial_b, grad_weight, grad_geo, w
         if d == 0:
             grad_weight[e] = swish
     if d < width:
-        partial_b[cuda.blockIdx.x, d] = total
+        partial[0, cuda.blockIdx.x, d] = total
 
 
 def geometry_update_forward(edge, centre, neighbour, geo, edge_ptr, nbr, gain, offset):
@@ -159,13 +158,13 @@ def geometry_update_backward(grad_new_geo, edge_ptr, nbr, gain, v, x_hat, rstd):
     n_sites, width = len(edge_ptr) - 1, v.shape[1]
     grad_edge, grad_geo = empty(v.shape, v.dtype), empty(v.shape, v.dtype)
     grad_centre, grad_neighbour = empty((n_sites, width), v.dtype), empty((n_sites, width), v.dtype)
-    partial_gain, partial_offset = (partial_sums(n_sites, width, v.dtype) for _ in range(2))
-    outputs = grad_edge, grad_centre, grad_geo, partial_gain, partial_offset
+    partial = partial_sums(2, n_sites, width, v.dtype)
+    outputs = grad_edge, grad_centre, grad_geo, partial
     arguments = grad_new_geo, edge_ptr, gain, v, x_hat, rstd
     launch(_geometry_update_backward_kernel, n_sites, width, *outputs, *arguments)
     _, ptr, edge = transposed(nbr, n_sites)
     launch(_sum_to_neighbours_kernel, n_sites, width, grad_neighbour, grad_edge, ptr, edge)
-    return grad_edge, grad_centre, grad_neighbour, grad_geo, column_sum(partial_gain), column_sum(partial_offset)
+    return grad_edge, grad_centre, grad_neighbour, grad_geo, *column_sums(partial)
 
 
 @kernel
@@ -191,17 +190,7 @@ def _geometry_update_forward_kernel(new_geo, x_hat, rstd, edge, centre, neighbou
 
 @kernel
 def _geometry_update_backward_kernel(
-    grad_edge,
-    grad_centre,
-    grad_geo,
-    partial_gain,
-    partial_offset,
-    grad_new_geo,
-    edge_ptr,
-    gain,
-    v,
-    x_hat,
-    rstd,
+    grad_edge, grad_centre, grad_geo, partial, grad_new_geo, edge_ptr, gain, v, x_hat, rstd
 ):
     n_sites, width = grad_centre.shape
     d = cuda.threadIdx.x
@@ -227,8 +216,8 @@ def _geometry_update_backward_kernel(
         if d < width:
             grad_centre[i, d] = total
     if d < width:
-        partial_gain[cuda.blockIdx.x, d] = total_gain
-        partial_offset[cuda.blockIdx.x, d] = total_offset
+        partial[0, cuda.blockIdx.x, d] = total_gain
+        partial[1, cuda.blockIdx.x, d] = total_offset
 
 
 @kernel

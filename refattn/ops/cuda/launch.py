@@ -7,12 +7,13 @@ row stays in registers from the first read to the last write. Rows are sites, ed
 import numpy as np
 
 from refattn.errors import ConfigError
-from refattn.ops.cuda.toolchain import SIMULATED, cuda, device, xp
+from refattn.ops.cuda.memory import empty
+from refattn.ops.cuda.toolchain import SIMULATED, WARP, call, cuda, device, group_sum, kernel, warp_sum
 
 MAX_THREADS = 1024  # of a block, on every GPU
-WARP = 4 if SIMULATED else 32  # a block is a multiple of it; the simulator pays for each idle thread
+MAX_WARPS = 32  # of a block
 MAX_BLOCKS = 2 if SIMULATED else 2112  # 16 for each of the 132 multiprocessors of an H200; fixed, as sums depend on it
-PARTS = 4 if SIMULATED else 8  # sums of which a block's sum is made
+FLAT_THREADS = WARP if SIMULATED else 256  # of a block where each thread has elements of its own
 ZERO, ONE = np.float32(0), np.float32(1)  # a float32 constant takes the type of what it meets; a literal is float64
 
 
@@ -21,53 +22,88 @@ def n_blocks(n_rows):
     return min(max(n_rows, 1), MAX_BLOCKS)
 
 
-def launch(kernel, n_rows, width, *arguments):
+def threads_of(width):
+    """Threads of a block with one for each of `width` columns. Raises ConfigError where that is too many."""
+    threads = -(-width // WARP) * WARP
+    if threads > MAX_THREADS:
+        raise ConfigError(f"a width of {width} is too large for the device cuda, which has {MAX_THREADS} threads a row")
+    return threads
+
+
+def launch(function, n_rows, width, *arguments):
     """Run a kernel over `n_rows` rows with a thread for each of `width` columns.
 
     The kernel's threads with threadIdx.x >= width have no column, but take part in the sums. Dynamic shared memory
     holds the buffer of block_sum and head_sum.
     """
-    threads = -(-width // WARP) * WARP
-    if threads > MAX_THREADS:
-        raise ConfigError(f"a width of {width} is too large for the device cuda, which has {MAX_THREADS} threads a row")
-    kernel[n_blocks(n_rows), threads, 0, (threads + PARTS) * 8](*arguments)
+    threads = threads_of(width)
+    call(function, n_blocks(n_rows), threads, (threads + MAX_WARPS) * 8, arguments)
 
 
-def partial_sums(n_rows, width, dtype):
-    """(n_blocks, D) for what each block sums over its rows."""
-    return xp.empty((n_blocks(n_rows), width), dtype)
+def launch_flat(function, n, *arguments):
+    """Run a kernel whose threads take `n` elements in turn: n = cuda.grid(1), cuda.grid(1) + cuda.gridsize(1), ..."""
+    call(function, n_blocks(-(-n // FLAT_THREADS)), FLAT_THREADS, 0, arguments)
 
 
-def column_sum(partial):
-    """(D,) sum over the blocks of (n_blocks, D)."""
-    return partial.sum(axis=0)
+def partial_sums(n_sums, n_rows, width, dtype):
+    """(n_sums, n_blocks, D) for what each block sums over its rows."""
+    return empty((n_sums, n_blocks(n_rows), width), dtype)
+
+
+def column_sums(partial):
+    """(n_sums, D) sums over the blocks of (n_sums, n_blocks, D), in one launch: a block takes WARP columns of a sum."""
+    n_sums, _, width = partial.shape
+    sums = empty((n_sums, width), partial.dtype)
+    n_parts = -(-width // WARP)
+    threads = WARP * (WARP if partial.shape[1] > WARP else 1)
+    call(_column_sums_kernel, n_sums * n_parts, threads, threads * 8, (sums, partial, n_parts))
+    return sums
+
+
+@kernel
+def _column_sums_kernel(sums, partial, n_parts):
+    _, n_rows, width = partial.shape
+    buffer = cuda.shared.array(0, sums.dtype)
+    lane, stride = cuda.threadIdx.x, cuda.blockDim.x // WARP
+    p, d, first = cuda.blockIdx.x // n_parts, cuda.blockIdx.x % n_parts * WARP + lane % WARP, lane // WARP
+    total = sums.dtype.type(0)
+    if d < width:
+        for n in range(first, n_rows, stride):
+            total += partial[p, n, d]
+    buffer[lane] = total
+    cuda.syncthreads()
+    if first == 0 and d < width:
+        for other in range(1, stride):
+            total += buffer[lane + other * WARP]
+        sums[p, d] = total
 
 
 @device
 def block_sum(buffer, value):
     """Sum of `value` over the threads of the block, known to all of them; in a fixed order.
 
-    buffer : (threads + PARTS,) in shared memory. Two barriers; the next call may follow at once, because its first
-    barrier stands between the last reading of the parts and their next writing.
+    buffer : (threads + MAX_WARPS,) in shared memory. Two barriers; the next call may follow at once, because the
+    barrier of its warp_sum stands between the last reading of the parts and their next writing.
     """
     lane, threads = cuda.threadIdx.x, cuda.blockDim.x
-    buffer[lane] = value
-    cuda.syncthreads()
-    if lane < PARTS:
-        total = buffer[lane]
-        for other in range(lane + PARTS, threads, PARTS):
-            total += buffer[other]
-        buffer[threads + lane] = total
+    value = warp_sum(buffer, value)
+    if lane % WARP == 0:
+        buffer[threads + lane // WARP] = value
     cuda.syncthreads()
     total = buffer[threads]
-    for part in range(1, PARTS):
+    for part in range(1, threads // WARP):
         total += buffer[threads + part]
     return total
 
 
 @device
-def head_sum(buffer, value, first, last):
-    """Sum of `value` over the threads first..last - 1 of the block: the channels of a head. Two barriers."""
+def head_sum(buffer, value, channels, first, last):
+    """Sum of `value` over the threads first..last - 1 of the block: the `channels` channels of a head.
+
+    Within a warp, and without a barrier, where a number of heads fills it; else by way of the buffer, two barriers.
+    """
+    if channels <= WARP and channels & (channels - 1) == 0:
+        return group_sum(buffer, value, channels)
     buffer[cuda.threadIdx.x] = value
     cuda.syncthreads()
     total = buffer.dtype.type(0)

@@ -101,7 +101,7 @@ def _local_attention_forward_kernel(context, alpha, q, k, edge_ptr, mask, channe
         query = q[i, d] * scale if inside else zero
         for e in range(start, stop):
             key = k[e, d] if inside else zero
-            score = head_sum(buffer, query * key, first, last)
+            score = head_sum(buffer, query * key, channels, first, last)
             new_top = max(top, score)
             shrink, share = exp(top - new_top), exp(score - new_top)
             top, total = new_top, total * shrink + share
@@ -132,7 +132,7 @@ def _local_attention_backward_kernel(
         mean = total = zero
         for e in range(start, stop):
             # forward: context = sum alpha mask k
-            product = head_sum(buffer, grad * k[e, d] if inside else zero, first, last)
+            product = head_sum(buffer, grad * k[e, d] if inside else zero, channels, first, last)
             if inside:
                 product *= mask[e, h]
                 mean += alpha[e, h] * product

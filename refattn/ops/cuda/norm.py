@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from refattn.ops.cuda.launch import ZERO, block_sum, column_sum, launch, partial_sums
+from refattn.ops.cuda.launch import ZERO, block_sum, column_sums, launch, partial_sums
 from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
 from refattn.ops.cuda.toolchain import cuda, device, kernel
@@ -28,9 +28,9 @@ def swish_backward(grad_y, v):
 
     Traffic   reads 2 D, writes D floats a row
     """
-    grad_u, partial_b = empty(v.shape, v.dtype), partial_sums(*v.shape, v.dtype)
-    launch(_swish_backward_kernel, *v.shape, grad_u, partial_b, grad_y, v)
-    return grad_u, column_sum(partial_b)
+    grad_u, partial = empty(v.shape, v.dtype), partial_sums(1, *v.shape, v.dtype)
+    launch(_swish_backward_kernel, *v.shape, grad_u, partial, grad_y, v)
+    return grad_u, column_sums(partial)[0]
 
 
 @kernel
@@ -45,7 +45,7 @@ def _swish_forward_kernel(y, u, b):
 
 
 @kernel
-def _swish_backward_kernel(grad_u, partial_b, grad_y, v):
+def _swish_backward_kernel(grad_u, partial, grad_y, v):
     n_rows, width = v.shape
     d = cuda.threadIdx.x
     if d < width:
@@ -54,7 +54,7 @@ def _swish_backward_kernel(grad_u, partial_b, grad_y, v):
             grad = grad_y[n, d] * swish_slope(v[n, d])
             grad_u[n, d] = grad
             total += grad
-        partial_b[cuda.blockIdx.x, d] = total
+        partial[0, cuda.blockIdx.x, d] = total
 
 
 def residual_layernorm_forward(x, residual, gain, offset):
@@ -73,10 +73,9 @@ def residual_layernorm_backward(grad_y, gain, x_hat, rstd):
     Traffic   reads 2 D + 1, writes D floats a row
     """
     grad_x = empty(x_hat.shape, x_hat.dtype)
-    partial_gain, partial_offset = (partial_sums(*x_hat.shape, x_hat.dtype) for _ in range(2))
-    arguments = grad_x, partial_gain, partial_offset, grad_y, gain, x_hat, rstd
-    launch(_residual_layernorm_backward_kernel, *x_hat.shape, *arguments)
-    return grad_x, column_sum(partial_gain), column_sum(partial_offset)
+    partial = partial_sums(2, *x_hat.shape, x_hat.dtype)
+    launch(_residual_layernorm_backward_kernel, *x_hat.shape, grad_x, partial, grad_y, gain, x_hat, rstd)
+    return grad_x, *column_sums(partial)
 
 
 @device
@@ -119,7 +118,7 @@ def _residual_layernorm_forward_kernel(y, x_hat, rstd, x, residual, gain, offset
 
 
 @kernel
-def _residual_layernorm_backward_kernel(grad_x, partial_gain, partial_offset, grad_y, gain, x_hat, rstd):
+def _residual_layernorm_backward_kernel(grad_x, partial, grad_y, gain, x_hat, rstd):
     n_rows, width = x_hat.shape
     d = cuda.threadIdx.x
     buffer = cuda.shared.array(0, x_hat.dtype)
@@ -135,8 +134,8 @@ def _residual_layernorm_backward_kernel(grad_x, partial_gain, partial_offset, gr
             total_gain += grad * row
             total_offset += grad
     if d < width:
-        partial_gain[cuda.blockIdx.x, d] = total_gain
-        partial_offset[cuda.blockIdx.x, d] = total_offset
+        partial[0, cuda.blockIdx.x, d] = total_gain
+        partial[1, cuda.blockIdx.x, d] = total_offset
 
 
 def dropout_forward(x, key, rate):

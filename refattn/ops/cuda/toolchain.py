@@ -1,16 +1,19 @@
-"""The only module that imports the CUDA toolchain: numba.cuda for kernels, CuPy for arrays and products (cuBLAS).
+"""The only module that imports the CUDA toolchain: numba.cuda for kernels, CuPy for arrays, cuBLAS for products.
 
 With NUMBA_ENABLE_CUDASIM=1, read at import, Numba's simulator runs the kernels as Python threads, and NumPy's arrays
-stand in for CuPy's. A kernel that runs in it uses no warp shuffles: the simulator has none.
+stand in for CuPy's. What it lacks (warp shuffles, cuBLAS, graphs) has an equivalent here, so that all else is the same.
 """
 
+import contextlib
+import ctypes
 import functools
 import math
+import time
 
 import numpy as np
 from numba import cuda as numba_cuda
 
-from refattn.errors import ConfigError, MissingExtra, in_one_line
+from refattn.errors import ConfigError, DeviceError, MissingExtra, in_one_line
 
 try:  # the package numba-cuda has a configuration of its own, the kernels that come with Numba have Numba's
     from numba.cuda.core import config
@@ -18,6 +21,7 @@ except ImportError:
     from numba import config
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
+WARP = 4 if SIMULATED else 32  # threads that shuffle; a block is a multiple of it, and the simulator pays for each one
 
 
 def _import_cupy():
@@ -53,11 +57,285 @@ if SIMULATED:
     to_host = np.asarray
     exp = np.exp  # of the type of its argument; math.exp is exact in float32 too, and a Python float
     kernel, device = numba_cuda.jit, lambda function: function
+    OutOfMemory = MemoryError
 else:
     cuda, xp = numba_cuda, _import_cupy()
     to_host = xp.asnumpy
     exp = math.exp
     kernel, device = functools.partial(numba_cuda.jit, cache=True), functools.partial(numba_cuda.jit, device=True)
-    # Both libraries work in the default stream, so that the order of launches is the order of execution: Numba need
-    # not wait for the stream of every array. And small shards are meant.
+    OutOfMemory = xp.cuda.memory.OutOfMemoryError
+    # Both libraries work in the stream that is current in CuPy, so that the order of launches is the order of
+    # execution: Numba need not wait for the stream of every array. And small shards are meant.
     config.CUDA_ARRAY_INTERFACE_SYNC = config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
+
+# ---- launches ----------------------------------------------------------------------------------------------------
+
+LISTENER = None  # a Ledger (ledger.py) takes launches and products in the place of the device; see there
+
+
+class _View:
+    """An array as Numba takes it: address, shape and type, without the stream, for which it would wait or ask CuPy."""
+
+    __slots__ = ("__cuda_array_interface__",)
+
+    def __init__(self, array):
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (array.data.ptr, False),
+            "strides": None if array.flags.c_contiguous else array.strides,
+            "version": 3,
+        }
+
+
+@functools.lru_cache(maxsize=16)
+def _numba_stream(pointer):
+    return numba_cuda.external_stream(pointer) if pointer else 0
+
+
+def call(function, blocks, threads, shared, arguments):
+    """Launch the kernel `function` in the current stream, with `shared` bytes of dynamic shared memory."""
+    if LISTENER is not None:
+        LISTENER.launched(function, blocks, threads, arguments)
+        return
+    stream = 0
+    if not SIMULATED:
+        stream = _numba_stream(xp.cuda.get_current_stream().ptr)
+        arguments = [_View(a) if isinstance(a, xp.ndarray) else a for a in arguments]
+    function[blocks, threads, stream, shared](*arguments)
+
+
+if SIMULATED:
+
+    def warp_sum(buffer, value):
+        """Sum of `value` over the threads of a warp, known to all of them; has one barrier of the block."""
+        lane = cuda.threadIdx.x
+        buffer[lane] = value
+        cuda.syncthreads()
+        return _pairs(buffer, lane - lane % WARP, WARP)
+
+    def group_sum(buffer, value, size):
+        """Sum over the `size` threads, a power of two of at most WARP, of which this one is one; two barriers."""
+        lane = cuda.threadIdx.x
+        buffer[lane] = value
+        cuda.syncthreads()
+        total = _pairs(buffer, lane - lane % size, size)
+        cuda.syncthreads()
+        return total
+
+    def _pairs(buffer, first, size):
+        """What the shuffles add up to: halves of halves, so that every thread has the same bits."""
+        if size == 1:
+            return buffer[first]
+        return _pairs(buffer, first, size // 2) + _pairs(buffer, first + size // 2, size // 2)
+
+else:
+
+    @device
+    def warp_sum(buffer, value):
+        """Sum of `value` over the threads of a warp, known to all of them; has one barrier of the block."""
+        offset = WARP // 2
+        while offset > 0:
+            value += cuda.shfl_xor_sync(0xFFFFFFFF, value, offset)
+            offset //= 2
+        cuda.syncthreads()
+        return value
+
+    @device
+    def group_sum(buffer, value, size):
+        """Sum over the `size` threads, a power of two of at most WARP, of which this one is one; no barrier."""
+        offset = size // 2
+        while offset > 0:
+            value += cuda.shfl_xor_sync(0xFFFFFFFF, value, offset)
+            offset //= 2
+        return value
+
+
+# ---- products ----------------------------------------------------------------------------------------------------
+
+WORKSPACE = 32 << 20  # bytes, what cuBLAS asks for on Hopper; its own, so that a captured product allocates nothing
+DEFAULT_MATH, TF32_MATH = 0, 3  # cublasMath_t
+
+
+class _Cublas:
+    """cuBLAS without CuPy, whose wrapper promises nothing inside a captured graph and has no workspace to give.
+
+    A handle for each stream and precision. Atomics are off in cuBLAS by default: results repeat bit for bit.
+    """
+
+    def __init__(self):
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        self.library, self.handles = ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path), {}
+        pointer, number = ctypes.c_void_p, ctypes.c_int
+        for name in ("cublasSgemm_v2", "cublasDgemm_v2"):
+            shape = [number] * 5 + [pointer] * 2 + [number, pointer, number, pointer, pointer, number]
+            getattr(self.library, name).argtypes = [pointer, *shape]
+        self.library.cublasCreate_v2.argtypes = [pointer]
+        self.library.cublasSetStream_v2.argtypes = [pointer, pointer]
+        self.library.cublasSetWorkspace_v2.argtypes = [pointer, pointer, ctypes.c_size_t]
+        self.library.cublasSetMathMode.argtypes = [pointer, number]
+
+    def __call__(self, name, *arguments):
+        status = getattr(self.library, name)(*arguments)
+        if status:
+            raise DeviceError(f"{name} of cuBLAS fails with status {status}; check the GPU with nvidia-smi, try again")
+
+    def handle(self, stream, tf32):
+        """The handle for a stream (its address). Made on first use, which is to be before a capture."""
+        if (stream, tf32) not in self.handles:
+            handle, workspace = ctypes.c_void_p(), xp.cuda.Memory(WORKSPACE)
+            self("cublasCreate_v2", ctypes.byref(handle))
+            self("cublasSetStream_v2", handle, stream)
+            self("cublasSetWorkspace_v2", handle, workspace.ptr, WORKSPACE)
+            self("cublasSetMathMode", handle, TF32_MATH if tf32 else DEFAULT_MATH)
+            self.handles[stream, tf32] = handle, workspace
+        return self.handles[stream, tf32][0]
+
+
+_cublas = functools.cache(_Cublas)
+
+
+def multiply(a, b, out, accumulate=False, tf32=False):
+    """out = a b, or out += a b with `accumulate`; rows or columns of a and b are contiguous.
+
+    Parameters
+    ----------
+    a : (M, K), b : (K, N) float; out : (M, N) C-contiguous
+    tf32 : bool     products of float32 from factors rounded to 10 bits, by tensor cores
+
+    Returns
+    -------
+    out
+    """
+    if LISTENER is not None:
+        LISTENER.multiplied(a, b, out, accumulate)
+    elif SIMULATED:
+        product = np.matmul(a, b)
+        out[...] = out + product if accumulate else product
+    elif not (out.size and a.shape[1]):
+        if not accumulate:
+            out[...] = 0
+    else:
+        # Row by row, out is the transposed product's columns: out^T = b^T a^T.
+        (of_a, step_a), (of_b, step_b) = _layout(a), _layout(b)
+        letter, number = ("S", ctypes.c_float) if out.dtype == np.float32 else ("D", ctypes.c_double)
+        handle = _cublas().handle(xp.cuda.get_current_stream().ptr, tf32)
+        one, beta = ctypes.byref(number(1)), ctypes.byref(number(accumulate))
+        sizes, factors = (out.shape[1], out.shape[0], a.shape[1]), (b.data.ptr, step_b, a.data.ptr, step_a)
+        name = f"cublas{letter}gemm_v2"
+        _cublas()(name, handle, of_b, of_a, *sizes, one, *factors, beta, out.data.ptr, out.shape[1])
+    return out
+
+
+def _layout(x):
+    """Whether cuBLAS is to transpose (1) the columns that it sees in the rows of x, and the step between them."""
+    (n_rows, n_columns), (row, column) = x.shape, (step // x.itemsize for step in x.strides)
+    if n_columns == 1 or (column == 1 and (n_rows == 1 or row >= n_columns)):
+        return 0, row if n_rows > 1 else n_columns
+    if n_rows == 1 or row == 1:
+        return 1, column
+    raise ValueError(f"an array of shape {x.shape} and strides {x.strides} has neither rows nor columns in one piece")
+
+
+# ---- streams, graphs, memory -------------------------------------------------------------------------------------
+
+
+@functools.cache
+def training_stream():
+    """The stream of captured graphs. It and the default stream wait for one another, but for during a capture."""
+    return contextlib.nullcontext() if SIMULATED else xp.cuda.Stream()
+
+
+class Scratch:
+    """Memory for work arrays that captured graphs write into: it stays where it is as long as this object lives.
+
+    CuPy's pool gives back to the driver what it holds free when memory runs out; a graph would not know. All graphs
+    share the memory: they run one after the other, and nothing of a step is used in the next.
+    """
+
+    def __init__(self):
+        self.held = []
+        self.pool = None if SIMULATED else xp.cuda.MemoryPool(self._from_driver)
+
+    def _from_driver(self, size):
+        self.held.append(xp.cuda.Memory(size))
+        return xp.cuda.MemoryPointer(self.held[-1], 0)
+
+    def in_use(self):
+        """A context in which CuPy's arrays come from here."""
+        return contextlib.nullcontext() if SIMULATED else xp.cuda.using_allocator(self.pool.malloc)
+
+
+class Replay:
+    """A function of no arguments, whose launches are captured as a graph; calling the Replay repeats them.
+
+    The function runs twice: once as it is, so that all is compiled, loaded and allocated, and once captured. With
+    capture=False, and in the simulator, it is called each time. It is to start and end with the same arrays.
+    """
+
+    def __init__(self, function, scratch, capture=True):
+        self.function, self.scratch, self.capture, self.graph = function, scratch, capture and not SIMULATED, None
+
+    def __call__(self):
+        with training_stream() as stream, self.scratch.in_use():
+            if self.graph is not None:
+                self.graph.launch(stream)
+                return
+            self.function()
+            if self.capture:
+                self._capture(stream)
+
+    def _capture(self, stream):
+        stream.begin_capture()
+        try:
+            self.function()
+        except BaseException:
+            stream.end_capture()  # or the stream would stay without use
+            raise
+        self.graph = stream.end_capture()
+
+
+def synchronise():
+    """Wait until the device is done with everything."""
+    if not SIMULATED:
+        xp.cuda.runtime.deviceSynchronize()
+
+
+def free_memory():
+    """Bytes that can still be had on the device, those in CuPy's pool among them; None in the simulator."""
+    if SIMULATED:
+        return None
+    return xp.cuda.runtime.memGetInfo()[0] + xp.get_default_memory_pool().free_bytes()
+
+
+def seconds(function, times=1):
+    """Time of `times` calls of a function on the device, from event to event, in s a call."""
+    if SIMULATED:
+        began = time.perf_counter()
+        for _ in range(times):
+            function()
+        return (time.perf_counter() - began) / times
+    events = [xp.cuda.Event() for _ in range(2)]
+    events[0].record()
+    for _ in range(times):
+        function()
+    events[1].record()
+    events[1].synchronize()
+    return xp.cuda.get_elapsed_time(*events) / 1e3 / times
+
+
+def device_facts():
+    """Name, memory and versions of the device, as a dict."""
+    if SIMULATED:
+        return {"name": "Numba's simulator"}
+    properties = xp.cuda.runtime.getDeviceProperties(0)
+    return {
+        "name": properties["name"].decode(),
+        "memory_gb": properties["totalGlobalMem"] / 1e9,
+        "multiprocessors": properties["multiProcessorCount"],
+        "driver": xp.cuda.runtime.driverGetVersion(),
+        "runtime": xp.cuda.runtime.runtimeGetVersion(),
+        "cupy": xp.__version__,
+    }

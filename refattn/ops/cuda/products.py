@@ -1,0 +1,74 @@
+"""Dense layers on the device: products by cuBLAS, biases and their gradients by kernels; as refattn/ops/dense.py."""
+
+import functools
+
+from refattn.ops.cuda import toolchain
+from refattn.ops.cuda.launch import column_sums, launch, partial_sums
+from refattn.ops.cuda.memory import empty
+from refattn.ops.cuda.toolchain import cuda, kernel
+
+
+class Arrays:
+    """The library of the arrays, with the products of this project: cuBLAS inside a captured graph, TF32 if wanted."""
+
+    def __init__(self, tf32=False):
+        self.matmul = functools.partial(toolchain.multiply, tf32=tf32)
+
+    def __getattr__(self, name):
+        return getattr(toolchain.xp, name)
+
+
+def operations(tf32):
+    """What the backend has in the place of refattn/ops/dense.py, by name; the products in TF32 if wanted."""
+    forward, backward = (functools.partial(function, tf32=tf32) for function in (dense, dense_gradients))
+    return {"dense_forward": forward, "dense_backward": backward, "xp": Arrays(tf32)}
+
+
+def dense(x, w, b=None, tf32=False):
+    """See dense_forward of refattn/ops/dense.py.
+
+    Traffic   reads I, writes O floats a row; with b reads and writes O once more
+    """
+    y = toolchain.multiply(x, w, empty((x.shape[0], w.shape[1]), x.dtype), tf32=tf32)
+    if b is not None:
+        launch(_add_bias_kernel, *y.shape, y, b)
+    return y
+
+
+def dense_gradients(grad_y, x, w, grad_w=None, grad_b=None, tf32=False):
+    """See dense_backward of refattn/ops/dense.py.
+
+    Traffic   reads 2 O + I, writes I floats a row; for grad_b reads O once more
+    """
+    if grad_w is not None:
+        toolchain.multiply(x.T, grad_y, grad_w, tf32=tf32)
+    if grad_b is not None:
+        grad_b[...] = column_total(grad_y)
+    return toolchain.multiply(grad_y, w.T, empty((grad_y.shape[0], w.shape[0]), grad_y.dtype), tf32=tf32)
+
+
+def column_total(x):
+    """(D,) sum over the rows of (N, D), in an order that depends on N alone."""
+    partial = partial_sums(1, *x.shape, x.dtype)
+    launch(_column_total_kernel, *x.shape, partial, x)
+    return column_sums(partial)[0]
+
+
+@kernel
+def _add_bias_kernel(y, b):
+    n_rows, width = y.shape
+    d = cuda.threadIdx.x
+    if d < width:
+        for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
+            y[n, d] += b[d]
+
+
+@kernel
+def _column_total_kernel(partial, x):
+    n_rows, width = x.shape
+    d = cuda.threadIdx.x
+    if d < width:
+        total = x.dtype.type(0)
+        for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
+            total += x[n, d]
+        partial[0, cuda.blockIdx.x, d] = total
