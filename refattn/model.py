@@ -5,6 +5,7 @@ remember for backward stands in a Tape, step by step.
 """
 
 import dataclasses
+import functools
 from types import SimpleNamespace as Saved
 
 import numpy as np
@@ -36,7 +37,16 @@ class Dropout:
         self.site_key = item_keys(structure_keys(seed, step, shard.structure), shard.site_ptr)
         self.edge_key = item_keys(self.site_key, shard.edge_ptr)
 
+    def site_keys(self, place):
+        """(N,) uint64: keys of the sites at a place of the network."""
+        return layer_keys(self.site_key, place)
 
+    def edge_keys(self, place):
+        """(E,) uint64: keys of the edges at a place of the network."""
+        return layer_keys(self.edge_key, place)
+
+
+@functools.cache
 def radial_centres(config, dtype, xp=np):
     """Centres of the distance expansion, 0 to radial_max (Å), and of the solid angle's, 0 to 2 pi (sr)."""
     last = (config.radial_max, 2 * np.pi)
@@ -260,8 +270,7 @@ def _attend(weights, site, geo, shard, config, ops, dropout, layer, saved):
     saved.q, saved.k = q.reshape(heads), k.reshape(heads)
     saved.mask = ops.xp.ones((len(k), config.n_heads), dtype=k.dtype)
     if dropout and config.attention_dropout:
-        key = layer_keys(dropout.edge_key, 2 * layer + 1)
-        saved.mask = ops.dropout_forward(saved.mask, key, config.attention_dropout)
+        saved.mask = ops.dropout_forward(saved.mask, dropout.edge_keys(2 * layer + 1), config.attention_dropout)
     context, saved.alpha = ops.local_attention_forward(saved.q, saved.k, shard.edge_ptr, saved.mask)
     context, saved.context_hat, saved.context_rstd = ops.residual_layernorm_forward(
         context.reshape(q.shape), q, weights["context_gain"], weights["context_offset"]
@@ -373,8 +382,8 @@ def _head_backward(grad_prediction, params, grads, ops, tape):
 
 
 def _drop(x, rate, ops, dropout, place):
-    return ops.dropout_forward(x, layer_keys(dropout.site_key, place), rate) if dropout and rate else x
+    return ops.dropout_forward(x, dropout.site_keys(place), rate) if dropout and rate else x
 
 
 def _drop_backward(grad_y, rate, ops, dropout, place):
-    return ops.dropout_backward(grad_y, layer_keys(dropout.site_key, place), rate) if dropout and rate else grad_y
+    return ops.dropout_backward(grad_y, dropout.site_keys(place), rate) if dropout and rate else grad_y

@@ -27,6 +27,7 @@ class Loader:
         self.r, self.omega = dataset.r.astype(dtype), dataset.omega.astype(dtype)
         self.weight = dataset.weight.astype(dtype)
         self.n_edges = np.diff(dataset.edge_ptr[dataset.site_ptr])
+        self.on_device = None  # its DeviceDataset, once a GPU has asked for it
         self._check_elements(dataset)
         self.element_features = self.ring = None
         if config.features == "cgcnn":

@@ -27,11 +27,9 @@ class Adam:
 
     def update(self, vector, grad, rate):
         """Change `vector` (P,) in place by one step with the gradient `grad` (P,) of the loss without weight decay."""
-        c = self.config
+        c, number = self.config, vector.dtype.type
+        rate = step_size(rate, self.step, c)
         self.step += 1
-        rate = rate / (1 + c.rate_decay * (self.step - 1))
-        rate *= math.sqrt(1 - c.beta_2**self.step) / (1 - c.beta_1**self.step)
-        number = vector.dtype.type
         _adam_kernel(
             vector,
             self.m,
@@ -47,6 +45,12 @@ class Adam:
     def penalty(self, vector):
         """weight_decay times the squared norm of the decayed kernels: the second term of the loss."""
         return 0.5 * float(np.dot(self.decay * vector, vector))
+
+
+def step_size(rate, step, config):
+    """rate_t of step 0, 1, ... (t - 1 in the formulas of Adam) from the schedule's rate."""
+    rate = rate / (1 + config.rate_decay * step)
+    return rate * (math.sqrt(1 - config.beta_2 ** (step + 1)) / (1 - config.beta_1 ** (step + 1)))
 
 
 @jit(fastmath=True)

@@ -93,6 +93,11 @@ def predict_rows(params, config, ops, loader, rows, run):
     output : (S,); beta : list of (N_s,) arrays; struct : (S, G); all in the order of rows
     """
 
+    if ops.on_device:
+        from refattn.training.device_step import predict_on_device  # asks for a GPU
+
+        return predict_on_device(params, config, ops, loader, rows)
+
     def shard_output(part):
         with ops.work_arrays(), overflow_is_reported():
             shard = loader.shard(part)

@@ -47,7 +47,7 @@ def train(config, out=None, n_threads=None, resume=False, init=None, progress=No
         with its record.
     stop : callable () -> bool, optional
         Asked after every batch; when true, the place is saved and Interrupted raised.
-    device : "cpu" or "reference"
+    device : "cpu", "reference", "cuda", or "cuda-tf32" with products in TF32
 
     Returns
     -------
@@ -57,11 +57,21 @@ def train(config, out=None, n_threads=None, resume=False, init=None, progress=No
     """
     out = Path(out) if out else free_directory(config.data.target)
     n_threads = n_threads or available_cores()
-    trainer = Trainer.resume(out, device) if resume else Trainer.start(config, out, init, device)
+    kind = trainer_class(device)
+    trainer = kind.resume(out, device) if resume else kind.start(config, out, init, device)
     with workers(n_threads) as run:
         trainer.fit(run, progress or (lambda record: None), stop or (lambda: False))
         best = load_checkpoint(out / "model.h5")
         return write_results(out, best, trainer.loader, trainer.dataset, trainer.history, n_threads, run, device)
+
+
+def trainer_class(device):
+    """Trainer, or what it is on a GPU."""
+    if not device.startswith("cuda"):
+        return Trainer
+    from refattn.training.device_train import DeviceTrainer  # asks for a GPU
+
+    return DeviceTrainer
 
 
 class Trainer:
@@ -145,14 +155,23 @@ class Trainer:
         training, place = self.config.training, self.place
         epoch, began = place["epoch"], time.perf_counter() - place["seconds"]
         batches = epoch_batches(self.rows[0], training.batch_size, training.seed, epoch)
+        self._begin(batches)
         while place["batch"] < len(batches):
             self._step(batches[place["batch"]], run)
             place["seconds"] = time.perf_counter() - began
             progress(self._reached())
             if stop():
+                self._settle()
                 self._save()
                 raise Interrupted(f"epoch {epoch}, batch {place['batch']} of {len(batches)}")
+        self._settle()
         self._finish_epoch(run, time.perf_counter() - began)
+
+    def _begin(self, batches):
+        """Before the steps of an epoch, from the place reached on."""
+
+    def _settle(self):
+        """After the steps, when `params`, `adam` and `place` are to be what they are."""
 
     def _step(self, rows, run):
         """One optimiser step on the structures `rows`."""

@@ -6,9 +6,9 @@ import numpy as np
 
 from refattn.ops.cuda.launch import ZERO, block_sum, column_sums, launch, partial_sums
 from refattn.ops.cuda.memory import empty
+from refattn.ops.cuda.random import mix_key
 from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
 from refattn.ops.cuda.toolchain import cuda, device, kernel
-from refattn.ops.random import INCREMENT, MULTIPLIER_1, MULTIPLIER_2
 from refattn.ops.reference.norm import EPSILON
 
 
@@ -160,8 +160,5 @@ def _dropout_kernel(y, x, key, threshold, scale):
     d = cuda.threadIdx.x
     if d < width:
         for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
-            state = (key[n] + np.uint64(d)) * np.uint64(INCREMENT) + np.uint64(INCREMENT)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(MULTIPLIER_1)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(MULTIPLIER_2)
-            state ^= state >> np.uint64(31)
+            state = mix_key(key[n] + np.uint64(d))
             y[n, d] = x[n, d] * scale if (state >> np.uint64(40)) >= threshold else ZERO

@@ -14,6 +14,12 @@ class Arrays:
     def __init__(self, tf32=False):
         self.matmul = functools.partial(toolchain.multiply, tf32=tf32)
 
+    def ones(self, shape, dtype):
+        """See numpy.ones."""
+        array = empty(shape, dtype)
+        array[...] = 1
+        return array
+
     def __getattr__(self, name):
         return getattr(toolchain.xp, name)
 

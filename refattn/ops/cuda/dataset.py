@@ -1,0 +1,229 @@
+"""A data set on the device, and batches gathered from it by kernels: only numbers of structures cross the bus.
+
+A batch may be filled up to a capacity of sites and edges, so that batches of about one size have arrays of one size and
+a captured graph serves them all. What fills it up is a graph too: `n_pads` structures at the end, made of sites whose
+edges lead to themselves. It is computed like the rest, its slope of the loss is zero, and so is all it adds to a
+gradient.
+"""
+
+import typing
+
+import numpy as np
+
+from refattn.ops.cuda import toolchain
+from refattn.ops.cuda.embedding import embedding_forward
+from refattn.ops.cuda.graph import Neighbours
+from refattn.ops.cuda.launch import block_sum, launch
+from refattn.ops.cuda.memory import empty, to_device
+from refattn.ops.cuda.random import mix_key
+from refattn.ops.cuda.toolchain import cuda, kernel
+from refattn.ops.random import mix
+from refattn.structures.graph import Shard
+
+GATHER_THREADS = 4 if toolchain.SIMULATED else 128  # of a block, which takes a structure
+
+
+class Size(typing.NamedTuple):
+    """Structures, sites and edges of a batch with what fills it up; the last n_pads structures are no structures."""
+
+    n_structures: int
+    n_sites: int
+    n_edges: int
+    n_pads: int = 0
+
+    @property
+    def n_real(self):
+        return self.n_structures - self.n_pads
+
+
+class Plan(typing.NamedTuple):
+    """Batches to come, on the device: batch number b = cursor[0] is order[start[b]:start[b] + its structures].
+
+    order : (M,) int32     numbers of structures
+    start : (n_batches,) int64
+    stream : (n_batches,) uint64    mix(mix(seed) + step): keys of structures follow from it and their numbers
+    cursor : (1,) int64
+    """
+
+    order: object
+    start: object
+    stream: object
+    cursor: object
+
+    @classmethod
+    def of(cls, rows, start=(0,), stream=(0,), cursor=0):
+        """A Plan of NumPy arrays or sequences, of one batch by default."""
+        arrays = ((rows, np.int32), (start, np.int64), (stream, np.uint64), ([cursor], np.int64))
+        return cls(*(to_device(np.array(values, dtype)) for values, dtype in arrays))
+
+
+class Dropout:
+    """Keys of the masks of one training step, as refattn.model.Dropout has them; all made by one kernel.
+
+    site_key : (places, N) uint64; edge_key : (layers, E) uint64, or (0, E) without dropout of the attention
+    """
+
+    def __init__(self, site_key, edge_key):
+        self.site_key, self.edge_key = site_key, edge_key
+
+    def site_keys(self, place):
+        """(N,) uint64: place 0, 2, 4, ... of the network."""
+        return self.site_key[place // 2]
+
+    def edge_keys(self, place):
+        """(E,) uint64: place 1, 3, ... of the network."""
+        return self.edge_key[place // 2]
+
+
+class DeviceDataset:
+    """The arrays of a Loader, on the device, with the edges that point at each site.
+
+    Parameters
+    ----------
+    loader : refattn.data.loader.Loader
+
+    Raises OutOfMemory (of the toolchain) where they do not fit.
+    """
+
+    def __init__(self, loader):
+        self.config, self.dtype, self.with_ring = loader.config, loader.dtype, loader.ring is not None
+        self.n_sites, self.n_edges = np.diff(loader.site_ptr), loader.n_edges
+        arrays = {name: getattr(loader, name) for name in ("z", "nbr", "r", "omega", "weight")}
+        arrays |= {name: getattr(loader, name).astype(np.int64) for name in ("site_ptr", "edge_ptr")}
+        arrays["to_ptr"], arrays["to_edge"] = transposed_in_structures(loader)
+        arrays["ring"] = loader.ring if self.with_ring else np.zeros((1, 2), self.dtype)
+        # what layer_keys mixes with the keys at each place of the network
+        arrays["places"] = mix(np.arange(2 * loader.config.n_layers + 2, dtype=np.uint64))
+        self.arrays = {name: to_device(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        self.features = None if loader.element_features is None else to_device(loader.element_features)
+
+    @classmethod
+    def of(cls, loader):
+        """The one of a Loader; made on first use and kept with it."""
+        if loader.on_device is None:
+            loader.on_device = cls(loader)
+        return loader.on_device
+
+    def size(self, rows):
+        """The Size of the structures `rows` (S,), without anything added."""
+        return Size(len(rows), int(self.n_sites[rows].sum()), int(self.n_edges[rows].sum()))
+
+    def gather(self, plan, size):
+        """The next batch of a Plan as a Shard, filled up to `size`.
+
+        Returns
+        -------
+        Shard, whose nbr is a Neighbours and whose `structure` is None; its arrays are new
+        """
+        n_structures, n_sites, n_edges, n_pads = size
+        shapes = {"site_ptr": n_structures + 1, "edge_ptr": n_sites + 1, "to_ptr": n_sites + 1, "z": n_sites}
+        shapes |= {"nbr": n_edges, "to_edge": n_edges}
+        found = {name: empty((n,), np.int32) for name, n in shapes.items()}
+        found |= {name: empty((n_edges,), self.dtype) for name in ("r", "omega", "weight")}
+        found["ring"] = empty((n_sites if self.with_ring else 1, 2), self.dtype)
+        arguments = [*found.values(), *(self.arrays[name] for name in found), plan.order, plan.start, plan.cursor]
+        launch(_gather_kernel, size.n_real, GATHER_THREADS, *arguments, size.n_real, self.with_ring)
+        if n_pads:
+            launch(_fill_up_kernel, n_pads, GATHER_THREADS, *found.values(), n_pads, self.with_ring)
+        ring, nbr = found.pop("ring"), Neighbours(found.pop("nbr"), found.pop("to_ptr"), found.pop("to_edge"))
+        features = None if self.features is None else embedding_forward(self.features, found["z"])
+        return Shard(**found, nbr=nbr, structure=None, features=features, ring=ring if self.with_ring else None)
+
+    def dropout(self, shard, plan, size):
+        """The Dropout of a batch that was gathered."""
+        config, n_edges = self.config, len(shard.r)
+        site_key = empty(((1 + config.n_layers) * bool(config.dropout), size.n_sites), np.uint64)
+        edge_key = empty((config.n_layers * bool(config.attention_dropout), n_edges), np.uint64)
+        arguments = site_key, edge_key, shard.site_ptr, shard.edge_ptr, self.arrays["places"]
+        launch(_keys_kernel, size.n_structures, GATHER_THREADS, *arguments, *plan, size.n_real)
+        return Dropout(site_key, edge_key)
+
+
+def transposed_in_structures(loader):
+    """The edges that point at each site: ptr (N + 1,) int64, and (E,) int32 numbers of edges within the structure.
+
+    Those of site j are edge[ptr[j]:ptr[j + 1]]. No edge leaves its structure, so ptr is edge_ptr at every structure's
+    first site, a batch needs offsets only, and the order of a sum is that of the edges, as in graph.py.
+    """
+    n_sites, n_edges = np.diff(loader.site_ptr), loader.n_edges
+    nbr = loader.nbr.astype(np.int64) + np.repeat(loader.site_ptr[:-1], n_edges)
+    first_edge = np.repeat(loader.edge_ptr[loader.site_ptr[:-1]], n_edges)
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(nbr, minlength=int(n_sites.sum())))]).astype(np.int64)
+    return ptr, (np.argsort(nbr, kind="stable") - first_edge).astype(np.int32)
+
+
+@kernel
+def _gather_kernel(
+    site_ptr, edge_ptr, to_ptr, z, nbr, to_edge, r, omega, weight, ring,
+    all_site_ptr, all_edge_ptr, all_to_ptr, all_z, all_nbr, all_to_edge, all_r, all_omega, all_weight, all_ring,
+    order, start, cursor, n_real, with_ring,
+):  # fmt: skip
+    """A block for a structure; it adds up the sizes of those before it, which come from the cache."""
+    lane, threads, first = cuda.threadIdx.x, cuda.blockDim.x, start[cursor[0]]
+    buffer = cuda.shared.array(0, start.dtype)
+    for b in range(cuda.blockIdx.x, n_real, cuda.gridDim.x):
+        sites = edges = np.int64(0)
+        for other in range(lane, b, threads):
+            i, end = all_site_ptr[order[first + other]], all_site_ptr[order[first + other] + 1]
+            sites += end - i
+            edges += all_edge_ptr[end] - all_edge_ptr[i]
+        sites, edges = block_sum(buffer, sites), block_sum(buffer, edges)
+        first_site, end = all_site_ptr[order[first + b]], all_site_ptr[order[first + b] + 1]
+        first_edge, n_sites = all_edge_ptr[first_site], end - first_site
+        if lane == 0:
+            site_ptr[b], site_ptr[b + 1] = sites, sites + n_sites
+        for i in range(lane, n_sites + 1, threads):
+            edge_ptr[sites + i] = all_edge_ptr[first_site + i] - first_edge + edges
+            to_ptr[sites + i] = all_to_ptr[first_site + i] - first_edge + edges
+        for i in range(lane, n_sites, threads):
+            z[sites + i] = all_z[first_site + i]
+            if with_ring:
+                ring[sites + i, 0] = all_ring[first_site + i, 0]
+                ring[sites + i, 1] = all_ring[first_site + i, 1]
+        for e in range(lane, all_edge_ptr[end] - first_edge, threads):
+            nbr[edges + e] = all_nbr[first_edge + e] + sites
+            to_edge[edges + e] = all_to_edge[first_edge + e] + edges
+            r[edges + e] = all_r[first_edge + e]
+            omega[edges + e] = all_omega[first_edge + e]
+            weight[edges + e] = all_weight[first_edge + e]
+
+
+@kernel
+def _fill_up_kernel(site_ptr, edge_ptr, to_ptr, z, nbr, to_edge, r, omega, weight, ring, n_pads, with_ring):
+    """A block for each structure that fills up; sites and edges are dealt out evenly."""
+    lane, threads, n_real = cuda.threadIdx.x, cuda.blockDim.x, len(site_ptr) - 1 - n_pads
+    sites = site_ptr[n_real]
+    edges = edge_ptr[sites]
+    n_sites, n_edges = len(z) - sites, len(nbr) - edges
+    for pad in range(cuda.blockIdx.x, n_pads, cuda.gridDim.x):
+        end = n_sites * (pad + 1) // n_pads
+        if lane == 0:
+            site_ptr[n_real + pad + 1] = sites + end
+        for i in range(n_sites * pad // n_pads + lane, end, threads):
+            last = edges + n_edges * (i + 1) // n_sites
+            z[sites + i] = 0
+            edge_ptr[sites + i + 1] = to_ptr[sites + i + 1] = last
+            if with_ring:
+                ring[sites + i, 0] = ring[sites + i, 1] = 0
+            for e in range(edges + n_edges * i // n_sites, last):
+                nbr[e] = sites + i
+                to_edge[e] = e
+                r[e] = omega[e] = weight[e] = 1
+
+
+@kernel
+def _keys_kernel(site_key, edge_key, site_ptr, edge_ptr, places, order, start, stream, cursor, n_real):
+    """Keys of the sites and edges of a structure, a block for each, at every place where something is dropped."""
+    lane, threads, batch = cuda.threadIdx.x, cuda.blockDim.x, cursor[0]
+    for b in range(cuda.blockIdx.x, len(site_ptr) - 1, cuda.gridDim.x):
+        number = np.uint64(order[start[batch] + b]) if b < n_real else np.uint64(0)
+        structure = mix_key(stream[batch] + number)
+        for i in range(site_ptr[b] + lane, site_ptr[b + 1], threads):
+            site = mix_key(structure + np.uint64(i - site_ptr[b]))
+            for place in range(site_key.shape[0]):
+                site_key[place, i] = mix_key(site ^ places[2 * place])
+            if edge_key.shape[0] > 0:
+                for e in range(edge_ptr[i], edge_ptr[i + 1]):
+                    edge = mix_key(site + np.uint64(e - edge_ptr[i]))
+                    for layer in range(edge_key.shape[0]):
+                        edge_key[layer, e] = mix_key(edge ^ places[2 * layer + 1])
