@@ -247,10 +247,10 @@ def _update_geometry_backward(grad_geo, grad_site, weights, grads, shard, config
             grad_geo, shard.edge_ptr, shard.nbr, weights["geometry_gain"], saved.v_filter, saved.geo_hat, saved.geo_rstd
         )
     )
-    grad_site += ops.dense_backward(grad_centre, saved.site_before, w[:width], grad_w[:width], grads["filter_b"])
-    grad_before += ops.dense_backward(grad_edge, saved.geo_before, w[width : 2 * width], grad_w[width : 2 * width])
-    grad_site += ops.dense_backward(grad_neighbour, saved.site_before, w[2 * width :], grad_w[2 * width :])
-    return grad_before
+    before, site, middle, last = saved.geo_before, saved.site_before, slice(width, 2 * width), slice(2 * width, None)
+    ops.dense_backward(grad_centre, site, w[:width], grad_w[:width], grads["filter_b"], add_to=grad_site)
+    ops.dense_backward(grad_neighbour, site, w[last], grad_w[last], add_to=grad_site)
+    return ops.dense_backward(grad_edge, before, w[middle], grad_w[middle], add_to=grad_before)
 
 
 # ---- steps 4, 5: local attention ---------------------------------------------------------------------------------
@@ -289,11 +289,11 @@ def _attend_backward(grad_context, weights, grads, shard, ops, saved):
     grad_q, grad_k = grad_q.reshape(grad_sum.shape), grad_k.reshape(saved.x.shape)
     grad_q += grad_sum
     # forward: q = site w_q + b_q; k = x w_k + b_k
-    grad_site = ops.dense_backward(grad_q, saved.site_before, weights["query_w"], grads["query_w"], grads["query_b"])
     grad_x = ops.dense_backward(grad_k, saved.x, weights["key_w"], grads["key_w"], grads["key_b"])
     # forward: x = site_j geo
-    grad_neighbour, grad_geo = ops.edge_product_backward(grad_x, saved.site_before, saved.geo, shard.nbr)
-    grad_site += grad_neighbour
+    site = saved.site_before
+    grad_site, grad_geo = ops.edge_product_backward(grad_x, site, saved.geo, shard.nbr)
+    ops.dense_backward(grad_q, site, weights["query_w"], grads["query_w"], grads["query_b"], add_to=grad_site)
     return grad_site, grad_geo
 
 
@@ -322,9 +322,7 @@ def _residual_block_backward(grad_site, weights, grads, config, ops, dropout, la
         grad_update, saved.hidden, weights["residual_w2"], grads["residual_w2"], grads["residual_b2"]
     )
     grad_u, grads["residual_b1"][...] = ops.swish_backward(grad_hidden, saved.v_residual)
-    grad_context = ops.dense_backward(grad_u, saved.context, weights["residual_w1"], grads["residual_w1"])
-    grad_context += grad_sum
-    return grad_context
+    return ops.dense_backward(grad_u, saved.context, weights["residual_w1"], grads["residual_w1"], add_to=grad_sum)
 
 
 # ---- steps 7, 8: global attention --------------------------------------------------------------------------------
@@ -350,9 +348,8 @@ def _read_out_backward(grad_struct, params, grads, shard, config, ops, tape):
     grad_site = ops.dense_backward(
         grad_q, saved.site, params["global_query_w"], grads["global_query_w"], grads["global_query_b"]
     )
-    grad_site += ops.dense_backward(
-        grad_k, saved.site, params["global_key_w"], grads["global_key_w"], grads["global_key_b"]
-    )
+    weights = params["global_key_w"], grads["global_key_w"], grads["global_key_b"]
+    ops.dense_backward(grad_k, saved.site, *weights, add_to=grad_site)
     # forward: site = swish(site w_l + b_l)
     grad_u, grads["after_b"][...] = ops.swish_backward(grad_site, saved.v)
     return ops.dense_backward(grad_u, saved.site_before, params["after_w"], grads["after_w"])

@@ -13,6 +13,7 @@ from refattn.model import backward, forward, radial_centres
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.adam import adam_update, advance, loss_slope
 from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
+from refattn.ops.cuda.sums import Gradients
 from refattn.ops.random import mix
 from refattn.params import Parameters
 from refattn.structures.graph import cut_shards
@@ -42,7 +43,8 @@ class DeviceStep:
         self.config, self.ops, self.capture = config, ops, capture
         self.data, self.label = DeviceDataset.of(loader), ops.to_device(label)
         radial_centres(config.model, params.vector.dtype, ops.xp)  # made here, and not from a graph's memory
-        self.params, self.grads = (Parameters(params.table, ops.to_device(params.vector.copy())) for _ in range(2))
+        self.params = Parameters(params.table, ops.to_device(params.vector.copy()))
+        self.grads = Gradients(params.table, ops.to_device(np.zeros_like(params.vector)))
         self.m, self.v, self.decay = (ops.to_device(array.copy()) for array in (adam.m, adam.v, adam.decay))
         self.plan = Plan.of(*(np.zeros(n, np.int64) for n in (n_rows, n_batches, n_batches)))
         self.rate, self.totals = ops.to_device(np.zeros(n_batches, label.dtype)), ops.to_device(np.zeros(3))
@@ -87,7 +89,9 @@ class DeviceStep:
         tape = forward(self.params, shard, model, ops, dropout)
         loss = training.loss, training.huber_delta
         slope = loss_slope(self.totals, tape.prediction, self.label, self.plan, size.n_real, *loss)
-        backward(slope, tape, self.params, self.grads, model, ops, dropout)
+        with self.grads.sums.collected():
+            backward(slope, tape, self.params, self.grads, model, ops, dropout)
+        self.grads.sums.add(size)
         state = self.params.vector, self.m, self.v, self.grads.vector, self.decay
         adam_update(*state, self.rate, self.plan.cursor, training)
         advance(self.plan.cursor)

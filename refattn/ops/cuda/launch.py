@@ -13,6 +13,7 @@ from refattn.ops.cuda.toolchain import SIMULATED, WARP, call, cuda, device, grou
 MAX_THREADS = 1024  # of a block, on every GPU
 MAX_WARPS = 32  # of a block
 MAX_BLOCKS = 2 if SIMULATED else 2112  # 16 for each of the 132 multiprocessors of an H200; fixed, as sums depend on it
+PUT_OFF = None  # the Sums (sums.py) that are being collected
 FLAT_THREADS = WARP if SIMULATED else 256  # of a block where each thread has elements of its own
 ZERO, ONE = np.float32(0), np.float32(1)  # a float32 constant takes the type of what it meets; a literal is float64
 
@@ -47,11 +48,15 @@ def launch_flat(function, n, *arguments):
 
 def partial_sums(n_sums, n_rows, width, dtype):
     """(n_sums, n_blocks, D) for what each block sums over its rows."""
+    if PUT_OFF is not None:
+        return PUT_OFF.take(n_sums, n_blocks(n_rows), width)
     return empty((n_sums, n_blocks(n_rows), width), dtype)
 
 
 def column_sums(partial):
     """(n_sums, D) sums over the blocks of (n_sums, n_blocks, D), in one launch: a block takes WARP columns of a sum."""
+    if PUT_OFF is not None:
+        return PUT_OFF.put_off(partial)
     n_sums, _, width = partial.shape
     sums = empty((n_sums, width), partial.dtype)
     n_parts = -(-width // WARP)

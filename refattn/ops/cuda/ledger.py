@@ -52,7 +52,6 @@ class Ledger:
     def array(self, array):
         """A work array that tells what is done with it."""
         counted = array.view(_Counted)
-        counted.ledger = self
         self._bytes += array.nbytes
         self.peak_bytes = max(self.peak_bytes, self._bytes)
         counted.finalizer = _Size(self, array.nbytes)
@@ -94,11 +93,10 @@ class _Counted(np.ndarray):
     """A work array under a Ledger; views of it, and results of its operations, are counted too."""
 
     def __array_finalize__(self, other):
-        self.ledger = getattr(other, "ledger", None)
         self.finalizer = getattr(other, "finalizer", None)
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        ledger, plain = self.ledger, [np.asarray(x) if isinstance(x, np.ndarray) else x for x in inputs]
+        ledger, plain = toolchain.LISTENER, [np.asarray(x) if isinstance(x, np.ndarray) else x for x in inputs]
         if out is None:
             shape, dtype = np.broadcast_shapes(*map(np.shape, plain)), np.result_type(*plain)
             out = (ledger.array(np.empty(shape, dtype)),)
@@ -106,7 +104,7 @@ class _Counted(np.ndarray):
         return out[0]
 
     def __setitem__(self, place, value):
-        self.ledger.library("copy", value, np.asarray(self)[place])
+        toolchain.LISTENER.library("copy", value, np.asarray(self)[place])
 
 
 def _type(argument):

@@ -5,12 +5,19 @@ import contextlib
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.toolchain import to_host  # noqa: F401  (the backend's)
 
-to_device = toolchain.xp.asarray
 work_arrays = contextlib.nullcontext
 xp = toolchain.xp
 
 
 def empty(shape, dtype):
     """An array with whatever was there before; under a Ledger (ledger.py) one that tells what is done with it."""
-    array = toolchain.xp.empty(shape, dtype)
+    return _watched(toolchain.xp.empty(shape, dtype))
+
+
+def to_device(array):
+    """A NumPy array on the device."""
+    return _watched(toolchain.xp.asarray(array))
+
+
+def _watched(array):
     return array if toolchain.LISTENER is None else toolchain.LISTENER.array(array)

@@ -41,16 +41,17 @@ def dense(x, w, b=None, tf32=False):
     return y
 
 
-def dense_gradients(grad_y, x, w, grad_w=None, grad_b=None, tf32=False):
-    """See dense_backward of refattn/ops/dense.py.
+def dense_gradients(grad_y, x, w, grad_w=None, grad_b=None, add_to=None, tf32=False):
+    """See dense_backward of refattn/ops/dense.py. Adding to an array is part of the product.
 
-    Traffic   reads 2 O + I, writes I floats a row; for grad_b reads O once more
+    Traffic   reads 2 O + I, writes I floats a row; for grad_b reads O once more, for add_to I
     """
     if grad_w is not None:
         toolchain.multiply(x.T, grad_y, grad_w, tf32=tf32)
     if grad_b is not None:
         grad_b[...] = column_total(grad_y)
-    return toolchain.multiply(grad_y, w.T, empty((grad_y.shape[0], w.shape[0]), grad_y.dtype), tf32=tf32)
+    grad_x = empty((grad_y.shape[0], w.shape[0]), grad_y.dtype) if add_to is None else add_to
+    return toolchain.multiply(grad_y, w.T, grad_x, add_to is not None, tf32)
 
 
 def column_total(x):

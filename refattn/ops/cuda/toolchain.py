@@ -39,6 +39,17 @@ def _import_cupy():
     return cupy
 
 
+def _load_numba_cuda():
+    """Let numba-cuda load what it compiles with. Up to 0.30.4 it asks for a function that NumPy 2.5 has no more."""
+    if hasattr(np, "row_stack"):
+        return
+    np.row_stack = np.vstack  # an alias, as it was
+    try:
+        import numba.cuda.np.arrayobj  # noqa: F401
+    finally:
+        del np.row_stack
+
+
 class _SimulatedCuda:
     """numba.cuda as a kernel sees it in the simulator: threadIdx, shared memory and so on of the launch that runs.
 
@@ -60,6 +71,7 @@ if SIMULATED:
     OutOfMemory = MemoryError
 else:
     cuda, xp = numba_cuda, _import_cupy()
+    _load_numba_cuda()
     to_host = xp.asnumpy
     exp = math.exp
     kernel, device = functools.partial(numba_cuda.jit, cache=True), functools.partial(numba_cuda.jit, device=True)
