@@ -7,15 +7,18 @@ import time
 
 import click
 
+from refattn.cli.options import DEVICES
 from refattn.config import load_config
 from refattn.gradient_check import FLOOR, STEP, TOLERANCE
 from refattn.gradient_check import gradcheck as check_gradients
+from refattn.ops import BACKENDS
 
 
 @click.command()
 @click.argument("config", required=False, type=click.Path())
+@click.option("--device", type=click.Choice(DEVICES[:3]), help="Check this one alone; default: cpu and reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def gradcheck(config, as_json):
+def gradcheck(config, device, as_json):
     """Check every entry of every gradient against central differences in float64.
 
     Without CONFIG: every operation, and the network in both variants with every option. With CONFIG, a TOML file: every
@@ -24,7 +27,8 @@ def gradcheck(config, as_json):
     largest, where the array's own is smaller than that).
     """
     start = time.perf_counter()
-    result = check_gradients(load_config(config) if config else None, report_progress)
+    backends = (device,) if device else BACKENDS
+    result = check_gradients(load_config(config) if config else None, report_progress, backends)
     seconds = time.perf_counter() - start
     if as_json:
         rows = [dataclasses.asdict(row) | {"worst": worst_as_json(row), "ok": row.ok} for row in result.rows]

@@ -12,7 +12,7 @@ from refattn.config import to_toml
 from refattn.data.overview import describe, plot_overview
 from refattn.data.store import read_dataset
 from refattn.ensemble import is_ensemble, members_of
-from refattn.environment import available_cores, versions
+from refattn.environment import available_cores, devices, versions
 from refattn.errors import DataError, in_one_line
 from refattn.strict_json import to_json
 from refattn.training.checkpoint import UNREADABLE, load_checkpoint, model_file
@@ -28,7 +28,7 @@ def info(path, plot, as_json):
     """What is in the run directory, model file or data set PATH; without PATH versions and threads."""
     dataset = None
     if path is None:
-        facts = {"versions": versions(), "threads": available_cores(), "devices": ["cpu", "reference"]}
+        facts = {"versions": versions(), "threads": available_cores(), "devices": devices()}
     elif Path(path).is_dir():
         facts = describe_run(Path(path))
     elif is_model(path):

@@ -5,7 +5,10 @@ import os
 import platform
 import sys
 
+from refattn.errors import RefattnError
+
 PACKAGES = ("numpy", "numba", "scipy", "ase", "h5py", "click", "threadpoolctl", "matplotlib", "tblite")
+CUDA_PACKAGES = ("numba-cuda", "cupy-cuda13x", "cupy-cuda12x")
 
 
 def available_cores():
@@ -25,10 +28,21 @@ def peak_memory_mb():
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
+def devices():
+    """Names of the devices that this machine has, for `--device`."""
+    from refattn.ops import BACKENDS, load_backend  # which stand on Numba: imported where they are asked for
+
+    try:
+        load_backend("cuda")
+    except RefattnError:  # no extra, no driver, no GPU
+        return [*reversed(BACKENDS)]
+    return [*reversed(BACKENDS), "cuda"]
+
+
 def versions():
     """Versions of Python, refattn and the libraries it stands on; an optional one that is missing is left out."""
     found = {"python": platform.python_version()}
-    for name in ("refattn", *PACKAGES):
+    for name in ("refattn", *PACKAGES, *CUDA_PACKAGES):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

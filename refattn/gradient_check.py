@@ -11,10 +11,11 @@ from collections.abc import Callable
 import numpy as np
 
 from refattn.config import ModelConfig
-from refattn.model import Dropout, backward, forward
+from refattn.model import Dropout, forward
 from refattn.ops import BACKENDS, OPS, load_backend
 from refattn.ops.cases import cases_of, make_grads, run_backward, run_forward
 from refattn.params import Parameters, initialise, parameter_table
+from refattn.placement import hosted, run_gradients
 from refattn.structures.graph import Shard
 
 STEP = 1e-5
@@ -81,8 +82,8 @@ class GradcheckResult:
         return all(row.ok for row in self.rows)
 
 
-def gradcheck(config=None, report: Callable = lambda row: None):
-    """Check every entry of every gradient on this machine, on both backends.
+def gradcheck(config=None, report: Callable = lambda row: None, backends=BACKENDS):
+    """Check every entry of every gradient on this machine.
 
     Parameters
     ----------
@@ -91,13 +92,17 @@ def gradcheck(config=None, report: Callable = lambda row: None):
         layers and tables are always small: the formulas do not depend on them, the number of entries does.
     report : callable
         Called with every Row as it is found.
+    backends : iterable of str
+        By default those of the CPU; see load_backend.
 
     Returns
     -------
     GradcheckResult
+
+    Raises what load_backend does.
     """
-    rows = []
-    for found in (check_operations(), *(check_network(*network) for network in configurations(config))):
+    rows, networks = [], configurations(config)
+    for found in (check_operations(backends), *(check_network(*network, backends) for network in networks)):
         for row in found:
             rows.append(row)
             report(row)
@@ -161,10 +166,10 @@ def _worst(found):
 # ---- operations --------------------------------------------------------------------------------------------------
 
 
-def check_operations():
+def check_operations(backends=BACKENDS):
     """A Row for every operation and backend."""
-    for backend in BACKENDS:
-        yield Row("operation", "dense", backend, *_check_dense(load_backend(backend)))
+    for backend in backends:
+        yield Row("operation", "dense", backend, *_check_dense(hosted(load_backend(backend))))
         for operation in OPS:
             if operation.wrt:
                 yield check_operation(operation, backend)
@@ -172,7 +177,8 @@ def check_operations():
 
 def check_operation(operation, backend):
     """One Row for all cases of an operation: its worst entry."""
-    found = [_check_case(operation, label, inputs, load_backend(backend)) for label, inputs in cases_of(operation)]
+    ops = hosted(load_backend(backend))
+    found = [_check_case(operation, label, inputs, ops) for label, inputs in cases_of(operation)]
     worst, where, _ = _worst(found)
     return Row("operation", operation.name, backend, sum(entries for _, _, entries in found), worst, where)
 
@@ -242,10 +248,10 @@ def small_network(config, seed=0):
     return params
 
 
-def check_network(name, config):
+def check_network(name, config, backends=BACKENDS):
     """Two rows a backend, for the parameters and for the inputs: the worst entry.
 
-    The difference quotients are those of the `cpu` forward, for both backends: one loss, two backward passes.
+    The difference quotients are those of the `cpu` forward, for all backends: one loss, and a backward pass for each.
     """
     shard, params = small_shard(config), small_network(config)
     dropout, weights = Dropout(0, 0, shard), np.random.default_rng(2).normal(size=len(shard))
@@ -262,10 +268,8 @@ def check_network(name, config):
     if config.features == "atomic":
         numerical_inputs["embedded"] = _embedded_difference(params, shard, config, dropout, weights)
     everything = numerical | numerical_inputs
-    for backend in BACKENDS:
-        grads, grad_inputs, ops = params.zeros_like(), {}, load_backend(backend)
-        tape = forward(params, shard, config, ops, dropout)
-        backward(weights, tape, params, grads, config, ops, dropout, grad_inputs)
+    for backend in backends:
+        _, grads, grad_inputs = run_gradients(weights, params, shard, config, load_backend(backend), dropout)
         analytic = {name: grads[name] for name in grads} | grad_inputs
         yield Row("parameters", name, backend, *worst_difference(analytic, everything, numerical))
         yield Row("inputs", name, backend, *worst_difference(analytic, everything, numerical_inputs))

@@ -162,7 +162,7 @@ class Model(Predictor):
     Parameters
     ----------
     checkpoint : Checkpoint
-    device : "cpu" or "reference"
+    device : "cpu", "reference", "cuda" or "cuda-tf32"
     calibration : path, optional     calibration.h5 of its run
     """
 
@@ -177,7 +177,7 @@ class Ensemble(Predictor):
     Parameters
     ----------
     checkpoints : list of Checkpoint     at least two
-    device : "cpu" or "reference"
+    device : "cpu", "reference", "cuda" or "cuda-tf32"
     calibrations : list of path          calibration.h5 of each
     """
 

@@ -3,45 +3,31 @@
 NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda_simulated.py
 """
 
-import dataclasses
 import inspect
-import sys
-import time
 
 import numpy as np
 import pytest
+import simulator  # noqa: F401  (which is quicker then)
 import test_house
 import test_ops
 import tolerances
 from cases import run_gradients
-from small_data import small_config, write_molecules
 
 from refattn import gradient_check
-from refattn.gradient_check import configurations, small_network, small_shard, worst_difference
+from refattn.gradient_check import check_operation, configurations, small_network, small_shard, worst_difference
 from refattn.model import Dropout, backward, forward
 from refattn.ops import OPS, load_backend
 from refattn.ops.cases import all_cases, make_grads, make_inputs, run_backward, run_forward
 from refattn.ops.cuda import launch
 from refattn.ops.cuda.graph import Neighbours, device_shard, transposed
-from refattn.ops.cuda.toolchain import SIMULATED
 from refattn.params import Parameters
-from refattn.training.checkpoint import load_checkpoint
-from refattn.training.train import train
+from refattn.placement import hosted
 
 CPU, CUDA = load_backend("cpu"), load_backend("cuda")
 CASES = list(all_cases())
 NETWORKS = dict(configurations())
 # A uint64 that wraps around, as those of the generator do, is a NumPy number in the simulator, which warns.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
-
-if SIMULATED:
-    from numba.cuda.simulator.kernel import BlockThread
-
-    # The simulator's main thread asks without a pause whether the others are done, and keeps them from it.
-    sys.setswitchinterval(0.0005)
-    is_alive = BlockThread.is_alive
-    BlockThread.is_alive = lambda thread: (time.sleep(0), is_alive(thread))[1]
-
 
 def on_device(value):
     return CUDA.to_device(value) if isinstance(value, np.ndarray) else value
@@ -165,22 +151,15 @@ def test_network_gives_the_cpu_s_numbers_in_float32():
     assert worst_difference(found, expected)[1] <= tolerances.NETWORK_32
 
 
-@pytest.mark.skipif(not SIMULATED, reason="the gradient check hands NumPy's arrays to its backends")
 @pytest.mark.parametrize("name", ["scann, ring features", "scann+, dropout"])
-def test_gradients_of_a_network_pass_the_gradient_check(monkeypatch, name):
-    monkeypatch.setattr(gradient_check, "BACKENDS", ("cuda",))
-    rows = list(gradient_check.check_network(name, NETWORKS[name]))
+def test_gradients_of_a_network_pass_the_gradient_check(name):
+    rows = list(gradient_check.check_network(name, NETWORKS[name], ["cuda"]))
     assert [(row.kind, row.backend) for row in rows] == [("parameters", "cuda"), ("inputs", "cuda")]
     assert all(row.ok for row in rows), rows
 
 
-@pytest.mark.skipif(not SIMULATED, reason="the training hands NumPy's arrays to its backend")
-def test_training_gives_the_cpu_s_parameters(tmp_path):
-    config = small_config(write_molecules(tmp_path / "data.h5", 10), epochs=2)
-    small = {"n_layers": 1, "width": 4, "global_width": 4, "head_width": 4, "embedding_width": 4, "n_radial": 4}
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **small))
-    vectors = []
-    for device in ("cpu", "cuda"):
-        train(config, tmp_path / device, n_threads=1, device=device)
-        vectors.append(load_checkpoint(tmp_path / device / "last.h5").params.vector)
-    assert np.abs(vectors[0] - vectors[1]).max() <= tolerances.NETWORK_32 * np.abs(vectors[0]).max()
+def test_gradients_of_operations_pass_the_gradient_check(monkeypatch):
+    monkeypatch.setattr(gradient_check, "cases_of", lambda operation: [("", make_inputs(operation, "one edge"))])
+    rows = [check_operation(test_ops.OPERATIONS[name], "cuda") for name in ("swish", "edge_product")]
+    assert all(row.ok and row.backend == "cuda" for row in rows), rows
+    assert gradient_check._check_dense(hosted(CUDA))[1] < gradient_check.TOLERANCE

@@ -10,14 +10,15 @@ import pytest
 from refattn.errors import MissingExtra, RefattnError
 from refattn.ops import load_backend
 
-SIMULATED = Path(__file__).parent / "cuda_simulated.py"
+FOLDER = Path(__file__).parent
+SIMULATED = [FOLDER / name for name in ("cuda_simulated.py", "cuda_device.py", "cuda_training.py")]
 
 
 def test_kernels_in_the_simulator():
     """NUMBA_ENABLE_CUDASIM is read when Numba is imported."""
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", str(SIMULATED)]
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *map(str, SIMULATED)]
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=SIMULATED.parent)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=FOLDER)
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-1000:]
     assert " passed" in run.stdout
 

@@ -198,7 +198,7 @@ def test_the_command_fails_on_a_wrong_gradient(monkeypatch, config_file):
 def test_the_command_prints_json(monkeypatch, worst, printed):
     row = Row("operation", "swish", "cpu", 3, worst, "u[0, 1]")
     module = importlib.import_module("refattn.cli.gradcheck")
-    monkeypatch.setattr(module, "check_gradients", lambda config, report: GradcheckResult((row,)))
+    monkeypatch.setattr(module, "check_gradients", lambda config, report, backends: GradcheckResult((row,)))
     result = CliRunner().invoke(COMMAND, ["--json"])
     report = json.loads(result.stdout, parse_constant=pytest.fail)
     ok = worst <= TOLERANCE

@@ -15,10 +15,10 @@ import numpy as np
 from refattn.data.loader import Loader
 from refattn.environment import available_cores
 from refattn.errors import DataError
-from refattn.model import forward
+from refattn.placement import run_forward
 from refattn.prediction import graph_dataset
 from refattn.structures.graph import Graph
-from refattn.training.parallel import workers
+from refattn.training.parallel import in_turn, workers
 from refattn.training.step import overflow_is_reported
 
 
@@ -107,7 +107,8 @@ def _embedded(model, numbered, n_threads, skip=None):
                 refuse(id, graph)
         ids, structures, graphs = map(list, zip(*with_graph)) if with_graph else ([], [], [])
         loader = Loader(graph_dataset(ids, structures, graphs, model.config), model.config.model, model.dtype)
-        shards = run(functools.partial(_shard_vectors, model, loader), loader.cut(np.arange(len(ids))))
+        run_shards, vectors_of = in_turn(run, model.ops), functools.partial(_shard_vectors, model, loader)
+        shards = run_shards(vectors_of, loader.cut(np.arange(len(ids))))
         kept = []
         for id, atoms, vectors in zip(ids, structures, itertools.chain.from_iterable(shards), strict=True):
             if np.isfinite(vectors.struct).all() and np.isfinite(vectors.site).all() and np.isfinite(vectors.output):
@@ -122,7 +123,7 @@ def _shard_vectors(model, loader, rows):
     """A list with the _Vectors of every structure of a shard, as copies: the work arrays belong to the thread."""
     with model.ops.work_arrays(), overflow_is_reported():
         shard = loader.shard(rows)
-        tape = forward(model.checkpoint.params, shard, model.config.model, model.ops)
+        tape = run_forward(model.checkpoint.params, shard, model.config.model, model.ops)
         site, struct = tape.saved["read_out"].site, tape.saved["head"].struct
         per_structure = [np.split(array.copy(), shard.site_ptr[1:-1]) for array in (site, tape.beta, shard.z)]
         return list(map(_Vectors, tape.prediction.tolist(), struct.copy(), *per_structure))

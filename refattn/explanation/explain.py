@@ -16,8 +16,8 @@ from refattn.errors import ConfigError, DataError, StructureError
 from refattn.explanation.attribution import gradient_times_input, integrated_gradients, occlusion, removal
 from refattn.explanation.flow import Flow, attention_flow, residual_share
 from refattn.explanation.variants import Subject
-from refattn.model import forward
 from refattn.params import Parameters
+from refattn.placement import run_forward
 from refattn.prediction import Model, graph_dataset
 from refattn.structures.graph import Graph
 from refattn.training.parallel import workers
@@ -174,8 +174,8 @@ def explain_stream(model, structures, scores=DEFAULT, share=0.5, dtype="float64"
     numbered = enumerate(structures)
     while chunk := list(itertools.islice(numbered, block)):
         with workers(n_threads or available_cores()) as run:
-            # One structure is spread over the threads; of several each has one.
-            outer, inner = (map, run) if len(chunk) == 1 else (run, map)
+            # One structure is spread over the threads; of several each has one, unless they wait for one GPU.
+            outer, inner = (map, run) if len(chunk) == 1 or model.ops.on_device else (run, map)
             explained = list(outer(functools.partial(task.explained, inner), chunk))
         for id, atoms, found in explained:
             if isinstance(found, Explanation):
@@ -256,7 +256,7 @@ def subject_of(model, params, id, atoms, graph):
 def _attention(subject, graph, share):
     """Output, and the fields of an Explanation that the forward pass alone gives."""
     with overflow_is_reported():
-        tape = forward(subject.params, subject.shard, subject.config, subject.ops)
+        tape = run_forward(subject.params, subject.shard, subject.config, subject.ops)
     alpha, beta = np.stack(tape.alpha), tape.beta.astype(float)
     flow = attention_flow(alpha, graph.edge_ptr, graph.nbr, residual_share(tape) if share == "norm" else share)
     site = np.repeat(np.arange(len(graph.z)), np.diff(graph.edge_ptr))

@@ -9,8 +9,9 @@ import dataclasses
 
 import numpy as np
 
-from refattn.model import backward, forward, input_embedding
+from refattn.placement import run_forward, run_gradients, run_input_embedding
 from refattn.structures.graph import EDGES_PER_SHARD, Shard
+from refattn.training.parallel import in_turn
 from refattn.training.step import overflow_is_reported
 
 
@@ -41,7 +42,7 @@ class Subject:
     def of(cls, params, config, ops, shard, baseline=None):
         """A Subject whose embedding is the network's own; baseline (W,) float, zeros by default."""
         config = dataclasses.replace(config, non_negative=False)
-        embedding = input_embedding(params, shard, config, ops)
+        embedding = run_input_embedding(params, shard, config, ops)
         zeros = np.zeros(embedding.shape[1])
         return cls(params, config, ops, shard, embedding, zeros if baseline is None else np.asarray(baseline))
 
@@ -70,9 +71,11 @@ class Subject:
 
         def part_outputs(part):
             with self.ops.work_arrays(), overflow_is_reported():
-                return self._forward(make(part))[0].prediction.astype(float)
+                rows, copies = self._rows(make(part))
+                tape = run_forward(self.params, copies, self.config, self.ops, embedding=rows)
+                return tape.prediction.astype(float)
 
-        return np.concatenate(list(run(part_outputs, self._cut(n_variants))))
+        return np.concatenate(list(in_turn(run, self.ops)(part_outputs, self._cut(n_variants))))
 
     def summed_gradient(self, make, weights, run=map):
         """Gradient of the outputs by the input embedding, summed over variants.
@@ -92,23 +95,22 @@ class Subject:
 
         def part_gradient(part):
             with self.ops.work_arrays(), overflow_is_reported():
-                tape, copies = self._forward(make(part))
-                weight, grad_inputs = weights[part].astype(self.embedding.dtype), {}
-                grads = self.params.zeros_like()
-                backward(weight, tape, self.params, grads, self.config, self.ops, grad_inputs=grad_inputs)
-                grad = grad_inputs["embedding"].reshape(copies, *self.embedding.shape)
+                rows, copies = self._rows(make(part))
+                weight = weights[part].astype(self.embedding.dtype)
+                grad_inputs = run_gradients(weight, self.params, copies, self.config, self.ops, embedding=rows)[2]
+                grad = grad_inputs["embedding"].reshape(len(part), *self.embedding.shape)
                 return grad.sum(axis=0, dtype=float)
 
         total = np.zeros(self.embedding.shape)
-        for part in run(part_gradient, self._cut(len(weights))):
+        for part in in_turn(run, self.ops)(part_gradient, self._cut(len(weights))):
             total += part
         return total
 
-    def _forward(self, embeddings):
+    def _rows(self, embeddings):
+        """Embeddings (n, N, W) as those of the sites of a Shard of n copies, and that Shard."""
         copies, n_sites, width = embeddings.shape
         rows = embeddings.reshape(copies * n_sites, width).astype(self.embedding.dtype, copy=False)
-        tape = forward(self.params, repeated(self.shard, copies), self.config, self.ops, embedding=rows)
-        return tape, copies
+        return rows, repeated(self.shard, copies)
 
     def _cut(self, n_variants):
         size = max(1, EDGES_PER_SHARD // max(1, len(self.shard.nbr), len(self.shard.z)))

@@ -75,4 +75,6 @@ def load_backend(name):
             function = getattr(module, f"{operation.name}_{direction}", None)
             if function:
                 functions[f"{operation.name}_{direction}"] = function
-    return types.SimpleNamespace(name=name, on_device=on_device, **functions)
+    return types.SimpleNamespace(
+        name=name, on_device=on_device, array_type=memory.xp.ndarray, **functions
+    )

@@ -113,7 +113,7 @@ class DeviceStep:
 
 
 def filled_up(size):
-    """The Size that a batch is filled up to: of few numbers of sites and edges, so that few graphs serve all batches."""
+    """The Size that a batch is filled up to: one of few, so that few graphs serve all batches."""
     n_structures, n_sites, n_edges, _ = size
     all_edges = _rounded_up(n_edges)
     pad_sites = max(2 + n_sites // (SITES_OF_A_PAD // 2), -(-(all_edges - n_edges) // EDGES_OF_A_PAD))
@@ -147,8 +147,10 @@ def too_little_memory(config, size, params, free):
     if free is None:
         return f"{batch}, more than there is; set training.batch_size to less"
     fits = int(0.8 * size.n_real * free / needed)
-    advice = f"set training.batch_size to {fits} or less" if fits else "not even one structure would fit; use --device cpu"
-    return f"{batch}, and the GPU has {free / 1e9:.1f} GB free; {advice}"
+    batch += f", and the GPU has {free / 1e9:.1f} GB free"
+    return f"{batch}; " + (
+        f"set training.batch_size to {fits} or less" if fits else "not even one structure would fit; use --device cpu"
+    )
 
 
 def predict_on_device(params, config, ops, loader, rows):

@@ -52,7 +52,7 @@ class Gradients(Parameters):
 
 
 class Sums:
-    """See the head of this file. `add` is given a key for what repeats: a step of one size makes the same sums again."""
+    """See the head of this file. The key that `add` takes stands for a step whose sums are always the same."""
 
     def __init__(self, vector):
         self.vector, self.partial, self.used, self.rows, self.tables = vector, None, 0, [], {}

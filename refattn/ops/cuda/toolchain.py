@@ -41,13 +41,14 @@ def _import_cupy():
 
 def _load_numba_cuda():
     """Let numba-cuda load what it compiles with. Up to 0.30.4 it asks for a function that NumPy 2.5 has no more."""
-    if hasattr(np, "row_stack"):
+    gone = "row_stack"  # an alias of vstack
+    if hasattr(np, gone):
         return
-    np.row_stack = np.vstack  # an alias, as it was
+    setattr(np, gone, np.vstack)
     try:
         import numba.cuda.np.arrayobj  # noqa: F401
     finally:
-        del np.row_stack
+        delattr(np, gone)
 
 
 class _SimulatedCuda:
@@ -230,15 +231,24 @@ def multiply(a, b, out, accumulate=False, tf32=False):
         if not accumulate:
             out[...] = 0
     else:
-        # Row by row, out is the transposed product's columns: out^T = b^T a^T.
-        (of_a, step_a), (of_b, step_b) = _layout(a), _layout(b)
         letter, number = ("S", ctypes.c_float) if out.dtype == np.float32 else ("D", ctypes.c_double)
         handle = _cublas().handle(xp.cuda.get_current_stream().ptr, tf32)
         one, beta = ctypes.byref(number(1)), ctypes.byref(number(accumulate))
-        sizes, factors = (out.shape[1], out.shape[0], a.shape[1]), (b.data.ptr, step_b, a.data.ptr, step_a)
-        name = f"cublas{letter}gemm_v2"
-        _cublas()(name, handle, of_b, of_a, *sizes, one, *factors, beta, out.data.ptr, out.shape[1])
+        *sizes, step_b, step_a, step_out = by_columns(a, b, out)
+        pointers = b.data.ptr, step_b, a.data.ptr, step_a, beta, out.data.ptr, step_out
+        _cublas()(f"cublas{letter}gemm_v2", handle, *sizes, one, *pointers)
     return out
+
+
+def by_columns(a, b, out):
+    """The product as cuBLAS takes it, which goes by columns: out^T = b^T a^T, where it reads each array transposed.
+
+    Returns
+    -------
+    transpose_b, transpose_a, n, m, k, step_b, step_a, step_out : int
+    """
+    (of_a, step_a), (of_b, step_b) = _layout(a), _layout(b)
+    return of_b, of_a, out.shape[1], out.shape[0], a.shape[1], step_b, step_a, out.shape[1]
 
 
 def _layout(x):
