@@ -19,7 +19,7 @@ class TorchPadded(TorchPeer):
     def forward(self, b, training):
         m = self.model
         n_structures, n_sites, n_edges = b["nbr"].shape
-        start = torch.arange(n_structures)[:, None, None] * n_sites
+        start = torch.arange(n_structures, device=self.device)[:, None, None] * n_sites
         nbr = (b["nbr"] + start).view(-1)
         site = self.drop(functional.silu(self.dense(self.params["embed"][b["z"].view(-1)], "site")), training)
         geo = self.geometry(b["r"].view(-1), b["omega"].view(-1))

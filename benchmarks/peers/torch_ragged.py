@@ -15,9 +15,9 @@ class TorchRagged(TorchPeer):
 
     name = "PyTorch ragged"
 
-    def __init__(self, config, params, compiled=False, identities=False):
+    def __init__(self, config, params, compiled=False, identities=False, device="cpu"):
         self.identities = identities
-        super().__init__(config, params, compiled)
+        super().__init__(config, params, compiled, device)
 
     def arrays(self, batch):
         names = ("z", "structure", "site", "nbr", "r", "omega", "weight")
@@ -58,12 +58,12 @@ class TorchRagged(TorchPeer):
         k = k.view(len(k), heads, -1)
         score = (q.index_select(0, site_of).view(k.shape) * k).sum(-1) * k.shape[-1] ** -0.5
         index = site_of[:, None].expand_as(score)
-        top = torch.full((len(q), heads), -torch.inf).scatter_reduce(0, index, score.detach(), "amax")
+        top = q.new_full((len(q), heads), -torch.inf).scatter_reduce(0, index, score.detach(), "amax")
         exponential = torch.exp(score - top.index_select(0, site_of))
         total = torch.zeros_like(top).index_add(0, site_of, exponential)
         alpha = exponential / total.index_select(0, site_of)
         alpha = functional.dropout(alpha, self.model.attention_dropout, training)
-        context = torch.zeros(len(q), heads, k.shape[-1]).index_add(0, site_of, alpha[:, :, None] * k)
+        context = q.new_zeros(len(q), heads, k.shape[-1]).index_add(0, site_of, alpha[:, :, None] * k)
         return context.view(q.shape)
 
     def read_out(self, site, structure, n):
@@ -71,16 +71,16 @@ class TorchRagged(TorchPeer):
         m = self.model
         site = functional.silu(self.dense(site, "after"))
         q, k = self.dense(site, "global_query"), self.dense(site, "global_key")
-        total = torch.zeros(n, q.shape[1]).index_add(0, structure, q).index_select(0, structure)
-        count = torch.zeros(n).index_add(0, structure, torch.ones(len(q)))
+        total = q.new_zeros(n, q.shape[1]).index_add(0, structure, q).index_select(0, structure)
+        count = q.new_zeros(n).index_add(0, structure, q.new_ones(len(q)))
         intensive = m.readout == "intensive"
         size = count.index_select(0, structure)
         score = (k * total).sum(1) / size if intensive else (k * (total - q)).sum(1)
         if m.normalise_attention:
-            square = torch.zeros(n).index_add(0, structure, score**2)
+            square = q.new_zeros(n).index_add(0, structure, score**2)
             norm = torch.sqrt(square / count if intensive else square)
             score = score / norm.index_select(0, structure)
-        top = torch.full((n,), -torch.inf).scatter_reduce(0, structure, score.detach(), "amax")
+        top = q.new_full((n,), -torch.inf).scatter_reduce(0, structure, score.detach(), "amax")
         exponential = torch.exp(score - top.index_select(0, structure))
-        beta = exponential / torch.zeros(n).index_add(0, structure, exponential).index_select(0, structure)
-        return torch.zeros(n, k.shape[1]).index_add(0, structure, beta[:, None] * k)
+        beta = exponential / q.new_zeros(n).index_add(0, structure, exponential).index_select(0, structure)
+        return q.new_zeros(n, k.shape[1]).index_add(0, structure, beta[:, None] * k)

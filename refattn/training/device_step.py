@@ -96,6 +96,10 @@ class DeviceStep:
         adam_update(*state, self.rate, self.plan.cursor, training)
         advance(self.plan.cursor)
 
+    def gradient(self):
+        """Gradient of the last step, of the loss without weight decay, as Parameters on the host."""
+        return Parameters(self.params.table, self.ops.to_host(self.grads.vector))
+
     def pull(self, params, adam):
         """Wait for the device, and bring parameters and moments to the host.
 

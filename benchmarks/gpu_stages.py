@@ -1,0 +1,381 @@
+"""The stages of benchmarks/gpu.py. Each takes a Setting and returns a dict: `ok`, an `error` where that is False, and
+whatever it found."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, TrainingConfig
+from refattn.data.loader import Loader, epoch_batches
+from refattn.data.store import read_dataset
+from refattn.experiments import load_experiment
+from refattn.gradient_check import check_operation, check_network, configurations, small_network, small_shard
+from refattn.model import Dropout
+from refattn.ops import OPS, load_backend
+from refattn.ops.cases import all_cases, make_grads, make_inputs, run_backward, run_forward
+from refattn.ops.cuda import toolchain
+from refattn.ops.cuda.graph import transposed
+from refattn.params import initialise
+from refattn.placement import hosted, run_gradients
+from refattn.prediction import graph_dataset
+from refattn.structures.graph import Graph
+from refattn.training.adam import Adam
+from refattn.training.device_step import DeviceStep, predict_on_device
+from refattn.training.device_train import DeviceTrainer
+from refattn.training.train import Interrupted
+
+BATCHES, EPOCH = (128, 1024), 110_000
+# of the largest entry of an array: rounding, times the length of the longest sum of the cases and of the network
+SAME = {"float64": 1e-11, "float32": 5e-5}
+PEERS_DIFFER = 1e-3  # loss and gradient, of their norm: float32 with sums in other orders, through seven layers
+PEERS = (  # those that are likely to be the best first
+    ("torch-identities-compiled", "torch_ragged", "TorchRagged", {"identities": True, "compiled": True}),
+    ("torch-identities", "torch_ragged", "TorchRagged", {"identities": True}),
+    ("torch-ragged-compiled", "torch_ragged", "TorchRagged", {"compiled": True}),
+    ("torch-ragged", "torch_ragged", "TorchRagged", {}),
+    ("torch-padded-compiled", "torch_padded", "TorchPadded", {"compiled": True}),
+    ("torch-padded", "torch_padded", "TorchPadded", {}),
+)
+SMALL = {
+    "n_layers": 1,
+    "width": 8,
+    "n_heads": 2,
+    "global_width": 8,
+    "head_width": 4,
+    "embedding_width": 4,
+    "n_radial": 4,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a stage is given: the data set's path and label, whether to be quick, a variant, and report(result).
+
+    A stage hands what it has so far to `report`, should it be stopped before its end.
+    """
+
+    data: str
+    target: str | None
+    quick: bool
+    variant: str
+    report: object
+
+    def model(self, variant=None):
+        """The network of QM9's experiment; a small one when quick."""
+        model = dataclasses.replace(load_experiment("qm9").model, variant=variant or self.variant or "scann+")
+        return dataclasses.replace(model, **SMALL) if self.quick else model
+
+    @functools.cached_property
+    def dataset(self):
+        return read_dataset(self.data, with_positions=False)
+
+    @property
+    def label_name(self):
+        return self.target or next(iter(self.dataset.labels))
+
+    def labels(self):
+        """Rows with a label, and the scaled labels (S,) of all rows."""
+        label = self.dataset.labels[self.label_name]
+        known = np.flatnonzero(np.isfinite(label))
+        return known, ((label - label[known].mean()) / label[known].std()).astype(np.float32)
+
+
+def outcome(found, tolerance, **rest):
+    """A result from differences by name: whether all are within the tolerance, or the worst as the error."""
+    worst = max(found, key=found.get)
+    result = {"ok": found[worst] <= tolerance, "worst": found[worst], "at": worst, "tolerance": tolerance, **rest}
+    return result | {"error": None if result["ok"] else f"{worst} differs by {found[worst]:.1e} of {tolerance:.0e}"}
+
+
+def difference(mine, theirs):
+    """Largest difference of two dicts of arrays, of the largest entry of each; NaN counts as infinite."""
+    found = 0.0
+    for name, array in theirs.items():
+        scale = np.abs(array).max(initial=0) or 1.0
+        apart = np.abs(np.asarray(mine[name], float) - array).max(initial=0) / scale
+        found = max(found, float(apart) if np.isfinite(apart) else float("inf"))
+    return found
+
+
+def device(setting):
+    """The device, and the versions of what drives it."""
+    return {"ok": True, **toolchain.device_facts()}
+
+
+def rates(setting):
+    """Bytes a second of a copy, reading and writing counted, and operations a second of a product of float32."""
+    xp = load_backend("cuda").xp
+    source, target = (xp.ones(2**28, np.float32) for _ in range(2))
+    a, b, out = (xp.ones(shape, np.float32) for shape in ((65536, 1024), (1024, 1024), (65536, 1024)))
+    row, square, narrow = (xp.ones(shape, np.float32) for shape in ((79360, 128), (128, 128), (79360, 128)))
+    found = {}
+    for name, function, amount in (
+        ("copy_bytes", lambda: target.__setitem__(..., source), 2 * source.nbytes),
+        ("sgemm", lambda: toolchain.multiply(a, b, out), 2 * 65536 * 1024 * 1024),
+        ("sgemm_128", lambda: toolchain.multiply(row, square, narrow), 2 * 79360 * 128 * 128),
+        ("tf32_128", lambda: toolchain.multiply(row, square, narrow, tf32=True), 2 * 79360 * 128 * 128),
+    ):
+        toolchain.seconds(function, 5)
+        found[f"{name}_per_second"] = amount / min(toolchain.seconds(function, 20) for _ in range(5))
+    return {"ok": True, **found}
+
+
+def operations_parity(setting):
+    """Every operation with every case against the reference, forward and backward."""
+    cuda, reference, found = hosted(load_backend("cuda")), load_backend("reference"), {}
+    for dtype in (np.float64, np.float32):
+        for label, operation, inputs in all_cases(dtype):
+            if setting.quick and "three structures" not in label:
+                continue
+            both = [outputs_and_gradients(operation, inputs, ops) for ops in (cuda, reference)]
+            name = f"{operation.name}, {np.dtype(dtype).name}"
+            # float32 is measured in units of its own tolerance
+            apart = difference(*both) * SAME["float64"] / SAME[np.dtype(dtype).name]
+            found[name] = max(found.get(name, 0.0), apart)
+    return outcome(found, SAME["float64"], differences=found)
+
+
+def outputs_and_gradients(operation, inputs, ops):
+    found = run_forward(operation, inputs, ops)
+    if operation.wrt:
+        gradients = run_backward(operation, inputs, found, make_grads(operation, found), ops)
+        found = found | {f"grad_{name}": array for name, array in gradients.items()}
+    return found
+
+
+def networks_parity(setting):
+    """Predictions and gradients of networks with every option against the CPU's, in float64."""
+    found = {}
+    networks = configurations()
+    for name, config in networks[::5] if setting.quick else networks:
+        shard, params = small_shard(config), small_network(config)
+        weights, dropout = np.random.default_rng(2).normal(size=len(shard)), Dropout(0, 0, shard)
+        both = []
+        for device_name in ("cuda", "cpu"):
+            prediction, grads, _ = run_gradients(weights, params, shard, config, load_backend(device_name), dropout)
+            both.append({"prediction": prediction} | {key: grads[key] for key in grads})
+        scale = max(np.abs(array).max(initial=0) for array in both[1].values())
+        found[name] = max(float(np.abs(both[0][key] - both[1][key]).max(initial=0)) / scale for key in both[1])
+    return outcome(found, SAME["float64"], differences=found)
+
+
+def gradient_check(setting):
+    """Central differences against the gradients of the device, in float64; networks as far as the time goes."""
+    rows, began, networks = [], time.monotonic(), configurations()
+    operations = [operation for operation in OPS if operation.wrt]
+    for operation in operations[:1] if setting.quick else operations:
+        rows.append(check_operation(operation, "cuda"))
+    for name, config in networks[-1:] if setting.quick else [*networks[10:], *networks[:10]]:
+        if time.monotonic() - began < 75:
+            rows += check_network(name, config, ["cuda"])
+    worst = max(rows, key=lambda row: row.worst)
+    return {
+        "ok": all(row.ok for row in rows),
+        "error": None if all(row.ok for row in rows) else f"{worst.name}: {worst.worst:.1e} at {worst.where}",
+        "checked": len(rows), "entries": sum(row.entries for row in rows), "worst": worst.worst, "at": worst.name,
+        "left_out": 2 * len(networks) + len(operations) - len(rows),
+    }  # fmt: skip
+
+
+def new_step(setting, model, batch_size, n_batches, capture=True, device_name="cuda", repeat=1):
+    """A DeviceStep on the data set's graphs, batches for it, and the parameters and the optimiser that it began with.
+
+    There are n_batches batches, `repeat` times.
+    """
+    config = Config(model, None, DataConfig(target=setting.label_name), TrainingConfig(batch_size=batch_size))
+    known, label = setting.labels()
+    rng, params = np.random.default_rng(0), initialise(model, 0)
+    batches = [rng.choice(known, batch_size) for _ in range(n_batches)] * repeat
+    adam, loader = Adam(params.vector, params.decay_mask(), config.training), Loader(setting.dataset, model, "float32")
+    sizes = batch_size * len(batches), len(batches)
+    step = DeviceStep(config, load_backend(device_name), loader, label, params, adam, *sizes, capture)
+    return step, batches, params, adam
+
+
+def run_steps(step, batches):
+    """An epoch of the batches, from the optimiser's first step on."""
+    step.begin(batches, 0, 0, [5e-4] * len(batches))
+    for rows in batches:
+        step.run(rows)
+
+
+def same_bits(setting):
+    """Three steps twice as captured graphs, and once as single launches: the parameters' bits."""
+    found = []
+    for capture in (True, True, False):
+        step, batches, params, adam = new_step(setting, setting.model(), 4 if setting.quick else 64, 3, capture)
+        run_steps(step, batches)
+        loss = step.pull(params, adam)[0]
+        found.append((params.vector.tobytes(), adam.m.tobytes(), loss))
+    ok = found[0] == found[1] == found[2]
+    return {"ok": ok, "error": None if ok else "two runs have other bits", "loss": found[0][2], "graphs": len(step.replays)}
+
+
+def operations_time(setting):
+    """Time of every operation at the sizes of a batch of 1,024 molecules, its bytes, and bytes a second."""
+    ops, found = load_backend("cuda"), {}
+    edges = np.tile([4, 4, 5], 6 * 1024)
+    for operation in OPS:
+        graph = ([18] * 1024, edges)
+        inputs = make_inputs(operation, graph, np.float32, heads=8, channels=16)
+        place = {name: ops.to_device(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
+        if "nbr" in place:  # made once for a batch, and not within an operation
+            place["nbr"] = transposed(place["nbr"], len(edges))
+        forward = functools.partial(getattr(ops, f"{operation.name}_forward"), **place)
+        found[f"{operation.name} forward"] = timed(forward, place)
+        if operation.wrt:
+            outputs = forward()
+            outputs = dict(zip(operation.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
+            host = {name: ops.to_host(x) for name, x in outputs.items()}
+            place |= outputs | {f"grad_{n}": ops.to_device(g) for n, g in make_grads(operation, host).items()}
+            backward = getattr(ops, f"{operation.name}_backward")
+            own = {name: place[name] for name in backward.__code__.co_varnames[: backward.__code__.co_argcount]}
+            found[f"{operation.name} backward"] = timed(functools.partial(backward, **own), own)
+    return {"ok": True, "operations": found}
+
+
+def timed(function, inputs):
+    """Seconds of one captured run of an operation, and the bytes of its arrays."""
+    outputs = function()
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    inputs = [part for x in inputs.values() for part in (x if isinstance(x, tuple) else (x,))]
+    moved = sum(x.nbytes for x in (*inputs, *outputs) if hasattr(x, "nbytes"))
+    replay = toolchain.Replay(function, toolchain.Scratch())
+    replay()
+    taken = min(toolchain.seconds(replay, 20) for _ in range(5))
+    return {"seconds": taken, "bytes": int(moved), "bytes_per_second": moved / taken}
+
+
+def step(setting):
+    """The training step of a variant beside PyTorch's on the same batches."""
+    result = {"ok": True, "error": None, "steps": {}}
+    for batch_size in BATCHES:
+        for device_name in ("cuda", "cuda-tf32"):
+            own, batches, *_ = new_step(setting, setting.model(), batch_size, 10, True, device_name, repeat=5)
+            run_steps(own, batches)
+            taken = min(toolchain.seconds(functools.partial(run_steps, own, batches)) / len(batches) for _ in range(5))
+            result["steps"][f"refattn {device_name}, {batch_size}"] = {"seconds": taken, "graphs": len(own.replays)}
+        setting.report(result)
+    for peer in PEERS:
+        for batch_size in BATCHES:
+            try:
+                found = peer_step(setting, peer, batch_size)
+            except (RuntimeError, ImportError) as error:  # PyTorch's: of compilation, of memory; or no PyTorch
+                found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+            result["steps"][f"{peer[0]}, {batch_size}"] = found
+            failed = [name for name, entry in result["steps"].items() if entry.get("error")]
+            result |= {"ok": not failed, "error": f"failed: {', '.join(failed)}" if failed else None}
+            setting.report(result)
+    return result
+
+
+def peer_step(setting, peer, batch_size):
+    """Seconds of a step of a peer, after a look at its loss and gradient without dropout."""
+    import torch
+
+    from refattn.benchmarks.peers.batch import Batch
+
+    _, module, cls, options = peer
+    still = dataclasses.replace(setting.model(), dropout=0.0, attention_dropout=0.0)
+    own, rows, params, _ = new_step(setting, still, batch_size, 10)
+    loader, label = Loader(setting.dataset, still, "float32"), setting.labels()[1]
+    batches = [Batch.of(loader, batch, label) for batch in rows]
+    peer_class = getattr(importlib.import_module(f"refattn.benchmarks.peers.{module}"), cls)
+    _, theirs = peer_class(own.config, params, device="cuda", **options).gradient(batches[0])
+    own.begin(rows, 0, 0, [0.0] * len(rows))
+    own.run(rows[0])
+    mine = own.gradient()
+    norm = np.sqrt(sum((array.astype(float) ** 2).sum() for array in theirs.values()))
+    apart = float(np.sqrt(sum(((mine[key].astype(float) - theirs[key]) ** 2).sum() for key in theirs)) / norm)
+    if not apart < PEERS_DIFFER:
+        return {"error": f"its gradient differs from refattn's by {apart:.1e}", "difference": apart}
+    config = dataclasses.replace(own.config, model=setting.model())
+    running = peer_class(config, params, device="cuda", **options)
+    taken = []
+    for _ in range(4):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for batch in batches:
+            running.train_step(batch)
+        torch.cuda.synchronize()
+        taken.append((time.perf_counter() - began) / len(batches))
+    return {"seconds": min(taken[1:]), "difference": apart, "error": None}
+
+
+def epoch(setting):
+    """An epoch over 110,000 molecules of the data set, drawn with repetition; from the host's batches to its numbers."""
+    found = {}
+    known, label = setting.labels()
+    rows = np.random.default_rng(0).choice(known, EPOCH)
+    for batch_size in BATCHES:
+        batches = epoch_batches(rows, batch_size, 0, 1)
+        own, _, params, adam = new_step(setting, setting.model(), batch_size, 1)
+        sizes = len(rows), len(batches)
+        loader = Loader(setting.dataset, own.config.model, "float32")
+        own = DeviceStep(own.config, own.ops, loader, label, params, adam, *sizes)
+        taken = []
+        for _ in range(2):  # the first one captures
+            began = time.perf_counter()
+            run_steps(own, batches)
+            own.pull(params, adam)
+            taken.append(time.perf_counter() - began)
+        found[str(batch_size)] = {"first_seconds": taken[0], "seconds": taken[1], "graphs": len(own.replays)}
+    return {"ok": True, "molecules": EPOCH, "batch": found}
+
+
+def train(setting):
+    """Some epochs of the real training, with validation."""
+    n, began, history = len(setting.labels()[0]), time.monotonic(), []
+    training = TrainingConfig(epochs=1 if setting.quick else 5, batch_size=min(128, n // 2), learning_rate=5e-4)
+    data = DataConfig(path=setting.data, target=setting.label_name)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = DeviceTrainer.start(Config(setting.model(), None, data, training), Path(folder) / "run", None, "cuda")
+
+        def progress(record):
+            if "valid_mae" in record:
+                history.append(record)
+                setting.report(result())
+
+        def result():
+            unit = setting.dataset.label_attrs[setting.label_name].get("unit", "")
+            falls = len(history) < 2 or history[-1]["valid_mae"] < history[0]["valid_mae"]
+            error = None if falls else "the validation error does not fall"
+            return {"ok": falls, "error": error, "label": setting.label_name, "unit": unit, "history": history}
+
+        # Interrupted: what was learned until then is the result
+        with contextlib.suppress(Interrupted):
+            trainer.fit(map, progress, lambda: time.monotonic() - began > 70)
+        return result()
+
+
+def sanitize():
+    """Losses of a small step, and of a prediction after it, of both variants with everything that can be dropped."""
+    losses = []
+    for variant in ("scann+", "scann"):
+        model = ModelConfig(variant=variant, attention_dropout=0.1, ring=False, **SMALL)
+        config = Config(model, GraphConfig(), DataConfig(), TrainingConfig(batch_size=4))
+        loader, params = Loader(random_dataset(6, config), model, "float32"), initialise(model, 0)
+        adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
+        own = DeviceStep(config, load_backend("cuda"), loader, np.ones(6, np.float32), params, adam, 4, 1, False)
+        run_steps(own, [rows])
+        losses.append(own.pull(params, adam)[0])
+        losses.append(float(predict_on_device(params, model, own.ops, loader, np.arange(6))[0][0]))
+    return losses
+
+
+def random_dataset(n, config, n_sites=18, degrees=(4, 4, 5)):
+    """`n` structures of `n_sites` sites, with as many edges a site as QM9's graphs have (4.3) and random numbers."""
+    rng, graphs = np.random.default_rng(0), []
+    for _ in range(n):
+        edges = np.resize(degrees, n_sites)
+        ptr, total = np.concatenate([[0], np.cumsum(edges)]).astype(np.int32), int(edges.sum())
+        nbr, r, omega = rng.integers(0, n_sites, total), rng.uniform(1, 3, total), rng.uniform(1, 3, total)
+        arrays = nbr.astype(np.int32), np.zeros((total, 3), np.int8), r, omega, np.full(n_sites, 3.0)
+        graphs.append(Graph(rng.integers(1, 9, n_sites).astype(np.int32), ptr, *arrays))
+    return graph_dataset([f"s{k}" for k in range(n)], [None] * n, graphs, config)
