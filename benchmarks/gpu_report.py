@@ -21,12 +21,12 @@ def _section(name, result, stages):
     if name == "operations_time":
         return _operations(result["operations"], (stages.get("rates") or {}).get("result") or {})
     if name == "epoch":
-        rows = [(size, f"{x['first_seconds']:.2f}", f"{x['seconds']:.2f}", x["graphs"]) for size, x in
-                result["batch"].items()]  # fmt: skip
+        batches = result["batch"].items()
+        rows = [(size, f"{x['first_seconds']:.2f}", f"{x['seconds']:.2f}", x["graphs"]) for size, x in batches]
         return [f"{result['molecules']:,} molecules.", "", *table(("batch", "first, s", "next, s", "graphs"), rows)]
     if name == "train":
-        rows = [(x["epoch"], f"{x['valid_mae']:.5g}", f"{x['seconds']:.2f}", f"{x['structures_per_second']:.0f}") for x in
-                result["history"]]  # fmt: skip
+        names = {"valid_mae": ".5g", "seconds": ".2f", "structures_per_second": ".0f"}
+        rows = [(x["epoch"], *(format(x[name], spec) for name, spec in names.items())) for x in result["history"]]
         title = f"valid MAE of {result['label']} ({result['unit'] or 'no unit'})"
         return table(("epoch", title, "s", "structures/s"), rows)
     return [f"- {key}: {_shown(value)}" for key, value in result.items() if key not in ("ok", "error", "differences")]

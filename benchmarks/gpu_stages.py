@@ -15,7 +15,7 @@ from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, Trainin
 from refattn.data.loader import Loader, epoch_batches
 from refattn.data.store import read_dataset
 from refattn.experiments import load_experiment
-from refattn.gradient_check import check_operation, check_network, configurations, small_network, small_shard
+from refattn.gradient_check import check_network, check_operation, configurations, small_network, small_shard
 from refattn.model import Dropout
 from refattn.ops import OPS, load_backend
 from refattn.ops.cases import all_cases, make_grads, make_inputs, run_backward, run_forward
@@ -31,6 +31,7 @@ from refattn.training.device_train import DeviceTrainer
 from refattn.training.train import Interrupted
 
 BATCHES, EPOCH = (128, 1024), 110_000
+QUICK_BATCHES, QUICK_EPOCH = (2,), 4
 # of the largest entry of an array: rounding, times the length of the longest sum of the cases and of the network
 SAME = {"float64": 1e-11, "float32": 5e-5}
 PEERS_DIFFER = 1e-3  # loss and gradient, of their norm: float32 with sums in other orders, through seven layers
@@ -42,15 +43,8 @@ PEERS = (  # those that are likely to be the best first
     ("torch-padded-compiled", "torch_padded", "TorchPadded", {"compiled": True}),
     ("torch-padded", "torch_padded", "TorchPadded", {}),
 )
-SMALL = {
-    "n_layers": 1,
-    "width": 8,
-    "n_heads": 2,
-    "global_width": 8,
-    "head_width": 4,
-    "embedding_width": 4,
-    "n_radial": 4,
-}
+SMALL = {"n_layers": 1, "width": 4, "n_heads": 2, "global_width": 4}
+SMALL |= {"head_width": 4, "embedding_width": 4, "n_radial": 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +60,13 @@ class Setting:
     variant: str
     report: object
 
-    def model(self, variant=None):
+    @property
+    def batches(self):
+        return QUICK_BATCHES if self.quick else BATCHES
+
+    def model(self):
         """The network of QM9's experiment; a small one when quick."""
-        model = dataclasses.replace(load_experiment("qm9").model, variant=variant or self.variant or "scann+")
+        model = dataclasses.replace(load_experiment("qm9").model, variant=self.variant or "scann+")
         return dataclasses.replace(model, **SMALL) if self.quick else model
 
     @functools.cached_property
@@ -89,18 +87,15 @@ class Setting:
 def outcome(found, tolerance, **rest):
     """A result from differences by name: whether all are within the tolerance, or the worst as the error."""
     worst = max(found, key=found.get)
-    result = {"ok": found[worst] <= tolerance, "worst": found[worst], "at": worst, "tolerance": tolerance, **rest}
+    result = {"ok": bool(found[worst] <= tolerance), "worst": found[worst], "at": worst, "tolerance": tolerance, **rest}
     return result | {"error": None if result["ok"] else f"{worst} differs by {found[worst]:.1e} of {tolerance:.0e}"}
 
 
 def difference(mine, theirs):
-    """Largest difference of two dicts of arrays, of the largest entry of each; NaN counts as infinite."""
-    found = 0.0
-    for name, array in theirs.items():
-        scale = np.abs(array).max(initial=0) or 1.0
-        apart = np.abs(np.asarray(mine[name], float) - array).max(initial=0) / scale
-        found = max(found, float(apart) if np.isfinite(apart) else float("inf"))
-    return found
+    """Largest difference of two dicts of arrays, of the largest entry of all of them; NaN counts as infinite."""
+    scale = max(np.abs(array).max(initial=0) for array in theirs.values()) or 1.0
+    apart = [np.abs(mine[name].astype(float) - array).max(initial=0) / scale for name, array in theirs.items()]
+    return float(max(apart)) if np.isfinite(apart).all() else float("inf")
 
 
 def device(setting):
@@ -110,16 +105,17 @@ def device(setting):
 
 def rates(setting):
     """Bytes a second of a copy, reading and writing counted, and operations a second of a product of float32."""
-    xp = load_backend("cuda").xp
-    source, target = (xp.ones(2**28, np.float32) for _ in range(2))
-    a, b, out = (xp.ones(shape, np.float32) for shape in ((65536, 1024), (1024, 1024), (65536, 1024)))
-    row, square, narrow = (xp.ones(shape, np.float32) for shape in ((79360, 128), (128, 128), (79360, 128)))
+    xp, less = load_backend("cuda").xp, 1024 if setting.quick else 1
+    source, target = (xp.ones(2**28 // less, np.float32) for _ in range(2))
+    m, wide, n = 65536 // less, 1024, 81920 // less
+    a, b, out = (xp.ones(shape, np.float32) for shape in ((m, wide), (wide, wide), (m, wide)))
+    row, square, narrow = (xp.ones(shape, np.float32) for shape in ((n, 128), (128, 128), (n, 128)))
     found = {}
     for name, function, amount in (
         ("copy_bytes", lambda: target.__setitem__(..., source), 2 * source.nbytes),
-        ("sgemm", lambda: toolchain.multiply(a, b, out), 2 * 65536 * 1024 * 1024),
-        ("sgemm_128", lambda: toolchain.multiply(row, square, narrow), 2 * 79360 * 128 * 128),
-        ("tf32_128", lambda: toolchain.multiply(row, square, narrow, tf32=True), 2 * 79360 * 128 * 128),
+        ("sgemm", lambda: toolchain.multiply(a, b, out), 2 * m * wide * wide),
+        ("sgemm_128", lambda: toolchain.multiply(row, square, narrow), 2 * n * 128 * 128),
+        ("tf32_128", lambda: toolchain.multiply(row, square, narrow, tf32=True), 2 * n * 128 * 128),
     ):
         toolchain.seconds(function, 5)
         found[f"{name}_per_second"] = amount / min(toolchain.seconds(function, 20) for _ in range(5))
@@ -131,7 +127,7 @@ def operations_parity(setting):
     cuda, reference, found = hosted(load_backend("cuda")), load_backend("reference"), {}
     for dtype in (np.float64, np.float32):
         for label, operation, inputs in all_cases(dtype):
-            if setting.quick and "three structures" not in label:
+            if setting.quick and "one edge" not in label:
                 continue
             both = [outputs_and_gradients(operation, inputs, ops) for ops in (cuda, reference)]
             name = f"{operation.name}, {np.dtype(dtype).name}"
@@ -153,15 +149,14 @@ def networks_parity(setting):
     """Predictions and gradients of networks with every option against the CPU's, in float64."""
     found = {}
     networks = configurations()
-    for name, config in networks[::5] if setting.quick else networks:
+    for name, config in networks[::10] if setting.quick else networks:
         shard, params = small_shard(config), small_network(config)
         weights, dropout = np.random.default_rng(2).normal(size=len(shard)), Dropout(0, 0, shard)
         both = []
         for device_name in ("cuda", "cpu"):
             prediction, grads, _ = run_gradients(weights, params, shard, config, load_backend(device_name), dropout)
             both.append({"prediction": prediction} | {key: grads[key] for key in grads})
-        scale = max(np.abs(array).max(initial=0) for array in both[1].values())
-        found[name] = max(float(np.abs(both[0][key] - both[1][key]).max(initial=0)) / scale for key in both[1])
+        found[name] = difference(*both)
     return outcome(found, SAME["float64"], differences=found)
 
 
@@ -176,9 +171,10 @@ def gradient_check(setting):
             rows += check_network(name, config, ["cuda"])
     worst = max(rows, key=lambda row: row.worst)
     return {
-        "ok": all(row.ok for row in rows),
+        "ok": bool(all(row.ok for row in rows)),
         "error": None if all(row.ok for row in rows) else f"{worst.name}: {worst.worst:.1e} at {worst.where}",
-        "checked": len(rows), "entries": sum(row.entries for row in rows), "worst": worst.worst, "at": worst.name,
+        "checked": len(rows), "entries": sum(row.entries for row in rows),
+        "worst": float(worst.worst), "at": worst.name,
         "left_out": 2 * len(networks) + len(operations) - len(rows),
     }  # fmt: skip
 
@@ -209,21 +205,23 @@ def same_bits(setting):
     """Three steps twice as captured graphs, and once as single launches: the parameters' bits."""
     found = []
     for capture in (True, True, False):
-        step, batches, params, adam = new_step(setting, setting.model(), 4 if setting.quick else 64, 3, capture)
+        sizes = (2, 1) if setting.quick else (64, 3)
+        step, batches, params, adam = new_step(setting, setting.model(), *sizes, capture)
         run_steps(step, batches)
         loss = step.pull(params, adam)[0]
         found.append((params.vector.tobytes(), adam.m.tobytes(), loss))
     ok = found[0] == found[1] == found[2]
-    return {"ok": ok, "error": None if ok else "two runs have other bits", "loss": found[0][2], "graphs": len(step.replays)}
+    error = None if ok else "two runs have other bits"
+    return {"ok": ok, "error": error, "loss": found[0][2], "graphs": len(step.replays)}
 
 
 def operations_time(setting):
     """Time of every operation at the sizes of a batch of 1,024 molecules, its bytes, and bytes a second."""
     ops, found = load_backend("cuda"), {}
-    edges = np.tile([4, 4, 5], 6 * 1024)
+    n, heads, channels = (1, 2, 2) if setting.quick else (1024, 8, 16)
+    edges = np.tile([4, 4, 5], 6 * n)
     for operation in OPS:
-        graph = ([18] * 1024, edges)
-        inputs = make_inputs(operation, graph, np.float32, heads=8, channels=16)
+        inputs = make_inputs(operation, ([18] * n, edges), np.float32, heads=heads, channels=channels)
         place = {name: ops.to_device(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
         if "nbr" in place:  # made once for a batch, and not within an operation
             place["nbr"] = transposed(place["nbr"], len(edges))
@@ -248,22 +246,25 @@ def timed(function, inputs):
     moved = sum(x.nbytes for x in (*inputs, *outputs) if hasattr(x, "nbytes"))
     replay = toolchain.Replay(function, toolchain.Scratch())
     replay()
-    taken = min(toolchain.seconds(replay, 20) for _ in range(5))
+    times = 1 if toolchain.SIMULATED else 20
+    taken = min(toolchain.seconds(replay, times) for _ in range(times // 5 + 1))
     return {"seconds": taken, "bytes": int(moved), "bytes_per_second": moved / taken}
 
 
 def step(setting):
     """The training step of a variant beside PyTorch's on the same batches."""
     result = {"ok": True, "error": None, "steps": {}}
-    for batch_size in BATCHES:
+    sizes = (1, 1) if setting.quick else (10, 5)  # batches, and how often
+    for batch_size in setting.batches:
         for device_name in ("cuda", "cuda-tf32"):
-            own, batches, *_ = new_step(setting, setting.model(), batch_size, 10, True, device_name, repeat=5)
+            own, batches, *_ = new_step(setting, setting.model(), batch_size, sizes[0], True, device_name, sizes[1])
             run_steps(own, batches)
-            taken = min(toolchain.seconds(functools.partial(run_steps, own, batches)) / len(batches) for _ in range(5))
+            every = functools.partial(run_steps, own, batches)
+            taken = min(toolchain.seconds(every) / len(batches) for _ in range(sizes[1]))
             result["steps"][f"refattn {device_name}, {batch_size}"] = {"seconds": taken, "graphs": len(own.replays)}
         setting.report(result)
     for peer in PEERS:
-        for batch_size in BATCHES:
+        for batch_size in setting.batches:
             try:
                 found = peer_step(setting, peer, batch_size)
             except (RuntimeError, ImportError) as error:  # PyTorch's: of compilation, of memory; or no PyTorch
@@ -283,11 +284,12 @@ def peer_step(setting, peer, batch_size):
 
     _, module, cls, options = peer
     still = dataclasses.replace(setting.model(), dropout=0.0, attention_dropout=0.0)
-    own, rows, params, _ = new_step(setting, still, batch_size, 10)
+    where, wait = ("cpu", lambda: None) if toolchain.SIMULATED else ("cuda", torch.cuda.synchronize)
+    own, rows, params, _ = new_step(setting, still, batch_size, 1 if setting.quick else 10)
     loader, label = Loader(setting.dataset, still, "float32"), setting.labels()[1]
     batches = [Batch.of(loader, batch, label) for batch in rows]
     peer_class = getattr(importlib.import_module(f"refattn.benchmarks.peers.{module}"), cls)
-    _, theirs = peer_class(own.config, params, device="cuda", **options).gradient(batches[0])
+    _, theirs = peer_class(own.config, params, device=where, **options).gradient(batches[0])
     own.begin(rows, 0, 0, [0.0] * len(rows))
     own.run(rows[0])
     mine = own.gradient()
@@ -296,29 +298,29 @@ def peer_step(setting, peer, batch_size):
     if not apart < PEERS_DIFFER:
         return {"error": f"its gradient differs from refattn's by {apart:.1e}", "difference": apart}
     config = dataclasses.replace(own.config, model=setting.model())
-    running = peer_class(config, params, device="cuda", **options)
+    running = peer_class(config, params, device=where, **options)
     taken = []
     for _ in range(4):
-        torch.cuda.synchronize()
+        wait()
         began = time.perf_counter()
         for batch in batches:
             running.train_step(batch)
-        torch.cuda.synchronize()
+        wait()
         taken.append((time.perf_counter() - began) / len(batches))
     return {"seconds": min(taken[1:]), "difference": apart, "error": None}
 
 
 def epoch(setting):
-    """An epoch over 110,000 molecules of the data set, drawn with repetition; from the host's batches to its numbers."""
+    """An epoch over 110,000 molecules, drawn with repetition; from the host's batches to its numbers."""
     found = {}
     known, label = setting.labels()
-    rows = np.random.default_rng(0).choice(known, EPOCH)
-    for batch_size in BATCHES:
+    rows = np.random.default_rng(0).choice(known, QUICK_EPOCH if setting.quick else EPOCH)
+    for batch_size in setting.batches:
         batches = epoch_batches(rows, batch_size, 0, 1)
-        own, _, params, adam = new_step(setting, setting.model(), batch_size, 1)
-        sizes = len(rows), len(batches)
-        loader = Loader(setting.dataset, own.config.model, "float32")
-        own = DeviceStep(own.config, own.ops, loader, label, params, adam, *sizes)
+        config = Config(setting.model(), None, DataConfig(), TrainingConfig(batch_size=batch_size))
+        loader, params = Loader(setting.dataset, config.model, "float32"), initialise(config.model, 0)
+        adam = Adam(params.vector, params.decay_mask(), config.training)
+        own = DeviceStep(config, load_backend("cuda"), loader, label, params, adam, len(rows), len(batches))
         taken = []
         for _ in range(2):  # the first one captures
             began = time.perf_counter()
@@ -326,7 +328,7 @@ def epoch(setting):
             own.pull(params, adam)
             taken.append(time.perf_counter() - began)
         found[str(batch_size)] = {"first_seconds": taken[0], "seconds": taken[1], "graphs": len(own.replays)}
-    return {"ok": True, "molecules": EPOCH, "batch": found}
+    return {"ok": True, "molecules": len(rows), "batch": found}
 
 
 def train(setting):
@@ -356,11 +358,11 @@ def train(setting):
 
 def sanitize():
     """Losses of a small step, and of a prediction after it, of both variants with everything that can be dropped."""
-    losses = []
+    losses, n_sites = [], 2 if toolchain.SIMULATED else 18
     for variant in ("scann+", "scann"):
         model = ModelConfig(variant=variant, attention_dropout=0.1, ring=False, **SMALL)
         config = Config(model, GraphConfig(), DataConfig(), TrainingConfig(batch_size=4))
-        loader, params = Loader(random_dataset(6, config), model, "float32"), initialise(model, 0)
+        loader, params = Loader(random_dataset(6, config, n_sites), model, "float32"), initialise(model, 0)
         adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
         own = DeviceStep(config, load_backend("cuda"), loader, np.ones(6, np.float32), params, adam, 4, 1, False)
         run_steps(own, [rows])

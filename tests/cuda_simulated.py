@@ -7,7 +7,6 @@ import inspect
 
 import numpy as np
 import pytest
-import simulator  # noqa: F401  (which is quicker then)
 import test_house
 import test_ops
 import tolerances

@@ -11,7 +11,7 @@ from refattn.errors import MissingExtra, RefattnError
 from refattn.ops import load_backend
 
 FOLDER = Path(__file__).parent
-SIMULATED = [FOLDER / name for name in ("cuda_simulated.py", "cuda_device.py", "cuda_training.py")]
+SIMULATED = [FOLDER / name for name in ("cuda_simulated.py", "cuda_device.py", "cuda_training.py", "cuda_benchmark.py")]
 
 
 def test_kernels_in_the_simulator():
