@@ -58,8 +58,8 @@ without tensor cores (NVIDIA's data sheet). A kernel takes the longest of
 - its operations at {multiplies:.0%} of the arithmetic (products only),
 - {launch} µs, one launch inside a graph.
 
-"At best" is the same with all of the bandwidth and arithmetic, and 1 µs a launch. Products dominate. The products
-for gradients of weights, (128, E) (E, 128), leave few blocks to a GPU unless cuBLAS splits the sum over E; where it does
+"At best" is the same with all of the bandwidth and arithmetic, and 1 µs a launch. Products dominate. Those for the
+gradients of weights, (128, E) (E, 128), leave few blocks to a GPU unless cuBLAS splits the sum over E; where it does
 not, batch 128 takes longer than is predicted.
 """
 

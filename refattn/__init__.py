@@ -3,9 +3,10 @@
 config         every hyper-parameter, its default, unit and source
 structures     atoms in, graph out: Voronoi neighbours, ragged arrays
 data           data sets: sources, the HDF5 file, splits, the loader, molecular dynamics that makes a set
-ops            the mathematics, every formula in NumPy (reference) and in Numba (cpu)
+ops            the mathematics, every formula in NumPy (reference), in Numba (cpu) and in numba.cuda (cuda)
 params, model  the table of parameters; the network forward and backward in nine numbered steps
 training       loss, Adam, schedules, threads, checkpoints, the run directory
+placement      the network for NumPy arrays on any device
 prediction     a trained model as people use it; calculator makes it an ASE calculator
 gradient_check every gradient against central differences
 explanation    what a prediction rests on: attention, attention flow, gradients, occlusion, symmetry; maps of a set

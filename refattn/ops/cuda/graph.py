@@ -8,8 +8,9 @@ and its `nbr` is then a Neighbours; an operation that is handed a plain array ma
 import dataclasses
 import typing
 
-from refattn.ops.cuda.memory import to_device
-from refattn.ops.cuda.toolchain import xp
+import numpy as np
+
+from refattn.ops.cuda.memory import to_device, to_host
 
 
 class Neighbours(typing.NamedTuple):
@@ -21,12 +22,12 @@ class Neighbours(typing.NamedTuple):
 
 
 def transposed(nbr, n_sites):
-    """Neighbours of an (E,) array, or the one that is handed in."""
+    """Neighbours of an (E,) array, or the one that is handed in. Sorted on the host: batches bring their own."""
     if isinstance(nbr, Neighbours):
         return nbr
-    edge = xp.argsort(nbr, kind="stable")
-    ptr = xp.searchsorted(nbr[edge], xp.arange(n_sites + 1, dtype=nbr.dtype))
-    return Neighbours(nbr, ptr.astype(xp.int32), edge.astype(xp.int32))
+    own = to_host(nbr)
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(own, minlength=n_sites))])
+    return Neighbours(nbr, *(to_device(a.astype(np.int32)) for a in (ptr, np.argsort(own, kind="stable"))))
 
 
 def neighbour_of(nbr):

@@ -101,8 +101,6 @@ LISTENER = None  # a Ledger (ledger.py) takes launches and products in the place
 class _View:
     """An array as Numba takes it: address, shape and type, without the stream, for which it would wait or ask CuPy."""
 
-    __slots__ = ("__cuda_array_interface__",)
-
     def __init__(self, array):
         self.__cuda_array_interface__ = {
             "shape": array.shape,
