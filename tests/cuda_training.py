@@ -258,6 +258,23 @@ def test_out_of_memory_says_which_batch_would_fit(monkeypatch, config, tmp_path)
         train(config, tmp_path / "third", device="cuda")
 
 
+def test_predictions_take_smaller_shards_where_memory_is_short(monkeypatch, data, runs):
+    checkpoint, limits = load_checkpoint(runs[0] / "model.h5"), []
+    model, cut = checkpoint.config.model, device_step.cut_shards
+
+    def short(n_edges, limit):
+        limits.append(limit)
+        return no_memory() if len(limits) < 3 else cut(n_edges, limit)
+
+    monkeypatch.setattr(device_step, "cut_shards", short)
+    monkeypatch.setattr(device_step, "EDGES_TO_PREDICT", 6400)
+    loader, rows = Loader(read_dataset(data), model, np.float32), np.arange(2)
+    output = predict_rows(checkpoint.params, model, CUDA, loader, rows, map)[0]
+    assert limits == [6400, 800, 100]
+    expected = predict_rows(checkpoint.params, model, CPU, loader, rows, map)[0]
+    assert np.abs(output - expected).max() <= tolerances.NETWORK_32 * np.abs(expected).max()
+
+
 def test_out_of_memory_for_the_data_set_is_one_sentence(monkeypatch, config, data, runs, tmp_path):
     monkeypatch.setattr(device_train, "DeviceStep", no_memory)
     with pytest.raises(DeviceError, match="the data set does not fit into the memory of the GPU"):

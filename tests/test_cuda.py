@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from refattn.cli.main import cli
+from refattn.config import Config
 from refattn.errors import MissingExtra, RefattnError
 from refattn.ops import load_backend
+from refattn.params import initialise
+from refattn.training.checkpoint import Checkpoint, save_checkpoint
 
 FOLDER = Path(__file__).parent
 SIMULATED = [FOLDER / name for name in ("cuda_simulated.py", "cuda_device.py", "cuda_training.py", "cuda_benchmark.py")]
@@ -29,6 +34,22 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingExtra, match=r"refattn\[cuda\].*--device cpu"):
         load_backend.__wrapped__("cuda")
+
+
+@pytest.mark.parametrize("words", [["gradcheck"], ["train", "--data", "fullerene"], ["predict", "run", "x.xyz"]])
+def test_commands_say_it_in_one_sentence(monkeypatch, tmp_path, words):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.startswith(("refattn.ops.cuda", "refattn.training.device"))]:
+        monkeypatch.delitem(sys.modules, name)
+    load_backend.cache_clear()
+    if words[0] == "predict":
+        save_checkpoint(tmp_path / "run", Checkpoint(Config(), initialise(Config().model, 0)))
+    result = CliRunner().invoke(cli, [*words, "--device", "cuda"])
+    assert result.exit_code == 1
+    assert result.output.startswith("refattn: the device cuda needs CuPy and numba-cuda")
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_gpu_is_asked_for_where_there_is_none(monkeypatch):

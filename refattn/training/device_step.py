@@ -21,7 +21,7 @@ from refattn.training.adam import step_size
 
 STEPS_OF_SIZE = 16  # sizes between a number and its double: at most 1/16 of a batch is not of structures
 EDGES_OF_A_PAD, SITES_OF_A_PAD = 16, 512  # of the sites and structures that fill up, so that none takes long
-EDGES_TO_PREDICT = 1 << 16  # of a shard: enough rows for every multiprocessor, about 1.5 GB in the published network
+EDGES_TO_PREDICT = 1 << 18  # of a shard, which takes about 5 GB in the published network; less where there is less
 
 
 class DeviceStep:
@@ -158,20 +158,26 @@ def too_little_memory(config, size, params, free):
 
 
 def predict_on_device(params, config, ops, loader, rows):
-    """See predict_rows; a shard after the other.
+    """See predict_rows; a shard after the other, which are smaller where the memory does not suffice.
 
-    Raises DeviceError when the memory does not suffice.
+    Raises DeviceError when it does not suffice for 1/64 of EDGES_TO_PREDICT.
     """
+    for part in (1, 8, 64):
+        try:
+            return _predict_in_shards(params, config, ops, loader, rows, EDGES_TO_PREDICT // part)
+        except toolchain.OutOfMemory:
+            continue
+    raise DeviceError("the structures do not fit into the memory of the GPU; predict on --device cpu")
+
+
+def _predict_in_shards(params, config, ops, loader, rows, limit):
     dtype = params.vector.dtype
     output, beta, struct = [np.zeros(0, dtype)], [], [np.zeros((0, config.global_width), dtype)]
-    try:
-        data, params = DeviceDataset.of(loader), Parameters(params.table, ops.to_device(params.vector))
-        for part in cut_shards(data.n_edges[rows], EDGES_TO_PREDICT):
-            shard = data.gather(Plan.of(rows[part]), data.size(rows[part]))
-            tape = forward(params, shard, config, ops)
-            output.append(ops.to_host(tape.prediction))
-            beta.extend(np.split(ops.to_host(tape.beta), np.cumsum(data.n_sites[rows[part]])[:-1]))
-            struct.append(ops.to_host(tape.saved["head"].struct))
-    except toolchain.OutOfMemory:
-        raise DeviceError("the structures do not fit into the memory of the GPU; predict on --device cpu") from None
+    data, params = DeviceDataset.of(loader), Parameters(params.table, ops.to_device(params.vector))
+    for part in cut_shards(data.n_edges[rows], limit):
+        shard = data.gather(Plan.of(rows[part]), data.size(rows[part]))
+        tape = forward(params, shard, config, ops)
+        output.append(ops.to_host(tape.prediction))
+        beta.extend(np.split(ops.to_host(tape.beta), np.cumsum(data.n_sites[rows[part]])[:-1]))
+        struct.append(ops.to_host(tape.saved["head"].struct))
     return np.concatenate(output), beta, np.concatenate(struct)

@@ -60,7 +60,7 @@ class Plan(typing.NamedTuple):
 class Dropout:
     """Keys of the masks of one training step, as refattn.model.Dropout has them; all made by one kernel.
 
-    site_key : (places, N) uint64; edge_key : (layers, E) uint64, or (0, E) without dropout of the attention
+    site_key : (places, N) uint64; edge_key : (layers, E) uint64, or something else without dropout of the attention
     """
 
     def __init__(self, site_key, edge_key):
@@ -131,10 +131,12 @@ class DeviceDataset:
 
     def dropout(self, shard, plan, size):
         """The Dropout of a batch that was gathered."""
-        config, n_edges = self.config, len(shard.r)
-        site_key = empty(((1 + config.n_layers) * bool(config.dropout), size.n_sites), np.uint64)
-        edge_key = empty((config.n_layers * bool(config.attention_dropout), n_edges), np.uint64)
-        arguments = site_key, edge_key, shard.site_ptr, shard.edge_ptr, self.arrays["places"]
+        n_places = (1 + self.config.n_layers) * bool(self.config.dropout)
+        n_layers = self.config.n_layers * bool(self.config.attention_dropout)
+        # an array of no size has no address that a driver knows
+        site_key = empty((max(n_places, 1), size.n_sites), np.uint64)
+        edge_key = empty((n_layers, size.n_edges) if n_layers else (1, 1), np.uint64)
+        arguments = site_key, edge_key, n_places, n_layers, shard.site_ptr, shard.edge_ptr, self.arrays["places"]
         launch(_keys_kernel, size.n_structures, GATHER_THREADS, *arguments, *plan, size.n_real)
         return Dropout(site_key, edge_key)
 
@@ -212,7 +214,9 @@ def _fill_up_kernel(site_ptr, edge_ptr, to_ptr, z, nbr, to_edge, r, omega, weigh
 
 
 @kernel
-def _keys_kernel(site_key, edge_key, site_ptr, edge_ptr, places, order, start, stream, cursor, n_real):
+def _keys_kernel(
+    site_key, edge_key, n_places, n_layers, site_ptr, edge_ptr, places, order, start, stream, cursor, n_real
+):
     """Keys of the sites and edges of a structure, a block for each, at every place where something is dropped."""
     lane, threads, batch = cuda.threadIdx.x, cuda.blockDim.x, cursor[0]
     for b in range(cuda.blockIdx.x, len(site_ptr) - 1, cuda.gridDim.x):
@@ -220,10 +224,10 @@ def _keys_kernel(site_key, edge_key, site_ptr, edge_ptr, places, order, start, s
         structure = mix_key(stream[batch] + number)
         for i in range(site_ptr[b] + lane, site_ptr[b + 1], threads):
             site = mix_key(structure + np.uint64(i - site_ptr[b]))
-            for place in range(site_key.shape[0]):
+            for place in range(n_places):
                 site_key[place, i] = mix_key(site ^ places[2 * place])
-            if edge_key.shape[0] > 0:
+            if n_layers > 0:
                 for e in range(edge_ptr[i], edge_ptr[i + 1]):
                     edge = mix_key(site + np.uint64(e - edge_ptr[i]))
-                    for layer in range(edge_key.shape[0]):
+                    for layer in range(n_layers):
                         edge_key[layer, e] = mix_key(edge ^ places[2 * layer + 1])
