@@ -1,0 +1,120 @@
+"""Compile the kernels of a training step for a GPU that is not there: python benchmarks/gpu_compile.py
+
+Needs numba-cuda with its compiler (pip install 'numba-cuda[cu13]') and neither a GPU nor CuPy, for which NumPy stands
+in. The launches of steps in float32 and float64, of both variants, are written down (refattn/ops/cuda/ledger.py), and
+each kernel is compiled for the types that it was given: to PTX, in which arithmetic of float64 in a float32 kernel
+shows, and, where ptxas of the CUDA toolkit is at hand, to machine code, in which registers and spilled ones show. The
+exit status is 1 when a register is spilled, or when a kernel of float32 other than the sum of the loss computes in
+float64.
+"""
+
+import argparse
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+import numpy as np
+
+TEXT = {"capture_output": True, "text": True}
+IN_FLOAT64 = ("_loss_kernel",)  # kernels that sum in float64 on purpose
+
+
+def stand_in_for_cupy():
+    """NumPy under CuPy's name, as far as a step under a Ledger asks for it."""
+    cupy = types.ModuleType("cupy")
+    vars(cupy).update({name: getattr(np, name) for name in dir(np) if not name.startswith("__")})
+    memory = types.SimpleNamespace(OutOfMemoryError=MemoryError)
+    cupy.asnumpy, cupy.cuda = np.asarray, types.SimpleNamespace(memory=memory, Stream=contextlib.nullcontext)
+    cupy.cuda.using_allocator = lambda malloc: contextlib.nullcontext()
+    cupy.cuda.MemoryPool = lambda malloc: types.SimpleNamespace(malloc=malloc)
+    return cupy
+
+
+def signatures():
+    """(kernel, types of its arguments as a Ledger writes them, name of the float type) of every launch."""
+    from refattn.benchmarks.gpu_stages import SMALL, random_dataset
+    from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, TrainingConfig
+    from refattn.data.loader import Loader
+    from refattn.ops import load_backend
+    from refattn.ops.cuda.ledger import Ledger
+    from refattn.params import initialise
+    from refattn.training.adam import Adam
+    from refattn.training.device_step import DeviceStep
+
+    found = set()
+    for dtype in ("float32", "float64"):
+        for variant in ("scann+", "scann"):
+            model = ModelConfig(variant=variant, attention_dropout=0.1, **SMALL)
+            config = Config(model, GraphConfig(), DataConfig(), TrainingConfig(batch_size=4, dtype=dtype))
+            loader, params = Loader(random_dataset(4, config), model, dtype), initialise(model, 0, dtype)
+            adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
+            label, ops = np.zeros(4, dtype), load_backend("cuda")
+            with Ledger():
+                step = DeviceStep(config, ops, loader, label, params, adam, 4, 1, capture=False)
+                step.begin([rows], 0, 0, [1e-3])
+            with Ledger() as ledger:
+                step.run(rows)
+            found |= {(kernel, own, dtype) for kernel, several in ledger.signatures.items() for own in several}
+    return sorted(found, key=lambda entry: (entry[0].py_func.__name__, *entry[1:]))
+
+
+def numba_type(name):
+    """Numba's type for one of the Ledger's names, such as "float32 2C" or "int"."""
+    from numba.cuda import types as numba
+
+    scalars = {"int": numba.int64, "bool": numba.boolean}
+    array = re.fullmatch(r"(\w+) (\d)([CA])", name)
+    if array:
+        return numba.Array(getattr(numba, array[1]), int(array[2]), array[3])
+    return scalars.get(name) or getattr(numba, name)
+
+
+def compiled(kernel, signature, capability, ptxas, folder):
+    """PTX of a kernel, and what ptxas says of its machine code: registers and bytes spilled, or None without ptxas."""
+    from numba import cuda
+
+    ptx, _ = cuda.compile_ptx(kernel.py_func, tuple(map(numba_type, signature)), cc=capability)
+    if not ptxas:
+        return ptx, None
+    path = Path(folder) / "kernel.ptx"
+    # numba-cuda's compiler may be newer than ptxas, and writes its version (that of CUDA less 4) into the head
+    toolkit = re.search(r"release (\d+)\.(\d+)", subprocess.run([ptxas, "--version"], **TEXT).stdout)
+    path.write_text(re.sub(r"\.version [\d.]+", f".version {int(toolkit[1]) - 4}.{toolkit[2]}", ptx))
+    architecture = f"-arch=sm_{capability[0]}{capability[1]}"
+    said = subprocess.run([ptxas, architecture, "-v", path, "-o", path.with_suffix(".cubin")], check=True, **TEXT).stderr
+    spilled = sum(map(int, re.findall(r"(\d+) bytes spill", said)))
+    return ptx, (int(re.search(r"Used (\d+) registers", said)[1]), spilled)
+
+
+def main():
+    """Print a line for each kernel; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--capability", default="9.0", help="of the GPU; 9.0 is an H100 or H200")
+    capability = tuple(map(int, parser.parse_args().capability.split(".")))
+    import numba.cuda.dispatcher
+    from numba import cuda
+
+    sys.modules["cupy"] = stand_in_for_cupy()
+    cuda.is_available = lambda: True
+    numba.cuda.dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
+    ptxas, wrong = shutil.which("ptxas"), []
+    with tempfile.TemporaryDirectory() as folder:
+        for kernel, signature, dtype in signatures():
+            name = kernel.py_func.__name__
+            ptx, code = compiled(kernel, signature, capability, ptxas, folder)
+            in_float64 = len(re.findall(r"\.f64", ptx)) if dtype == "float32" else 0
+            if (in_float64 and name not in IN_FLOAT64) or (code and code[1]):
+                wrong.append(name)
+            registers = f"{code[0]:4} registers, {code[1]} bytes spilled" if code else "no ptxas"
+            print(f"{name:42} {dtype}  {registers}, {in_float64} of float64")
+    print(f"not as they should be: {', '.join(wrong)}" if wrong else "all as they should be")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
