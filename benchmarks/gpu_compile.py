@@ -85,8 +85,8 @@ def compiled(kernel, signature, capability, ptxas, folder):
     # numba-cuda's compiler may be newer than ptxas, and writes its version (that of CUDA less 4) into the head
     toolkit = re.search(r"release (\d+)\.(\d+)", subprocess.run([ptxas, "--version"], **TEXT).stdout)
     path.write_text(re.sub(r"\.version [\d.]+", f".version {int(toolkit[1]) - 4}.{toolkit[2]}", ptx))
-    architecture = f"-arch=sm_{capability[0]}{capability[1]}"
-    said = subprocess.run([ptxas, architecture, "-v", path, "-o", path.with_suffix(".cubin")], check=True, **TEXT).stderr
+    options = f"-arch=sm_{capability[0]}{capability[1]}", "-v", "-o", path.with_suffix(".cubin")
+    said = subprocess.run([ptxas, *options, path], check=True, **TEXT).stderr
     spilled = sum(map(int, re.findall(r"(\d+) bytes spill", said)))
     return ptx, (int(re.search(r"Used (\d+) registers", said)[1]), spilled)
 

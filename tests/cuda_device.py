@@ -4,7 +4,9 @@ NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda_device.py; see test_cuda.py
 """
 
 import contextlib
+import ctypes
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -230,6 +232,62 @@ def test_cublas_is_asked_for_the_product_that_is_meant(m, k, n, of):
     assert step_a >= (m if of_a else k)
     product = by_columns_of_blas(of_b, b, step_b, n, k) @ by_columns_of_blas(of_a, a, step_a, k, m)
     assert np.allclose(product.T, a @ b, rtol=1e-13)
+
+
+class HostArray(np.ndarray):
+    """A NumPy array with an address in the place where CuPy has it."""
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self.ctypes.data)
+
+
+class Blas:
+    """cublasSgemm and cublasDgemm for addresses of host memory: the order of arguments is cuBLAS's."""
+
+    def handle(self, stream, tf32):
+        return stream, tf32
+
+    def __call__(self, name, handle, transpose_a, transpose_b, m, n, k, alpha, a, step_a, b, step_b, beta, c, step_c):
+        assert handle == (7, False)
+        number = {"cublasSgemm_v2": ctypes.c_float, "cublasDgemm_v2": ctypes.c_double}[name]
+        assert type(alpha._obj) is type(beta._obj) is number
+        alpha, beta = alpha._obj.value, beta._obj.value
+        shape_a, shape_b = (k, m) if transpose_a else (m, k), (n, k) if transpose_b else (k, n)
+        a, b, c = (
+            columns(address, number, step, shape)
+            for address, step, shape in ((a, step_a, shape_a), (b, step_b, shape_b), (c, step_c, (m, n)))
+        )
+        c[...] = alpha * (a.T if transpose_a else a) @ (b.T if transpose_b else b) + (beta * c if beta else 0)
+
+
+def columns(address, number, step, shape):
+    """The matrix of `shape` whose columns begin `step` numbers after one another."""
+    flat = np.ctypeslib.as_array((number * (step * shape[1])).from_address(address))
+    return flat.reshape(shape[1], step)[:, : shape[0]].T
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_cublas_computes_the_product_from_what_it_is_given(monkeypatch, dtype, accumulate):
+    stream = types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=7))
+    monkeypatch.setattr(toolchain, "SIMULATED", False)
+    monkeypatch.setattr(toolchain, "_cublas", Blas)
+    monkeypatch.setattr(toolchain, "xp", types.SimpleNamespace(cuda=stream))
+    rng = np.random.default_rng(0)
+
+    def array(*shape):
+        return rng.normal(size=shape).astype(dtype).view(HostArray)
+
+    for a, b in ((array(3, 4), array(4, 5)), (array(4, 3).T, array(4, 5)), (array(3, 4), array(5, 4).T)):
+        out = array(3, 5)
+        expected = np.asarray(a) @ np.asarray(b) + accumulate * np.asarray(out)
+        assert toolchain.multiply(a, b, out, accumulate) is out
+        assert np.allclose(out, expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
+    out, none = array(3, 5), array(3, 0)
+    before = out.copy()
+    toolchain.multiply(none, array(0, 5), out, accumulate)
+    assert np.array_equal(out, before if accumulate else np.zeros((3, 5)))
 
 
 def test_cublas_is_not_asked_for_what_it_cannot_read():
