@@ -31,9 +31,9 @@ LIMITS = {  # stage -> s; in the order of their weight, should the time run out
     "operations_parity": 150,  # which compiles all kernels
     "networks_parity": 90,
     "same_bits": 60,
-    "gradient_check": 100,
+    "gradient_check": 80,
     "operations_time": 60,
-    "step scann+": 170,
+    "step scann+": 200,
     "epoch": 60,
     "train": 90,
     "step scann": 130,

@@ -49,7 +49,22 @@ def _steps(steps):
             rows.append((name, f"{entry['seconds'] * 1e3:.3f}", ratio))
         else:
             rows.append((name, entry["error"], "-"))
-    return table(("network, batch", "ms a step", "times refattn's"), rows)
+    return table(("network, batch", "ms a step", "times refattn's"), rows) + [""] + _quickest(steps)
+
+
+def _quickest(steps):
+    """A sentence for each batch on the quickest peer; the goal is twice refattn's time at least."""
+    found = {}
+    for name, entry in steps.items():
+        peer, _, size = name.rpartition(", ")
+        if "seconds" in entry and not peer.startswith("refattn"):
+            found.setdefault(size, []).append((entry["seconds"], peer))
+    lines = []
+    for size, peers in found.items():
+        taken, peer = min(peers, key=lambda pair: pair[0])
+        ratio = taken / steps[f"refattn cuda, {size}"]["seconds"]
+        lines.append(f"Batch {size}: the quickest of PyTorch is {peer}, {ratio:.2f} times refattn's time.")
+    return lines
 
 
 def _operations(operations, rates):

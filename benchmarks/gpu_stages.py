@@ -73,6 +73,11 @@ class Setting:
     def dataset(self):
         return read_dataset(self.data, with_positions=False)
 
+    @functools.cached_property
+    def loader(self):
+        """That of every step: the device keeps its arrays with it."""
+        return Loader(self.dataset, self.model(), "float32")
+
     @property
     def label_name(self):
         return self.target or next(iter(self.dataset.labels))
@@ -167,7 +172,7 @@ def gradient_check(setting):
     for operation in operations[:1] if setting.quick else operations:
         rows.append(check_operation(operation, "cuda"))
     for name, config in networks[-1:] if setting.quick else [*networks[10:], *networks[:10]]:
-        if time.monotonic() - began < 75:
+        if time.monotonic() - began < 50:
             rows += check_network(name, config, ["cuda"])
     worst = max(rows, key=lambda row: row.worst)
     return {
@@ -188,9 +193,8 @@ def new_step(setting, model, batch_size, n_batches, capture=True, device_name="c
     known, label = setting.labels()
     rng, params = np.random.default_rng(0), initialise(model, 0)
     batches = [rng.choice(known, batch_size) for _ in range(n_batches)] * repeat
-    adam, loader = Adam(params.vector, params.decay_mask(), config.training), Loader(setting.dataset, model, "float32")
-    sizes = batch_size * len(batches), len(batches)
-    step = DeviceStep(config, load_backend(device_name), loader, label, params, adam, *sizes, capture)
+    adam, sizes = Adam(params.vector, params.decay_mask(), config.training), (batch_size * len(batches), len(batches))
+    step = DeviceStep(config, load_backend(device_name), setting.loader, label, params, adam, *sizes, capture)
     return step, batches, params, adam
 
 
@@ -264,9 +268,11 @@ def step(setting):
             result["steps"][f"refattn {device_name}, {batch_size}"] = {"seconds": taken, "graphs": len(own.replays)}
         setting.report(result)
     for peer in PEERS:
+        running = None
         for batch_size in setting.batches:
             try:
-                found = peer_step(setting, peer, batch_size)
+                running = running or new_peer(setting, peer)  # one for all sizes: it is compiled once
+                found = peer_step(setting, running, batch_size)
             except (RuntimeError, ImportError) as error:  # PyTorch's: of compilation, of memory; or no PyTorch
                 found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
             result["steps"][f"{peer[0]}, {batch_size}"] = found
@@ -276,20 +282,25 @@ def step(setting):
     return result
 
 
-def peer_step(setting, peer, batch_size):
-    """Seconds of a step of a peer, after a look at its loss and gradient without dropout."""
+def new_peer(setting, peer):
+    """A network of PyTorch, on the GPU (in the simulator on the CPU)."""
+    _, module, cls, options = peer
+    config = Config(setting.model(), None, DataConfig(), TrainingConfig())
+    peer_class = getattr(importlib.import_module(f"refattn.benchmarks.peers.{module}"), cls)
+    return peer_class(config, initialise(config.model, 0), device="cpu" if toolchain.SIMULATED else "cuda", **options)
+
+
+def peer_step(setting, running, batch_size):
+    """Seconds of a step of a peer, after a look at its gradient without dropout."""
     import torch
 
     from refattn.benchmarks.peers.batch import Batch
 
-    _, module, cls, options = peer
     still = dataclasses.replace(setting.model(), dropout=0.0, attention_dropout=0.0)
-    where, wait = ("cpu", lambda: None) if toolchain.SIMULATED else ("cuda", torch.cuda.synchronize)
     own, rows, params, _ = new_step(setting, still, batch_size, 1 if setting.quick else 10)
-    loader, label = Loader(setting.dataset, still, "float32"), setting.labels()[1]
-    batches = [Batch.of(loader, batch, label) for batch in rows]
-    peer_class = getattr(importlib.import_module(f"refattn.benchmarks.peers.{module}"), cls)
-    _, theirs = peer_class(own.config, params, device=where, **options).gradient(batches[0])
+    batches = [Batch.of(setting.loader, batch, setting.labels()[1]) for batch in rows]
+    running.load(params)
+    _, theirs = running.gradient(batches[0])
     own.begin(rows, 0, 0, [0.0] * len(rows))
     own.run(rows[0])
     mine = own.gradient()
@@ -297,9 +308,7 @@ def peer_step(setting, peer, batch_size):
     apart = float(np.sqrt(sum(((mine[key].astype(float) - theirs[key]) ** 2).sum() for key in theirs)) / norm)
     if not apart < PEERS_DIFFER:
         return {"error": f"its gradient differs from refattn's by {apart:.1e}", "difference": apart}
-    config = dataclasses.replace(own.config, model=setting.model())
-    running = peer_class(config, params, device=where, **options)
-    taken = []
+    taken, wait = [], (lambda: None) if toolchain.SIMULATED else torch.cuda.synchronize
     for _ in range(4):
         wait()
         began = time.perf_counter()
@@ -318,9 +327,9 @@ def epoch(setting):
     for batch_size in setting.batches:
         batches = epoch_batches(rows, batch_size, 0, 1)
         config = Config(setting.model(), None, DataConfig(), TrainingConfig(batch_size=batch_size))
-        loader, params = Loader(setting.dataset, config.model, "float32"), initialise(config.model, 0)
+        params, ops = initialise(config.model, 0), load_backend("cuda")
         adam = Adam(params.vector, params.decay_mask(), config.training)
-        own = DeviceStep(config, load_backend("cuda"), loader, label, params, adam, len(rows), len(batches))
+        own = DeviceStep(config, ops, setting.loader, label, params, adam, len(rows), len(batches))
         taken = []
         for _ in range(2):  # the first one captures
             began = time.perf_counter()

@@ -57,10 +57,11 @@ def test_differences_that_are_not_numbers_are_infinite():
 
 def test_the_step_is_timed_beside_peers_and_their_failures_are_named(monkeypatch, data):
     def broken(setting, peer, batch_size):
-        if peer[0] == "torch-ragged":
+        if peer == "torch-ragged":
             raise RuntimeError("no\nkernel")
         return {"seconds": 0.5, "error": None}
 
+    monkeypatch.setattr(gpu_stages, "new_peer", lambda setting, peer: peer[0])
     monkeypatch.setattr(gpu_stages, "peer_step", broken)
     reports = []
     result = stage("step", data, "scann", reports.append)
@@ -70,6 +71,8 @@ def test_the_step_is_timed_beside_peers_and_their_failures_are_named(monkeypatch
     assert len(reports) == 1 + len(gpu_stages.PEERS)
     text = gpu_report.markdown({"data": "d", "quick": False, "stages": {"step scann": {**result, "result": result}}})
     assert "| torch-ragged, 2 | RuntimeError: no kernel | - |" in text
+    ratio = 0.5 / result["steps"]["refattn cuda, 2"]["seconds"]
+    assert f"Batch 2: the quickest of PyTorch is torch-identities-compiled, {ratio:.2f} times refattn's" in text
 
 
 def test_every_stage_is_recorded(monkeypatch, data, tmp_path, capsys):

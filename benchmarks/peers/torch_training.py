@@ -33,6 +33,12 @@ class TorchPeer:
         self.run = torch.compile(self.forward, dynamic=True) if compiled else self.forward
         self.cache = {}
 
+    def load(self, params):
+        """Take over the numbers of refattn's Parameters."""
+        with torch.no_grad():
+            for name, own in self.params.items():
+                own.copy_(torch.from_numpy(params[name]))
+
     def tensors(self, batch):
         """The batch as tensors; kept, so that the clock sees no conversion."""
         key = id(batch)
