@@ -43,6 +43,18 @@ OPS = (
     Operation("dropout", "norm", ("y",), ("x",)),
     Operation("edge_product", "local_attention", ("x",), ("site", "geo")),
     Operation("local_attention", "local_attention", ("context", "alpha"), ("q", "k")),
+    Operation(
+        "updated_attention",
+        "edges",
+        ("context", "new_geo", "alpha", "v", "mean", "rstd", "k"),
+        ("site", "geo", "centre", "neighbour", "q", "w", "gain", "offset", "w_k", "b_k"),
+    ),
+    Operation(
+        "filtered_attention",
+        "edges",
+        ("context", "alpha", "v", "k"),
+        ("site", "rbf", "weight", "q", "w", "b", "w_k", "b_k"),
+    ),
     Operation("global_attention", "global_attention", ("struct", "beta", "score", "norm", "q_sum"), ("q", "k")),
 )
 
@@ -63,6 +75,9 @@ def load_backend(name):
     functions = {key: getattr(memory, key) for key in ("empty", "work_arrays", "xp", "to_device", "to_host")}
     for direction in ("dense_forward", "dense_backward"):
         functions[direction] = functools.partial(getattr(dense, direction), empty=memory.empty, xp=memory.xp)
+    if name == "cpu":  # the same layers, in a kernel each
+        products = importlib.import_module("refattn.ops.cpu.products")
+        functions |= {"dense_forward": products.dense, "dense_backward": products.dense_gradients}
     for operation in OPS:
         module = importlib.import_module(f"refattn.ops.{name}.{operation.file}")
         for direction in ("forward", "backward"):

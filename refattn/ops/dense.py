@@ -23,7 +23,7 @@ def dense_forward(x, w, b=None, empty=np.empty, xp=np):
     return y
 
 
-def dense_backward(grad_y, x, w, grad_w=None, grad_b=None, empty=np.empty, xp=np):
+def dense_backward(grad_y, x, w, grad_w=None, grad_b=None, add_to=None, empty=np.empty, xp=np):
     """grad_x = grad_y w^T; grad_w = x^T grad_y; grad_b = sum_n grad_y[n].
 
     Parameters
@@ -31,6 +31,8 @@ def dense_backward(grad_y, x, w, grad_w=None, grad_b=None, empty=np.empty, xp=np
     grad_y : (N, O); x : (N, I); w : (I, O)
     grad_w : (I, O), grad_b : (O,), optional
         Where to write the two, overwriting what is there; a missing one is not computed.
+    add_to : (N, I), optional
+        A gradient by x that is known already: grad_x is added to it in place.
 
     Returns
     -------
@@ -40,4 +42,8 @@ def dense_backward(grad_y, x, w, grad_w=None, grad_b=None, empty=np.empty, xp=np
         xp.matmul(x.T, grad_y, out=grad_w)
     if grad_b is not None:
         xp.sum(grad_y, axis=0, out=grad_b)
-    return xp.matmul(grad_y, w.T, out=empty((grad_y.shape[0], w.shape[0]), grad_y.dtype))
+    grad_x = xp.matmul(grad_y, w.T, out=empty((grad_y.shape[0], w.shape[0]), grad_y.dtype))
+    if add_to is None:
+        return grad_x
+    add_to += grad_x
+    return add_to

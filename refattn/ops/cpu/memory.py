@@ -18,13 +18,13 @@ class _Pool:
     def __init__(self):
         self.block, self.used, self.needed, self.open = np.empty(0, dtype=np.uint8), 0, 0, False
 
-    def cut(self, n_bytes):
-        n_bytes += -n_bytes % ALIGNMENT
-        self.needed += n_bytes
-        if self.used + n_bytes > len(self.block):
-            return np.empty(n_bytes, dtype=np.uint8)
-        self.used += n_bytes
-        return self.block[self.used - n_bytes : self.used]
+    def array(self, shape, dtype):
+        n_bytes = math.prod(shape) * dtype.itemsize
+        start, self.needed = self.used, self.needed + n_bytes + -n_bytes % ALIGNMENT
+        if start + n_bytes > len(self.block):
+            return np.empty(shape, dtype)
+        self.used = start + n_bytes + -n_bytes % ALIGNMENT
+        return np.ndarray(shape, dtype, self.block, start)
 
     def reset(self):
         if self.needed > len(self.block):
@@ -53,6 +53,4 @@ def empty(shape, dtype):
     pool = getattr(_thread, "pool", None)
     if pool is None or not pool.open:
         return np.empty(shape, dtype=dtype)
-    dtype = np.dtype(dtype)
-    n_bytes = math.prod(shape) * dtype.itemsize
-    return pool.cut(n_bytes)[:n_bytes].view(dtype).reshape(shape)
+    return pool.array(shape, np.dtype(dtype))
