@@ -63,19 +63,20 @@ def forward(params, shard, config, ops, dropout=None, embedding=None):
     Tape
     """
     tape = Tape(shard, {}, [])
-    site = _embed(params, shard, config, ops, dropout, tape, embedding)
-    geo, mask = _geometry(params, shard, config, ops, tape), None
+    site = embed(params, shard, config, ops, dropout, tape, embedding)
+    geo, mask = expand_geometry(params, shard, config, ops, tape), None
     for layer in range(config.n_layers):
         weights, saved = params.layer(layer), Saved()
-        mask = _edge_mask(shard, config, ops, dropout, layer, mask)
-        context, q, geo = _attend(weights, site, geo, shard, config, ops, mask, saved)
-        site = _normalise(weights, context, q, ops, saved)
+        mask = edge_mask(shard, config, ops, dropout, layer, mask)
+        context, q, geo = attend(weights, site, site, geo, shard, config, ops, mask, saved)
+        site = normalise(weights, context, q, ops, saved)
         if config.residual:
-            site = _residual_block(weights, site, config, ops, dropout, layer, saved)
+            site = residual_block(weights, site, config, ops, dropout, layer, saved)
         tape.saved[f"layer{layer}"] = saved
         tape.alpha.append(saved.alpha)
-    struct = _read_out(params, site, shard, config, ops, tape)
-    tape.prediction = _head(params, struct, config, ops, tape)
+    saved = tape.saved["read_out"] = Saved()
+    struct = read_out(*project(params, site, ops, saved), shard, config, ops, tape, saved)
+    tape.prediction = head(params, struct, config, ops, tape)
     return tape
 
 
@@ -134,7 +135,7 @@ def input_embedding(params, shard, config, ops):
     return c
 
 
-def _embed(params, shard, config, ops, dropout, tape, embedding):
+def embed(params, shard, config, ops, dropout, tape, embedding):
     """1. site = drop(swish(c w + b)), c the input embedding."""
     c = input_embedding(params, shard, config, ops) if embedding is None else embedding
     site, v = ops.swish_forward(ops.dense_forward(c, params["site_w"]), params["site_b"])
@@ -171,7 +172,7 @@ def _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape,
 # ---- step 2: geometry of the edges -------------------------------------------------------------------------------
 
 
-def _geometry(params, shard, config, ops, tape):
+def expand_geometry(params, shard, config, ops, tape):
     """2. Gaussian expansions; SCANN+: geo = swish(rbf(r) w_r + b_r) swish(rbf(omega) w_o + b_o)."""
     centres_r, centres_omega = radial_centres(config, params.vector.dtype, ops.xp)
     saved = tape.saved["geometry"] = Saved()
@@ -202,12 +203,20 @@ def _geometry_backward(grad_geo, params, grads, config, ops, tape, grad_inputs):
 # ---- steps 3, 4: geometry features and local attention of a layer ----------------------------------------------------
 
 
-def _attend(weights, site, geo, shard, config, ops, mask, saved):
+def attend(weights, own, site, geo, shard, config, ops, mask, saved, neighbour=None, keep=True):
     """3. SCANN+: geo = LN(swish([site_i | geo | site_j] w_f + b_f) + geo); SCANN: swish(rbf(r) w_f + b_f) weight.
     4. x = site_j geo; q = site w_q + b_q; k = x w_k + b_k; alpha = softmax(C^-1/2 q k); context = sum alpha k.
 
     A key per edge, which is also the value. The product of [site_i | geo | site_j] splits into one per edge and two
     per site, which are exact. For SCANN `geo` is the distance expansion, the same in every layer.
+
+    Parameters
+    ----------
+    own : (N, D) float    features of the sites whose edges are those of the shard
+    site : (M, D) float   features of the sites that these edges point at; in training the same array
+    neighbour : (M, D) float, optional
+        Product of `site` and the filter's last part, where it is known already.
+    keep : bool           whether there will be a backward
 
     Returns
     -------
@@ -215,21 +224,26 @@ def _attend(weights, site, geo, shard, config, ops, mask, saved):
     """
     w, width, heads = weights["filter_w"], config.width, (-1, config.n_heads, config.width // config.n_heads)
     saved.site_before, saved.geo_before, saved.mask = site, geo, mask
-    q = ops.dense_forward(site, weights["query_w"], weights["query_b"])
+    q = ops.dense_forward(own, weights["query_w"], weights["query_b"])
     saved.q = q.reshape(heads)
     of_shard, of_key = (saved.q, shard.edge_ptr, shard.nbr, mask), (weights["key_w"], weights["key_b"])
     if config.variant == "scann":
         context, saved.alpha, saved.v_filter, saved.k = ops.filtered_attention_forward(
-            site, geo, shard.weight, *of_shard, w, weights["filter_b"], *of_key
+            site, geo, shard.weight, *of_shard, w, weights["filter_b"], *of_key, keep
         )
         return context.reshape(q.shape), q, geo
-    centre = ops.dense_forward(site, w[:width], weights["filter_b"])
-    neighbour = ops.dense_forward(site, w[2 * width :])
+    centre = ops.dense_forward(own, w[:width], weights["filter_b"])
+    neighbour = neighbour_part(weights, site, config, ops) if neighbour is None else neighbour
     norm = weights["geometry_gain"], weights["geometry_offset"]
     context, saved.geo, saved.alpha, saved.v_filter, *saved.geo_norm, saved.k = ops.updated_attention_forward(
-        site, geo, centre, neighbour, *of_shard, w[width : 2 * width], *norm, *of_key
+        site, geo, centre, neighbour, *of_shard, w[width : 2 * width], *norm, *of_key, keep
     )
     return context.reshape(q.shape), q, saved.geo
+
+
+def neighbour_part(weights, site, config, ops):
+    """What the filter of SCANN+ makes of a site that is looked at: site w_3, (M, D)."""
+    return ops.dense_forward(site, weights["filter_w"][2 * config.width :])
 
 
 def _attend_backward(grad_context, grad_geo, weights, grads, shard, config, ops, saved, grad_inputs):
@@ -270,7 +284,7 @@ def _attend_backward(grad_context, grad_geo, weights, grads, shard, config, ops,
 # ---- step 5: the query as residual -------------------------------------------------------------------------------
 
 
-def _normalise(weights, context, q, ops, saved):
+def normalise(weights, context, q, ops, saved):
     """5. site = LN(context + q)."""
     site, saved.context_hat, saved.context_rstd = ops.residual_layernorm_forward(
         context, q, weights["context_gain"], weights["context_offset"]
@@ -289,7 +303,7 @@ def _normalise_backward(grad_site, weights, grads, ops, saved):
 # ---- step 6: residual block --------------------------------------------------------------------------------------
 
 
-def _residual_block(weights, context, config, ops, dropout, layer, saved):
+def residual_block(weights, context, config, ops, dropout, layer, saved):
     """6. site = LN(context + drop(w_2 swish(w_1 context + b_1) + b_2))."""
     saved.context = context
     u = ops.dense_forward(context, weights["residual_w1"])
@@ -319,14 +333,19 @@ def _residual_block_backward(grad_site, weights, grads, config, ops, dropout, la
 # ---- steps 7, 8: global attention --------------------------------------------------------------------------------
 
 
-def _read_out(params, site, shard, config, ops, tape):
-    """7. site = swish(site w_l + b_l).   8. struct = sum beta k, beta the global attention."""
-    saved = tape.saved["read_out"] = Saved(site_before=site)
+def project(params, site, ops, saved):
+    """7. site = swish(site w_l + b_l), and q = site w_gq + b_gq, k = site w_gk + b_gk of the global attention."""
+    saved.site_before = site
     saved.site, saved.v = ops.swish_forward(ops.dense_forward(site, params["after_w"]), params["after_b"])
     saved.q = ops.dense_forward(saved.site, params["global_query_w"], params["global_query_b"])
     saved.k = ops.dense_forward(saved.site, params["global_key_w"], params["global_key_b"])
+    return saved.q, saved.k
+
+
+def read_out(q, k, shard, config, ops, tape, saved):
+    """8. struct = sum beta k, beta the global attention."""
     saved.options = config.readout == "intensive", config.normalise_attention
-    struct, tape.beta, *saved.attention = ops.global_attention_forward(saved.q, saved.k, shard.site_ptr, *saved.options)
+    struct, tape.beta, *saved.attention = ops.global_attention_forward(q, k, shard.site_ptr, *saved.options)
     return struct
 
 
@@ -349,7 +368,7 @@ def _read_out_backward(grad_struct, params, grads, shard, config, ops, tape):
 # ---- step 9: the property ----------------------------------------------------------------------------------------
 
 
-def _head(params, struct, config, ops, tape):
+def head(params, struct, config, ops, tape):
     """9. y = swish(struct w_p + b_p) w_y + b_y; for non-negative targets max(0, y), with the identity as gradient."""
     hidden, v = ops.swish_forward(ops.dense_forward(struct, params["hidden_w"]), params["hidden_b"])
     tape.saved["head"] = Saved(struct=struct, hidden=hidden, v=v)
@@ -377,7 +396,7 @@ def _drop_backward(grad_y, rate, ops, dropout, place):
     return ops.dropout_backward(grad_y, layer_keys(dropout.site_key, place), rate) if dropout and rate else grad_y
 
 
-def _edge_mask(shard, config, ops, dropout, layer, before):
+def edge_mask(shard, config, ops, dropout, layer, before):
     """(E, H) factors of the local attention; ones, the same array in every layer, where nothing is dropped."""
     if before is not None and not (dropout and config.attention_dropout):
         return before

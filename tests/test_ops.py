@@ -290,11 +290,29 @@ def test_every_thread_has_a_pool_of_its_own():
         assert (here == 1).all()
 
 
-def test_work_arrays_do_not_nest_and_close_after_an_error():
-    with pytest.raises(RuntimeError, match="already open"), CPU.work_arrays(), CPU.work_arrays():
-        pass
-    with CPU.work_arrays():
-        pass
+def test_a_block_within_a_block_gives_back_what_was_taken_in_it():
+    def passes():
+        addresses = []
+        for _ in range(2):
+            with CPU.work_arrays():
+                outer = CPU.empty((5,), np.float64)
+                outer[:] = 1
+                for value in (2, 3):
+                    with CPU.work_arrays():
+                        inner = CPU.empty((5,), np.float64)
+                        inner[:] = value
+                        addresses.append(inner.ctypes.data)
+                assert (outer == 1).all()
+        return addresses
+
+    first, second = in_new_thread(passes)[2:]  # from the pool, which has grown by then
+    assert first == second
+
+
+def test_work_arrays_close_after_an_error():
+    with pytest.raises(ZeroDivisionError), CPU.work_arrays():
+        raise ZeroDivisionError
+    assert CPU.empty((3,), np.float64).base is None
 
 
 HASH_ALL_OPERATIONS = """

@@ -3,7 +3,6 @@
 The forward passes also give what lies in between, new_geo, alpha and k, in the order in which it is made.
 """
 
-import numpy as np
 
 from refattn.ops.reference.geometry import (
     geometry_filter_backward,
@@ -17,7 +16,7 @@ from refattn.ops.reference.local_attention import (
     local_attention_backward,
     local_attention_forward,
 )
-from refattn.ops.reference.norm import EPSILON, sigmoid
+from refattn.ops.reference.norm import sigmoid
 
 
 def updated_attention_forward(site, geo, centre, neighbour, q, edge_ptr, nbr, mask, w, gain, offset, w_k, b_k, keep=True):
