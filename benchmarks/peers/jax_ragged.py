@@ -24,12 +24,12 @@ class JaxRagged:
     ----------
     config : refattn.Config
     params : refattn Parameters
+    source : worker.Source      taken by all peers
+    n_threads : int       taken by all peers; XLA uses the cores that the process may use
     identities : bool     as in TorchRagged
     """
 
-    name = "JAX ragged"
-
-    def __init__(self, config, params, identities=True):
+    def __init__(self, config, params, source=None, n_threads=1, identities=True):
         self.model, self.training, self.identities = config.model, config.training, identities
         self.params = {name: jnp.asarray(params[name]) for name in params}
         self.decay = {entry.name: 2 * self.training.weight_decay * entry.decay for entry in params.table}

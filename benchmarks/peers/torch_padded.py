@@ -11,8 +11,6 @@ MASKED = -1e9  # the authors': added to scores of what is not there
 class TorchPadded(TorchPeer):
     """PyTorch on padded arrays; every structure is as large as the largest of the batch."""
 
-    name = "PyTorch padded"
-
     def arrays(self, batch):
         return batch.padded()
 

@@ -13,11 +13,9 @@ class TorchRagged(TorchPeer):
                           [site_i | geo | site_j] for every edge
     """
 
-    name = "PyTorch ragged"
-
-    def __init__(self, config, params, compiled=False, identities=False):
+    def __init__(self, config, params, source=None, n_threads=1, compiled=False, identities=False):
         self.identities = identities
-        super().__init__(config, params, compiled)
+        super().__init__(config, params, source, n_threads, compiled)
 
     def arrays(self, batch):
         names = ("z", "structure", "site", "nbr", "r", "omega", "weight")
