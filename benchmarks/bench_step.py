@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from refattn.benchmarks.driver import Stopped, interpreters, row_of, start, take_turns
-from refattn.benchmarks.measures import faster, rates, write_record
-from refattn.benchmarks.peers import PEERS, peers_for
+from refattn.benchmarks.driver import Stopped, compare, interpreters
+from refattn.benchmarks.measures import write_record
+from refattn.benchmarks.peers import PEERS
 from refattn.benchmarks.ratios import ratios
 
 
@@ -43,52 +43,33 @@ def main():
     record = {"data": Path(arguments.data).name, "batch_size": arguments.batch_size, "rates": {}, "results": []}
     record |= {"missing": {}, "ratios": {}}
     for variant in arguments.variants:
-        compare(arguments, variant, pythons, record)
+        measure(arguments, variant, pythons, record)
         if arguments.json:
             write_record(arguments.json, record)
-    if not record["results"]:
-        sys.exit("no peer could be measured")
 
 
 def note(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def compare(arguments, variant, pythons, record):
-    """Measure one variant into the record; rows are printed as they come."""
+def measure(arguments, variant, pythons, record):
+    """Measure one variant into the record, and print its rows and ratios."""
     order = {"data": arguments.data, "target": arguments.target, "variant": variant, "seed": 0}
     order |= {"batch_size": arguments.batch_size, "n_batches": arguments.batches}
-    workers = []
-    for name in peers_for(variant, arguments.peers):
-        for n_threads in arguments.threads:
-            worker, problem = start({**order, "peer": name, "threads": n_threads}, pythons, note)
-            if problem and problem.startswith("not installed"):
-                record["missing"][name] = problem
-                break
-            if worker:
-                workers.append(worker)
-            else:
-                record["missing"][f"{variant} {name}, {n_threads} threads"] = problem
-    measured_rates(arguments.threads, record["rates"])
+    turns = arguments.rounds, arguments.turn, 60 * arguments.minutes, record["rates"]
     try:
-        take_turns(workers, arguments.rounds, arguments.turn, 60 * arguments.minutes)
+        rows, missing, record["rates"] = compare(order, arguments.peers, arguments.threads, pythons, note, *turns)
     except Stopped as error:
         sys.exit(f"a worker stopped in the middle of the measurement, which is void: {error}")
-    measured_rates(arguments.threads, record["rates"])
-    rows = [row_of(worker, record["rates"]) for worker in workers]
-    for worker, row in zip(workers, rows):
-        worker.close()
+    if not rows:
+        sys.exit("no peer could be measured: " + "; ".join(f"{name}: {why}" for name, why in missing.items()))
+    for row in rows:
         print(line_of(row), flush=True)
     record["results"] += rows
+    record["missing"] |= missing
     record["ratios"][variant] = ratios(rows)
     for name, value in record["ratios"][variant].items():
         print(f"{variant:7} {name}: {value['ratio']:.2f}" + (f" ({value['peer']})" if value["peer"] else ""))
-
-
-def measured_rates(threads, found):
-    for n_threads in threads:
-        now = rates(n_threads)
-        found[n_threads] = faster(now, found.get(n_threads, now))
 
 
 def line_of(row):

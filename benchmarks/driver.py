@@ -1,4 +1,4 @@
-"""Starts the workers of the peers and lets them take turns, so that a slow minute of the machine falls on all of them."""
+"""Starts the workers of the peers and lets them take turns, so that a slow minute of the machine falls on all."""
 
 import json
 import queue
@@ -8,8 +8,8 @@ import tempfile
 import threading
 import time
 
-from refattn.benchmarks.measures import operations, summary
-from refattn.benchmarks.peers import PEERS
+from refattn.benchmarks.measures import faster, operations, rates, summary
+from refattn.benchmarks.peers import PEERS, peers_for
 from refattn.config import ModelConfig
 
 START_LIMIT = 420.0  # s; torch.compile takes its time
@@ -113,10 +113,58 @@ def python_of(peer, pythons):
     return pythons.get(peer) or pythons.get(peer.partition("-")[0]) or sys.executable
 
 
-def start(order, pythons, note):
-    """The Worker of an order, warmed up on every batch and form, or None; `note` hears of it either way.
+def compare(order, names, threads, pythons, note, rounds=6, turn=3, limit=float("inf"), speed=None):
+    """Measure one variant of the network in turns.
 
-    Warming up twice matters: some frameworks compile a shape when they meet it again.
+    Parameters
+    ----------
+    order : dict              for the workers, without peer and threads
+    names : list of str       peers; refattn is always among them
+    threads : list of int
+    pythons : dict            of `interpreters`
+    note : callable (str)     hears what happens
+    rounds, turn, limit       see take_turns
+    speed : dict, optional    rates by number of threads, to be improved upon
+
+    Returns
+    -------
+    rows : list of dict       see row_of
+    missing : dict            {peer, or peer and threads: why it was not measured}
+    speed : dict              {threads: rates}
+
+    Raises Stopped when a worker ends in the middle of the measurement.
+    """
+    workers, missing, speed = [], {}, dict(speed or {})
+    try:
+        for name in peers_for(order["variant"], names):
+            for n_threads in threads:
+                worker, problem = start({**order, "peer": name, "threads": n_threads}, pythons, note)
+                if worker:
+                    workers.append(worker)
+                elif problem.startswith("not installed"):
+                    missing[name] = problem
+                    break
+                else:
+                    missing[f"{order['variant']} {name}, {n_threads} threads"] = problem
+        speed = improved(speed, threads)
+        take_turns(workers, rounds, turn, limit)
+        speed = improved(speed, threads)
+        return [row_of(worker, speed) for worker in workers], missing, speed
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def improved(speed, threads):
+    """The rates, measured once more: the better of the two count."""
+    found = {n: rates(n) for n in threads}
+    return {**speed, **{n: faster(now, speed.get(n, now)) for n, now in found.items()}}
+
+
+def start(order, pythons, note):
+    """The Worker of an order, warmed up on every batch and form, or None, and why; `note` hears of it either way.
+
+    Warming up goes on after every shape was met once: some frameworks compile a shape when they meet it again.
     """
     name, n_threads, began = order["peer"], order["threads"], time.perf_counter()
     label = f"{order['variant']} {name}, {n_threads} thread{'s' * (n_threads > 1)}"

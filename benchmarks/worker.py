@@ -67,10 +67,6 @@ class Source:
 
         return np.random.default_rng(2).permutation(self.known)[:n]
 
-    def still(self):
-        """The configuration without dropout."""
-        return dataclasses.replace(self.config, model=dataclasses.replace(self.config.model, dropout=0.0))
-
 
 def main():
     """Build the peer, check it, and time what is ordered: {"what": a form, "first": n, "times": n}, and so on."""
@@ -95,8 +91,9 @@ def main():
         return
     forms = getattr(made, "FORMS", FORMS)
     sizes = [(len(batch.label), len(batch.z), len(batch.nbr)) for batch in batches]
-    facts = {"forms": forms, "sizes": sizes, "model": dataclasses.asdict(source.config.model)}
-    answer({"ready": order["peer"], "largest_difference": check, "version": version(peer.needs), **facts})
+    facts = {"forms": forms, "epochs": getattr(made, "EPOCHS", ("epoch",)), "sizes": sizes}
+    facts |= {"model": dataclasses.asdict(source.config.model), "version": version(peer.needs)}
+    answer({"ready": order["peer"], "largest_difference": check, **facts})
     for line in sys.stdin:
         answer(serve(made, source, batches, json.loads(line)))
 
@@ -117,16 +114,17 @@ def version(package):
 
 def build(order, source, batch):
     """The peer and the largest difference from refattn's numbers; raises NotTheSame where it is too large."""
-    own, peer = make("refattn", source.still(), source, order), make(order["peer"], source.config, source, order)
-    judge = make(order["peer"], source.still(), source, order) if order["peer"] == "refattn" else peer
+    still = dataclasses.replace(source.config, model=dataclasses.replace(source.config.model, dropout=0.0))
+    own, peer = make("refattn", still, source, order), make(order["peer"], source.config, source, order)
+    judge = make("refattn", still, source, order, "reference") if order["peer"] == "refattn" else peer
     check = largest_difference(own, judge, batch)
     if not check < SAME:
         raise NotTheSame(f"differs from refattn by {check:.1e}; it was not timed")
     return peer, check
 
 
-def make(name, config, source, order):
-    """A peer with the parameters that all peers begin with; refattn gets its data as well."""
+def make(name, config, source, order, *backend):
+    """A peer with the parameters that all peers begin with; for refattn a backend can be named."""
     import numpy as np
 
     from refattn.params import initialise
@@ -135,7 +133,7 @@ def make(name, config, source, order):
     params.vector += 0.02 * np.random.default_rng(1).standard_normal(params.vector.size, dtype=np.float32)
     peer = PEERS[name]
     cls = getattr(importlib.import_module(peer.module), peer.cls)
-    return cls(config, params, source=source, n_threads=order["threads"], **dict(peer.options))
+    return cls(config, params, source, order["threads"], *backend, **dict(peer.options))
 
 
 def largest_difference(own, peer, batch):
@@ -156,10 +154,12 @@ def serve(peer, source, batches, wanted):
         return {"peak_mb": peak_memory()}
     seconds = []
     if wanted["what"] == "epoch":
-        function = getattr(peer, wanted.get("form", "epoch"))
+        function, rows = getattr(peer, wanted.get("form", "epoch")), source.sample(wanted["n"])
+        if hasattr(peer, "prepare_epoch"):
+            peer.prepare_epoch(source, rows)
         for _ in range(wanted["times"]):
             began = time.perf_counter()
-            function(source, source.sample(wanted["n"]))
+            function(source, rows)
             seconds.append(time.perf_counter() - began)
         return {"seconds": seconds}
     function = getattr(peer, wanted["what"])

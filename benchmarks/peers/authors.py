@@ -1,4 +1,4 @@
-"""The authors' TensorFlow model as it stands: their package (scann-model 1.0), their layers, loss, optimiser, iterator."""
+"""The authors' TensorFlow model as it stands, from their package scann-model 1.0: layers, loss, optimiser, iterator."""
 
 import contextlib
 import importlib.util
@@ -107,18 +107,17 @@ class Authors:
         _, tensors, label = self.arrays(batch)
         return float(self.network.train_on_batch(tensors, label))
 
+    def prepare_epoch(self, source, rows):
+        """Their data in their format, as load_dataset reads it from a file before training."""
+        if self.iterator is None or len(self.iterator.data_energy) != len(rows):
+            size, plus = self.training.batch_size, self.model.variant == "scann+"
+            self.iterator = DataIterator(*their_data(source, rows), batch_size=size, shuffle=True, g_update=plus)
+
     def epoch(self, source, rows):
-        self.fit(source, rows, {"workers": 1})
+        self.network.fit(self.iterator, epochs=1, verbose=0, shuffle=False)
 
     def epoch_with_processes(self, source, rows):
-        self.fit(source, rows, {"workers": N_WORKERS, "use_multiprocessing": True})
-
-    def fit(self, source, rows, options):
-        if self.iterator is None or len(self.iterator.data_energy) != len(rows):
-            plus = self.model.variant == "scann+"
-            energy, neighbour = their_data(source, rows)
-            size = self.training.batch_size
-            self.iterator = DataIterator(energy, neighbour, batch_size=size, shuffle=True, g_update=plus)
+        options = {"use_multiprocessing": True, "workers": N_WORKERS}  # as SCANN.train has it
         self.network.fit(self.iterator, epochs=1, verbose=0, shuffle=False, **options)
 
 

@@ -14,8 +14,8 @@ from refattn.training.step import Stepper, predict_rows
 class Own:
     """refattn on `n_threads` threads. Unlike the peers, it gathers its batches from the data set within the clock."""
 
-    def __init__(self, config, params, source=None, n_threads=1):
-        self.config, self.params, self.ops = config, params, load_backend("cpu")
+    def __init__(self, config, params, source=None, n_threads=1, backend="cpu"):
+        self.config, self.params, self.ops = config, params, load_backend(backend)
         self.loader = source.loader
         self.stepper = Stepper(config, self.ops, self.loader, source.dataset.id, source.label)
         self.adam = Adam(params.vector, params.decay_mask(), config.training)

@@ -1,4 +1,4 @@
-"""PyTorch as refattn does it: the batch cut into shards, whose arrays stay in a core's cache, and threads that take them.
+"""PyTorch as refattn does it: the batch cut into shards, whose arrays stay in cache, and threads that take them.
 
 Threads of PyTorch's own split every operation and wait for one another after each; here every thread computes whole
 shards, forward and backward, on one thread of PyTorch.
