@@ -29,11 +29,10 @@ def grid(head, rows):
 
 
 def number(value, digits=3):
-    """A value with that many significant digits, never in scientific notation."""
+    """A value with that many significant digits, whole where it has as many before the point; a dash for None."""
     if value is None:
         return "-"
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e" in text or abs(value) >= 10 ** (digits - 1) else text
+    return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 def machine_line(record):
