@@ -26,10 +26,13 @@ from refattn.benchmarks.peers.batch import Batch
 from refattn.benchmarks.peers.own import Own
 from refattn.benchmarks.worker import SAME, largest_difference, peak_memory
 from refattn.environment import available_cores
+from refattn.ops import load_backend
 from refattn.params import initialise
+from refattn.training.step import predict_rows
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 LIMIT_GIB = 4.0  # of memory, for the authors' code: what refattn may need at most
+CHECKED = 1_000  # sites; up to here the authors' outputs are held to refattn's
 PATIENCE = 300  # s for one structure
 VARIED = {
     "edges of a site": [({"degree": degree}, {}) for degree in (1, 2, 4, 8, 16, 32)],
@@ -194,8 +197,12 @@ def authors_seconds(config, params, dataset):
     peer = Authors(config, params, n_threads=available_cores())
     limit = int(LIMIT_GIB * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    batch = Batch.of(Loader(dataset, config.model, "float32"), np.zeros(1, dtype=int), np.zeros(1, dtype=np.float32))
-    peer.call(batch)
+    loader, row = Loader(dataset, config.model, "float32"), np.zeros(1, dtype=int)
+    batch = Batch.of(loader, row, np.zeros(1, dtype=np.float32))
+    value = peer.call(batch)
+    if len(batch.z) <= CHECKED:
+        own, *_ = predict_rows(params, config.model, load_backend("cpu"), loader, row, map)
+        assert abs(value - own).max() < SAME * abs(own).max(), "the authors' network gives another output"
     began = time.perf_counter()
     value = peer.call(batch)
     assert np.isfinite(value).all()

@@ -34,14 +34,14 @@ def ratios(rows):
             found[name] = {"ratio": times[best] / times[ours], "peer": label}
 
     for kind, word in (("step", "training step"), ("predict", "inference")):
-        own, alone = (OWN, most, kind), (OWN, 1, kind)
+        own, alone, name = (OWN, most, kind), (OWN, 1, kind), f"{word}, {most} thread{'s' * (most > 1)}"
         if kind == "step":
-            add(f"{word}, {most} threads, against the authors'", own, [(AUTHORS, most, "step")])
+            add(f"{name}, against the authors'", own, [(AUTHORS, most, "step")])
         else:
-            add(f"{word}, {most} threads, against the authors' compiled call", own, [(AUTHORS, most, "call")])
-            add(f"{word}, {most} threads, against the authors' predict", own, [(AUTHORS, most, "model_predict")])
-        add(f"{word}, {most} threads, against the best framework", own, [(p, t, kind) for p in others for t in every])
-        add(f"{word}, 1 thread, against the best framework's 1 thread", alone, [(p, 1, kind) for p in others])
+            add(f"{name}, against the authors' compiled call", own, [(AUTHORS, most, "call")])
+            add(f"{name}, against the authors' predict", own, [(AUTHORS, most, "model_predict")])
+        add(f"{name}, against the best framework", own, [(p, t, kind) for p in others for t in every])
         if most > 1:
-            add(f"{word}, {most} threads over 1 thread", own, [alone])
+            add(f"{word}, 1 thread, against the best framework's 1 thread", alone, [(p, 1, kind) for p in others])
+            add(f"{name} over 1 thread", own, [alone])
     return found

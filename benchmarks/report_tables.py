@@ -39,9 +39,11 @@ def machine_line(record):
     """Where a record was measured."""
     facts = record["machine"]
     versions = facts["versions"]
-    packages = [f"{name} {versions[name]}" for name in ("python", "numpy", "numba") if name in versions]
+    shown = {"python": "Python", "numpy": "NumPy", "numba": "Numba"}
+    packages = [f"{name} {versions[key]}" for key, name in shown.items() if key in versions]
     packages += sorted({row["version"].replace("+cpu", "") for row in record.get("results", []) if row.get("version")})
-    return f"{facts['cores']} CPU cores ({facts['processor']}), {', '.join(packages)}"
+    cores = f"{facts['cores']} CPU core{'s' * (facts['cores'] > 1)}"
+    return f"{cores} ({facts['processor']}), {', '.join(packages)}"
 
 
 def step_table(section):

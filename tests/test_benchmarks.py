@@ -260,7 +260,7 @@ COLD = {"machine": MACHINE, "help": {"median": 0.123}, "first_step": {"refattn":
 def test_report_fills_what_it_has_and_is_idempotent():
     once, left = report.filled(TEXT, {"cold_start": COLD})
     assert left == ["epoch"]
-    assert "2 CPU cores (Abacus 3), python 3.11, numpy 2.4, numba 0.68. `refattn --help` takes 0.12 s." in once
+    assert "2 CPU cores (Abacus 3), Python 3.11, NumPy 2.4, Numba 0.68. `refattn --help` takes 0.12 s." in once
     assert "| **refattn** | 12.3 | 1.5 |" in once
     assert "stale" not in once
     assert "kept" in once
