@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from refattn.benchmarks.peers.batch import train_epoch
+
 BUCKET = 1.1  # sizes are rounded up to a power of this, so that at most a tenth of the work is padding
 
 
@@ -66,6 +68,9 @@ class JaxRagged:
     def step(self, batch):
         self.params, self.state, self.key, loss = self.update(self.params, self.state, self.key, self.arrays(batch))
         return float(loss)
+
+    def epoch(self, source, rows):
+        train_epoch(self, source, rows)
 
     def loss(self, params, b, key, training):
         return jnp.sqrt(jnp.mean((self.forward(params, b, key, training) - b["label"]) ** 2))

@@ -7,8 +7,7 @@ network in one piece, and ready in a fifth of the time.
 import torch
 from torch.nn import functional
 
-from refattn.benchmarks.peers.batch import Batch
-from refattn.data.loader import epoch_batches
+from refattn.benchmarks.peers.batch import train_epoch
 
 
 class TorchPeer:
@@ -101,10 +100,7 @@ class TorchPeer:
         return loss.item()
 
     def epoch(self, source, rows):
-        """Batches are gathered by refattn's loader, which is faster than a DataLoader that collates structures."""
-        for own in epoch_batches(rows, self.training.batch_size, self.training.seed, 1):
-            self.step(Batch.of(source.loader, own, source.label))
-            self.cache.clear()
+        train_epoch(self, source, rows)
 
     def dense(self, w, x, name, number=""):
         return torch.addmm(w[f"{name}_b{number}"], x, w[f"{name}_w{number}"])
