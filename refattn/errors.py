@@ -31,6 +31,10 @@ class TrainingError(RefattnError):
     """A training that cannot go on, such as a loss that is not finite."""
 
 
+class BenchmarkError(RefattnError):
+    """A benchmark that has no result, such as a peer that stops while it is measured."""
+
+
 class MissingExtra(RefattnError):
     """An optional dependency that is not installed; the message names the extra."""
 
