@@ -120,7 +120,7 @@ def rates(setting):
         ("copy_bytes", lambda: target.__setitem__(..., source), 2 * source.nbytes),
         ("sgemm", lambda: toolchain.multiply(a, b, out), 2 * m * wide * wide),
         ("sgemm_128", lambda: toolchain.multiply(row, square, narrow), 2 * n * 128 * 128),
-        ("tf32_128", lambda: toolchain.multiply(row, square, narrow, tf32=True), 2 * n * 128 * 128),
+        ("tf32_128", lambda: toolchain.in_tf32(toolchain.multiply)(row, square, narrow), 2 * n * 128 * 128),
     ):
         toolchain.seconds(function, 5)
         found[f"{name}_per_second"] = amount / min(toolchain.seconds(function, 20) for _ in range(5))

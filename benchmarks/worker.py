@@ -1,104 +1,184 @@
 """One peer in a process of its own, which waits for orders on stdin and answers on stdout, a line of JSON each.
 
 So every peer has its own threads and its own cores, and a benchmark can let them take turns.
-Started by bench_step.py: python -m refattn.benchmarks.worker '{"peer": "torch-ragged", "threads": 1, ...}'
+Started by driver.py: python -m refattn.benchmarks.worker '{"peer": "torch-ragged", "threads": 1, ...}'
 """
 
 import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import sys
 import time
 
+from refattn.benchmarks.peers import FORMS, PEERS
+
 # Of float32 sums in another order, relative to the largest output and to the norm of the gradient; measured 1e-6.
 SAME = 1e-4
-PEERS = {
-    "refattn": ("own", "Own", {}),
-    "torch-padded": ("torch_padded", "TorchPadded", {}),
-    "torch-padded-compiled": ("torch_padded", "TorchPadded", {"compiled": True}),
-    "torch-ragged": ("torch_ragged", "TorchRagged", {}),
-    "torch-ragged-compiled": ("torch_ragged", "TorchRagged", {"compiled": True}),
-    "torch-identities": ("torch_ragged", "TorchRagged", {"identities": True}),
-    "torch-identities-compiled": ("torch_ragged", "TorchRagged", {"identities": True, "compiled": True}),
-    "jax-ragged": ("jax_ragged", "JaxRagged", {"identities": False}),
-    "jax-identities": ("jax_ragged", "JaxRagged", {"identities": True}),
-}
+
+
+class NotTheSame(Exception):
+    """A peer whose outputs or gradients are not refattn's; it must not be timed."""
+
+
+class Source:
+    """What batches are made of: the loader, scaled labels (S,), and the rows of structures that have a label."""
+
+    def __init__(self, order):
+        import numpy as np
+
+        from refattn.config import Config, TrainingConfig, override
+        from refattn.data.builtin import open_data
+        from refattn.data.loader import Loader
+        from refattn.data.splits import labels_of_target
+        from refattn.experiments import load_experiment
+
+        self.dataset = open_data(order["data"], None)
+        label, graph = labels_of_target(self.dataset, order["target"]), self.dataset.graph_config
+        model = dataclasses.replace(
+            load_experiment("qm9").model,
+            variant=order["variant"],
+            attention_dropout=0.0,
+            n_elements=max(10, int(self.dataset.z.max()) + 1),
+            radial_max=max(4.0, graph.r_max),
+        )
+        sizes = [f"model.{assignment}" for assignment in order.get("set", [])]
+        self.config = override(Config(model, graph, training=TrainingConfig(batch_size=order["batch_size"])), sizes)
+        self.known = np.flatnonzero(np.isfinite(label))
+        scaled = (label - label[self.known].mean()) / (label[self.known].std() or 1.0)
+        self.label = scaled.astype(np.float32)
+        self.loader = Loader(self.dataset, self.config.model, "float32")
+
+    def batches(self, order):
+        """Random batches, the same in every process."""
+        import numpy as np
+
+        from refattn.benchmarks.peers.batch import Batch
+
+        rng, size = np.random.default_rng(order.get("seed", 0)), min(order["batch_size"], len(self.known))
+        rows = [rng.choice(self.known, size, replace=False) for _ in range(order["n_batches"])]
+        return [Batch.of(self.loader, own, self.label) for own in rows]
+
+    def sample(self, n):
+        """Rows of `n` structures at random, the same at every call: every shape of a second epoch is known by then."""
+        import numpy as np
+
+        return np.random.default_rng(2).permutation(self.known)[:n]
 
 
 def main():
-    """Build the peer, check it, and time what is ordered: {"what": "step" or "predict", "times": n}."""
+    """Build the peer, check it, and time what is ordered: {"what": a form, "first": n, "times": n}, and so on."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print: Keras the summary of its model
     order = json.loads(sys.argv[1])
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: order["threads"]])
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(order["threads"])
-    peer, batches, check = build(order)
-    answer({"ready": order["peer"], "largest_difference": check})
+
+    def answer(record):
+        print(json.dumps(record), file=answers, flush=True)
+
+    peer = PEERS[order["peer"]]
+    if peer.needs and importlib.util.find_spec(peer.needs) is None:
+        answer({"problem": f"not installed: {peer.install}"})
+        return
+    bind(order["threads"])
+    source = Source(order)
+    batches = source.batches(order)
+    try:
+        made, check = build(order, source, batches[0])
+    except NotTheSame as error:
+        answer({"problem": str(error)})
+        return
+    forms = getattr(made, "FORMS", FORMS)
+    sizes = [(len(batch.label), len(batch.z), len(batch.nbr)) for batch in batches]
+    facts = {"forms": forms, "epochs": getattr(made, "EPOCHS", ("epoch",)), "sizes": sizes}
+    facts |= {"model": dataclasses.asdict(source.config.model), "version": version(peer.needs)}
+    answer({"ready": order["peer"], "largest_difference": check, **facts})
     for line in sys.stdin:
-        wanted = json.loads(line)
-        function, seconds = getattr(peer, wanted["what"]), []
-        for number in range(wanted["first"], wanted["first"] + wanted["times"]):
-            batch, began = batches[number % len(batches)], time.perf_counter()
-            function(batch)
-            seconds.append(time.perf_counter() - began)
-        answer({"seconds": seconds})
+        answer(serve(made, source, batches, json.loads(line)))
 
 
-def answer(record):
-    print(json.dumps(record), flush=True)
+def bind(n_threads):
+    """Take `n_threads` cores only, and tell every library so before it is loaded."""
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n_threads])
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(n_threads)
 
 
-def build(order):
-    """The peer, its batches, and the largest difference from refattn's numbers; exits where it is too large."""
-    import importlib
+def version(package):
+    """Version of the framework behind a peer; None for refattn, whose own stands with the machine."""
+    package = {"scann": "tensorflow"}.get(package, package)
+    return f"{package} {importlib.metadata.version(package)}" if package else None
 
+
+def build(order, source, batch):
+    """The peer and the largest difference from refattn's numbers; raises NotTheSame where it is too large."""
+    still = dataclasses.replace(source.config, model=dataclasses.replace(source.config.model, dropout=0.0))
+    own, peer = make("refattn", still, source, order), make(order["peer"], source.config, source, order)
+    judge = make("refattn", still, source, order, "reference") if order["peer"] == "refattn" else peer
+    check = largest_difference(own, judge, batch)
+    if not check < SAME:
+        raise NotTheSame(f"differs from refattn by {check:.1e}; it was not timed")
+    return peer, check
+
+
+def make(name, config, source, order, *backend):
+    """A peer with the parameters that all peers begin with; for refattn a backend can be named."""
     import numpy as np
 
-    from refattn.benchmarks.peers.batch import Batch
-    from refattn.benchmarks.peers.own import Own
-    from refattn.config import Config, DataConfig, TrainingConfig
-    from refattn.data.loader import Loader
-    from refattn.data.store import read_dataset
-    from refattn.experiments import load_experiment
     from refattn.params import initialise
 
-    dataset = read_dataset(order["data"], with_positions=False)
-    model = dataclasses.replace(load_experiment("qm9").model, variant=order["variant"], attention_dropout=0.0)
-    config = Config(model, dataset.graph_config, DataConfig(target=order["target"]), TrainingConfig())
-    label = dataset.labels[order["target"]]
-    known = np.flatnonzero(np.isfinite(label))
-    label = ((label - label[known].mean()) / label[known].std()).astype(np.float32)
-    rng = np.random.default_rng(order["seed"])
-    rows = [rng.choice(known, order["batch_size"], replace=False) for _ in range(order["n_batches"])]
-    batches = [Batch.of(Loader(dataset, model, "float32"), own, label) for own in rows]
-
-    def made(config, name):
-        module, cls, options = PEERS[name]
-        params = initialise(model, 0)
-        params.vector += 0.02 * np.random.default_rng(1).standard_normal(params.vector.size, dtype=np.float32)
-        if cls == "Own":
-            return Own(config, params, dataset, label, order["threads"])
-        if name.startswith("torch"):
-            import torch
-
-            torch.set_num_threads(order["threads"])
-        return getattr(importlib.import_module(f"refattn.benchmarks.peers.{module}"), cls)(config, params, **options)
-
-    still = dataclasses.replace(config, model=dataclasses.replace(model, dropout=0.0))
-    own, peer = made(still, "refattn"), made(still, order["peer"])
-    check = largest_difference(own, peer, batches[0])
-    if not check < SAME:
-        sys.exit(f"{order['peer']} differs from refattn by {check:.1e}; nothing was timed")
-    return made(config, order["peer"]), batches, check
+    params = initialise(config.model, 0)
+    params.vector += 0.02 * np.random.default_rng(1).standard_normal(params.vector.size, dtype=np.float32)
+    peer = PEERS[name]
+    cls = getattr(importlib.import_module(peer.module), peer.cls)
+    return cls(config, params, source, order["threads"], *backend, **dict(peer.options))
 
 
 def largest_difference(own, peer, batch):
-    """Of the outputs, relative to the largest, and of the gradients, relative to their norm."""
+    """Of the outputs, relative to the largest, and of the gradients, relative to their norm; NaN counts as infinite."""
     import numpy as np
 
-    outputs, (_, a), (_, b) = (own.predict(batch), peer.predict(batch)), own.gradient(batch), peer.gradient(batch)
+    (_, a), (_, b), expected = own.gradient(batch), peer.gradient(batch), own.predict(batch)
     norm = np.sqrt(sum((value.astype(float) ** 2).sum() for value in a.values()))
-    gradient = np.sqrt(sum(((a[name].astype(float) - b[name]) ** 2).sum() for name in a)) / norm
-    return float(max(np.abs(outputs[0] - outputs[1]).max() / np.abs(outputs[0]).max(), gradient))
+    found = [np.sqrt(sum(((a[name].astype(float) - b[name]) ** 2).sum() for name in a)) / norm]
+    for form in getattr(peer, "FORMS", FORMS)["predict"]:
+        found.append(np.abs(getattr(peer, form)(batch) - expected).max() / np.abs(expected).max())
+    return float(np.nan_to_num(np.max(found), nan=np.inf))
+
+
+def serve(peer, source, batches, wanted):
+    """Do what is ordered; returns times in s, or a size of memory in MB."""
+    if wanted["what"] == "memory":
+        return {"peak_mb": peak_memory()}
+    seconds = []
+    if wanted["what"] == "epoch":
+        function, rows = getattr(peer, wanted.get("form", "epoch")), source.sample(wanted["n"])
+        if hasattr(peer, "prepare_epoch"):
+            peer.prepare_epoch(source, rows)
+        for _ in range(wanted["times"]):
+            began = time.perf_counter()
+            function(source, rows)
+            seconds.append(time.perf_counter() - began)
+        return {"seconds": seconds}
+    function = getattr(peer, wanted["what"])
+    for number in range(wanted["first"], wanted["first"] + wanted["times"]):
+        batch, began = batches[number % len(batches)], time.perf_counter()
+        function(batch)
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": seconds}
+
+
+def peak_memory():
+    """Largest resident memory of this process so far, MB; the system's own word, which a child does not inherit."""
+    try:
+        with open("/proc/self/status", encoding="utf-8") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1e3
+    except OSError:  # not Linux
+        from refattn.environment import peak_memory_mb
+
+        return peak_memory_mb()
 
 
 if __name__ == "__main__":

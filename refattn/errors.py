@@ -35,6 +35,10 @@ class DeviceError(RefattnError):
     """A GPU that refuses, or has too little memory."""
 
 
+class BenchmarkError(RefattnError):
+    """A benchmark that has no result, such as a peer that stops while it is measured."""
+
+
 class MissingExtra(RefattnError):
     """An optional dependency that is not installed; the message names the extra."""
 

@@ -73,18 +73,20 @@ def forward(params, shard, config, ops, dropout=None, embedding=None):
     Tape
     """
     tape = Tape(shard, {}, [])
-    site = _embed(params, shard, config, ops, dropout, tape, embedding)
-    geo = _geometry(params, shard, config, ops, tape)
+    site = embed(params, shard, config, ops, dropout, tape, embedding)
+    geo, mask = expand_geometry(params, shard, config, ops, tape), None
     for layer in range(config.n_layers):
         weights, saved = params.layer(layer), Saved()
-        geo = _update_geometry(weights, site, geo, shard, config, ops, saved)
-        site = _attend(weights, site, geo, shard, config, ops, dropout, layer, saved)
+        mask = edge_mask(shard, config, ops, dropout, layer, mask)
+        context, q, geo = attend(weights, site, site, geo, shard, config, ops, mask, saved)
+        site = normalise(weights, context, q, ops, saved)
         if config.residual:
-            site = _residual_block(weights, site, config, ops, dropout, layer, saved)
+            site = residual_block(weights, site, config, ops, dropout, layer, saved)
         tape.saved[f"layer{layer}"] = saved
         tape.alpha.append(saved.alpha)
-    struct = _read_out(params, site, shard, config, ops, tape)
-    tape.prediction = _head(params, struct, config, ops, tape)
+    saved = tape.saved["read_out"] = Saved()
+    struct = read_out(*project(params, site, ops, saved), shard, config, ops, tape, saved)
+    tape.prediction = head(params, struct, config, ops, tape)
     return tape
 
 
@@ -109,12 +111,15 @@ def backward(grad_prediction, tape, params, grads, config, ops, dropout=None, gr
         weights, grad_weights, saved = params.layer(layer), grads.layer(layer), tape.saved[f"layer{layer}"]
         if config.residual:
             grad_site = _residual_block_backward(grad_site, weights, grad_weights, config, ops, dropout, layer, saved)
-        grad_site, grad_new_geo = _attend_backward(grad_site, weights, grad_weights, shard, ops, saved)
-        if grad_geo is not None:
-            grad_new_geo += grad_geo
-        grad_geo = _update_geometry_backward(
-            grad_new_geo, grad_site, weights, grad_weights, shard, config, ops, saved, grad_inputs
+        grad_sum = _normalise_backward(grad_site, weights, grad_weights, ops, saved)
+        grad_site, grad_geo, grad_q = _attend_backward(
+            grad_sum, grad_geo, weights, grad_weights, shard, config, ops, saved, grad_inputs
         )
+        # forward: q = site w_q + b_q, and q is the residual too
+        grad_q = grad_q.reshape(grad_sum.shape)
+        grad_q += grad_sum
+        of_query = grad_weights["query_w"], grad_weights["query_b"]
+        ops.dense_backward(grad_q, saved.site_before, weights["query_w"], *of_query, add_to=grad_site)
     _geometry_backward(grad_geo, params, grads, config, ops, tape, grad_inputs)
     _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape, grad_inputs)
 
@@ -140,7 +145,7 @@ def input_embedding(params, shard, config, ops):
     return c
 
 
-def _embed(params, shard, config, ops, dropout, tape, embedding):
+def embed(params, shard, config, ops, dropout, tape, embedding):
     """1. site = drop(swish(c w + b)), c the input embedding."""
     c = input_embedding(params, shard, config, ops) if embedding is None else embedding
     site, v = ops.swish_forward(ops.dense_forward(c, params["site_w"]), params["site_b"])
@@ -177,7 +182,7 @@ def _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape,
 # ---- step 2: geometry of the edges -------------------------------------------------------------------------------
 
 
-def _geometry(params, shard, config, ops, tape):
+def expand_geometry(params, shard, config, ops, tape):
     """2. Gaussian expansions; SCANN+: geo = swish(rbf(r) w_r + b_r) swish(rbf(omega) w_o + b_o)."""
     centres_r, centres_omega = radial_centres(config, params.vector.dtype, ops.xp)
     saved = tape.saved["geometry"] = Saved()
@@ -205,102 +210,110 @@ def _geometry_backward(grad_geo, params, grads, config, ops, tape, grad_inputs):
         grad_inputs["rbf_omega"] = grad_u_omega @ params["angle_w"].T
 
 
-# ---- step 3: geometry features of a layer ------------------------------------------------------------------------
+# ---- steps 3, 4: geometry features and local attention of a layer ----------------------------------------------------
 
 
-def _update_geometry(weights, site, geo, shard, config, ops, saved):
+def attend(weights, own, site, geo, shard, config, ops, mask, saved, neighbour=None, keep=True):
     """3. SCANN+: geo = LN(swish([site_i | geo | site_j] w_f + b_f) + geo); SCANN: swish(rbf(r) w_f + b_f) weight.
+    4. x = site_j geo; q = site w_q + b_q; k = x w_k + b_k; alpha = softmax(C^-1/2 q k); context = sum alpha k.
 
-    For SCANN `geo` is the distance expansion, the same in every layer, and saved.geo what the layer makes of it.
+    A key per edge, which is also the value. The product of [site_i | geo | site_j] splits into one per edge and two
+    per site, which are exact. For SCANN `geo` is the distance expansion, the same in every layer.
+
+    Parameters
+    ----------
+    own : (N, D) float    features of the sites whose edges are those of the shard
+    site : (M, D) float   features of the sites that these edges point at; in training the same array
+    neighbour : (M, D) float, optional
+        Product of `site` and the filter's last part, where it is known already.
+    keep : bool           whether there will be a backward
+
+    Returns
+    -------
+    context, q : (N, D); geo : (E, D)
     """
-    w = weights["filter_w"]
-    saved.geo_before = geo
+    w, width, heads = weights["filter_w"], config.width, (-1, config.n_heads, config.width // config.n_heads)
+    saved.site_before, saved.geo_before, saved.mask = site, geo, mask
+    q = ops.dense_forward(own, weights["query_w"], weights["query_b"])
+    saved.q = q.reshape(heads)
+    of_shard, of_key = (saved.q, shard.edge_ptr, shard.nbr, mask), (weights["key_w"], weights["key_b"])
     if config.variant == "scann":
-        u = ops.dense_forward(geo, w)
-        saved.geo, saved.v_filter = ops.geometry_filter_forward(u, weights["filter_b"], shard.weight)
-        return geo
-    width = config.width
-    centre = ops.dense_forward(site, w[:width], weights["filter_b"])
-    edge = ops.dense_forward(geo, w[width : 2 * width])
-    neighbour = ops.dense_forward(site, w[2 * width :])
-    saved.geo, saved.v_filter, saved.geo_hat, saved.geo_rstd = ops.geometry_update_forward(
-        edge, centre, neighbour, geo, shard.edge_ptr, shard.nbr, weights["geometry_gain"], weights["geometry_offset"]
-    )
-    return saved.geo
-
-
-def _update_geometry_backward(grad_geo, grad_site, weights, grads, shard, config, ops, saved, grad_inputs):
-    """Adds to grad_site in place; returns the gradient by the geometry features of the layer before."""
-    w, grad_w = weights["filter_w"], grads["filter_w"]
-    if config.variant == "scann":
-        grad_u, grads["filter_b"][...], grad_weight = ops.geometry_filter_backward(
-            grad_geo, shard.weight, saved.v_filter
+        context, saved.alpha, saved.v_filter, saved.k = ops.filtered_attention_forward(
+            site, geo, shard.weight, *of_shard, w, weights["filter_b"], *of_key, keep
         )
-        ops.xp.matmul(saved.geo_before.T, grad_u, out=grad_w)
+        return context.reshape(q.shape), q, geo
+    centre = ops.dense_forward(own, w[:width], weights["filter_b"])
+    neighbour = neighbour_part(weights, site, config, ops) if neighbour is None else neighbour
+    norm = weights["geometry_gain"], weights["geometry_offset"]
+    context, saved.geo, saved.alpha, saved.v_filter, *saved.geo_norm, saved.k = ops.updated_attention_forward(
+        site, geo, centre, neighbour, *of_shard, w[width : 2 * width], *norm, *of_key, keep
+    )
+    return context.reshape(q.shape), q, saved.geo
+
+
+def neighbour_part(weights, site, config, ops):
+    """What the filter of SCANN+ makes of a site that is looked at: site w_3, (M, D)."""
+    return ops.dense_forward(site, weights["filter_w"][2 * config.width :])
+
+
+def _attend_backward(grad_context, grad_geo, weights, grads, shard, config, ops, saved, grad_inputs):
+    """Gradients by site, all but what reaches it by way of q, and by the geometry features of the layer before; by q.
+
+    grad_geo is None for SCANN, and in the last layer.
+    """
+    w, grad_w, width = weights["filter_w"], grads["filter_w"], config.width
+    grad_context = grad_context.reshape(saved.q.shape)
+    of_shard = saved.q, shard.edge_ptr, shard.nbr, saved.mask
+    if config.variant == "scann":
+        grad_site, grad_rbf, grad_weight, grad_q, grad_w[...], grads["filter_b"][...], *of_key = (
+            ops.filtered_attention_backward(
+                grad_context, saved.site_before, saved.geo_before, shard.weight, *of_shard, w, weights["key_w"],
+                saved.alpha, saved.v_filter, saved.k,
+            )  # fmt: skip
+        )
+        grads["key_w"][...], grads["key_b"][...] = of_key
         if grad_inputs is not None:
-            grad_inputs["rbf_r"] = grad_inputs.get("rbf_r", 0) + grad_u @ w.T
+            grad_inputs["rbf_r"] = grad_inputs.get("rbf_r", 0) + grad_rbf
             grad_inputs["weight"] = grad_inputs.get("weight", 0) + grad_weight
-        return None
-    width = config.width
-    grad_edge, grad_centre, grad_neighbour, grad_before, grads["geometry_gain"][...], grads["geometry_offset"][...] = (
-        ops.geometry_update_backward(
-            grad_geo, shard.edge_ptr, shard.nbr, weights["geometry_gain"], saved.v_filter, saved.geo_hat, saved.geo_rstd
-        )
+        return grad_site, None, grad_q
+    if grad_geo is None:
+        grad_geo = ops.xp.zeros_like(saved.geo)
+    grad_site, grad_before, grad_centre, grad_neighbour, grad_q, *of_weights = ops.updated_attention_backward(
+        grad_context, grad_geo, saved.site_before, saved.geo_before, *of_shard, w[width : 2 * width],
+        weights["geometry_gain"], weights["key_w"], saved.geo, saved.alpha, saved.v_filter, *saved.geo_norm, saved.k,
+    )  # fmt: skip
+    grad_w[width : 2 * width], grads["geometry_gain"][...], grads["geometry_offset"][...], *of_key = of_weights
+    grads["key_w"][...], grads["key_b"][...] = of_key
+    # forward: centre = site w_1 + b_f; neighbour = site w_3
+    site, of_centre = saved.site_before, (grad_w[:width], grads["filter_b"])
+    ops.dense_backward(grad_centre, site, w[:width], *of_centre, add_to=grad_site)
+    ops.dense_backward(grad_neighbour, site, w[2 * width :], grad_w[2 * width :], add_to=grad_site)
+    return grad_site, grad_before, grad_q
+
+
+# ---- step 5: the query as residual -------------------------------------------------------------------------------
+
+
+def normalise(weights, context, q, ops, saved):
+    """5. site = LN(context + q)."""
+    site, saved.context_hat, saved.context_rstd = ops.residual_layernorm_forward(
+        context, q, weights["context_gain"], weights["context_offset"]
     )
-    before, site, middle, last = saved.geo_before, saved.site_before, slice(width, 2 * width), slice(2 * width, None)
-    ops.dense_backward(grad_centre, site, w[:width], grad_w[:width], grads["filter_b"], add_to=grad_site)
-    ops.dense_backward(grad_neighbour, site, w[last], grad_w[last], add_to=grad_site)
-    return ops.dense_backward(grad_edge, before, w[middle], grad_w[middle], add_to=grad_before)
+    return site
 
 
-# ---- steps 4, 5: local attention ---------------------------------------------------------------------------------
-
-
-def _attend(weights, site, geo, shard, config, ops, dropout, layer, saved):
-    """4. x = site_j geo; q = site w_q + b_q; k = x w_k + b_k.   5. site = LN(sum alpha k + q).
-
-    A key per edge, which is also the value. (With many edges a site the product could be moved from the edges to
-    the sites, score = (w_k q) . x; at the 4 to 14 edges met here that is not faster.)
-    """
-    heads = (-1, config.n_heads, config.width // config.n_heads)
-    saved.site_before = site
-    saved.x = ops.edge_product_forward(site, saved.geo, shard.nbr)
-    q = ops.dense_forward(site, weights["query_w"], weights["query_b"])
-    k = ops.dense_forward(saved.x, weights["key_w"], weights["key_b"])
-    saved.q, saved.k = q.reshape(heads), k.reshape(heads)
-    saved.mask = ops.xp.ones((len(k), config.n_heads), dtype=k.dtype)
-    if dropout and config.attention_dropout:
-        saved.mask = ops.dropout_forward(saved.mask, dropout.edge_keys(2 * layer + 1), config.attention_dropout)
-    context, saved.alpha = ops.local_attention_forward(saved.q, saved.k, shard.edge_ptr, saved.mask)
-    context, saved.context_hat, saved.context_rstd = ops.residual_layernorm_forward(
-        context.reshape(q.shape), q, weights["context_gain"], weights["context_offset"]
-    )
-    return context
-
-
-def _attend_backward(grad_context, weights, grads, shard, ops, saved):
-    # forward: site = LN(sum alpha k + q)
+def _normalise_backward(grad_site, weights, grads, ops, saved):
+    """The gradient by context, which is also one by q."""
     grad_sum, grads["context_gain"][...], grads["context_offset"][...] = ops.residual_layernorm_backward(
-        grad_context, weights["context_gain"], saved.context_hat, saved.context_rstd
+        grad_site, weights["context_gain"], saved.context_hat, saved.context_rstd
     )
-    grad_q, grad_k = ops.local_attention_backward(
-        grad_sum.reshape(saved.q.shape), saved.q, saved.k, shard.edge_ptr, saved.mask, saved.alpha
-    )
-    grad_q, grad_k = grad_q.reshape(grad_sum.shape), grad_k.reshape(saved.x.shape)
-    grad_q += grad_sum
-    # forward: q = site w_q + b_q; k = x w_k + b_k
-    grad_x = ops.dense_backward(grad_k, saved.x, weights["key_w"], grads["key_w"], grads["key_b"])
-    # forward: x = site_j geo
-    site = saved.site_before
-    grad_site, grad_geo = ops.edge_product_backward(grad_x, site, saved.geo, shard.nbr)
-    ops.dense_backward(grad_q, site, weights["query_w"], grads["query_w"], grads["query_b"], add_to=grad_site)
-    return grad_site, grad_geo
+    return grad_sum
 
 
 # ---- step 6: residual block --------------------------------------------------------------------------------------
 
 
-def _residual_block(weights, context, config, ops, dropout, layer, saved):
+def residual_block(weights, context, config, ops, dropout, layer, saved):
     """6. site = LN(context + drop(w_2 swish(w_1 context + b_1) + b_2))."""
     saved.context = context
     u = ops.dense_forward(context, weights["residual_w1"])
@@ -322,20 +335,27 @@ def _residual_block_backward(grad_site, weights, grads, config, ops, dropout, la
         grad_update, saved.hidden, weights["residual_w2"], grads["residual_w2"], grads["residual_b2"]
     )
     grad_u, grads["residual_b1"][...] = ops.swish_backward(grad_hidden, saved.v_residual)
-    return ops.dense_backward(grad_u, saved.context, weights["residual_w1"], grads["residual_w1"], add_to=grad_sum)
+    return ops.dense_backward(
+        grad_u, saved.context, weights["residual_w1"], grads["residual_w1"], add_to=grad_sum
+    )
 
 
 # ---- steps 7, 8: global attention --------------------------------------------------------------------------------
 
 
-def _read_out(params, site, shard, config, ops, tape):
-    """7. site = swish(site w_l + b_l).   8. struct = sum beta k, beta the global attention."""
-    saved = tape.saved["read_out"] = Saved(site_before=site)
+def project(params, site, ops, saved):
+    """7. site = swish(site w_l + b_l), and q = site w_gq + b_gq, k = site w_gk + b_gk of the global attention."""
+    saved.site_before = site
     saved.site, saved.v = ops.swish_forward(ops.dense_forward(site, params["after_w"]), params["after_b"])
     saved.q = ops.dense_forward(saved.site, params["global_query_w"], params["global_query_b"])
     saved.k = ops.dense_forward(saved.site, params["global_key_w"], params["global_key_b"])
+    return saved.q, saved.k
+
+
+def read_out(q, k, shard, config, ops, tape, saved):
+    """8. struct = sum beta k, beta the global attention."""
     saved.options = config.readout == "intensive", config.normalise_attention
-    struct, tape.beta, *saved.attention = ops.global_attention_forward(saved.q, saved.k, shard.site_ptr, *saved.options)
+    struct, tape.beta, *saved.attention = ops.global_attention_forward(q, k, shard.site_ptr, *saved.options)
     return struct
 
 
@@ -348,8 +368,8 @@ def _read_out_backward(grad_struct, params, grads, shard, config, ops, tape):
     grad_site = ops.dense_backward(
         grad_q, saved.site, params["global_query_w"], grads["global_query_w"], grads["global_query_b"]
     )
-    weights = params["global_key_w"], grads["global_key_w"], grads["global_key_b"]
-    ops.dense_backward(grad_k, saved.site, *weights, add_to=grad_site)
+    of_key = grads["global_key_w"], grads["global_key_b"]
+    ops.dense_backward(grad_k, saved.site, params["global_key_w"], *of_key, add_to=grad_site)
     # forward: site = swish(site w_l + b_l)
     grad_u, grads["after_b"][...] = ops.swish_backward(grad_site, saved.v)
     return ops.dense_backward(grad_u, saved.site_before, params["after_w"], grads["after_w"])
@@ -358,7 +378,7 @@ def _read_out_backward(grad_struct, params, grads, shard, config, ops, tape):
 # ---- step 9: the property ----------------------------------------------------------------------------------------
 
 
-def _head(params, struct, config, ops, tape):
+def head(params, struct, config, ops, tape):
     """9. y = swish(struct w_p + b_p) w_y + b_y; for non-negative targets max(0, y), with the identity as gradient."""
     hidden, v = ops.swish_forward(ops.dense_forward(struct, params["hidden_w"]), params["hidden_b"])
     tape.saved["head"] = Saved(struct=struct, hidden=hidden, v=v)
@@ -384,3 +404,13 @@ def _drop(x, rate, ops, dropout, place):
 
 def _drop_backward(grad_y, rate, ops, dropout, place):
     return ops.dropout_backward(grad_y, dropout.site_keys(place), rate) if dropout and rate else grad_y
+
+
+def edge_mask(shard, config, ops, dropout, layer, before):
+    """(E, H) factors of the local attention; ones, the same array in every layer, where nothing is dropped."""
+    if before is not None and not (dropout and config.attention_dropout):
+        return before
+    mask = ops.xp.ones((len(shard.r), config.n_heads), dtype=shard.r.dtype)
+    if dropout and config.attention_dropout:
+        mask = ops.dropout_forward(mask, dropout.edge_keys(2 * layer + 1), config.attention_dropout)
+    return mask

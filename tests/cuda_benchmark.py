@@ -112,7 +112,7 @@ def test_the_published_step_is_counted_and_no_number_is_called_measured():
     names = [entry.name for entry in ledger.entries if entry.kind == "kernel"]
     once = ("gather", "fill_up", "keys", "loss", "sums", "adam", "advance")
     assert [names.count(name) for name in once] == [1] * len(once)
-    assert names.count("local_attention_forward") == names.count("geometry_update_backward") == 7
+    assert names.count("local_attention_forward") == names.count("updated_geometry_backward") == 7
     assert f"| SCANN+ | 128 | 2,432 | 10,240 | {len(ledger.entries)} |" in text
     # the products by hand: seven layers with six products of an edge and fifteen of a site, and a few others
     by_hand = 2 * 128**2 * 7 * (6 * size.n_edges + 15 * size.n_sites)

@@ -121,19 +121,19 @@ def test_a_wrong_gradient_is_found_in_the_network(monkeypatch):
 
 
 def test_a_missing_term_between_operations_is_found(monkeypatch):
-    """Operations may all be right and the network wrong: here model.py forgets the skip around the attention."""
+    """Operations may all be right and the network wrong: here model.py forgets the bias of the key."""
     model = importlib.import_module("refattn.model")
     right = model._attend_backward
 
-    def wrong(grad_context, weights, grads, shard, ops, saved):
-        result = right(grad_context, weights, grads, shard, ops, saved)
-        grads["query_b"][...] = 0
+    def wrong(grad_context, grad_geo, weights, grads, *others):
+        result = right(grad_context, grad_geo, weights, grads, *others)
+        grads["key_b"][...] = 0
         return result
 
     monkeypatch.setattr(model, "_attend_backward", wrong)
     rows = list(check_network("scann", NETWORKS["scann, default"]))
     assert [row.ok for row in rows] == [False, True, False, True]
-    assert "query_b" in rows[0].where
+    assert "key_b" in rows[0].where
 
 
 # ---- its parts ---------------------------------------------------------------------------------------------------

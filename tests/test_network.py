@@ -36,6 +36,12 @@ def rmse_gradient(y):
 # ---- the authors' code -------------------------------------------------------------------------------------------
 
 
+def geometry_of(layer, shard):
+    """Geometry features of a layer; those of SCANN are not kept, but what they are made of is."""
+    v = layer.v_filter
+    return layer.geo if hasattr(layer, "geo") else v / (1 + np.exp(-v)) * shard.weight[:, None]
+
+
 def layer_outputs(tape, config):
     """What the fixtures hold of every layer, by their names."""
     found = {"site": tape.saved["embed"].site, "after": tape.saved["read_out"].site}
@@ -43,7 +49,7 @@ def layer_outputs(tape, config):
     for number in range(config.n_layers):
         layer, last = tape.saved[f"layer{number}"], number == config.n_layers - 1
         after = tape.saved["read_out"] if last else tape.saved[f"layer{number + 1}"]
-        found |= {f"layer{number}/geometry": layer.geo, f"layer{number}/alpha": tape.alpha[number]}
+        found |= {f"layer{number}/geometry": geometry_of(layer, tape.shard), f"layer{number}/alpha": tape.alpha[number]}
         found[f"layer{number}/context"] = layer.context if config.residual else after.site_before
         if config.residual:
             found[f"layer{number}/residual"] = after.site_before

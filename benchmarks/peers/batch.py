@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from refattn.data.loader import epoch_batches
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -69,3 +71,13 @@ class Batch:
         for name in ("r", "omega", "weight"):
             found[name][at] = getattr(self, name)
         return found
+
+
+def train_epoch(peer, source, rows):
+    """One epoch of a peer whose steps take a Batch, on the structures `rows`, shuffled.
+
+    Batches are gathered by refattn's loader, which is faster than a DataLoader that collates structures one by one.
+    """
+    for own in epoch_batches(rows, peer.training.batch_size, peer.training.seed, 1):
+        peer.step(Batch.of(source.loader, own, source.label))
+        peer.cache.clear()

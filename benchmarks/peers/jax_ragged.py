@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from refattn.benchmarks.peers.batch import train_epoch
+
 BUCKET = 1.1  # sizes are rounded up to a power of this, so that at most a tenth of the work is padding
 
 
@@ -24,12 +26,12 @@ class JaxRagged:
     ----------
     config : refattn.Config
     params : refattn Parameters
+    source : worker.Source      taken by all peers
+    n_threads : int       taken by all peers; XLA uses the cores that the process may use
     identities : bool     as in TorchRagged
     """
 
-    name = "JAX ragged"
-
-    def __init__(self, config, params, identities=True):
+    def __init__(self, config, params, source=None, n_threads=1, identities=True):
         self.model, self.training, self.identities = config.model, config.training, identities
         self.params = {name: jnp.asarray(params[name]) for name in params}
         self.decay = {entry.name: 2 * self.training.weight_decay * entry.decay for entry in params.table}
@@ -66,6 +68,9 @@ class JaxRagged:
     def step(self, batch):
         self.params, self.state, self.key, loss = self.update(self.params, self.state, self.key, self.arrays(batch))
         return float(loss)
+
+    def epoch(self, source, rows):
+        train_epoch(self, source, rows)
 
     def loss(self, params, b, key, training):
         return jnp.sqrt(jnp.mean((self.forward(params, b, key, training) - b["label"]) ** 2))

@@ -1,5 +1,6 @@
 """The network in PyTorch on padded arrays, as the authors wrote it: [B, M, K] with masks."""
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -11,37 +12,30 @@ MASKED = -1e9  # the authors': added to scores of what is not there
 class TorchPadded(TorchPeer):
     """PyTorch on padded arrays; every structure is as large as the largest of the batch."""
 
-    name = "PyTorch padded"
-
     def arrays(self, batch):
-        return batch.padded()
+        """As padded, with the places of the neighbours among all sites, and what hides the edges that are not there."""
+        found = batch.padded()
+        n_structures, n_sites, n_edges = found["nbr"].shape
+        found["flat"] = (found["nbr"] + np.arange(n_structures)[:, None, None] * n_sites).ravel()
+        found["hidden"] = (1 - found["edge_mask"].reshape(-1, n_edges, 1)) * np.float32(MASKED)
+        return found
 
-    def forward(self, b, training):
-        m = self.model
-        n_structures, n_sites, n_edges = b["nbr"].shape
-        start = torch.arange(n_structures, device=self.device)[:, None, None] * n_sites
-        nbr = (b["nbr"] + start).view(-1)
-        site = self.drop(functional.silu(self.dense(self.params["embed"][b["z"].view(-1)], "site")), training)
-        geo = self.geometry(b["r"].view(-1), b["omega"].view(-1))
-        hidden = (1 - b["edge_mask"].view(-1, n_edges, 1)) * MASKED
-        for number in range(m.n_layers):
-            layer = f"layer{number}"
-            neighbour = site.index_select(0, nbr)
-            geo, seen = self.update_geometry(layer, site, neighbour, geo, b, n_edges)
-            q, k = self.dense(site, f"{layer}.query"), self.dense(neighbour * seen, f"{layer}.key")
-            context = self.attend(q, k, hidden, b["edge_mask"], n_edges, training)
-            site = self.norm(context + q, f"{layer}.context")
-            if m.residual:
-                site = self.residual_block(site, layer, training)
-        return self.head(self.read_out(site, b["site_mask"]))
+    def layer(self, w, site, geo, b, training):
+        """Steps 3 to 6 with the parameters `w` of one layer, on flat arrays (B M, D) and (B M K, D)."""
+        n_edges = b["nbr"].shape[2]
+        neighbour = site.index_select(0, b["flat"])
+        geo, seen = self.update_geometry(w, site, neighbour, geo, b, n_edges)
+        q, k = self.dense(w, site, "query"), self.dense(w, neighbour * seen, "key")
+        site = self.norm(w, self.attend(q, k, b["hidden"], b["edge_mask"], n_edges, training) + q, "context")
+        return (self.residual_block(w, site, training) if self.model.residual else site), geo
 
-    def update_geometry(self, layer, site, neighbour, geo, b, n_edges):
-        w, bias = self.params[f"{layer}.filter_w"], self.params[f"{layer}.filter_b"]
+    def update_geometry(self, w, site, neighbour, geo, b, n_edges):
+        filter_w, bias = w["filter_w"], w["filter_b"]
         if self.model.variant == "scann":
-            return geo, functional.silu(torch.addmm(bias, geo, w)) * b["weight"].view(-1, 1)
+            return geo, functional.silu(torch.addmm(bias, geo, filter_w)) * b["weight"].view(-1, 1)
         centre = site[:, None].expand(-1, n_edges, -1).reshape(neighbour.shape)
-        v = torch.addmm(bias, torch.cat([centre, geo, neighbour], dim=1), w)
-        geo = self.norm(functional.silu(v) + geo, f"{layer}.geometry")
+        v = torch.addmm(bias, torch.cat([centre, geo, neighbour], dim=1), filter_w)
+        geo = self.norm(w, functional.silu(v) + geo, "geometry")
         return geo, geo
 
     def attend(self, q, k, hidden, mask, n_edges, training):
@@ -52,10 +46,9 @@ class TorchPadded(TorchPeer):
         alpha = functional.dropout(alpha, self.model.attention_dropout, training)
         return (alpha[..., None] * k).sum(1).reshape(q.shape)
 
-    def read_out(self, site, mask):
-        m = self.model
-        site = functional.silu(self.dense(site, "after"))
-        q, k = self.dense(site, "global_query"), self.dense(site, "global_key")
+    def read_out(self, w, site, b):
+        m, mask = self.model, b["site_mask"]
+        q, k = self.dense(w, site, "global_query"), self.dense(w, site, "global_key")
         q, k = (x.view(*mask.shape, -1) * mask[..., None] for x in (q, k))
         count, intensive = mask.sum(1, keepdim=True), m.readout == "intensive"
         total = q.sum(1, keepdim=True)

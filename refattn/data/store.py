@@ -153,7 +153,7 @@ def ragged_rows(ptr, chosen):
     -------
     new_ptr : (K + 1,) int64;  rows : (new_ptr[-1],) int64
     """
-    counts = np.diff(ptr)[chosen]
+    counts = ptr[1:][chosen] - ptr[:-1][chosen]
     new_ptr = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     rows = np.repeat(ptr[:-1][chosen] - new_ptr[:-1], counts) + np.arange(new_ptr[-1])
     return new_ptr, rows

@@ -43,6 +43,18 @@ OPS = (
     Operation("dropout", "norm", ("y",), ("x",)),
     Operation("edge_product", "local_attention", ("x",), ("site", "geo")),
     Operation("local_attention", "local_attention", ("context", "alpha"), ("q", "k")),
+    Operation(
+        "updated_attention",
+        "edges",
+        ("context", "new_geo", "alpha", "v", "mean", "rstd", "k"),
+        ("site", "geo", "centre", "neighbour", "q", "w", "gain", "offset", "w_k", "b_k"),
+    ),
+    Operation(
+        "filtered_attention",
+        "edges",
+        ("context", "alpha", "v", "k"),
+        ("site", "rbf", "weight", "q", "w", "b", "w_k", "b_k"),
+    ),
     Operation("global_attention", "global_attention", ("struct", "beta", "score", "norm", "q_sum"), ("q", "k")),
 )
 
@@ -66,15 +78,15 @@ def load_backend(name):
     functions = {key: getattr(memory, key) for key in ("empty", "work_arrays", "xp", "to_device", "to_host")}
     for direction in ("dense_forward", "dense_backward"):
         functions[direction] = functools.partial(getattr(dense, direction), empty=memory.empty, xp=memory.xp)
-    if on_device:
+    if name != "reference":  # the same layers, in a kernel each
         products = importlib.import_module(f"refattn.ops.{folder}.products")
-        functions |= products.operations(name.endswith("-tf32"))
+        functions |= {"dense_forward": products.dense, "dense_backward": products.dense_gradients}
     for operation in OPS:
         module = importlib.import_module(f"refattn.ops.{folder}.{operation.file}")
         for direction in ("forward", "backward"):
             function = getattr(module, f"{operation.name}_{direction}", None)
             if function:
                 functions[f"{operation.name}_{direction}"] = function
-    return types.SimpleNamespace(
-        name=name, on_device=on_device, array_type=memory.xp.ndarray, **functions
-    )
+    if on_device:
+        functions = products.with_products(functions, name.endswith("-tf32"))
+    return types.SimpleNamespace(name=name, on_device=on_device, array_type=memory.xp.ndarray, **functions)

@@ -20,6 +20,12 @@ SHAPES = {
     **dict.fromkeys(("site", "centre", "neighbour", "x", "residual", "u", "q", "k"), "ND"),
     **dict.fromkeys(("geo", "edge", "u_r", "u_omega", "geometry_filter u"), "ED"),
     "table": "AD",
+    **dict.fromkeys(("w", "w_k"), "DD"),
+    "b_k": "D",
+    "filtered_attention w": "GD",
+    "rbf": "EG",
+    "updated_attention q": "NHC",
+    "filtered_attention q": "NHC",
     "local_attention q": "NHC",
     "local_attention k": "EHC",
 }
@@ -57,7 +63,7 @@ def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, t
     rng = np.random.default_rng(seed)
     known = make_graph(graph, rng)
     sizes = {"N": len(known["edge_ptr"]) - 1, "E": len(known["nbr"]), "H": heads, "C": channels}
-    sizes |= {"D": heads * channels, "A": ELEMENTS}
+    sizes |= {"D": heads * channels, "A": ELEMENTS, "G": RADIAL}
     known.update(
         key=rng.integers(0, 1 << 63, sizes["N"], dtype=np.uint64),
         rate=RATE,
@@ -68,6 +74,7 @@ def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, t
         mask=(rng.integers(0, 2, (sizes["E"], heads)) / (1 - RATE)).astype(dtype),
         intensive=False,
         normalise=True,
+        keep=True,
     )
     if operation.name == "gaussian_expand":
         known["x"] = rng.uniform(0, 4, sizes["E"]).astype(dtype)

@@ -32,7 +32,7 @@ def dense_backward(grad_y, x, w, grad_w=None, grad_b=None, add_to=None, empty=np
     grad_w : (I, O), grad_b : (O,), optional
         Where to write the two, overwriting what is there; a missing one is not computed.
     add_to : (N, I), optional
-        Changed in place by adding grad_x to it, and returned.
+        A gradient by x that is known already: grad_x is added to it in place.
 
     Returns
     -------

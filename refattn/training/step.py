@@ -1,14 +1,18 @@
 """One optimiser step and one evaluation: a batch falls apart into shards, and their sums are put together in order."""
 
 import dataclasses
+import itertools
 import queue
 import typing
 
 import numpy as np
 
 from refattn.errors import TrainingError
+from refattn.inference import ROWS_PER_BLOCK, infer
 from refattn.model import Dropout, backward, forward
 from refattn.training.loss import batch_loss, point_loss
+
+LARGE = 4 * ROWS_PER_BLOCK  # edges of a structure whose blocks are shared among the threads
 
 
 def overflow_is_reported():
@@ -98,19 +102,24 @@ def predict_rows(params, config, ops, loader, rows, run):
 
         return predict_on_device(params, config, ops, loader, rows)
 
-    def shard_output(part):
-        with ops.work_arrays(), overflow_is_reported():
-            shard = loader.shard(part)
-            tape = forward(params, shard, config, ops)
-            attention = np.split(tape.beta.copy(), shard.site_ptr[1:-1])
-            return tape.prediction.copy(), attention, tape.saved["head"].struct.copy()
+    def outcome(part, run=map):
+        shard = loader.shard(part)
+        found = infer(params, shard, config, ops, run)
+        return found.prediction.copy(), np.split(found.beta.copy(), shard.site_ptr[1:-1]), found.struct.copy()
 
-    dtype = params.vector.dtype
+    def alone(part):
+        with ops.work_arrays(), overflow_is_reported():
+            return outcome(part)
+
+    dtype, large = params.vector.dtype, loader.n_edges > LARGE
     output, beta, struct = [np.zeros(0, dtype)], [], [np.zeros((0, config.global_width), dtype)]
-    for prediction, attention, representation in run(shard_output, loader.cut(rows)):
-        output.append(prediction)
-        beta.extend(attention)
-        struct.append(representation)
+    for is_large, parts in itertools.groupby(loader.cut(rows), lambda part: len(part) == 1 and bool(large[part[0]])):
+        with overflow_is_reported():
+            results = [outcome(part, run) for part in parts] if is_large else run(alone, parts)
+        for prediction, attention, representation in results:
+            output.append(prediction)
+            beta.extend(attention)
+            struct.append(representation)
     return np.concatenate(output), beta, np.concatenate(struct)
 
 

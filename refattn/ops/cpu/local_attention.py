@@ -4,6 +4,8 @@ import numpy as np
 
 from refattn.jit import jit
 from refattn.ops.cpu.memory import empty
+from refattn.ops.cpu.sigmoid import exponential
+from refattn.ops.cpu.vector import add_scaled, dot, set_sum
 
 
 def edge_product_forward(site, geo, nbr):
@@ -43,8 +45,8 @@ def _edge_product_backward_kernel(grad_site, grad_geo, grad_x, site, geo, nbr):
 
 def local_attention_forward(q, k, edge_ptr, mask):
     """See the reference."""
-    context, alpha = empty(q.shape, q.dtype), empty(mask.shape, q.dtype)
-    _local_attention_forward_kernel(context, alpha, q, k, edge_ptr, mask)
+    context, alpha, work = empty(q.shape, q.dtype), empty(mask.shape, q.dtype), empty((q.shape[1],), q.dtype)
+    _local_attention_forward_kernel(context, alpha, work, q, k, edge_ptr, mask, *sizes_of(q))
     return context, alpha
 
 
@@ -54,58 +56,107 @@ def local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha):
     Memory   grad_score of a site stands in a row of alpha's shape, once a call
     """
     grad_q, grad_k, grad_score = empty(q.shape, q.dtype), empty(k.shape, k.dtype), empty(alpha.shape, q.dtype)
-    _local_attention_backward_kernel(grad_q, grad_k, grad_score, grad_context, q, k, edge_ptr, mask, alpha)
+    work, inputs = empty((q.shape[1],), q.dtype), (grad_context, q, k, edge_ptr, mask, alpha)
+    _local_attention_backward_kernel(grad_q, grad_k, grad_score, work, *inputs, *sizes_of(q))
     return grad_q, grad_k
 
 
-@jit(fastmath=True)
-def _local_attention_forward_kernel(context, alpha, q, k, edge_ptr, mask):
-    n_heads, width = q.shape[1], q.shape[2]
-    zero = q.dtype.type(0)
-    scale = q.dtype.type(1 / np.sqrt(width))
-    context[:] = 0
-    for i in range(q.shape[0]):
-        start, stop = edge_ptr[i], edge_ptr[i + 1]
-        for h in range(n_heads):
-            top = q.dtype.type(-np.inf)
-            for e in range(start, stop):
-                score = zero
-                for c in range(width):
-                    score += q[i, h, c] * k[e, h, c]
-                alpha[e, h] = score * scale
-                top = max(top, alpha[e, h])
-            total = zero
-            for e in range(start, stop):
-                alpha[e, h] = np.exp(alpha[e, h] - top)
-                total += alpha[e, h]
-            for e in range(start, stop):
-                alpha[e, h] /= total
-                share = alpha[e, h] * mask[e, h]
-                for c in range(width):
-                    context[i, h, c] += share * k[e, h, c]
+def sizes_of(q):
+    """Heads and channels of q (N, H, C) as two tuples of these lengths, which the compiler knows and unrolls by."""
+    return (0,) * q.shape[1], (0,) * q.shape[2]
 
 
 @jit(fastmath=True)
-def _local_attention_backward_kernel(grad_q, grad_k, grad_score, grad_context, q, k, edge_ptr, mask, alpha):
-    n_heads, width = q.shape[1], q.shape[2]
-    zero = q.dtype.type(0)
-    scale = q.dtype.type(1 / np.sqrt(width))
-    grad_q[:] = 0
-    for i in range(q.shape[0]):
+def _local_attention_forward_kernel(context, alpha, work, q, k, edge_ptr, mask, heads, channels):
+    for i in range(len(q)):
+        score_site(alpha, work, q[i], k, edge_ptr[i], edge_ptr[i + 1], 0, heads, channels)
+    exponentiate(alpha.reshape(-1))
+    for i in range(len(q)):
+        weigh_site(context[i], alpha, work, k, mask, edge_ptr[i], edge_ptr[i + 1], 0, heads, channels)
+
+
+@jit(fastmath=True)
+def _local_attention_backward_kernel(
+    grad_q, grad_k, grad_score, work, grad_context, q, k, edge_ptr, mask, alpha, heads, channels
+):
+    for i in range(len(q)):
         start, stop = edge_ptr[i], edge_ptr[i + 1]
-        for h in range(n_heads):
-            mean = zero
-            for e in range(start, stop):
-                # forward: context = sum alpha mask k
-                grad_alpha = zero
-                for c in range(width):
-                    grad_alpha += grad_context[i, h, c] * k[e, h, c]
-                grad_score[e, h] = grad_alpha * mask[e, h]
-                mean += alpha[e, h] * grad_score[e, h]
-            for e in range(start, stop):
-                # forward: alpha = softmax(score), score = scale q k
-                grad_s = scale * alpha[e, h] * (grad_score[e, h] - mean)
-                share = alpha[e, h] * mask[e, h]
-                for c in range(width):
-                    grad_q[i, h, c] += grad_s * k[e, h, c]
-                    grad_k[e, h, c] = share * grad_context[i, h, c] + grad_s * q[i, h, c]
+        attend_site_gradient(
+            grad_q[i], grad_k[start:stop], grad_score, work, grad_context[i], q[i], k, mask, alpha, start, stop,
+            heads, channels,
+        )  # fmt: skip
+
+
+@jit(fastmath=True, inline=True)
+def score_site(alpha, top, q, k, start, stop, shift, heads, channels):
+    """Scores of the edges start:stop of a site, less their maximum, into alpha (E, H).
+
+    q : (H, C); k : (E, H, C), edge e in row e - shift; top : (H,)   to work in
+    """
+    scale = q.dtype.type(1 / np.sqrt(len(channels)))
+    for h in range(len(heads)):
+        top[h] = -np.inf
+    for e in range(start, stop):
+        for h in range(len(heads)):
+            alpha[e, h] = dot(q[h], k[e - shift, h], channels) * scale
+        for h in range(len(heads)):
+            top[h] = max(top[h], alpha[e, h])
+    for e in range(start, stop):
+        for h in range(len(heads)):
+            alpha[e, h] -= top[h]
+
+
+@jit(fastmath=True, inline=True)
+def exponentiate(alpha):
+    """alpha = exp(alpha), number by number: one loop over all edges and heads at once vectorises."""
+    for n in range(len(alpha)):
+        alpha[n] = exponential(alpha[n])
+
+
+@jit(fastmath=True, inline=True)
+def weigh_site(context, alpha, total, k, mask, start, stop, shift, heads, channels):
+    """context (H, C) of a site from the exponentials of its scores in alpha (E, H), which become shares.
+
+    k : (E, H, C), edge e in row e - shift; total : (H,)   to work in
+    """
+    zero, one = alpha.dtype.type(0), alpha.dtype.type(1)
+    for h in range(len(heads)):
+        total[h] = zero
+        for c in range(len(channels)):
+            context[h, c] = zero
+    for e in range(start, stop):
+        for h in range(len(heads)):
+            total[h] += alpha[e, h]
+    for h in range(len(heads)):
+        total[h] = one / total[h]
+    for e in range(start, stop):
+        for h in range(len(heads)):
+            alpha[e, h] *= total[h]
+            add_scaled(context[h], alpha[e, h] * mask[e, h], k[e - shift, h], channels)
+
+
+@jit(fastmath=True, inline=True)
+def attend_site_gradient(
+    grad_q, grad_k, grad_score, mean, grad_context, q, k, mask, alpha, start, stop, heads, channels
+):
+    """grad_q (H, C) of one site, and grad_k (stop - start, H, C) of its edges.
+
+    grad_score : (stop - start or more, H), mean : (H,)   to work in
+    """
+    zero, scale = q.dtype.type(0), q.dtype.type(1 / np.sqrt(len(channels)))
+    for h in range(len(heads)):
+        mean[h] = zero
+        for c in range(len(channels)):
+            grad_q[h, c] = zero
+    for e in range(start, stop):
+        for h in range(len(heads)):
+            # forward: context = sum alpha mask k
+            grad_score[e - start, h] = dot(grad_context[h], k[e, h], channels) * mask[e, h]
+        for h in range(len(heads)):
+            mean[h] += alpha[e, h] * grad_score[e - start, h]
+    for e in range(start, stop):
+        for h in range(len(heads)):
+            # forward: alpha = softmax(score), score = scale q k
+            grad_s = scale * alpha[e, h] * (grad_score[e - start, h] - mean[h])
+            add_scaled(grad_q[h], grad_s, k[e, h], channels)
+            set_sum(grad_k[e - start, h], alpha[e, h] * mask[e, h], grad_context[h], grad_s, q[h], channels)

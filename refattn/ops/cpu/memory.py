@@ -13,39 +13,42 @@ _thread = threading.local()
 
 
 class _Pool:
-    """A stack of bytes: arrays are cut off its top, and all are given back together."""
+    """A stack of bytes: arrays are cut off its top, and given back together. It grows when nobody uses it."""
 
     def __init__(self):
-        self.block, self.used, self.needed, self.open = np.empty(0, dtype=np.uint8), 0, 0, False
+        self.block, self.used, self.peak, self.open = np.empty(0, dtype=np.uint8), 0, 0, 0
 
-    def cut(self, n_bytes):
-        n_bytes += -n_bytes % ALIGNMENT
-        self.needed += n_bytes
-        if self.used + n_bytes > len(self.block):
-            return np.empty(n_bytes, dtype=np.uint8)
-        self.used += n_bytes
-        return self.block[self.used - n_bytes : self.used]
+    def array(self, shape, dtype):
+        n_bytes = math.prod(shape) * dtype.itemsize
+        start = self.used
+        self.used += n_bytes + -n_bytes % ALIGNMENT
+        self.peak = max(self.peak, self.used)
+        if self.used > len(self.block):
+            return np.empty(shape, dtype)
+        return np.ndarray(shape, dtype, self.block, start)
 
-    def reset(self):
-        if self.needed > len(self.block):
-            raw = np.empty(self.needed + self.needed // 4 + ALIGNMENT, dtype=np.uint8)
+    def release(self, mark):
+        self.used = mark
+        if self.peak > len(self.block) and not self.open:
+            raw = np.empty(self.peak + self.peak // 4 + ALIGNMENT, dtype=np.uint8)
             start = -raw.ctypes.data % ALIGNMENT
             self.block = raw[start:]
-        self.used = self.needed = 0
 
 
 @contextlib.contextmanager
 def work_arrays():
-    """Inside the block `empty` takes memory from the thread's pool; the arrays are void after it."""
+    """Inside the block `empty` takes memory from the thread's pool; the arrays are void after it.
+
+    A block inside a block gives back what was taken in it.
+    """
     pool = _thread.pool = getattr(_thread, "pool", None) or _Pool()
-    if pool.open:
-        raise RuntimeError("work_arrays is already open in this thread")
-    pool.open = True
+    mark = pool.used
+    pool.open += 1
     try:
         yield
     finally:
-        pool.open = False
-        pool.reset()
+        pool.open -= 1
+        pool.release(mark)
 
 
 def empty(shape, dtype):
@@ -53,6 +56,4 @@ def empty(shape, dtype):
     pool = getattr(_thread, "pool", None)
     if pool is None or not pool.open:
         return np.empty(shape, dtype=dtype)
-    dtype = np.dtype(dtype)
-    n_bytes = math.prod(shape) * dtype.itemsize
-    return pool.cut(n_bytes)[:n_bytes].view(dtype).reshape(shape)
+    return pool.array(shape, np.dtype(dtype))

@@ -157,13 +157,12 @@ def geometry_update_backward(grad_new_geo, edge_ptr, nbr, gain, v, x_hat, rstd):
     """
     n_sites, width = len(edge_ptr) - 1, v.shape[1]
     grad_edge, grad_geo = empty(v.shape, v.dtype), empty(v.shape, v.dtype)
-    grad_centre, grad_neighbour = empty((n_sites, width), v.dtype), empty((n_sites, width), v.dtype)
+    grad_centre = empty((n_sites, width), v.dtype)
     partial = partial_sums(2, n_sites, width, v.dtype)
     outputs = grad_edge, grad_centre, grad_geo, partial
     arguments = grad_new_geo, edge_ptr, gain, v, x_hat, rstd
     launch(_geometry_update_backward_kernel, n_sites, width, *outputs, *arguments)
-    _, ptr, edge = transposed(nbr, n_sites)
-    launch(_sum_to_neighbours_kernel, n_sites, width, grad_neighbour, grad_edge, ptr, edge)
+    grad_neighbour = sum_to_neighbours(grad_edge, nbr, n_sites)
     return grad_edge, grad_centre, grad_neighbour, grad_geo, *column_sums(partial)
 
 
@@ -218,6 +217,14 @@ def _geometry_update_backward_kernel(
     if d < width:
         partial[0, cuda.blockIdx.x, d] = total_gain
         partial[1, cuda.blockIdx.x, d] = total_offset
+
+
+def sum_to_neighbours(x, nbr, n_sites):
+    """(N, D) sums of the rows (E, D) over the edges that point at each site, in the order of the edges."""
+    found = empty((n_sites, x.shape[1]), x.dtype)
+    _, ptr, edge = transposed(nbr, n_sites)
+    launch(_sum_to_neighbours_kernel, *found.shape, found, x, ptr, edge)
+    return found
 
 
 @kernel

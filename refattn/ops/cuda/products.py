@@ -1,7 +1,5 @@
 """Dense layers on the device: products by cuBLAS, biases and their gradients by kernels; as refattn/ops/dense.py."""
 
-import functools
-
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.launch import column_sums, launch, partial_sums
 from refattn.ops.cuda.memory import empty
@@ -9,10 +7,10 @@ from refattn.ops.cuda.toolchain import cuda, kernel
 
 
 class Arrays:
-    """The library of the arrays, with the products of this project: cuBLAS inside a captured graph, TF32 if wanted."""
+    """The library of the arrays, with the products of this project: cuBLAS inside a captured graph."""
 
-    def __init__(self, tf32=False):
-        self.matmul = functools.partial(toolchain.multiply, tf32=tf32)
+    def __init__(self, matmul):
+        self.matmul = matmul
 
     def ones(self, shape, dtype):
         """See numpy.ones."""
@@ -24,34 +22,37 @@ class Arrays:
         return getattr(toolchain.xp, name)
 
 
-def operations(tf32):
-    """What the backend has in the place of refattn/ops/dense.py, by name; the products in TF32 if wanted."""
-    forward, backward = (functools.partial(function, tf32=tf32) for function in (dense, dense_gradients))
-    return {"dense_forward": forward, "dense_backward": backward, "xp": Arrays(tf32)}
+def with_products(functions, tf32):
+    """The operations of the backend and `xp`, by name, whose products are cuBLAS's; in TF32 if wanted."""
+    functions = functions | {"xp": Arrays(toolchain.in_tf32(toolchain.multiply) if tf32 else toolchain.multiply)}
+    if not tf32:
+        return functions
+    names = [name for name in functions if name.endswith(("_forward", "_backward"))]
+    return functions | {name: toolchain.in_tf32(functions[name]) for name in names}
 
 
-def dense(x, w, b=None, tf32=False):
+def dense(x, w, b=None):
     """See dense_forward of refattn/ops/dense.py.
 
     Traffic   reads I, writes O floats a row; with b reads and writes O once more
     """
-    y = toolchain.multiply(x, w, empty((x.shape[0], w.shape[1]), x.dtype), tf32=tf32)
+    y = toolchain.multiply(x, w, empty((x.shape[0], w.shape[1]), x.dtype))
     if b is not None:
         launch(_add_bias_kernel, *y.shape, y, b)
     return y
 
 
-def dense_gradients(grad_y, x, w, grad_w=None, grad_b=None, add_to=None, tf32=False):
+def dense_gradients(grad_y, x, w, grad_w=None, grad_b=None, add_to=None):
     """See dense_backward of refattn/ops/dense.py. Adding to an array is part of the product.
 
     Traffic   reads 2 O + I, writes I floats a row; for grad_b reads O once more, for add_to I
     """
     if grad_w is not None:
-        toolchain.multiply(x.T, grad_y, grad_w, tf32=tf32)
+        toolchain.multiply(x.T, grad_y, grad_w)
     if grad_b is not None:
         grad_b[...] = column_total(grad_y)
     grad_x = empty((grad_y.shape[0], w.shape[0]), grad_y.dtype) if add_to is None else add_to
-    return toolchain.multiply(grad_y, w.T, grad_x, add_to is not None, tf32)
+    return toolchain.multiply(grad_y, w.T, grad_x, add_to is not None)
 
 
 def column_total(x):

@@ -219,13 +219,30 @@ class _Cublas:
 _cublas = functools.cache(_Cublas)
 
 
-def multiply(a, b, out, accumulate=False, tf32=False):
+TF32 = False  # whether products of float32 take factors rounded to 10 bits, by tensor cores; see in_tf32
+
+
+def in_tf32(function):
+    """The function with all products inside it in TF32."""
+
+    @functools.wraps(function)
+    def call_in_tf32(*arguments, **keywords):
+        global TF32
+        before, TF32 = TF32, True
+        try:
+            return function(*arguments, **keywords)
+        finally:
+            TF32 = before
+
+    return call_in_tf32
+
+
+def multiply(a, b, out, accumulate=False):
     """out = a b, or out += a b with `accumulate`; rows or columns of a and b are contiguous.
 
     Parameters
     ----------
     a : (M, K), b : (K, N) float; out : (M, N) C-contiguous
-    tf32 : bool     products of float32 from factors rounded to 10 bits, by tensor cores
 
     Returns
     -------
@@ -241,7 +258,7 @@ def multiply(a, b, out, accumulate=False, tf32=False):
             out[...] = 0
     else:
         letter, number = ("S", ctypes.c_float) if out.dtype == np.float32 else ("D", ctypes.c_double)
-        handle = _cublas().handle(xp.cuda.get_current_stream().ptr, tf32)
+        handle = _cublas().handle(xp.cuda.get_current_stream().ptr, TF32)
         one, beta = ctypes.byref(number(1)), ctypes.byref(number(accumulate))
         *sizes, step_b, step_a, step_out = by_columns(a, b, out)
         pointers = b.data.ptr, step_b, a.data.ptr, step_a, beta, out.data.ptr, step_out

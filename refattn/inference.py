@@ -1,0 +1,138 @@
+"""Inference: the steps of model.py, layer by layer and block by block, with nothing kept for a backward pass.
+
+A block is a run of sites. What a layer makes of it depends on the features of the layer before alone, so blocks are
+independent, and a structure of any size is computed in bounded memory, (E, D) for its edges and a few (N, D), by as
+many threads as there are. A shard of small structures is one block, on one thread.
+"""
+
+import dataclasses
+import typing
+from types import SimpleNamespace as Saved
+
+import numpy as np
+
+from refattn.model import (
+    Tape,
+    attend,
+    edge_mask,
+    embed,
+    expand_geometry,
+    head,
+    neighbour_part,
+    normalise,
+    project,
+    read_out,
+    residual_block,
+)
+from refattn.structures.graph import Shard
+
+ROWS_PER_BLOCK = 4096  # sites and edges: enough to forget the calls' own time, few enough for every thread to have some
+
+
+class Outcome(typing.NamedTuple):
+    """prediction : (S,), in units of the scaled target; beta : (N,), global attention; struct : (S, G)."""
+
+    prediction: np.ndarray
+    beta: np.ndarray
+    struct: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A run of sites and their edges; `shard` has these alone, but its nbr counts all sites."""
+
+    sites: slice
+    edges: slice
+    shard: Shard
+
+
+def infer(params, shard, config, ops, run=map):
+    """Predict the property of every structure of a shard.
+
+    Parameters
+    ----------
+    params : Parameters; shard : Shard; config : ModelConfig; ops : namespace of operations     as of model.forward
+    run : callable     like map; computes the blocks. See refattn.training.parallel.workers
+
+    Returns
+    -------
+    Outcome, in work arrays where a block of them is open
+    """
+    blocks, n_sites, number = cut_blocks(shard), len(shard.z), params.vector.dtype
+
+    def every(function):
+        def alone(block):
+            with ops.work_arrays():
+                function(block)
+
+        for _ in run(alone, blocks):
+            pass
+
+    site, after = (ops.empty((n_sites, config.width), number) for _ in range(2))
+    plus = config.variant == "scann+"
+    neighbour = ops.empty((n_sites, config.width), number) if plus else None
+    geo = ops.empty((len(shard.nbr), config.width if plus else config.n_radial), number)
+
+    def begin(block):
+        site[block.sites] = embed(params, block.shard, config, ops, None, Tape(block.shard, {}, []), None)
+        geo[block.edges] = expand_geometry(params, block.shard, config, ops, Tape(block.shard, {}, []))
+
+    every(begin)
+    for layer in range(config.n_layers):
+        _layer(params.layer(layer), site, after, neighbour, geo, config, ops, every)
+        site, after = after, site
+    q, k = (ops.empty((n_sites, config.global_width), number) for _ in range(2))
+
+    def end(block):
+        q[block.sites], k[block.sites] = project(params, site[block.sites], ops, Saved())
+
+    every(end)
+    tape = Tape(shard, {}, [])
+    struct = read_out(q, k, shard, config, ops, tape, Saved())
+    return Outcome(head(params, struct, config, ops, tape), tape.beta, struct)
+
+
+def _layer(weights, site, after, neighbour, geo, config, ops, every):
+    """Steps 3 to 6 of one layer: from site (N, D) to `after` (N, D); writes over geo and neighbour."""
+
+    def look(block):
+        neighbour[block.sites] = neighbour_part(weights, site[block.sites], config, ops)
+
+    def update(block):
+        saved, mask = Saved(), edge_mask(block.shard, config, ops, None, 0, None)
+        rows = geo[block.edges]
+        arrays = site[block.sites], site, rows, block.shard
+        context, q, new_geo = attend(weights, *arrays, config, ops, mask, saved, neighbour, keep=False)
+        new_site = normalise(weights, context, q, ops, saved)
+        if config.residual:
+            new_site = residual_block(weights, new_site, config, ops, None, 0, saved)
+        after[block.sites] = new_site
+        if new_geo is not rows:
+            rows[...] = new_geo
+
+    if neighbour is not None:
+        every(look)
+    every(update)
+
+
+def cut_blocks(shard, limit=ROWS_PER_BLOCK):
+    """The Blocks of a shard: runs of sites that have about `limit` rows with their edges, at least one site each."""
+    rows = shard.edge_ptr + np.arange(len(shard.edge_ptr))
+    ends = np.unique(np.searchsorted(rows, np.arange(limit, rows[-1], limit)))
+    ends = [0, *ends[ends < len(rows) - 1].tolist(), len(rows) - 1]
+    if len(ends) == 2:
+        return [Block(slice(None), slice(None), shard)]
+    return [_block(shard, first, last) for first, last in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _block(shard, first, last):
+    sites, edges = slice(first, last), slice(int(shard.edge_ptr[first]), int(shard.edge_ptr[last]))
+    of_sites = {name: getattr(shard, name) for name in ("z", "features", "ring")}
+    of_edges = {name: getattr(shard, name)[edges] for name in ("nbr", "r", "omega", "weight")}
+    own = dataclasses.replace(
+        shard,
+        edge_ptr=shard.edge_ptr[first : last + 1] - shard.edge_ptr[first],
+        **{name: None if array is None else array[sites] for name, array in of_sites.items()},
+        **of_edges,
+    )
+    return Block(sites, edges, own)
