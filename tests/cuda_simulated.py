@@ -17,8 +17,9 @@ from cases import run_gradients
 from small_data import small_config, write_molecules
 
 from refattn import gradient_check
+from refattn.dropout import Dropout
 from refattn.gradient_check import configurations, small_network, small_shard, worst_difference
-from refattn.model import Dropout, backward, forward
+from refattn.model import backward, forward
 from refattn.ops import OPS, load_backend
 from refattn.ops.cases import all_cases, make_grads, make_inputs, run_backward, run_forward
 from refattn.ops.cuda import launch
