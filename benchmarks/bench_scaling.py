@@ -20,7 +20,7 @@ import numpy as np
 
 from refattn.benchmarks import synthetic
 from refattn.benchmarks.bench_step import note
-from refattn.benchmarks.driver import Stopped, Worker, interpreters, python_of
+from refattn.benchmarks.driver import Stopped, Worker, environment_for, interpreters, python_of
 from refattn.benchmarks.measures import operations, rates, summary, write_record
 from refattn.benchmarks.peers.batch import Batch
 from refattn.benchmarks.peers.own import Own
@@ -128,7 +128,8 @@ def structures(peer, sizes, python, largest):
     for n_sites in (size for size in sizes if size <= largest):
         command = [python, __file__, "--predict", peer, str(n_sites)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, errors="replace")
+            options = {"capture_output": True, "text": True, "errors": "replace", "env": environment_for(python)}
+            done = subprocess.run(command, timeout=PATIENCE, **options)
         except subprocess.TimeoutExpired:
             failed = {"sites": n_sites, "reason": f"took more than {PATIENCE} s"}
         except OSError as error:

@@ -1,6 +1,8 @@
 """Starts the workers of the peers and lets them take turns, so that a slow minute of the machine falls on all."""
 
+import hashlib
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -36,7 +38,7 @@ class Worker:
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         command = [python or sys.executable, "-m", "refattn.benchmarks.worker", json.dumps(order)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors, "text": True}
-        self.process = subprocess.Popen(command, **pipes)
+        self.process = subprocess.Popen(command, env=environment_for(python), **pipes)
         self.lines = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
         self.ready = self._answer(START_LIMIT)
@@ -94,6 +96,17 @@ class Worker:
         self.errors.seek(0)
         lines = [line.strip() for line in self.errors if line.strip()]
         return lines[-1][:200] if lines else f"exit status {self.process.poll()}"
+
+
+def environment_for(python):
+    """The environment of a process of another interpreter: with compiled kernels of its own.
+
+    Two versions of Numba that share a folder each throw away what the other has compiled.
+    """
+    if python in (None, sys.executable) or "NUMBA_CACHE_DIR" in os.environ:
+        return None
+    name = hashlib.sha256(str(python).encode()).hexdigest()[:12]
+    return {**os.environ, "NUMBA_CACHE_DIR": os.path.join(tempfile.gettempdir(), f"refattn-benchmarks-{name}")}
 
 
 def interpreters(words):

@@ -14,9 +14,9 @@ import numpy as np
 from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, TrainingConfig
 from refattn.data.loader import Loader, epoch_batches
 from refattn.data.store import read_dataset
+from refattn.dropout import Dropout
 from refattn.experiments import load_experiment
 from refattn.gradient_check import check_network, check_operation, configurations, small_network, small_shard
-from refattn.model import Dropout
 from refattn.ops import OPS, load_backend
 from refattn.ops.cases import all_cases, make_grads, make_inputs, run_backward, run_forward
 from refattn.ops.cuda import toolchain

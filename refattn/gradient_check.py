@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from refattn.config import ModelConfig
-from refattn.model import Dropout, forward
+from refattn.dropout import Dropout
+from refattn.model import forward
 from refattn.ops import BACKENDS, OPS, load_backend
 from refattn.ops.cases import cases_of, make_grads, run_backward, run_forward
 from refattn.params import Parameters, initialise, parameter_table

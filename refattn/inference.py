@@ -6,15 +6,16 @@ many threads as there are. A shard of small structures is one block, on one thre
 """
 
 import dataclasses
+import itertools
 import typing
 from types import SimpleNamespace as Saved
 
 import numpy as np
 
+from refattn.dropout import edge_mask
 from refattn.model import (
     Tape,
     attend,
-    edge_mask,
     embed,
     expand_geometry,
     head,
@@ -122,7 +123,7 @@ def cut_blocks(shard, limit=ROWS_PER_BLOCK):
     ends = [0, *ends[ends < len(rows) - 1].tolist(), len(rows) - 1]
     if len(ends) == 2:
         return [Block(slice(None), slice(None), shard)]
-    return [_block(shard, first, last) for first, last in zip(ends[:-1], ends[1:], strict=True)]
+    return [_block(shard, first, last) for first, last in itertools.pairwise(ends)]
 
 
 def _block(shard, first, last):

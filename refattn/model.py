@@ -10,7 +10,7 @@ from types import SimpleNamespace as Saved
 
 import numpy as np
 
-from refattn.ops.random import item_keys, layer_keys, structure_keys
+from refattn.dropout import drop, drop_backward, edge_mask
 
 
 @dataclasses.dataclass
@@ -28,22 +28,6 @@ class Tape:
     alpha: list
     prediction: np.ndarray = None
     beta: np.ndarray = None
-
-
-class Dropout:
-    """Masks of one training step for the sites and edges of a shard; a function of seed, step and structure."""
-
-    def __init__(self, seed, step, shard):
-        self.site_key = item_keys(structure_keys(seed, step, shard.structure), shard.site_ptr)
-        self.edge_key = item_keys(self.site_key, shard.edge_ptr)
-
-    def site_keys(self, place):
-        """(N,) uint64: keys of the sites at a place of the network."""
-        return layer_keys(self.site_key, place)
-
-    def edge_keys(self, place):
-        """(E,) uint64: keys of the edges at a place of the network."""
-        return layer_keys(self.edge_key, place)
 
 
 @functools.cache
@@ -150,12 +134,12 @@ def embed(params, shard, config, ops, dropout, tape, embedding):
     c = input_embedding(params, shard, config, ops) if embedding is None else embedding
     site, v = ops.swish_forward(ops.dense_forward(c, params["site_w"]), params["site_b"])
     tape.saved["embed"] = Saved(c=c, v=v, site=site)
-    return _drop(site, config.dropout, ops, dropout, 0)
+    return drop(site, config.dropout, ops, dropout, 0)
 
 
 def _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape, grad_inputs):
     saved = tape.saved["embed"]
-    grad_site = _drop_backward(grad_site, config.dropout, ops, dropout, 0)
+    grad_site = drop_backward(grad_site, config.dropout, ops, dropout, 0)
     grad_u, grads["site_b"][...] = ops.swish_backward(grad_site, saved.v)
     grad_c = ops.dense_backward(grad_u, saved.c, params["site_w"], grads["site_w"])
     # forward: c = [embedded | ring w + b]
@@ -267,9 +251,9 @@ def _attend_backward(grad_context, grad_geo, weights, grads, shard, config, ops,
     if config.variant == "scann":
         grad_site, grad_rbf, grad_weight, grad_q, grad_w[...], grads["filter_b"][...], *of_key = (
             ops.filtered_attention_backward(
-                grad_context, saved.site_before, saved.geo_before, shard.weight, *of_shard, w, weights["key_w"],
-                saved.alpha, saved.v_filter, saved.k,
-            )  # fmt: skip
+                *(grad_context, saved.site_before, saved.geo_before, shard.weight, *of_shard, w, weights["key_w"]),
+                *(saved.alpha, saved.v_filter, saved.k),
+            )
         )
         grads["key_w"][...], grads["key_b"][...] = of_key
         if grad_inputs is not None:
@@ -319,7 +303,7 @@ def residual_block(weights, context, config, ops, dropout, layer, saved):
     u = ops.dense_forward(context, weights["residual_w1"])
     saved.hidden, saved.v_residual = ops.swish_forward(u, weights["residual_b1"])
     update = ops.dense_forward(saved.hidden, weights["residual_w2"], weights["residual_b2"])
-    update = _drop(update, config.dropout, ops, dropout, 2 * layer + 2)
+    update = drop(update, config.dropout, ops, dropout, 2 * layer + 2)
     site, saved.site_hat, saved.site_rstd = ops.residual_layernorm_forward(
         update, context, weights["residual_gain"], weights["residual_offset"]
     )
@@ -330,7 +314,7 @@ def _residual_block_backward(grad_site, weights, grads, config, ops, dropout, la
     grad_sum, grads["residual_gain"][...], grads["residual_offset"][...] = ops.residual_layernorm_backward(
         grad_site, weights["residual_gain"], saved.site_hat, saved.site_rstd
     )
-    grad_update = _drop_backward(grad_sum, config.dropout, ops, dropout, 2 * layer + 2)
+    grad_update = drop_backward(grad_sum, config.dropout, ops, dropout, 2 * layer + 2)
     grad_hidden = ops.dense_backward(
         grad_update, saved.hidden, weights["residual_w2"], grads["residual_w2"], grads["residual_b2"]
     )
@@ -393,24 +377,3 @@ def _head_backward(grad_prediction, params, grads, ops, tape):
     )
     grad_u, grads["hidden_b"][...] = ops.swish_backward(grad_hidden, saved.v)
     return ops.dense_backward(grad_u, saved.struct, params["hidden_w"], grads["hidden_w"])
-
-
-# ---- dropout -----------------------------------------------------------------------------------------------------
-
-
-def _drop(x, rate, ops, dropout, place):
-    return ops.dropout_forward(x, dropout.site_keys(place), rate) if dropout and rate else x
-
-
-def _drop_backward(grad_y, rate, ops, dropout, place):
-    return ops.dropout_backward(grad_y, dropout.site_keys(place), rate) if dropout and rate else grad_y
-
-
-def edge_mask(shard, config, ops, dropout, layer, before):
-    """(E, H) factors of the local attention; ones, the same array in every layer, where nothing is dropped."""
-    if before is not None and not (dropout and config.attention_dropout):
-        return before
-    mask = ops.xp.ones((len(shard.r), config.n_heads), dtype=shard.r.dtype)
-    if dropout and config.attention_dropout:
-        mask = ops.dropout_forward(mask, dropout.edge_keys(2 * layer + 1), config.attention_dropout)
-    return mask

@@ -57,9 +57,16 @@ def _placed(params, shard, config, ops, dropout, embedding):
 
     params = Parameters(params.table, ops.to_device(params.vector))
     if dropout is not None:
-        dropout = copy.copy(dropout)
-        dropout.site_key, dropout.edge_key = ops.to_device(dropout.site_key), ops.to_device(dropout.edge_key)
+        dropout = placed_dropout(dropout, ops)
     return params, device_shard(shard), config, ops, dropout, None if embedding is None else ops.to_device(embedding)
+
+
+def placed_dropout(dropout, ops):
+    """A Dropout whose keys are on the device."""
+    placed = copy.copy(dropout)
+    placed.keys, placed.edge_key = {}, ops.to_device(dropout.edge_key)
+    placed.site_key = ops.to_device(dropout.site_key)
+    return placed
 
 
 def _on_host(values, ops):

@@ -17,7 +17,7 @@ from small_data import write_molecules
 from refattn.config import ModelConfig, TrainingConfig
 from refattn.data.loader import Loader
 from refattn.data.store import read_dataset
-from refattn.model import Dropout
+from refattn.dropout import Dropout
 from refattn.ops import load_backend
 from refattn.ops.cuda import launch, toolchain
 from refattn.ops.cuda.adam import LOSSES, adam_update, advance, loss_slope

@@ -13,14 +13,15 @@ import tolerances
 from cases import run_gradients
 
 from refattn import gradient_check
+from refattn.dropout import Dropout
 from refattn.gradient_check import check_operation, configurations, small_network, small_shard, worst_difference
-from refattn.model import Dropout, backward, forward
+from refattn.model import backward, forward
 from refattn.ops import OPS, load_backend
 from refattn.ops.cases import all_cases, make_grads, make_inputs, run_backward, run_forward
 from refattn.ops.cuda import launch
 from refattn.ops.cuda.graph import Neighbours, device_shard, transposed
 from refattn.params import Parameters
-from refattn.placement import hosted
+from refattn.placement import hosted, placed_dropout
 
 CPU, CUDA = load_backend("cpu"), load_backend("cuda")
 CASES = list(all_cases())
@@ -122,7 +123,7 @@ def run_on_device(name, dtype):
     expected |= {"prediction": tape.prediction, "beta": tape.beta, "alpha": tape.alpha[-1]}
 
     shard, params = device_shard(shard), Parameters(params.table, CUDA.to_device(params.vector))
-    dropout.site_key, dropout.edge_key = CUDA.to_device(dropout.site_key), CUDA.to_device(dropout.edge_key)
+    dropout = placed_dropout(dropout, CUDA)
     grads, grad_inputs = params.zeros_like(), {}
     tape = forward(params, shard, config, CUDA, dropout)
     backward(CUDA.to_device(weights), tape, params, grads, config, CUDA, dropout, grad_inputs)

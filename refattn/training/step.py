@@ -7,9 +7,10 @@ import typing
 
 import numpy as np
 
+from refattn.dropout import Dropout
 from refattn.errors import TrainingError
 from refattn.inference import ROWS_PER_BLOCK, infer
-from refattn.model import Dropout, backward, forward
+from refattn.model import backward, forward
 from refattn.training.loss import batch_loss, point_loss
 
 LARGE = 4 * ROWS_PER_BLOCK  # edges of a structure whose blocks are shared among the threads
@@ -111,12 +112,16 @@ def predict_rows(params, config, ops, loader, rows, run):
         with ops.work_arrays(), overflow_is_reported():
             return outcome(part)
 
-    dtype, large = params.vector.dtype, loader.n_edges > LARGE
+    def outcomes(parts):
+        """In order; a large structure is alone in its part, and has all threads for itself."""
+        for large, some in itertools.groupby(parts, lambda part: len(part) == 1 and loader.n_edges[part[0]] > LARGE):
+            some = list(some)
+            yield from [outcome(part, run) for part in some] if large else run(alone, some)
+
+    dtype = params.vector.dtype
     output, beta, struct = [np.zeros(0, dtype)], [], [np.zeros((0, config.global_width), dtype)]
-    for is_large, parts in itertools.groupby(loader.cut(rows), lambda part: len(part) == 1 and bool(large[part[0]])):
-        with overflow_is_reported():
-            results = [outcome(part, run) for part in parts] if is_large else run(alone, parts)
-        for prediction, attention, representation in results:
+    with overflow_is_reported():
+        for prediction, attention, representation in outcomes(loader.cut(rows)):
             output.append(prediction)
             beta.extend(attention)
             struct.append(representation)

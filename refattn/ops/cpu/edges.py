@@ -18,7 +18,9 @@ from refattn.ops.reference.norm import EPSILON
 TILE = 128  # edges: a tile's five arrays of 64 kB and two kernels stay in a core's second-level cache
 
 
-def updated_attention_forward(site, geo, centre, neighbour, q, edge_ptr, nbr, mask, w, gain, offset, w_k, b_k, keep=True):
+def updated_attention_forward(
+    site, geo, centre, neighbour, q, edge_ptr, nbr, mask, w, gain, offset, w_k, b_k, keep=True
+):
     """See the reference.
 
     Memory   a tile of x; without `keep` new_geo is written over geo
@@ -53,7 +55,8 @@ def updated_attention_backward(
     grads = grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, grad_w, grad_gain, grad_offset, grad_w_k, grad_b_k
     grad_k = empty((rows, q.shape[1], q.shape[2]), number)
     tiles = grad_k, grad_k.reshape(rows, -1), empty((rows, v.shape[1]), number), empty((rows, v.shape[1]), number)
-    work = empty((rows, q.shape[1]), number), empty((q.shape[1],), number), empty((2, len(gain)), number)
+    work = empty((rows, q.shape[1]), number), empty((q.shape[1],), number)
+    work += empty(gain.shape, number), empty(gain.shape, number)
     _updated_attention_backward_kernel(
         *grads, *tiles, *work, grad_context, grad_new_geo, site, geo, q, edge_ptr, nbr, mask, w, gain, w_k, new_geo,
         alpha, v, mean, rstd, k, gemm_of(number), *sizes_of(q),
@@ -139,6 +142,15 @@ def update_row(new_geo, v, x, centre, neighbour, geo, site, gain, offset):
 
 
 @jit(fastmath=True, inline=True)
+def split_row(grad_site, grad_y, grad_x, grad_new_geo, site, new_geo):
+    """Backward of x = site new_geo for one edge: adds to grad_site, writes grad_y, and x in the place of grad_x."""
+    for d in range(len(site)):
+        grad_site[d] += grad_x[d] * new_geo[d]
+        grad_y[d] = grad_x[d] * site[d] + grad_new_geo[d]
+        grad_x[d] = site[d] * new_geo[d]
+
+
+@jit(fastmath=True, inline=True)
 def update_row_gradient(
     grad_geo, grad_v, grad_centre, grad_neighbour, grad_gain, grad_offset, x_hat, grad_y, geo, gain, v, mean, rstd
 ):
@@ -153,11 +165,10 @@ def update_row_gradient(
         x_hat[d] = (v[d] * s + geo[d] - mean) * rstd
     add_row_gradient(grad_geo, grad_gain, grad_offset, grad_y, gain, x_hat, rstd)
     for d in range(len(v)):
-        grad_v[d] *= grad_geo[d]
-    for d in range(len(v)):
-        grad_centre[d] += grad_v[d]
-    for d in range(len(v)):
-        grad_neighbour[d] += grad_v[d]
+        grad = grad_v[d] * grad_geo[d]
+        grad_v[d] = grad
+        grad_centre[d] += grad
+        grad_neighbour[d] += grad
 
 
 @jit(fastmath=True, inline=True)
@@ -196,8 +207,8 @@ def _updated_attention_forward_kernel(
 @jit(fastmath=True)
 def _updated_attention_backward_kernel(
     grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, grad_w, grad_gain, grad_offset, grad_w_k, grad_b_k,
-    grad_keys, grad_k, grad_x, grad_v, grad_score, work, x_hat, grad_context, grad_new_geo, site, geo, q, edge_ptr, nbr,
-    mask, w, gain, w_k, new_geo, alpha, v, mean, rstd, k, gemm, heads, channels,
+    grad_keys, grad_k, grad_x, grad_v, grad_score, work, x_hat, grad_y, grad_context, grad_new_geo, site, geo, q,
+    edge_ptr, nbr, mask, w, gain, w_k, new_geo, alpha, v, mean, rstd, k, gemm, heads, channels,
 ):  # fmt: skip
     zero, one, n_sites, first = v.dtype.type(0), v.dtype.type(1), len(edge_ptr) - 1, 0
     for total in (grad_gain, grad_offset, grad_b_k):
@@ -220,17 +231,10 @@ def _updated_attention_backward_kernel(
             for e in range(edge_ptr[i], edge_ptr[i + 1]):
                 j, row = nbr[e], e - start
                 # forward: x = site_j new_geo
-                for d in range(grad_site.shape[1]):
-                    grad_site[j, d] += grad_x[row, d] * new_geo[e, d]
-                for d in range(grad_site.shape[1]):
-                    grad_geo[e, d] = grad_x[row, d] * site[j, d] + grad_new_geo[e, d]
-                for d in range(grad_site.shape[1]):
-                    grad_x[row, d] = site[j, d] * new_geo[e, d]
-                for d in range(grad_site.shape[1]):
-                    x_hat[1, d] = grad_geo[e, d]
+                split_row(grad_site[j], grad_y, grad_x[row], grad_new_geo[e], site[j], new_geo[e])
                 update_row_gradient(
-                    grad_geo[e], grad_v[row], grad_centre[i], grad_neighbour[j], grad_gain, grad_offset, x_hat[0],
-                    x_hat[1], geo[e], gain, v[e], mean[e], rstd[e],
+                    grad_geo[e], grad_v[row], grad_centre[i], grad_neighbour[j], grad_gain, grad_offset, x_hat, grad_y,
+                    geo[e], gain, v[e], mean[e], rstd[e],
                 )  # fmt: skip
         # grad_x holds x now; forward: edge = geo w
         add_transposed_product(gemm, grad_w_k, grad_x[:rows], grad_k[:rows], one)

@@ -19,7 +19,9 @@ from refattn.ops.reference.local_attention import (
 from refattn.ops.reference.norm import sigmoid
 
 
-def updated_attention_forward(site, geo, centre, neighbour, q, edge_ptr, nbr, mask, w, gain, offset, w_k, b_k, keep=True):
+def updated_attention_forward(
+    site, geo, centre, neighbour, q, edge_ptr, nbr, mask, w, gain, offset, w_k, b_k, keep=True
+):
     """Local attention of SCANN+ with its update of the geometry features.
 
     v[e] = geo[e] w + centre[i] + neighbour[j],  i the site of edge e and j = nbr[e]

@@ -1,0 +1,53 @@
+"""Dropout of sites and of local attention: what of the network is missing in a training step, and how that is kept.
+
+A mask is a function of seed, step, structure and place in the network alone (refattn/ops/random.py), so neither the cut
+into shards nor a resume changes it. Places: 0 after the embedding, 2 l + 1 the attention and 2 l + 2 the residual block
+of layer l.
+"""
+
+import functools
+
+from refattn.ops.random import item_keys, layer_keys, structure_keys
+
+
+class Dropout:
+    """Masks of one training step for the sites and edges of a shard; a function of seed, step and structure."""
+
+    def __init__(self, seed, step, shard):
+        self.shard, self.site_key = shard, item_keys(structure_keys(seed, step, shard.structure), shard.site_ptr)
+        self.keys = {}
+
+    def site_keys(self, place):
+        """(N,) uint64: keys of the sites at a place of the network; kept, because backward asks again."""
+        if place not in self.keys:
+            self.keys[place] = layer_keys(self.site_key, place)
+        return self.keys[place]
+
+    @functools.cached_property
+    def edge_key(self):
+        """(E,) uint64; made when the local attention is dropped from."""
+        return item_keys(self.site_key, self.shard.edge_ptr)
+
+    def edge_keys(self, place):
+        """(E,) uint64: keys of the edges at a place of the network."""
+        return layer_keys(self.edge_key, place)
+
+
+def drop(x, rate, ops, dropout, place):
+    """x (N, D) with a part `rate` of it dropped at a place of the network; x itself without a Dropout."""
+    return ops.dropout_forward(x, dropout.site_keys(place), rate) if dropout and rate else x
+
+
+def drop_backward(grad_y, rate, ops, dropout, place):
+    """The same of a gradient."""
+    return ops.dropout_backward(grad_y, dropout.site_keys(place), rate) if dropout and rate else grad_y
+
+
+def edge_mask(shard, config, ops, dropout, layer, before):
+    """(E, H) factors of the local attention; ones, the same array in every layer, where nothing is dropped."""
+    if before is not None and not (dropout and config.attention_dropout):
+        return before
+    mask = ops.xp.ones((len(shard.r), config.n_heads), dtype=shard.r.dtype)
+    if dropout and config.attention_dropout:
+        mask = ops.dropout_forward(mask, dropout.edge_keys(2 * layer + 1), config.attention_dropout)
+    return mask
