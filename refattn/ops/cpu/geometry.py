@@ -1,11 +1,10 @@
 """Geometry features of the edges as Numba kernels; equations in reference/geometry.py."""
 
-import numpy as np
 
 from refattn.jit import jit
 from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.norm import add_row_gradient, normalise_row
-from refattn.ops.cpu.sigmoid import sigmoid
+from refattn.ops.cpu.sigmoid import exponential, sigmoid
 
 
 def gaussian_expand_forward(x, centres, width):
@@ -20,7 +19,7 @@ def _gaussian_expand_forward_kernel(rbf, x, centres, inverse_width):
     for e in range(rbf.shape[0]):
         for g in range(rbf.shape[1]):
             u = (x[e] - centres[g]) * inverse_width
-            rbf[e, g] = np.exp(-u * u)
+            rbf[e, g] = exponential(-u * u)
 
 
 def geometry_embed_forward(u_r, u_omega, b_r, b_omega):
