@@ -152,7 +152,7 @@ def structures(peer, sizes, python, largest):
 
 def reason_of(done):
     """Why a process failed, in one line."""
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip() and not line.startswith("Hint:")]
     telling = [line for line in lines if "Error" in line or "OOM" in line or "alloc" in line]
     return (telling or lines or [f"exit status {done.returncode}"])[-1][:160]
 

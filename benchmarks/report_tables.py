@@ -167,9 +167,10 @@ def structure_table(results):
         lines.append(f"refattn's time grows as atoms^{record['structures']['exponent']:.2f}.")
     failed = record["authors"]["failed"]
     if failed and theirs:
+        reason = "it runs out of memory" if "OOM" in failed["reason"] else failed["reason"]
         lines.append(
             f"The authors' network (its neighbours given, not timed) ends at {max(theirs):,} atoms; at "
-            f"{failed['sites']:,}, within {record['authors']['limit_gib']:g} GiB: {failed['reason']}"
+            f"{failed['sites']:,}, within {record['authors']['limit_gib']:g} GiB: {reason}"
         )
     return lines
 
