@@ -181,6 +181,19 @@ def attend_tile(context, alpha, work, q, keys, mask, edge_ptr, first, last, shif
         weigh_site(context[i], alpha, work, keys, mask, edge_ptr[i], edge_ptr[i + 1], shift, heads, channels)
 
 
+@jit(fastmath=True, inline=True)
+def attend_tile_gradient(
+    grad_q, grad_keys, grad_score, work, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
+):
+    """Backward of attend_tile, for keys that were kept: grad_q of the sites first:last, grad_keys of their edges."""
+    start = edge_ptr[first]
+    for i in range(first, last):
+        attend_site_gradient(
+            grad_q[i], grad_keys[edge_ptr[i] - start : edge_ptr[i + 1] - start], grad_score, work, grad_context[i],
+            q[i], k, mask, alpha, edge_ptr[i], edge_ptr[i + 1], heads, channels,
+        )  # fmt: skip
+
+
 @jit(fastmath=True)
 def _updated_attention_forward_kernel(
     context, new_geo, alpha, v, mean, rstd, keys, k, x, work, site, geo, centre, neighbour, q, edge_ptr, nbr, mask,
@@ -219,11 +232,9 @@ def _updated_attention_backward_kernel(
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
         rows = stop - start
-        for i in range(first, last):
-            attend_site_gradient(
-                grad_q[i], grad_keys[edge_ptr[i] - start : edge_ptr[i + 1] - start], grad_score, work, grad_context[i],
-                q[i], k, mask, alpha, edge_ptr[i], edge_ptr[i + 1], heads, channels,
-            )  # fmt: skip
+        attend_tile_gradient(
+            grad_q, grad_keys, grad_score, work, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
+        )
         # forward: k = x w_k + b_k
         add_product_transposed(gemm, grad_x[:rows], grad_k[:rows], w_k, zero)
         add_rows(grad_b_k, grad_k[:rows])
@@ -287,11 +298,9 @@ def _filtered_attention_backward_kernel(
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
         rows = stop - start
-        for i in range(first, last):
-            attend_site_gradient(
-                grad_q[i], grad_keys[edge_ptr[i] - start : edge_ptr[i + 1] - start], grad_score, work, grad_context[i],
-                q[i], k, mask, alpha, edge_ptr[i], edge_ptr[i + 1], heads, channels,
-            )  # fmt: skip
+        attend_tile_gradient(
+            grad_q, grad_keys, grad_score, work, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
+        )
         # forward: k = x w_k + b_k
         add_product_transposed(gemm, grad_x[:rows], grad_k[:rows], w_k, zero)
         add_rows(grad_b_k, grad_k[:rows])
