@@ -20,10 +20,9 @@ from refattn.model import (
     expand_geometry,
     head,
     neighbour_part,
-    normalise,
     project,
     read_out,
-    residual_block,
+    update_sites,
 )
 from refattn.structures.graph import Shard
 
@@ -80,7 +79,7 @@ def infer(params, shard, config, ops, run=map):
 
     every(begin)
     for layer in range(config.n_layers):
-        _layer(params.layer(layer), site, after, neighbour, geo, config, ops, every)
+        _layer(layer, params.layer(layer), site, after, neighbour, geo, config, ops, every)
         site, after = after, site
     q, k = (ops.empty((n_sites, config.global_width), number) for _ in range(2))
 
@@ -93,7 +92,7 @@ def infer(params, shard, config, ops, run=map):
     return Outcome(head(params, struct, config, ops, tape), tape.beta, struct)
 
 
-def _layer(weights, site, after, neighbour, geo, config, ops, every):
+def _layer(layer, weights, site, after, neighbour, geo, config, ops, every):
     """Steps 3 to 6 of one layer: from site (N, D) to `after` (N, D); writes over geo and neighbour."""
 
     def look(block):
@@ -104,10 +103,7 @@ def _layer(weights, site, after, neighbour, geo, config, ops, every):
         rows = geo[block.edges]
         arrays = site[block.sites], site, rows, block.shard
         context, q, new_geo = attend(weights, *arrays, config, ops, mask, saved, neighbour, keep=False)
-        new_site = normalise(weights, context, q, ops, saved)
-        if config.residual:
-            new_site = residual_block(weights, new_site, config, ops, None, 0, saved)
-        after[block.sites] = new_site
+        after[block.sites] = update_sites(weights, context, q, config, ops, None, layer, saved, keep=False)
         if new_geo is not rows:
             rows[...] = new_geo
 

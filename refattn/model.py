@@ -63,9 +63,7 @@ def forward(params, shard, config, ops, dropout=None, embedding=None):
         weights, saved = params.layer(layer), Saved()
         mask = edge_mask(shard, config, ops, dropout, layer, mask)
         context, q, geo = attend(weights, site, site, geo, shard, config, ops, mask, saved)
-        site = normalise(weights, context, q, ops, saved)
-        if config.residual:
-            site = residual_block(weights, site, config, ops, dropout, layer, saved)
+        site = update_sites(weights, context, q, config, ops, dropout, layer, saved)
         tape.saved[f"layer{layer}"] = saved
         tape.alpha.append(saved.alpha)
     saved = tape.saved["read_out"] = Saved()
@@ -93,9 +91,7 @@ def backward(grad_prediction, tape, params, grads, config, ops, dropout=None, gr
     grad_geo = None
     for layer in reversed(range(config.n_layers)):
         weights, grad_weights, saved = params.layer(layer), grads.layer(layer), tape.saved[f"layer{layer}"]
-        if config.residual:
-            grad_site = _residual_block_backward(grad_site, weights, grad_weights, config, ops, dropout, layer, saved)
-        grad_sum = _normalise_backward(grad_site, weights, grad_weights, ops, saved)
+        grad_sum = _update_sites_backward(grad_site, weights, grad_weights, config, ops, saved)
         grad_site, grad_geo, grad_q = _attend_backward(
             grad_sum, grad_geo, weights, grad_weights, shard, config, ops, saved, grad_inputs
         )
@@ -222,7 +218,7 @@ def attend(weights, own, site, geo, shard, config, ops, mask, saved, neighbour=N
     saved.q = q.reshape(heads)
     of_shard, of_key = (saved.q, shard.edge_ptr, shard.nbr, mask), (weights["key_w"], weights["key_b"])
     if config.variant == "scann":
-        context, saved.alpha, saved.v_filter, saved.k = ops.filtered_attention_forward(
+        context, saved.alpha, saved.k = ops.filtered_attention_forward(
             site, geo, shard.weight, *of_shard, w, weights["filter_b"], *of_key, keep
         )
         return context.reshape(q.shape), q, geo
@@ -251,8 +247,8 @@ def _attend_backward(grad_context, grad_geo, weights, grads, shard, config, ops,
     if config.variant == "scann":
         grad_site, grad_rbf, grad_weight, grad_q, grad_w[...], grads["filter_b"][...], *of_key = (
             ops.filtered_attention_backward(
-                *(grad_context, saved.site_before, saved.geo_before, shard.weight, *of_shard, w, weights["key_w"]),
-                *(saved.alpha, saved.v_filter, saved.k),
+                *(grad_context, saved.site_before, saved.geo_before, shard.weight, *of_shard),
+                *(w, weights["filter_b"], weights["key_w"], saved.alpha, saved.k, grad_inputs is not None),
             )
         )
         grads["key_w"][...], grads["key_b"][...] = of_key
@@ -275,53 +271,35 @@ def _attend_backward(grad_context, grad_geo, weights, grads, shard, config, ops,
     return grad_site, grad_before, grad_q
 
 
-# ---- step 5: the query as residual -------------------------------------------------------------------------------
+# ---- steps 5, 6: the query as residual, residual block -----------------------------------------------------------
 
 
-def normalise(weights, context, q, ops, saved):
-    """5. site = LN(context + q)."""
-    site, saved.context_hat, saved.context_rstd = ops.residual_layernorm_forward(
-        context, q, weights["context_gain"], weights["context_offset"]
-    )
+def update_sites(weights, context, q, config, ops, dropout, layer, saved, keep=True):
+    """5. x = LN(context + q). 6. site = LN(x + drop(w_2 swish(w_1 x + b_1) + b_2)); without the block, site = x."""
+    norm = weights["context_gain"], weights["context_offset"]
+    if not config.residual:
+        site, *saved.norms = ops.residual_layernorm_forward(context, q, *norm)
+        return site
+    saved.key = dropout.site_keys(2 * layer + 2) if dropout and config.dropout else None
+    names = "residual_w1", "residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset"
+    of_block = norm + tuple(weights[name] for name in names)
+    site, *saved.norms = ops.site_block_forward(context, q, saved.key, config.dropout, *of_block, keep)
     return site
 
 
-def _normalise_backward(grad_site, weights, grads, ops, saved):
+def _update_sites_backward(grad_site, weights, grads, config, ops, saved):
     """The gradient by context, which is also one by q."""
-    grad_sum, grads["context_gain"][...], grads["context_offset"][...] = ops.residual_layernorm_backward(
-        grad_site, weights["context_gain"], saved.context_hat, saved.context_rstd
-    )
+    if not config.residual:
+        grad_sum, *of_weights = ops.residual_layernorm_backward(grad_site, weights["context_gain"], *saved.norms)
+        names = "context_gain", "context_offset"
+    else:
+        names = "context_gain", "context_offset", "residual_w1", "residual_w2", "residual_gain"
+        inputs = saved.key, config.dropout, *(weights[name] for name in names)
+        grad_sum, *of_weights = ops.site_block_backward(grad_site, *inputs, *saved.norms)
+        names = names[:3] + ("residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset")
+    for name, grad in zip(names, of_weights, strict=True):
+        grads[name][...] = grad
     return grad_sum
-
-
-# ---- step 6: residual block --------------------------------------------------------------------------------------
-
-
-def residual_block(weights, context, config, ops, dropout, layer, saved):
-    """6. site = LN(context + drop(w_2 swish(w_1 context + b_1) + b_2))."""
-    saved.context = context
-    u = ops.dense_forward(context, weights["residual_w1"])
-    saved.hidden, saved.v_residual = ops.swish_forward(u, weights["residual_b1"])
-    update = ops.dense_forward(saved.hidden, weights["residual_w2"], weights["residual_b2"])
-    update = drop(update, config.dropout, ops, dropout, 2 * layer + 2)
-    site, saved.site_hat, saved.site_rstd = ops.residual_layernorm_forward(
-        update, context, weights["residual_gain"], weights["residual_offset"]
-    )
-    return site
-
-
-def _residual_block_backward(grad_site, weights, grads, config, ops, dropout, layer, saved):
-    grad_sum, grads["residual_gain"][...], grads["residual_offset"][...] = ops.residual_layernorm_backward(
-        grad_site, weights["residual_gain"], saved.site_hat, saved.site_rstd
-    )
-    grad_update = drop_backward(grad_sum, config.dropout, ops, dropout, 2 * layer + 2)
-    grad_hidden = ops.dense_backward(
-        grad_update, saved.hidden, weights["residual_w2"], grads["residual_w2"], grads["residual_b2"]
-    )
-    grad_u, grads["residual_b1"][...] = ops.swish_backward(grad_hidden, saved.v_residual)
-    return ops.dense_backward(
-        grad_u, saved.context, weights["residual_w1"], grads["residual_w1"], add_to=grad_sum
-    )
 
 
 # ---- steps 7, 8: global attention --------------------------------------------------------------------------------

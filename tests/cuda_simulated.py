@@ -29,6 +29,7 @@ NETWORKS = dict(configurations())
 # A uint64 that wraps around, as those of the generator do, is a NumPy number in the simulator, which warns.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 
+
 def on_device(value):
     return CUDA.to_device(value) if isinstance(value, np.ndarray) else value
 

@@ -57,12 +57,16 @@ def test_the_table_of_operations_is_complete(backend):
 
 @pytest.mark.parametrize("operation", [o for o in OPS if o.wrt], ids=lambda operation: operation.name)
 def test_backward_takes_gradients_first_and_then_in_the_order_of_forward(operation):
-    """Rule 5: grad_ of the outputs, then what it needs of forward's inputs, then what forward saved."""
+    """Rule 5: grad_ of the outputs, then what it needs of forward's inputs, then what forward saved; options follow."""
     ops = load_backend("reference")
     forward, backward = (
-        list(inspect.signature(getattr(ops, f"{operation.name}_{direction}")).parameters)
+        inspect.signature(getattr(ops, f"{operation.name}_{direction}")).parameters
         for direction in ("forward", "backward")
     )
+    options = [name for name, parameter in backward.items() if parameter.default is not parameter.empty]
+    forward, backward = list(forward), list(backward)
+    assert backward[len(backward) - len(options) :] == options
+    backward = backward[: len(backward) - len(options)]
     known = [f"grad_{name}" for name in operation.outputs] + forward + list(operation.outputs)
     assert set(operation.wrt) <= set(forward)
     assert [name for name in known if name in backward] == backward

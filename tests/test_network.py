@@ -36,21 +36,26 @@ def rmse_gradient(y):
 # ---- the authors' code -------------------------------------------------------------------------------------------
 
 
-def geometry_of(layer, shard):
+def geometry_of(layer, weights, shard):
     """Geometry features of a layer; those of SCANN are not kept, but what they are made of is."""
-    v = layer.v_filter
-    return layer.geo if hasattr(layer, "geo") else v / (1 + np.exp(-v)) * shard.weight[:, None]
+    if hasattr(layer, "geo"):
+        return layer.geo
+    v = layer.geo_before @ weights["filter_w"] + weights["filter_b"]
+    return v / (1 + np.exp(-v)) * shard.weight[:, None]
 
 
-def layer_outputs(tape, config):
+def layer_outputs(tape, params, config):
     """What the fixtures hold of every layer, by their names."""
     found = {"site": tape.saved["embed"].site, "after": tape.saved["read_out"].site}
     found |= {"struct": tape.saved["head"].struct, "hidden": tape.saved["head"].hidden}
     for number in range(config.n_layers):
         layer, last = tape.saved[f"layer{number}"], number == config.n_layers - 1
+        weights = params.layer(number)
         after = tape.saved["read_out"] if last else tape.saved[f"layer{number + 1}"]
-        found |= {f"layer{number}/geometry": geometry_of(layer, tape.shard), f"layer{number}/alpha": tape.alpha[number]}
-        found[f"layer{number}/context"] = layer.context if config.residual else after.site_before
+        found[f"layer{number}/geometry"] = geometry_of(layer, weights, tape.shard)
+        found[f"layer{number}/alpha"] = tape.alpha[number]
+        context = weights["context_gain"] * layer.norms[0] + weights["context_offset"]
+        found[f"layer{number}/context"] = context
         if config.residual:
             found[f"layer{number}/residual"] = after.site_before
     return found
@@ -67,7 +72,7 @@ def test_every_layer_equals_the_authors(name, backend):
     loss = np.sqrt(np.mean((tape.prediction - y) ** 2))
     assert abs(loss - expected["loss_rmse"]) < tolerances.AUTHORS
     outputs = {key.removeprefix("outputs/"): array for key, array in expected.items() if key.startswith("outputs/")}
-    found = layer_outputs(tape, config)
+    found = layer_outputs(tape, params, config)
     assert set(found) == set(outputs) or name == "s_plus_drop"  # the one fixture without layers
     for key, array in outputs.items():
         assert largest(found[key] - array) <= tolerances.AUTHORS * max(1, largest(array)), key

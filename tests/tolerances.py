@@ -14,7 +14,7 @@ EPS_32 = np.finfo(np.float32).eps
 PARITY = 32 * EPS
 # float32 kernels: at most so many times the error of float32 NumPy, both measured against float64, plus some roundings
 # of the largest number of the case, because for a handful of numbers NumPy's error is zero by luck. That is times
-# sqrt(n) for a sum over n rows, which NumPy may add in pairs. 4: the rational sigmoid is within 2 ulp of 1.
+# sqrt(n) for a sum over n rows, which NumPy may add in pairs. 4: the sigmoid is within 2 ulp of 1.
 PARITY_32_FACTOR = 2
 PARITY_32_FLOOR = 4 * EPS_32
 # What composes five operations in a row (edges.py), one of which divides by the deviation of as few as three numbers:
@@ -26,8 +26,8 @@ COMPOSED = 8
 NETWORK = 1e-12
 # The same in float32, of the largest entry of each array. Measured: 4e-6.
 NETWORK_32 = 2e-5
-# Predictions of one structure in other company: the same operations on the same numbers, but BLAS may pick another
-# kernel for another number of rows. Measured: 5e-16.
+# Predictions of one structure in other company: the same operations on the same numbers, but BLAS, which the reference
+# calls, may pick another kernel for another number of rows. Measured: 5e-16.
 COMPANY = 1e-13
 
 # The authors' numbers, in float64. Fixtures are rounded to 36 bits, 7e-12 of the largest entry (make_fixtures.py).

@@ -52,8 +52,14 @@ OPS = (
     Operation(
         "filtered_attention",
         "edges",
-        ("context", "alpha", "v", "k"),
+        ("context", "alpha", "k"),
         ("site", "rbf", "weight", "q", "w", "b", "w_k", "b_k"),
+    ),
+    Operation(
+        "site_block",
+        "sites",
+        ("site", "context_hat", "context_rstd", "v", "site_hat", "site_rstd"),
+        ("context", "gain", "offset", "w_1", "b_1", "w_2", "b_2", "gain_2", "offset_2"),
     ),
     Operation("global_attention", "global_attention", ("struct", "beta", "score", "norm", "q_sum"), ("q", "k")),
 )

@@ -16,11 +16,11 @@ GRAPHS = {
 # Shape of the arguments drawn from a normal distribution, in the letters of DESIGN section 2; an entry with the
 # operation's name goes before one without.
 SHAPES = {
-    **dict.fromkeys(("b", "b_r", "b_omega", "gain", "offset"), "D"),
-    **dict.fromkeys(("site", "centre", "neighbour", "x", "residual", "u", "q", "k"), "ND"),
+    **dict.fromkeys(("b", "b_r", "b_omega", "gain", "offset", "b_1", "b_2", "gain_2", "offset_2"), "D"),
+    **dict.fromkeys(("site", "centre", "neighbour", "x", "residual", "u", "q", "k", "context"), "ND"),
     **dict.fromkeys(("geo", "edge", "u_r", "u_omega", "geometry_filter u"), "ED"),
     "table": "AD",
-    **dict.fromkeys(("w", "w_k"), "DD"),
+    **dict.fromkeys(("w", "w_k", "w_1", "w_2"), "DD"),
     "b_k": "D",
     "filtered_attention w": "GD",
     "rbf": "EG",
@@ -106,18 +106,26 @@ def all_cases(dtype=np.float64):
             yield f"{operation.name}, {label}", operation, inputs
 
 
+def copied(value):
+    """A copy of an array; another value as it is."""
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
 def run_forward(operation, inputs, backend=None):
     """Outputs of forward by name; the inputs are copied, because the CPU version writes over some."""
-    copies = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
-    result = _function(operation, "forward", backend)(**copies)
+    result = _function(operation, "forward", backend)(**{name: copied(value) for name, value in inputs.items()})
     return dict(zip(operation.outputs, result if isinstance(result, tuple) else (result,), strict=True))
 
 
 def run_backward(operation, inputs, outputs, grads, backend=None):
-    """Gradients by the names of `operation.wrt`; `grads` holds the gradients of the differentiable outputs."""
+    """Gradients by the names of `operation.wrt`; `grads` holds the gradients of the differentiable outputs.
+
+    What backward gets is copied, because the CPU version writes over some; what it has a default for is left to that.
+    """
     function = _function(operation, "backward", backend)
     known = {**inputs, **outputs, **{f"grad_{name}": grad for name, grad in grads.items()}}
-    result = function(**{name: known[name] for name in inspect.signature(function).parameters})
+    wanted = [name for name in inspect.signature(function).parameters if name in known]
+    result = function(**{name: copied(known[name]) for name in wanted})
     return dict(zip(operation.wrt, result if isinstance(result, tuple) else (result,), strict=True))
 
 

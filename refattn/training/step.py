@@ -10,6 +10,7 @@ import numpy as np
 from refattn.dropout import Dropout
 from refattn.errors import TrainingError
 from refattn.inference import ROWS_PER_BLOCK, infer
+from refattn.jit import jit
 from refattn.model import backward, forward
 from refattn.training.loss import batch_loss, point_loss
 
@@ -52,22 +53,19 @@ class Stepper:
         Raises TrainingError, naming structures, when a loss or a gradient is not finite.
         """
         training = self.config.training
-        total.vector[:] = 0
         value = absolute = 0.0
         jobs = self.loader.cut(rows)
-        for part, (grads, shard_value, shard_absolute) in zip(
-            jobs, run(lambda job: self._shard(params, job, step), jobs)
-        ):
+        results = run(lambda job: self._shard(params, job, step), jobs)
+        for number, (part, (grads, shard_value, shard_absolute)) in enumerate(zip(jobs, results)):
             with overflow_is_reported():
-                total.vector += grads.vector
+                np.add(total.vector if number else 0, grads.vector, out=total.vector)
             self._buffers.put(grads)
             if not np.isfinite(shard_value):
                 raise TrainingError(f"the loss is not finite in the structures {', '.join(self.ids[part])}")
             value += shard_value
             absolute += shard_absolute
         loss, factor = batch_loss(training.loss, value, len(rows))
-        total.vector *= total.vector.dtype.type(factor)
-        if not np.isfinite(total.vector).all():
+        if not scale(total.vector, total.vector.dtype.type(factor)):
             raise TrainingError(f"the gradient is not finite in the structures {', '.join(self.ids[rows])}")
         return loss, absolute
 
@@ -88,6 +86,16 @@ class Stepper:
             return self._buffers.get_nowait()
         except queue.Empty:
             return params.zeros_like()
+
+
+@jit
+def scale(vector, factor):
+    """Multiply a vector by a number in place; returns whether all of it is finite: in one passage through memory."""
+    finite = True
+    for n in range(len(vector)):
+        vector[n] *= factor
+        finite &= abs(vector[n]) < np.inf
+    return finite
 
 
 def predict_rows(params, config, ops, loader, rows, run):

@@ -5,17 +5,22 @@ while it is in the cache, and only what backward needs is written to memory: thr
 six. The row-wise steps are those of norm.py and local_attention.py.
 """
 
-import numpy as np
-
-from refattn.jit import jit
-from refattn.ops.cpu.blas import add_product, add_product_transposed, add_transposed_product, gemm_of
-from refattn.ops.cpu.local_attention import attend_site_gradient, exponentiate, score_site, sizes_of, weigh_site
-from refattn.ops.cpu.memory import empty
-from refattn.ops.cpu.norm import add_row_gradient
+from refattn.ops.cpu.gemm import add_transposed_product, multiply, pack, room_for
+from refattn.ops.cpu.kernel import kernel
+from refattn.ops.cpu.local_attention import (
+    attend_site_gradient,
+    exponentiate,
+    flat,
+    score_site,
+    sizes_of,
+    weigh_site,
+)
+from refattn.ops.cpu.memory import empty, work_arrays
+from refattn.ops.cpu.norm import inverse_deviation
 from refattn.ops.cpu.sigmoid import sigmoid
-from refattn.ops.reference.norm import EPSILON
+from refattn.ops.cpu.vector import lanes_for, load, number_of, row_of, store, sum_of, zeros
 
-TILE = 128  # edges: a tile's five arrays of 64 kB and two kernels stay in a core's second-level cache
+TILE = 192  # edges: what a tile takes comes from the second-level cache and the third
 
 
 def updated_attention_forward(
@@ -25,18 +30,19 @@ def updated_attention_forward(
 
     Memory   a tile of x; without `keep` new_geo is written over geo
     """
-    number, rows = geo.dtype, tile_rows(edge_ptr)
+    number, rows, width = geo.dtype, tile_rows(edge_ptr), geo.shape[1]
     kept = len(geo) if keep else rows  # without backward a tile of v, k and the rest is enough, and stays in the cache
     new_geo = empty(geo.shape, number) if keep else geo
-    v, keys = empty((kept, geo.shape[1]), number), empty((kept, *q.shape[1:]), number)
-    mean, rstd = empty((kept,), number), empty((kept,), number)
+    v, k = empty((kept, width), number), empty((kept, *q.shape[1:]), number)
+    mean, rstd = empty((2, kept), number)
     context, alpha = empty(q.shape, number), empty(mask.shape, number)
-    tile = empty((rows, geo.shape[1]), number), empty((q.shape[1],), number)
-    _updated_attention_forward_kernel(
-        context, new_geo, alpha, v, mean, rstd, keys, keys.reshape(v.shape), *tile, site, geo, centre, neighbour, q,
-        edge_ptr, nbr, mask, w, gain, offset, w_k, b_k, keep, gemm_of(number), *sizes_of(q),
-    )  # fmt: skip
-    return (context, new_geo, alpha, v, mean, rstd, keys) if keep else (context, new_geo, alpha, *[None] * 4)
+    with work_arrays():
+        x, panels = empty((rows, width), number), (room_for(*w.shape, number), room_for(*w_k.shape, number))
+        _updated_attention_forward_kernel(
+            flat(context), new_geo, alpha, v, mean, rstd, flat(k), x, *panels, site, geo, centre, neighbour, flat(q),
+            edge_ptr, nbr, mask, w, gain, offset, w_k, b_k, keep, lanes_for(width, number), *sizes_of(q),
+        )  # fmt: skip
+    return (context, new_geo, alpha, v, mean, rstd, k) if keep else (context, new_geo, alpha, *[None] * 4)
 
 
 def updated_attention_backward(
@@ -44,65 +50,68 @@ def updated_attention_backward(
 ):
     """See the reference.
 
-    Memory          three tiles
+    Memory          three tiles; grad_geo is written over new_geo, which is in the cache where it was needed last
     Deterministic   edges are added to their sites, tiles to the gradients of the weights, in order
     """
-    number, rows = geo.dtype, tile_rows(edge_ptr)
-    grad_site, grad_centre, grad_neighbour = (empty(site.shape, number) for _ in range(3))
-    grad_geo, grad_q = empty(geo.shape, number), empty(q.shape, number)
-    grad_w, grad_w_k = empty(w.shape, number), empty(w_k.shape, number)
-    grad_gain, grad_offset, grad_b_k = (empty(gain.shape, number) for _ in range(3))
-    grads = grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, grad_w, grad_gain, grad_offset, grad_w_k, grad_b_k
-    grad_k = empty((rows, q.shape[1], q.shape[2]), number)
-    tiles = grad_k, grad_k.reshape(rows, -1), empty((rows, v.shape[1]), number), empty((rows, v.shape[1]), number)
-    work = empty((rows, q.shape[1]), number), empty((q.shape[1],), number)
-    work += empty(gain.shape, number), empty(gain.shape, number)
-    _updated_attention_backward_kernel(
-        *grads, *tiles, *work, grad_context, grad_new_geo, site, geo, q, edge_ptr, nbr, mask, w, gain, w_k, new_geo,
-        alpha, v, mean, rstd, k, gemm_of(number), *sizes_of(q),
-    )  # fmt: skip
-    return grads
+    number, rows, width = geo.dtype, tile_rows(edge_ptr), geo.shape[1]
+    grad_site, grad_centre, grad_neighbour = empty((3, *site.shape), number)
+    grad_q, grad_w, grad_w_k = empty(q.shape, number), empty(w.shape, number), empty(w_k.shape, number)
+    grad_gain, grad_offset, grad_b_k = empty((3, width), number)
+    of_sites, of_weights = (grad_centre, grad_neighbour), (grad_w, grad_gain, grad_offset, grad_w_k, grad_b_k)
+    with work_arrays():
+        work = *empty((3, rows, width), number), empty((rows, q.shape[1]), number), *empty((2, width), number)
+        panels = [room_for(*shape, number) for shape in (w.shape[::-1], w_k.shape[::-1], (rows, width))]
+        _updated_attention_backward_kernel(
+            grad_site, new_geo, *of_sites, flat(grad_q), *of_weights, *work, *panels, flat(grad_context),
+            grad_new_geo, site, geo, flat(q), edge_ptr, nbr, mask, w, gain, w_k, alpha, v, mean, rstd, flat(k),
+            lanes_for(width, number), *sizes_of(q),
+        )  # fmt: skip
+    return grad_site, new_geo, *of_sites, grad_q, *of_weights
 
 
 def filtered_attention_forward(site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, b_k, keep=True):
     """See the reference.
 
-    Memory   a tile of x
+    Memory   a tile of v and x
     """
-    number, rows = site.dtype, tile_rows(edge_ptr)
-    kept = len(rbf) if keep else rows
-    v, keys = empty((kept, site.shape[1]), number), empty((kept, *q.shape[1:]), number)
+    number, rows, width = site.dtype, tile_rows(edge_ptr), site.shape[1]
+    k = empty((len(rbf) if keep else rows, *q.shape[1:]), number)
     context, alpha = empty(q.shape, number), empty(mask.shape, number)
-    tile = empty((rows, site.shape[1]), number), empty((q.shape[1],), number)
-    _filtered_attention_forward_kernel(
-        context, alpha, v, keys, keys.reshape(v.shape), *tile, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k,
-        b_k, keep, gemm_of(number), *sizes_of(q),
-    )  # fmt: skip
-    return (context, alpha, v, keys) if keep else (context, alpha, None, None)
+    with work_arrays():
+        v, x = empty((2, rows, width), number)
+        panels = room_for(*w.shape, number), room_for(*w_k.shape, number)
+        _filtered_attention_forward_kernel(
+            flat(context), alpha, flat(k), v, x, *panels, site, rbf, weight, flat(q), edge_ptr, nbr, mask, w, b, w_k,
+            b_k, keep, lanes_for(width, number), *sizes_of(q),
+        )  # fmt: skip
+    return context, alpha, k if keep else None
 
 
-def filtered_attention_backward(grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, w_k, alpha, v, k):
+def filtered_attention_backward(
+    grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, alpha, k, of_inputs=True
+):
     """See the reference.
 
-    Memory          three tiles
+    Memory          four tiles
     Deterministic   edges are added to their sites, tiles to the gradients of the weights, in order
     """
-    number, rows = site.dtype, tile_rows(edge_ptr)
-    grad_site, grad_rbf, grad_weight = empty(site.shape, number), empty(rbf.shape, number), empty(weight.shape, number)
-    grad_q, grad_w, grad_w_k = empty(q.shape, number), empty(w.shape, number), empty(w_k.shape, number)
-    grad_b, grad_b_k = empty(w.shape[1:], number), empty(w.shape[1:], number)
-    grads = grad_site, grad_rbf, grad_weight, grad_q, grad_w, grad_b, grad_w_k, grad_b_k
-    grad_k = empty((rows, q.shape[1], q.shape[2]), number)
-    tiles = grad_k, grad_k.reshape(rows, -1), empty((rows, v.shape[1]), number), empty((rows, v.shape[1]), number)
-    work = empty((rows, q.shape[1]), number), empty((q.shape[1],), number)
-    _filtered_attention_backward_kernel(
-        *grads, *tiles, *work, grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, w_k, alpha, v, k,
-        gemm_of(number), *sizes_of(q),
-    )  # fmt: skip
-    return grads
+    number, rows, width = site.dtype, tile_rows(edge_ptr), site.shape[1]
+    by_inputs = (empty(rbf.shape, number), empty(weight.shape, number)) if of_inputs else (None, None)
+    grad_site, grad_q = empty(site.shape, number), empty(q.shape, number)
+    grad_w, grad_b, grad_w_k, grad_b_k = (empty(array.shape, number) for array in (w, b, w_k, b))
+    with work_arrays():
+        work = *empty((4, rows, width), number), empty((rows, q.shape[1]), number)
+        shapes = w.shape, w.shape[::-1], w_k.shape[::-1], (rows, width)
+        panels = [room_for(*shape, number) for shape in shapes]
+        _filtered_attention_backward_kernel(
+            grad_site, *by_inputs, flat(grad_q), grad_w, grad_b, grad_w_k, grad_b_k, *work, *panels,
+            flat(grad_context), site, rbf, weight, flat(q), edge_ptr, nbr, mask, w, b, w_k, alpha, flat(k),
+            lanes_for(width, number), *sizes_of(q),
+        )  # fmt: skip
+    return grad_site, *by_inputs, grad_q, grad_w, grad_b, grad_w_k, grad_b_k
 
 
-@jit
+@kernel
 def tile_rows(edge_ptr):
     """Rows of a tile's work arrays: TILE, or the edges of the site that has more."""
     rows = TILE
@@ -111,7 +120,7 @@ def tile_rows(edge_ptr):
     return rows
 
 
-@jit
+@kernel
 def end_of_tile(edge_ptr, first, last):
     """The site after a tile that begins with `first`: as many as have TILE edges together, but at least one."""
     end = first + 1
@@ -120,176 +129,199 @@ def end_of_tile(edge_ptr, first, last):
     return end
 
 
-@jit(fastmath=True, inline=True)
-def update_row(new_geo, v, x, centre, neighbour, geo, site, gain, offset):
+@kernel(fastmath=True, inline=True)
+def update_row(new_geo, v, x, centre, neighbour, geo, site, gain, offset, lanes):
     """v += centre + neighbour; new_geo = LN(swish(v) + geo); x = site new_geo: one edge. Returns mean and rstd."""
-    width = v.dtype.type(len(v))
-    total = square = v.dtype.type(0)
-    for d in range(len(v)):
-        v[d] += centre[d] + neighbour[d]
-    for d in range(len(v)):
-        x[d] = v[d] * sigmoid(v[d]) + geo[d]
-        total += x[d]
-    mean = total / width
-    for d in range(len(v)):
-        square += (x[d] - mean) * (x[d] - mean)
-    rstd = v.dtype.type(1) / np.sqrt(square / width + v.dtype.type(EPSILON))
-    for d in range(len(v)):
-        new_geo[d] = gain[d] * ((x[d] - mean) * rstd) + offset[d]
-    for d in range(len(v)):
-        x[d] = site[d] * new_geo[d]
+    total = square = zeros(v, lanes)
+    for d in range(0, len(v), len(lanes)):
+        u = load(v, d, lanes) + (load(centre, d, lanes) + load(neighbour, d, lanes))
+        y = u * sigmoid(u) + load(geo, d, lanes)
+        store(v, d, u)
+        store(x, d, y)
+        total = total + y
+    mean = sum_of(total) / number_of(v, len(v))
+    for d in range(0, len(v), len(lanes)):
+        centred = load(x, d, lanes) - mean
+        square = square + centred * centred
+    rstd = inverse_deviation(sum_of(square), v)
+    for d in range(0, len(v), len(lanes)):
+        y = load(gain, d, lanes) * ((load(x, d, lanes) - mean) * rstd) + load(offset, d, lanes)
+        store(new_geo, d, y)
+        store(x, d, load(site, d, lanes) * y)
     return mean, rstd
 
 
-@jit(fastmath=True, inline=True)
-def split_row(grad_site, grad_y, grad_x, grad_new_geo, site, new_geo):
-    """Backward of x = site new_geo for one edge: adds to grad_site, writes grad_y, and x in the place of grad_x."""
-    for d in range(len(site)):
-        grad_site[d] += grad_x[d] * new_geo[d]
-        grad_y[d] = grad_x[d] * site[d] + grad_new_geo[d]
-        grad_x[d] = site[d] * new_geo[d]
-
-
-@jit(fastmath=True, inline=True)
+@kernel(fastmath=True, inline=True)
 def update_row_gradient(
-    grad_geo, grad_v, grad_centre, grad_neighbour, grad_gain, grad_offset, x_hat, grad_y, geo, gain, v, mean, rstd
-):
-    """Backward of LN(swish(v) + geo) and of v = edge + centre + neighbour, for one edge; x_hat is a row to work in.
+    grad_site, new_geo, grad_centre, grad_neighbour, grad_gain, grad_offset, grad_x, grad_v, x_hat, g, grad_new_geo,
+    site, geo, gain, v, mean, rstd, lanes,
+):  # fmt: skip
+    """Backward of v = edge + centre + neighbour, new_geo = LN(swish(v) + geo) and x = site new_geo, for one edge.
 
-    Writes grad_geo and grad_v, adds to the others.
+    Writes grad_v, and over new_geo the gradient by geo and over grad_x the x of forward; adds to the gradients before
+    grad_x. x_hat and g, the gradient by it, are rows to work in.
     """
-    one = v.dtype.type(1)
-    for d in range(len(v)):
-        s = sigmoid(v[d])
-        grad_v[d] = s * (one + v[d] * (one - s))
-        x_hat[d] = (v[d] * s + geo[d] - mean) * rstd
-    add_row_gradient(grad_geo, grad_gain, grad_offset, grad_y, gain, x_hat, rstd)
-    for d in range(len(v)):
-        grad = grad_v[d] * grad_geo[d]
-        grad_v[d] = grad
-        grad_centre[d] += grad
-        grad_neighbour[d] += grad
+    total, projection = zeros(v, lanes), zeros(v, lanes)
+    for d in range(0, len(v), len(lanes)):
+        u, of_site, new = load(v, d, lanes), load(site, d, lanes), load(new_geo, d, lanes)
+        s = sigmoid(u)
+        y = u * s
+        row = (y + load(geo, d, lanes) - mean) * rstd
+        # forward: x = site new_geo
+        grad = load(grad_x, d, lanes)
+        store(grad_site, d, load(grad_site, d, lanes) + grad * new)
+        grad = grad * of_site + load(grad_new_geo, d, lanes)
+        store(grad_x, d, of_site * new)
+        # forward: new_geo = gain x_hat + offset
+        store(grad_gain, d, load(grad_gain, d, lanes) + grad * row)
+        store(grad_offset, d, load(grad_offset, d, lanes) + grad)
+        grad = grad * load(gain, d, lanes)
+        total = total + grad
+        projection = projection + grad * row
+        store(g, d, grad)
+        store(x_hat, d, row)
+        store(grad_v, d, s + y * (1 - s))  # swish'(v)
+    width = number_of(v, len(v))
+    mean_g, slope = sum_of(total) / width, sum_of(projection) / width
+    for d in range(0, len(v), len(lanes)):
+        # forward: x_hat = (swish(v) + geo - mean) rstd
+        grad = (load(g, d, lanes) - mean_g - load(x_hat, d, lanes) * slope) * rstd
+        store(new_geo, d, grad)
+        grad = load(grad_v, d, lanes) * grad
+        store(grad_v, d, grad)
+        store(grad_centre, d, load(grad_centre, d, lanes) + grad)
+        store(grad_neighbour, d, load(grad_neighbour, d, lanes) + grad)
 
 
-@jit(fastmath=True, inline=True)
-def attend_tile(context, alpha, work, q, keys, mask, edge_ptr, first, last, shift, heads, channels):
-    """context and alpha of the sites first:last; the key of edge e is in row e - shift of `keys`."""
+@kernel(fastmath=True, inline=True)
+def attend_tile(context, alpha, q, k, mask, edge_ptr, first, last, shift, heads, channels):
+    """context and alpha of the sites first:last; the key of edge e is in row e - shift of k."""
     for i in range(first, last):
-        score_site(alpha, work, q[i], keys, edge_ptr[i], edge_ptr[i + 1], shift, heads, channels)
+        score_site(alpha, q, k, i, edge_ptr[i], edge_ptr[i + 1], shift, heads, channels)
     exponentiate(alpha[edge_ptr[first] : edge_ptr[last]].reshape(-1))
     for i in range(first, last):
-        weigh_site(context[i], alpha, work, keys, mask, edge_ptr[i], edge_ptr[i + 1], shift, heads, channels)
+        weigh_site(context, alpha, k, mask, i, edge_ptr[i], edge_ptr[i + 1], shift, heads, channels)
 
 
-@jit(fastmath=True, inline=True)
+@kernel(fastmath=True, inline=True)
 def attend_tile_gradient(
-    grad_q, grad_keys, grad_score, work, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
+    grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
 ):
-    """Backward of attend_tile, for keys that were kept: grad_q of the sites first:last, grad_keys of their edges."""
-    start = edge_ptr[first]
+    """Backward of attend_tile, for keys that were kept: grad_q of the sites first:last, grad_k of their edges."""
     for i in range(first, last):
         attend_site_gradient(
-            grad_q[i], grad_keys[edge_ptr[i] - start : edge_ptr[i + 1] - start], grad_score, work, grad_context[i],
-            q[i], k, mask, alpha, edge_ptr[i], edge_ptr[i + 1], heads, channels,
+            grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, i, edge_ptr[i], edge_ptr[i + 1],
+            edge_ptr[first], heads, channels,
         )  # fmt: skip
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _updated_attention_forward_kernel(
-    context, new_geo, alpha, v, mean, rstd, keys, k, x, work, site, geo, centre, neighbour, q, edge_ptr, nbr, mask,
-    w, gain, offset, w_k, b_k, keep, gemm, heads, channels,
+    context, new_geo, alpha, v, mean, rstd, k, x, panels_w, panels_k, site, geo, centre, neighbour, q, edge_ptr, nbr,
+    mask, w, gain, offset, w_k, b_k, keep, lanes, heads, channels,
 ):  # fmt: skip
-    zero, one, n_sites, first = v.dtype.type(0), v.dtype.type(1), len(edge_ptr) - 1, 0
+    n_sites, first = len(edge_ptr) - 1, 0
+    gain, offset = row_of(gain, ()), row_of(offset, ())
+    pack(panels_w, w)
+    pack(panels_k, w_k)
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
         shift = 0 if keep else start  # row of edge e in what may be kept: e - shift
-        add_product(gemm, v[start - shift : stop - shift], geo[start:stop], w, zero)
+        multiply(v[start - shift : stop - shift], None, geo[start:stop], panels_w)
         for i in range(first, last):
             for e in range(edge_ptr[i], edge_ptr[i + 1]):
-                mean[e - shift], rstd[e - shift] = update_row(
-                    new_geo[e], v[e - shift], x[e - start], centre[i], neighbour[nbr[e]], geo[e], site[nbr[e]], gain,
-                    offset,
+                row, j = e - shift, nbr[e]
+                mean[row], rstd[row] = update_row(
+                    row_of(new_geo, e), row_of(v, row), row_of(x, e - start), row_of(centre, i), row_of(neighbour, j),
+                    row_of(geo, e), row_of(site, j), gain, offset, lanes,
                 )  # fmt: skip
-        set_rows(k[start - shift : stop - shift], b_k)
-        add_product(gemm, k[start - shift : stop - shift], x[: stop - start], w_k, one)
-        attend_tile(context, alpha, work, q, keys, mask, edge_ptr, first, last, shift, heads, channels)
+        multiply(k[start - shift : stop - shift], b_k, x[: stop - start], panels_k)
+        attend_tile(context, alpha, q, k, mask, edge_ptr, first, last, shift, heads, channels)
         first = last
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _updated_attention_backward_kernel(
-    grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, grad_w, grad_gain, grad_offset, grad_w_k, grad_b_k,
-    grad_keys, grad_k, grad_x, grad_v, grad_score, work, x_hat, grad_y, grad_context, grad_new_geo, site, geo, q,
-    edge_ptr, nbr, mask, w, gain, w_k, new_geo, alpha, v, mean, rstd, k, gemm, heads, channels,
+    grad_site, new_geo, grad_centre, grad_neighbour, grad_q, grad_w, grad_gain, grad_offset, grad_w_k, grad_b_k,
+    grad_k, grad_x, grad_v, grad_score, x_hat, g, panels_w, panels_k, panels, grad_context, grad_new_geo, site, geo, q,
+    edge_ptr, nbr, mask, w, gain, w_k, alpha, v, mean, rstd, k, lanes, heads, channels,
 ):  # fmt: skip
-    zero, one, n_sites, first = v.dtype.type(0), v.dtype.type(1), len(edge_ptr) - 1, 0
+    zero, n_sites, first = v.dtype.type(0), len(edge_ptr) - 1, 0
     for total in (grad_gain, grad_offset, grad_b_k):
         total[:] = zero
     for total in (grad_site, grad_centre, grad_neighbour, grad_w, grad_w_k):
         total[:] = zero
+    gain, grad_gain, grad_offset = row_of(gain, ()), row_of(grad_gain, ()), row_of(grad_offset, ())
+    x_hat, g = row_of(x_hat, ()), row_of(g, ())
+    pack(panels_w, w.T)
+    pack(panels_k, w_k.T)
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
         rows = stop - start
         attend_tile_gradient(
-            grad_q, grad_keys, grad_score, work, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
+            grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
         )
         # forward: k = x w_k + b_k
-        add_product_transposed(gemm, grad_x[:rows], grad_k[:rows], w_k, zero)
-        add_rows(grad_b_k, grad_k[:rows])
+        multiply(grad_x[:rows], None, grad_k[:rows], panels_k)
+        add_rows(grad_b_k, grad_k[:rows], lanes)
         for i in range(first, last):
             for e in range(edge_ptr[i], edge_ptr[i + 1]):
                 j, row = nbr[e], e - start
-                # forward: x = site_j new_geo
-                split_row(grad_site[j], grad_y, grad_x[row], grad_new_geo[e], site[j], new_geo[e])
+                # forward: x = site_j new_geo, new_geo = LN(swish(v) + geo), v = geo w + centre_i + neighbour_j
                 update_row_gradient(
-                    grad_geo[e], grad_v[row], grad_centre[i], grad_neighbour[j], grad_gain, grad_offset, x_hat, grad_y,
-                    geo[e], gain, v[e], mean[e], rstd[e],
+                    row_of(grad_site, j), row_of(new_geo, e), row_of(grad_centre, i), row_of(grad_neighbour, j),
+                    grad_gain, grad_offset, row_of(grad_x, row), row_of(grad_v, row), x_hat, g,
+                    row_of(grad_new_geo, e), row_of(site, j), row_of(geo, e), gain, row_of(v, e), mean[e], rstd[e],
+                    lanes,
                 )  # fmt: skip
-        # grad_x holds x now; forward: edge = geo w
-        add_transposed_product(gemm, grad_w_k, grad_x[:rows], grad_k[:rows], one)
-        add_transposed_product(gemm, grad_w, geo[start:stop], grad_v[:rows], one)
-        add_product_transposed(gemm, grad_geo[start:stop], grad_v[:rows], w, one)
+        # grad_x holds x now, and new_geo the gradient of its norm; forward: edge = geo w
+        add_transposed_product(grad_w_k, grad_x[:rows], grad_k[:rows], panels)
+        add_transposed_product(grad_w, geo[start:stop], grad_v[:rows], panels)
+        multiply(new_geo[start:stop], new_geo[start:stop], grad_v[:rows], panels_w)
         first = last
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _filtered_attention_forward_kernel(
-    context, alpha, v, keys, k, x, work, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, b_k, keep, gemm,
-    heads, channels,
+    context, alpha, k, v, x, panels_w, panels_k, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k,
+    b_k, keep, lanes, heads, channels,
 ):  # fmt: skip
-    one, n_sites, first = v.dtype.type(1), len(edge_ptr) - 1, 0
+    n_sites, first = len(edge_ptr) - 1, 0
+    pack(panels_w, w)
+    pack(panels_k, w_k)
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
         shift = 0 if keep else start
-        set_rows(v[start - shift : stop - shift], b)
-        add_product(gemm, v[start - shift : stop - shift], rbf[start:stop], w, one)
+        multiply(v[: stop - start], b, rbf[start:stop], panels_w)
         for e in range(start, stop):
-            filter_row(x[e - start], v[e - shift], site[nbr[e]], weight[e])
-        set_rows(k[start - shift : stop - shift], b_k)
-        add_product(gemm, k[start - shift : stop - shift], x[: stop - start], w_k, one)
-        attend_tile(context, alpha, work, q, keys, mask, edge_ptr, first, last, shift, heads, channels)
+            filter_row(row_of(x, e - start), row_of(v, e - start), row_of(site, nbr[e]), weight[e], lanes)
+        multiply(k[start - shift : stop - shift], b_k, x[: stop - start], panels_k)
+        attend_tile(context, alpha, q, k, mask, edge_ptr, first, last, shift, heads, channels)
         first = last
 
 
-@jit(fastmath=True, inline=True)
-def filter_row(x, v, site, weight):
+@kernel(fastmath=True, inline=True)
+def filter_row(x, v, site, weight, lanes):
     """x = site swish(v) weight: one edge."""
-    for d in range(len(v)):
-        x[d] = v[d] * sigmoid(v[d]) * weight
-    for d in range(len(v)):
-        x[d] *= site[d]
+    for d in range(0, len(v), len(lanes)):
+        u = load(v, d, lanes)
+        store(x, d, u * sigmoid(u) * (weight * load(site, d, lanes)))
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _filtered_attention_backward_kernel(
-    grad_site, grad_rbf, grad_weight, grad_q, grad_w, grad_b, grad_w_k, grad_b_k, grad_keys, grad_k, grad_x, geo,
-    grad_score, work, grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, w_k, alpha, v, k, gemm,
-    heads, channels,
+    grad_site, grad_rbf, grad_weight, grad_q, grad_w, grad_b, grad_w_k, grad_b_k, grad_k, grad_x, v, x,
+    grad_score, panels_w, panels_back, panels_k, panels, grad_context, site, rbf, weight, q, edge_ptr, nbr,
+    mask, w, b, w_k, alpha, k, lanes, heads, channels,
 ):  # fmt: skip
-    zero, one, n_sites, first = v.dtype.type(0), v.dtype.type(1), len(edge_ptr) - 1, 0
+    zero, n_sites, first = v.dtype.type(0), len(edge_ptr) - 1, 0
+    pack(panels_w, w)
+    pack(panels_k, w_k.T)
+    if grad_rbf is not None:
+        pack(panels_back, w.T)
     for total in (grad_b, grad_b_k):
         total[:] = zero
     for total in (grad_site, grad_w, grad_w_k):
@@ -299,56 +331,54 @@ def _filtered_attention_backward_kernel(
         start, stop = edge_ptr[first], edge_ptr[last]
         rows = stop - start
         attend_tile_gradient(
-            grad_q, grad_keys, grad_score, work, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
+            grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
         )
         # forward: k = x w_k + b_k
-        add_product_transposed(gemm, grad_x[:rows], grad_k[:rows], w_k, zero)
-        add_rows(grad_b_k, grad_k[:rows])
+        multiply(grad_x[:rows], None, grad_k[:rows], panels_k)
+        add_rows(grad_b_k, grad_k[:rows], lanes)
+        multiply(v[:rows], b, rbf[start:stop], panels_w)
         for e in range(start, stop):
-            grad_weight[e] = filter_row_gradient(
-                grad_site[nbr[e]], grad_x[e - start], geo[e - start], site[nbr[e]], weight[e], v[e]
-            )
-        # geo holds x now, and grad_x holds grad_v; forward: v = rbf w + b
-        add_transposed_product(gemm, grad_w_k, geo[:rows], grad_k[:rows], one)
-        add_transposed_product(gemm, grad_w, rbf[start:stop], grad_x[:rows], one)
-        add_product_transposed(gemm, grad_rbf[start:stop], grad_x[:rows], w, zero)
-        add_rows(grad_b, grad_x[:rows])
+            row, j = e - start, nbr[e]
+            by_weight = filter_row_gradient(
+                row_of(grad_site, j), row_of(grad_x, row), row_of(x, row), row_of(site, j), weight[e], row_of(v, row),
+                lanes,
+            )  # fmt: skip
+            if grad_weight is not None:
+                grad_weight[e] = by_weight
+        add_transposed_product(grad_w_k, x[:rows], grad_k[:rows], panels)
+        # grad_x holds grad_v now; forward: v = rbf w + b
+        add_rows(grad_b, grad_x[:rows], lanes)
+        add_transposed_product(grad_w, rbf[start:stop], grad_x[:rows], panels)
+        if grad_rbf is not None:
+            multiply(grad_rbf[start:stop], None, grad_x[:rows], panels_back)
         first = last
 
 
-@jit(fastmath=True, inline=True)
-def filter_row_gradient(grad_site, grad_x, x, site, weight, v):
+@kernel(fastmath=True, inline=True)
+def filter_row_gradient(grad_site, grad_x, x, site, weight, v, lanes):
     """Backward of x = site geo and geo = swish(v) weight, for one edge: grad_v takes the place of grad_x.
 
     Writes x, adds to grad_site, returns grad_weight.
     """
-    zero, one = v.dtype.type(0), v.dtype.type(1)
-    total = zero
-    for d in range(len(v)):
-        x[d] = v[d] * sigmoid(v[d])
-    for d in range(len(v)):
-        total += grad_x[d] * site[d] * x[d]
-    for d in range(len(v)):
-        grad_site[d] += grad_x[d] * x[d] * weight
-    for d in range(len(v)):
-        s = sigmoid(v[d])
-        grad_x[d] = grad_x[d] * site[d] * weight * (s * (one + v[d] * (one - s)))
-    for d in range(len(v)):
-        x[d] *= site[d] * weight
-    return total
+    total = zeros(v, lanes)
+    for d in range(0, len(v), len(lanes)):
+        u, grad = load(v, d, lanes), load(grad_x, d, lanes)
+        s = sigmoid(u)
+        y, of_site = u * s, load(site, d, lanes)
+        store(x, d, weight * (y * of_site))
+        store(grad_site, d, load(grad_site, d, lanes) + weight * (grad * y))
+        grad = grad * of_site
+        store(grad_x, d, weight * (grad * (s + y * (1 - s))))
+        total = total + grad * y
+    return sum_of(total)
 
 
-@jit(fastmath=True, inline=True)
-def set_rows(y, b):
-    """y[n] = b."""
-    for n in range(len(y)):
-        for d in range(len(b)):
-            y[n, d] = b[d]
-
-
-@jit(fastmath=True, inline=True)
-def add_rows(total, y):
+@kernel(fastmath=True, inline=True)
+def add_rows(total, y, lanes):
     """total += sum_n y[n]."""
-    for n in range(len(y)):
-        for d in range(len(total)):
-            total[d] += y[n, d]
+    total = row_of(total, ())
+    for d in range(0, len(total), len(lanes)):
+        added = load(total, d, lanes)
+        for n in range(len(y)):
+            added = added + load(row_of(y, n), d, lanes)
+        store(total, d, added)

@@ -1,6 +1,6 @@
 """The table of the elements as Numba kernels; equations in reference/embedding.py."""
 
-from refattn.jit import jit
+from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
 
 
@@ -21,14 +21,14 @@ def embedding_backward(grad_c, table, z):
     return grad_table
 
 
-@jit
+@kernel
 def _embedding_forward_kernel(c, table, z):
     for i in range(c.shape[0]):
         for w in range(c.shape[1]):
             c[i, w] = table[z[i], w]
 
 
-@jit
+@kernel
 def _embedding_backward_kernel(grad_table, grad_c, z):
     grad_table[:] = 0
     for i in range(grad_c.shape[0]):

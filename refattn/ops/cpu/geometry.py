@@ -1,10 +1,10 @@
 """Geometry features of the edges as Numba kernels; equations in reference/geometry.py."""
 
-
-from refattn.jit import jit
+from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.norm import add_row_gradient, normalise_row
 from refattn.ops.cpu.sigmoid import exponential, sigmoid
+from refattn.ops.cpu.vector import lanes_for, load, row_of, store, sum_of, zeros
 
 
 def gaussian_expand_forward(x, centres, width):
@@ -14,7 +14,7 @@ def gaussian_expand_forward(x, centres, width):
     return rbf
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _gaussian_expand_forward_kernel(rbf, x, centres, inverse_width):
     for e in range(rbf.shape[0]):
         for g in range(rbf.shape[1]):
@@ -40,7 +40,7 @@ def geometry_embed_backward(grad_geo, v_r, v_omega):
     return grad_u_r, grad_u_omega, grad_b_r, grad_b_omega
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _geometry_embed_forward_kernel(geo, u_r, u_omega, b_r, b_omega):
     for e in range(geo.shape[0]):
         for d in range(geo.shape[1]):
@@ -51,7 +51,7 @@ def _geometry_embed_forward_kernel(geo, u_r, u_omega, b_r, b_omega):
             geo[e, d] = v_r * sigmoid(v_r) * v_omega * sigmoid(v_omega)
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _geometry_embed_backward_kernel(grad_u_r, grad_u_omega, grad_b_r, grad_b_omega, grad_geo, v_r, v_omega):
     one = v_r.dtype.type(1)
     grad_b_r[:] = 0
@@ -85,7 +85,7 @@ def geometry_filter_backward(grad_geo, weight, v):
     return grad_u, grad_b, grad_weight
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _geometry_filter_forward_kernel(geo, u, b, weight):
     for e in range(geo.shape[0]):
         for d in range(geo.shape[1]):
@@ -94,7 +94,7 @@ def _geometry_filter_forward_kernel(geo, u, b, weight):
             geo[e, d] = v * sigmoid(v) * weight[e]
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _geometry_filter_backward_kernel(grad_u, grad_b, grad_weight, grad_geo, weight, v):
     one = v.dtype.type(1)
     grad_b[:] = 0
@@ -120,7 +120,10 @@ def geometry_update_forward(edge, centre, neighbour, geo, edge_ptr, nbr, gain, o
         empty(edge.shape, edge.dtype),
         empty(edge.shape[:1], edge.dtype),
     )
-    _geometry_update_forward_kernel(new_geo, x_hat, rstd, edge, centre, neighbour, geo, edge_ptr, nbr, gain, offset)
+    _geometry_update_forward_kernel(
+        new_geo, x_hat, rstd, edge, centre, neighbour, geo, edge_ptr, nbr, gain, offset,
+        lanes_for(edge.shape[1], edge.dtype),
+    )  # fmt: skip
     return new_geo, edge, x_hat, rstd
 
 
@@ -134,47 +137,47 @@ def geometry_update_backward(grad_new_geo, edge_ptr, nbr, gain, v, x_hat, rstd):
     grad_centre, grad_neighbour = empty(sites, v.dtype), empty(sites, v.dtype)
     grad_gain, grad_offset = empty(gain.shape, v.dtype), empty(gain.shape, v.dtype)
     grads = grad_edge, grad_centre, grad_neighbour, grad_geo, grad_gain, grad_offset
-    _geometry_update_backward_kernel(*grads, grad_new_geo, edge_ptr, nbr, gain, v, x_hat, rstd)
+    lanes = lanes_for(v.shape[1], v.dtype)
+    _geometry_update_backward_kernel(*grads, grad_new_geo, edge_ptr, nbr, gain, v, x_hat, rstd, lanes)
     return grads
 
 
-@jit(fastmath=True)
-def _geometry_update_forward_kernel(new_geo, x_hat, rstd, edge, centre, neighbour, geo, edge_ptr, nbr, gain, offset):
+@kernel(fastmath=True)
+def _geometry_update_forward_kernel(
+    new_geo, x_hat, rstd, edge, centre, neighbour, geo, edge_ptr, nbr, gain, offset, lanes
+):
+    gain, offset = row_of(gain, ()), row_of(offset, ())
     for i in range(len(edge_ptr) - 1):
         for e in range(edge_ptr[i], edge_ptr[i + 1]):
             j = nbr[e]
-            for d in range(edge.shape[1]):
-                v = edge[e, d] + centre[i, d] + neighbour[j, d]
-                edge[e, d] = v
-                x_hat[e, d] = v * sigmoid(v) + geo[e, d]
-            rstd[e] = normalise_row(new_geo[e], x_hat[e], gain, offset)
+            of_edge, u = row_of(edge, e), row_of(x_hat, e)
+            total = zeros(u, lanes)
+            for d in range(0, len(u), len(lanes)):
+                of_sites = load(row_of(centre, i), d, lanes) + load(row_of(neighbour, j), d, lanes)
+                v = load(of_edge, d, lanes) + of_sites
+                y = v * sigmoid(v) + load(row_of(geo, e), d, lanes)
+                store(of_edge, d, v)
+                store(u, d, y)
+                total = total + y
+            rstd[e] = normalise_row(row_of(new_geo, e), u, sum_of(total), gain, offset, lanes)
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _geometry_update_backward_kernel(
-    grad_edge,
-    grad_centre,
-    grad_neighbour,
-    grad_geo,
-    grad_gain,
-    grad_offset,
-    grad_new_geo,
-    edge_ptr,
-    nbr,
-    gain,
-    v,
-    x_hat,
-    rstd,
-):
+    grad_edge, grad_centre, grad_neighbour, grad_geo, grad_gain, grad_offset, grad_new_geo, edge_ptr, nbr, gain, v,
+    x_hat, rstd, lanes,
+):  # fmt: skip
     one = v.dtype.type(1)
     grad_centre[:] = 0
     grad_neighbour[:] = 0
     grad_gain[:] = 0
     grad_offset[:] = 0
+    gain, grad_gain, grad_offset = row_of(gain, ()), row_of(grad_gain, ()), row_of(grad_offset, ())
     for i in range(len(edge_ptr) - 1):
         for e in range(edge_ptr[i], edge_ptr[i + 1]):
             # forward: new_geo = LN(swish(v) + geo)
-            add_row_gradient(grad_geo[e], grad_gain, grad_offset, grad_new_geo[e], gain, x_hat[e], rstd[e])
+            grad_y, x_hat_e = row_of(grad_new_geo, e), row_of(x_hat, e)
+            add_row_gradient(row_of(grad_geo, e), grad_gain, grad_offset, grad_y, gain, x_hat_e, rstd[e], lanes)
             # forward: v = edge + centre_i + neighbour_j
             j = nbr[e]
             for d in range(v.shape[1]):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from refattn.jit import jit
+from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
 
 
@@ -19,11 +19,13 @@ def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise,
     """See the reference."""
     grad_q, grad_k, grad_s = empty(q.shape, q.dtype), empty(k.shape, k.dtype), empty(beta.shape, q.dtype)
     _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, beta, score, norm)
-    _global_attention_backward_kernel(grad_q, grad_k, grad_struct, grad_s, q, k, site_ptr, intensive, beta, q_sum)
+    weighted = empty(q.shape[1:], q.dtype)
+    inputs = grad_struct, grad_s, q, k, site_ptr, intensive, beta, q_sum
+    _global_attention_backward_kernel(grad_q, grad_k, weighted, *inputs)
     return grad_q, grad_k
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _global_attention_forward_kernel(struct, beta, score, norm, q_sum, q, k, site_ptr, intensive, normalise):
     zero, one = q.dtype.type(0), q.dtype.type(1)
     struct[:] = 0
@@ -57,7 +59,7 @@ def _global_attention_forward_kernel(struct, beta, score, norm, q_sum, q, k, sit
                 struct[s, g] += beta[i] * k[i, g]
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, beta, score, norm):
     """Gradient by the scores before the normalisation: the softmax and the norm differentiated."""
     zero = k.dtype.type(0)
@@ -82,21 +84,23 @@ def _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, b
                 grad_s[i] = (grad_s[i] - score[i] * projection) / norm[s]
 
 
-@jit(fastmath=True)
-def _global_attention_backward_kernel(grad_q, grad_k, grad_struct, grad_s, q, k, site_ptr, intensive, beta, q_sum):
+@kernel(fastmath=True)
+def _global_attention_backward_kernel(
+    grad_q, grad_k, weighted, grad_struct, grad_s, q, k, site_ptr, intensive, beta, q_sum
+):
     for s in range(len(site_ptr) - 1):
         start, stop = site_ptr[s], site_ptr[s + 1]
-        share = q.dtype.type(1) / q.dtype.type(stop - start)
-        for g in range(q.shape[1]):
-            weighted = q.dtype.type(0)
-            for i in range(start, stop):
-                weighted += grad_s[i] * k[i, g]
-            for i in range(start, stop):
-                # forward: s = k . Q / N, or k . (Q - q)
+        share, zero = q.dtype.type(1) / q.dtype.type(stop - start), q.dtype.type(0)
+        for i in range(start, stop):
+            for g in range(q.shape[1]):
+                weighted[g] = grad_s[i] * k[i, g] + (weighted[g] if i > start else zero)
+        for i in range(start, stop):
+            # forward: s = k . Q / N, or k . (Q - q)
+            for g in range(q.shape[1]):
                 if intensive:
-                    grad_q[i, g] = weighted * share
+                    grad_q[i, g] = weighted[g] * share
                     others = q_sum[s, g] * share
                 else:
-                    grad_q[i, g] = weighted - grad_s[i] * k[i, g]
+                    grad_q[i, g] = weighted[g] - grad_s[i] * k[i, g]
                     others = q_sum[s, g] - q[i, g]
                 grad_k[i, g] = beta[i] * grad_struct[s, g] + grad_s[i] * others

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from refattn.jit import jit
+from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.sigmoid import exponential
-from refattn.ops.cpu.vector import add_scaled, dot, set_sum
+from refattn.ops.cpu.vector import add_heads, head_sums, larger_of, load, number_of, row_of, set_heads, store, zeros
 
 
 def edge_product_forward(site, geo, nbr):
@@ -25,7 +25,7 @@ def edge_product_backward(grad_x, site, geo, nbr):
     return grad_site, grad_geo
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _edge_product_forward_kernel(x, site, geo, nbr):
     for e in range(x.shape[0]):
         j = nbr[e]
@@ -33,7 +33,7 @@ def _edge_product_forward_kernel(x, site, geo, nbr):
             x[e, d] = site[j, d] * geo[e, d]
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _edge_product_backward_kernel(grad_site, grad_geo, grad_x, site, geo, nbr):
     grad_site[:] = 0
     for e in range(geo.shape[0]):
@@ -45,8 +45,8 @@ def _edge_product_backward_kernel(grad_site, grad_geo, grad_x, site, geo, nbr):
 
 def local_attention_forward(q, k, edge_ptr, mask):
     """See the reference."""
-    context, alpha, work = empty(q.shape, q.dtype), empty(mask.shape, q.dtype), empty((q.shape[1],), q.dtype)
-    _local_attention_forward_kernel(context, alpha, work, q, k, edge_ptr, mask, *sizes_of(q))
+    context, alpha = empty(q.shape, q.dtype), empty(mask.shape, q.dtype)
+    _local_attention_forward_kernel(flat(context), alpha, flat(q), flat(k), edge_ptr, mask, *sizes_of(q))
     return context, alpha
 
 
@@ -56,9 +56,14 @@ def local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha):
     Memory   grad_score of a site stands in a row of alpha's shape, once a call
     """
     grad_q, grad_k, grad_score = empty(q.shape, q.dtype), empty(k.shape, k.dtype), empty(alpha.shape, q.dtype)
-    work, inputs = empty((q.shape[1],), q.dtype), (grad_context, q, k, edge_ptr, mask, alpha)
-    _local_attention_backward_kernel(grad_q, grad_k, grad_score, work, *inputs, *sizes_of(q))
+    inputs = flat(grad_context), flat(q), flat(k), edge_ptr, mask, alpha
+    _local_attention_backward_kernel(flat(grad_q), flat(grad_k), grad_score, *inputs, *sizes_of(q))
     return grad_q, grad_k
+
+
+def flat(array):
+    """(N, H, C) as (N, H C), the same memory."""
+    return array.reshape(len(array), array.shape[1] * array.shape[2])
 
 
 def sizes_of(q):
@@ -66,97 +71,90 @@ def sizes_of(q):
     return (0,) * q.shape[1], (0,) * q.shape[2]
 
 
-@jit(fastmath=True)
-def _local_attention_forward_kernel(context, alpha, work, q, k, edge_ptr, mask, heads, channels):
+@kernel(fastmath=True)
+def _local_attention_forward_kernel(context, alpha, q, k, edge_ptr, mask, heads, channels):
     for i in range(len(q)):
-        score_site(alpha, work, q[i], k, edge_ptr[i], edge_ptr[i + 1], 0, heads, channels)
+        score_site(alpha, q, k, i, edge_ptr[i], edge_ptr[i + 1], 0, heads, channels)
     exponentiate(alpha.reshape(-1))
     for i in range(len(q)):
-        weigh_site(context[i], alpha, work, k, mask, edge_ptr[i], edge_ptr[i + 1], 0, heads, channels)
+        weigh_site(context, alpha, k, mask, i, edge_ptr[i], edge_ptr[i + 1], 0, heads, channels)
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _local_attention_backward_kernel(
-    grad_q, grad_k, grad_score, work, grad_context, q, k, edge_ptr, mask, alpha, heads, channels
+    grad_q, grad_k, grad_score, grad_context, q, k, edge_ptr, mask, alpha, heads, channels
 ):
     for i in range(len(q)):
-        start, stop = edge_ptr[i], edge_ptr[i + 1]
         attend_site_gradient(
-            grad_q[i], grad_k[start:stop], grad_score, work, grad_context[i], q[i], k, mask, alpha, start, stop,
-            heads, channels,
+            grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, i, edge_ptr[i], edge_ptr[i + 1], 0, heads,
+            channels,
         )  # fmt: skip
 
 
-@jit(fastmath=True, inline=True)
-def score_site(alpha, top, q, k, start, stop, shift, heads, channels):
-    """Scores of the edges start:stop of a site, less their maximum, into alpha (E, H).
+@kernel(fastmath=True, inline=True)
+def score_site(alpha, q, k, i, start, stop, shift, heads, channels):
+    """Scores of the edges start:stop of site i, less their maximum, into alpha (E, H).
 
-    q : (H, C); k : (E, H, C), edge e in row e - shift; top : (H,)   to work in
+    q : (N, H C); k : (E, H C), edge e in row e - shift
     """
-    scale = q.dtype.type(1 / np.sqrt(len(channels)))
-    for h in range(len(heads)):
-        top[h] = -np.inf
+    of_site = row_of(q, i)
+    scale = number_of(of_site, 1 / np.sqrt(len(channels)))
+    top = zeros(of_site, heads) - np.inf
     for e in range(start, stop):
-        for h in range(len(heads)):
-            alpha[e, h] = dot(q[h], k[e - shift, h], channels) * scale
-        for h in range(len(heads)):
-            top[h] = max(top[h], alpha[e, h])
+        score = scale * head_sums(of_site, row_of(k, e - shift), heads, channels)
+        store(row_of(alpha, e), 0, score)
+        top = larger_of(top, score)
     for e in range(start, stop):
-        for h in range(len(heads)):
-            alpha[e, h] -= top[h]
+        store(row_of(alpha, e), 0, load(row_of(alpha, e), 0, heads) - top)
 
 
-@jit(fastmath=True, inline=True)
+@kernel(fastmath=True, inline=True)
 def exponentiate(alpha):
     """alpha = exp(alpha), number by number: one loop over all edges and heads at once vectorises."""
     for n in range(len(alpha)):
         alpha[n] = exponential(alpha[n])
 
 
-@jit(fastmath=True, inline=True)
-def weigh_site(context, alpha, total, k, mask, start, stop, shift, heads, channels):
-    """context (H, C) of a site from the exponentials of its scores in alpha (E, H), which become shares.
+@kernel(fastmath=True, inline=True)
+def weigh_site(context, alpha, k, mask, i, start, stop, shift, heads, channels):
+    """context (N, H C) of site i from the exponentials of its scores in alpha (E, H), which become shares.
 
-    k : (E, H, C), edge e in row e - shift; total : (H,)   to work in
+    k : (E, H C), edge e in row e - shift
     """
-    zero, one = alpha.dtype.type(0), alpha.dtype.type(1)
-    for h in range(len(heads)):
-        total[h] = zero
-        for c in range(len(channels)):
-            context[h, c] = zero
+    of_site = row_of(context, i)
+    total = zeros(of_site, heads)
     for e in range(start, stop):
-        for h in range(len(heads)):
-            total[h] += alpha[e, h]
-    for h in range(len(heads)):
-        total[h] = one / total[h]
+        total = total + load(row_of(alpha, e), 0, heads)
+    inverse = 1 / total
+    for d in range(0, len(of_site), len(channels)):
+        store(of_site, d, zeros(of_site, channels))
     for e in range(start, stop):
-        for h in range(len(heads)):
-            alpha[e, h] *= total[h]
-            add_scaled(context[h], alpha[e, h] * mask[e, h], k[e - shift, h], channels)
+        share = load(row_of(alpha, e), 0, heads) * inverse
+        store(row_of(alpha, e), 0, share)
+        add_heads(of_site, share * load(row_of(mask, e), 0, heads), row_of(k, e - shift), heads, channels)
 
 
-@jit(fastmath=True, inline=True)
+@kernel(fastmath=True, inline=True)
 def attend_site_gradient(
-    grad_q, grad_k, grad_score, mean, grad_context, q, k, mask, alpha, start, stop, heads, channels
+    grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, i, start, stop, shift, heads, channels
 ):
-    """grad_q (H, C) of one site, and grad_k (stop - start, H, C) of its edges.
+    """grad_q (N, H C) of site i, and grad_k (E, H C) of its edges, that of edge e in row e - shift.
 
-    grad_score : (stop - start or more, H), mean : (H,)   to work in
+    grad_score : (as many rows as a site has edges, H)   to work in
     """
-    zero, scale = q.dtype.type(0), q.dtype.type(1 / np.sqrt(len(channels)))
-    for h in range(len(heads)):
-        mean[h] = zero
-        for c in range(len(channels)):
-            grad_q[h, c] = zero
+    of_context, of_q, total = row_of(grad_context, i), row_of(q, i), row_of(grad_q, i)
+    scale, mean = number_of(of_q, 1 / np.sqrt(len(channels))), zeros(of_q, heads)
     for e in range(start, stop):
-        for h in range(len(heads)):
-            # forward: context = sum alpha mask k
-            grad_score[e - start, h] = dot(grad_context[h], k[e, h], channels) * mask[e, h]
-        for h in range(len(heads)):
-            mean[h] += alpha[e, h] * grad_score[e - start, h]
+        # forward: context = sum alpha mask k
+        grad = head_sums(of_context, row_of(k, e), heads, channels) * load(row_of(mask, e), 0, heads)
+        store(row_of(grad_score, e - start), 0, grad)
+        mean = mean + load(row_of(alpha, e), 0, heads) * grad
+    for d in range(0, len(total), len(channels)):
+        store(total, d, zeros(total, channels))
     for e in range(start, stop):
-        for h in range(len(heads)):
-            # forward: alpha = softmax(score), score = scale q k
-            grad_s = scale * alpha[e, h] * (grad_score[e - start, h] - mean[h])
-            add_scaled(grad_q[h], grad_s, k[e, h], channels)
-            set_sum(grad_k[e - start, h], alpha[e, h] * mask[e, h], grad_context[h], grad_s, q[h], channels)
+        # forward: alpha = softmax(score), score = scale q k
+        share = load(row_of(alpha, e), 0, heads)
+        grad = scale * share * (load(row_of(grad_score, e - start), 0, heads) - mean)
+        add_heads(total, grad, row_of(k, e), heads, channels)
+        by_share = share * load(row_of(mask, e), 0, heads)
+        set_heads(row_of(grad_k, e - shift), by_share, of_context, grad, of_q, heads, channels)

@@ -1,11 +1,18 @@
 """Swish, layer normalisation and dropout as Numba kernels; equations in reference/norm.py."""
 
-import numpy as np
+import functools
+import math
 
-from refattn.jit import jit
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.sigmoid import sigmoid
-from refattn.ops.random import INCREMENT, MULTIPLIER_1, MULTIPLIER_2
+from refattn.ops.cpu.vector import lanes_for, load, number_of, row_of, store, sum_of, zeros
+from refattn.ops.random import MULTIPLIER_1_32, MULTIPLIER_2_32, STEP_32
 from refattn.ops.reference.norm import EPSILON
 
 
@@ -29,7 +36,7 @@ def swish_backward(grad_y, v):
     return grad_u, grad_b
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _swish_forward_kernel(y, u, b):
     for n in range(u.shape[0]):
         for d in range(u.shape[1]):
@@ -38,7 +45,7 @@ def _swish_forward_kernel(y, u, b):
             y[n, d] = v * sigmoid(v)
 
 
-@jit(fastmath=True)
+@kernel(fastmath=True)
 def _swish_backward_kernel(grad_u, grad_b, grad_y, v):
     one = v.dtype.type(1)
     grad_b[:] = 0
@@ -53,7 +60,7 @@ def _swish_backward_kernel(grad_u, grad_b, grad_y, v):
 def residual_layernorm_forward(x, residual, gain, offset):
     """See the reference."""
     y, x_hat, rstd = empty(x.shape, x.dtype), empty(x.shape, x.dtype), empty(x.shape[:1], x.dtype)
-    _residual_layernorm_forward_kernel(y, x_hat, rstd, x, residual, gain, offset)
+    _residual_layernorm_forward_kernel(y, x_hat, rstd, x, residual, gain, offset, lanes_for(x.shape[1], x.dtype))
     return y, x_hat, rstd
 
 
@@ -67,65 +74,85 @@ def residual_layernorm_backward(grad_y, gain, x_hat, rstd):
         empty(gain.shape, gain.dtype),
         empty(gain.shape, gain.dtype),
     )
-    _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd)
+    lanes = lanes_for(x_hat.shape[1], x_hat.dtype)
+    _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd, lanes)
     return grad_x, grad_gain, grad_offset
 
 
-@jit(fastmath=True, inline=True)
-def normalise_row(y, x_hat, gain, offset):
-    """Normalise x_hat (D,) in place, write y = gain x_hat + offset, and return rstd: one row of the layer norm."""
-    width = x_hat.dtype.type(x_hat.shape[0])
-    total = x_hat.dtype.type(0)
-    for d in range(x_hat.shape[0]):
-        total += x_hat[d]
-    mean = total / width
-    square = x_hat.dtype.type(0)
-    for d in range(x_hat.shape[0]):
-        x_hat[d] -= mean
-        square += x_hat[d] * x_hat[d]
-    rstd = x_hat.dtype.type(1) / np.sqrt(square / width + x_hat.dtype.type(EPSILON))
-    for d in range(x_hat.shape[0]):
-        x_hat[d] *= rstd
-        y[d] = gain[d] * x_hat[d] + offset[d]
+@kernel(fastmath=True, inline=True)
+def add_and_normalise_row(y, x_hat, x, residual, gain, offset, lanes):
+    """y = gain x_hat + offset, x_hat the normalised x + residual; returns rstd. One row."""
+    total = zeros(x_hat, lanes)
+    for d in range(0, len(x_hat), len(lanes)):
+        u = load(x, d, lanes) + load(residual, d, lanes)
+        store(x_hat, d, u)
+        total = total + u
+    return normalise_row(y, x_hat, sum_of(total), gain, offset, lanes)
+
+
+@kernel(fastmath=True, inline=True)
+def normalise_row(y, x_hat, total, gain, offset, lanes):
+    """Normalise x_hat (D,), whose sum is `total`, in place; y = gain x_hat + offset; returns rstd. One row."""
+    mean, square = total / number_of(x_hat, len(x_hat)), zeros(x_hat, lanes)
+    for d in range(0, len(x_hat), len(lanes)):
+        centred = load(x_hat, d, lanes) - mean
+        square = square + centred * centred
+    rstd = inverse_deviation(sum_of(square), x_hat)
+    for d in range(0, len(x_hat), len(lanes)):
+        u = (load(x_hat, d, lanes) - mean) * rstd
+        store(x_hat, d, u)
+        store(y, d, load(gain, d, lanes) * u + load(offset, d, lanes))
     return rstd
 
 
-@jit(fastmath=True, inline=True)
-def add_row_gradient(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd):
-    """Gradient of one row; adds to grad_gain and grad_offset (D,)."""
-    width = x_hat.dtype.type(x_hat.shape[0])
-    total = projection = x_hat.dtype.type(0)
-    for d in range(x_hat.shape[0]):
-        g = grad_y[d] * gain[d]
-        total += g
-        projection += g * x_hat[d]
-        grad_gain[d] += grad_y[d] * x_hat[d]
-        grad_offset[d] += grad_y[d]
-    mean, projection = total / width, projection / width
-    for d in range(x_hat.shape[0]):
-        grad_x[d] = rstd * (grad_y[d] * gain[d] - mean - x_hat[d] * projection)
+@kernel(fastmath=True, inline=True)
+def inverse_deviation(square, row):
+    """rstd of a row from the sum of its centred numbers' squares."""
+    return number_of(row, 1) / np.sqrt(square / number_of(row, len(row)) + number_of(row, EPSILON))
 
 
-@jit(fastmath=True)
-def _residual_layernorm_forward_kernel(y, x_hat, rstd, x, residual, gain, offset):
+@kernel(fastmath=True, inline=True)
+def add_row_gradient(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd, lanes):
+    """Gradient of one row; adds to grad_gain and grad_offset (D,). grad_x may be grad_y."""
+    total = projection = zeros(x_hat, lanes)
+    for d in range(0, len(x_hat), len(lanes)):
+        grad, row = load(grad_y, d, lanes), load(x_hat, d, lanes)
+        store(grad_gain, d, load(grad_gain, d, lanes) + grad * row)
+        store(grad_offset, d, load(grad_offset, d, lanes) + grad)
+        g = grad * load(gain, d, lanes)
+        total = total + g
+        projection = projection + g * row
+    width = number_of(x_hat, len(x_hat))
+    mean, slope = sum_of(total) / width, sum_of(projection) / width
+    for d in range(0, len(x_hat), len(lanes)):
+        g, row = load(grad_y, d, lanes) * load(gain, d, lanes), load(x_hat, d, lanes)
+        store(grad_x, d, (g - mean - row * slope) * rstd)
+
+
+@kernel(fastmath=True)
+def _residual_layernorm_forward_kernel(y, x_hat, rstd, x, residual, gain, offset, lanes):
+    gain, offset = row_of(gain, ()), row_of(offset, ())
     for n in range(x.shape[0]):
-        for d in range(x.shape[1]):
-            x_hat[n, d] = x[n, d] + residual[n, d]
-        rstd[n] = normalise_row(y[n], x_hat[n], gain, offset)
+        rstd[n] = add_and_normalise_row(
+            row_of(y, n), row_of(x_hat, n), row_of(x, n), row_of(residual, n), gain, offset, lanes
+        )
 
 
-@jit(fastmath=True)
-def _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd):
+@kernel(fastmath=True)
+def _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd, lanes):
     grad_gain[:] = 0
     grad_offset[:] = 0
+    gain, grad_gain, grad_offset = row_of(gain, ()), row_of(grad_gain, ()), row_of(grad_offset, ())
     for n in range(x_hat.shape[0]):
-        add_row_gradient(grad_x[n], grad_gain, grad_offset, grad_y[n], gain, x_hat[n], rstd[n])
+        add_row_gradient(
+            row_of(grad_x, n), grad_gain, grad_offset, row_of(grad_y, n), gain, row_of(x_hat, n), rstd[n], lanes
+        )
 
 
 def dropout_forward(x, key, rate):
     """See the reference: the same bits."""
     y = empty(x.shape, x.dtype)
-    _dropout_kernel(y, x, key, np.uint64(np.ceil(rate * 2**24)), x.dtype.type(1 / (1 - rate)))
+    _dropout_kernel(y, x, key, *threshold_of(rate, x.dtype))
     return y
 
 
@@ -134,13 +161,40 @@ def dropout_backward(grad_y, key, rate):
     return dropout_forward(grad_y, key, rate)
 
 
-@jit
+@functools.cache
+def threshold_of(rate, dtype):
+    """The 24-bit number from which on something is kept, and the factor of what is."""
+    return np.uint32(math.ceil(rate * 2**24)), np.dtype(dtype).type(1 / (1 - rate))
+
+
+@kernel(inline=True)
+def drop_row(y, x, n, key, threshold, scale):
+    """Row n of y is that of x, which may be y itself, with a part of it dropped."""
+    zero, low, high = x.dtype.type(0), np.uint32(key), np.uint32(key >> np.uint64(32))
+    for d in range(x.shape[1]):
+        y[n, d] = x[n, d] * scale if _scramble(low, high, np.uint32(d)) >> 8 >= threshold else zero
+
+
+@intrinsic
+def _scramble(typingctx, low, high, column):
+    """See refattn.ops.random.scramble; for the compiler itself, because Numba widens integers to 64 bits."""
+
+    def codegen(context, builder, signature, arguments):
+        def constant(value):
+            return ir.Constant(ir.IntType(32), value)
+
+        low, high, column = arguments
+        state = builder.add(low, builder.mul(column, constant(STEP_32)))
+        state = builder.xor(state, builder.lshr(state, constant(16)))
+        state = builder.mul(state, constant(MULTIPLIER_1_32))
+        state = builder.xor(builder.xor(state, builder.lshr(state, constant(15))), high)
+        state = builder.mul(state, constant(MULTIPLIER_2_32))
+        return builder.xor(state, builder.lshr(state, constant(16)))
+
+    return types.uint32(types.uint32, types.uint32, types.uint32), codegen
+
+
+@kernel
 def _dropout_kernel(y, x, key, threshold, scale):
-    zero = x.dtype.type(0)
     for n in range(x.shape[0]):
-        for d in range(x.shape[1]):
-            state = (key[n] + np.uint64(d)) * np.uint64(INCREMENT) + np.uint64(INCREMENT)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(MULTIPLIER_1)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(MULTIPLIER_2)
-            state ^= state >> np.uint64(31)
-            y[n, d] = x[n, d] * scale if (state >> np.uint64(40)) >= threshold else zero
+        drop_row(y, x, n, key[n], threshold, scale)

@@ -2,15 +2,18 @@
 
 import numpy as np
 
-from refattn.jit import jit
-from refattn.ops.cpu.blas import add_product, add_product_transposed, add_transposed_product, gemm_of
-from refattn.ops.cpu.memory import empty
+from refattn.ops.cpu.gemm import add_transposed_product, multiply, pack, room_for
+from refattn.ops.cpu.kernel import kernel
+from refattn.ops.cpu.memory import empty, work_arrays
+
+DEPTH = 192  # rows of x that are summed up at once for grad_w: their panel of grad_y stays in the first-level cache
 
 
 def dense(x, w, b=None):
     """See dense_forward of refattn/ops/dense.py."""
     y = empty((x.shape[0], w.shape[1]), x.dtype)
-    _dense_kernel(y, x, w, np.empty(0, x.dtype) if b is None else b, gemm_of(x.dtype))
+    with work_arrays():
+        _dense_kernel(y, room_for(*w.shape, x.dtype), x, w, b)
     return y
 
 
@@ -19,26 +22,28 @@ def dense_gradients(grad_y, x, w, grad_w=None, grad_b=None, add_to=None):
     grad_x = empty((grad_y.shape[0], w.shape[0]), grad_y.dtype) if add_to is None else add_to
     grad_w = np.empty((0, 0), x.dtype) if grad_w is None else grad_w
     grad_b = np.empty(0, x.dtype) if grad_b is None else grad_b
-    beta = x.dtype.type(add_to is not None)
-    _dense_gradients_kernel(grad_x, grad_w, grad_b, grad_y, x, w, beta, gemm_of(x.dtype))
+    with work_arrays():
+        panels = room_for(*w.shape[::-1], x.dtype), room_for(DEPTH, w.shape[1], x.dtype)
+        _dense_gradients_kernel(grad_x, grad_w, grad_b, *panels, add_to, grad_y, x, w)
     return grad_x
 
 
-@jit(fastmath=True)
-def _dense_kernel(y, x, w, b, gemm):
-    """An array without numbers stands for a bias that is missing."""
-    for n in range(len(y)):
-        for d in range(len(b)):
-            y[n, d] = b[d]
-    add_product(gemm, y, x, w, x.dtype.type(len(b) > 0))
+@kernel
+def _dense_kernel(y, panels, x, w, b):
+    pack(panels, w)
+    multiply(y, b, x, panels)
 
 
-@jit(fastmath=True)
-def _dense_gradients_kernel(grad_x, grad_w, grad_b, grad_y, x, w, beta, gemm):
+@kernel(fastmath=True)
+def _dense_gradients_kernel(grad_x, grad_w, grad_b, panels_w, panels, start, grad_y, x, w):
     """Arrays without numbers stand for gradients that are not asked for."""
-    add_product_transposed(gemm, grad_x, grad_y, w, beta)
+    pack(panels_w, w.T)
+    multiply(grad_x, start, grad_y, panels_w)
     if grad_w.size:
-        add_transposed_product(gemm, grad_w, x, grad_y, grad_y.dtype.type(0))
+        grad_w[:] = 0
+        for first in range(0, len(x), DEPTH):
+            last = min(first + DEPTH, len(x))
+            add_transposed_product(grad_w, x[first:last], grad_y[first:last], panels)
     if len(grad_b):
         grad_b[:] = 0
         for n in range(len(grad_y)):

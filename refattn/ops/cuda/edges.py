@@ -61,9 +61,7 @@ def updated_attention_backward(
 
 
 @kernel
-def _updated_geometry_kernel(
-    v, new_geo, x, mean, rstd, site, geo, centre, neighbour, edge_ptr, nbr, gain, offset
-):
+def _updated_geometry_kernel(v, new_geo, x, mean, rstd, site, geo, centre, neighbour, edge_ptr, nbr, gain, offset):
     n_sites, width = centre.shape
     d = cuda.threadIdx.x
     buffer = cuda.shared.array(0, v.dtype)
@@ -122,42 +120,29 @@ def _updated_geometry_backward_kernel(
 
 def filtered_attention_forward(site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, b_k, keep=True):
     """See the reference."""
-    geo, v = geometry_filter_forward(dense(rbf, w), b, weight)
+    geo, _ = geometry_filter_forward(dense(rbf, w), b, weight)
     k = dense(edge_product_forward(site, geo, nbr), w_k, b_k).reshape(len(rbf), *q.shape[1:])
     context, alpha = local_attention_forward(q, k, edge_ptr, mask)
-    return (context, alpha, v, k) if keep else (context, alpha, None, None)
+    return context, alpha, k if keep else None
 
 
-def filtered_attention_backward(grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, w_k, alpha, v, k):
+def filtered_attention_backward(
+    grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, alpha, k, of_inputs=True
+):
     """See the reference.
 
     Deterministic   sums over edges run in the order of the edges
     """
     grad_q, grad_k = local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha)
-    grad_k = grad_k.reshape(v.shape)
+    grad_k = grad_k.reshape(len(rbf), site.shape[1])
     grad_w_k, grad_w = empty(w_k.shape, w.dtype), empty(w.shape, w.dtype)
     # forward: k = x w_k + b_k, x = site_j geo
-    geo = filtered(v, weight)
+    geo, v = geometry_filter_forward(dense(rbf, w), b, weight)
     x = edge_product_forward(site, geo, nbr)
     grad_x, grad_b_k = dense_gradients(grad_k, x, w_k, grad_w_k), column_total(grad_k)
     grad_site, grad_geo = edge_product_backward(grad_x, site, geo, nbr)
     # forward: geo = swish(v) weight, v = rbf w + b
     grad_v, grad_b, grad_weight = geometry_filter_backward(grad_geo, weight, v)
     grad_rbf = dense_gradients(grad_v, rbf, w, grad_w)
-    return grad_site, grad_rbf, grad_weight, grad_q, grad_w, grad_b, grad_w_k, grad_b_k
-
-
-def filtered(v, weight):
-    """geo = swish(v) weight, (E, D), from what the forward kept."""
-    geo = empty(v.shape, v.dtype)
-    launch(_filtered_kernel, *v.shape, geo, v, weight)
-    return geo
-
-
-@kernel
-def _filtered_kernel(geo, v, weight):
-    n_edges, width = v.shape
-    d = cuda.threadIdx.x
-    if d < width:
-        for e in range(cuda.blockIdx.x, n_edges, cuda.gridDim.x):
-            geo[e, d] = v[e, d] * sigmoid(v[e, d]) * weight[e]
+    by_inputs = (grad_rbf, grad_weight) if of_inputs else (None, None)
+    return grad_site, *by_inputs, grad_q, grad_w, grad_b, grad_w_k, grad_b_k

@@ -6,7 +6,7 @@ import numpy as np
 
 from refattn.ops.cuda.launch import ZERO, block_sum, column_sums, launch, partial_sums
 from refattn.ops.cuda.memory import empty
-from refattn.ops.cuda.random import mix_key
+from refattn.ops.cuda.random import scramble
 from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
 from refattn.ops.cuda.toolchain import cuda, device, kernel
 from refattn.ops.reference.norm import EPSILON
@@ -144,7 +144,7 @@ def dropout_forward(x, key, rate):
     Traffic   reads D and a key of 8 bytes, writes D floats a row
     """
     y = empty(x.shape, x.dtype)
-    threshold = np.uint64(np.ceil(rate * 2**24))
+    threshold = np.uint32(np.ceil(rate * 2**24))
     launch(_dropout_kernel, *x.shape, y, x, key, threshold, x.dtype.type(1 / (1 - rate)))
     return y
 
@@ -160,5 +160,4 @@ def _dropout_kernel(y, x, key, threshold, scale):
     d = cuda.threadIdx.x
     if d < width:
         for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
-            state = mix_key(key[n] + np.uint64(d))
-            y[n, d] = x[n, d] * scale if (state >> np.uint64(40)) >= threshold else ZERO
+            y[n, d] = x[n, d] * scale if (scramble(key[n], d) >> np.uint32(8)) >= threshold else ZERO

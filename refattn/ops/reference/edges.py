@@ -3,7 +3,6 @@
 The forward passes also give what lies in between, new_geo, alpha and k, in the order in which it is made.
 """
 
-
 from refattn.ops.reference.geometry import (
     geometry_filter_backward,
     geometry_filter_forward,
@@ -100,22 +99,24 @@ def filtered_attention_forward(site, rbf, weight, q, edge_ptr, nbr, mask, w, b, 
     site : (N, D) float; rbf : (E, G) float; weight : (E,) float
     q : (N, H, C) float; edge_ptr : (N + 1,) int32; nbr : (E,) int32; mask : (E, H) float
     w : (G, D) float; w_k : (D, D) float; b, b_k : (D,) float
-    keep : bool   whether there will be a backward; if not, v and k are None
+    keep : bool   whether there will be a backward; if not, k is None
 
     Returns
     -------
-    context : (N, H, C); alpha : (E, H); v : (E, D); k : (E, H, C)
+    context : (N, H, C); alpha : (E, H); k : (E, H, C)
 
     Source   Vu et al. 2023; authors' code, LocalAttention
     """
-    geo, v = geometry_filter_forward(rbf @ w, b, weight)
+    geo, _ = geometry_filter_forward(rbf @ w, b, weight)
     k = (edge_product_forward(site, geo, nbr) @ w_k + b_k).reshape(len(rbf), *q.shape[1:])
     context, alpha = local_attention_forward(q, k, edge_ptr, mask)
-    return (context, alpha, v, k) if keep else (context, alpha, None, None)
+    return context, alpha, k if keep else None
 
 
-def filtered_attention_backward(grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, w_k, alpha, v, k):
-    """Backward of filtered_attention_forward: those of its operations, last to first; geo and x are made again.
+def filtered_attention_backward(
+    grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, alpha, k, of_inputs=True
+):
+    """Backward of filtered_attention_forward: those of its operations, last to first; v, geo and x are made again.
 
     grad_x = grad_k w_k^T;  grad_v = grad_x site[j] weight swish'(v);  grad_w = rbf^T grad_v;  grad_rbf = grad_v w^T
 
@@ -123,14 +124,16 @@ def filtered_attention_backward(grad_context, site, rbf, weight, q, edge_ptr, nb
     ----------
     grad_context, q : (N, H, C) float; site : (N, D) float; rbf : (E, G) float; weight : (E,) float
     edge_ptr : (N + 1,) int32; nbr : (E,) int32; mask, alpha : (E, H) float
-    w : (G, D) float; w_k : (D, D) float; v : (E, D) float; k : (E, H, C) float
+    w : (G, D) float; b : (D,) float; w_k : (D, D) float; k : (E, H, C) float
+    of_inputs : bool   whether the gradients by rbf and weight are wanted, which training does not need
 
     Returns
     -------
-    grad_site : (N, D); grad_rbf : (E, G); grad_weight : (E,); grad_q : (N, H, C)
+    grad_site : (N, D); grad_rbf : (E, G), grad_weight : (E,), or None; grad_q : (N, H, C)
     grad_w : (G, D); grad_b : (D,); grad_w_k : (D, D); grad_b_k : (D,)
     """
     grad_q, grad_k = local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha)
+    v = rbf @ w + b
     grad_k = grad_k.reshape(v.shape)
     # forward: k = x w_k + b_k, x = site_j geo
     geo = v * sigmoid(v) * weight[:, None]
@@ -139,4 +142,5 @@ def filtered_attention_backward(grad_context, site, rbf, weight, q, edge_ptr, nb
     # forward: geo = swish(v) weight, v = rbf w + b
     grad_v, grad_b, grad_weight = geometry_filter_backward(grad_geo, weight, v)
     of_weights = rbf.T @ grad_v, grad_b, x.T @ grad_k, grad_k.sum(axis=0)
-    return grad_site, grad_v @ w.T, grad_weight, grad_q, *of_weights
+    by_inputs = (grad_v @ w.T, grad_weight) if of_inputs else (None, None)
+    return grad_site, *by_inputs, grad_q, *of_weights

@@ -110,7 +110,7 @@ def dropout_forward(x, key, rate):
     -------
     y : (N, D)
 
-    Source   Srivastava et al., JMLR 15, 1929 (2014); generator: Steele et al., OOPSLA 2014 (splitmix64)
+    Source   Srivastava et al., JMLR 15, 1929 (2014); generator: refattn/ops/random.py
     """
     return np.where(uniform(key, x.shape[1]) >= rate, x * x.dtype.type(1 / (1 - rate)), x.dtype.type(0))
 
