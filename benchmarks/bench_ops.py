@@ -116,7 +116,7 @@ def time_operation(operation, inputs, rounds):
             if backward:
                 named = dict(zip(operation.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
                 known = {**copied(inputs), **named, **{f"grad_{name}": copied(grad) for name, grad in grads.items()}}
-                chosen = {name: known[name] for name in wanted}
+                chosen = {name: known[name] for name in wanted if name in known}
                 seconds, results = clocked(backward, chosen)
                 times["backward"].append(seconds)
                 sizes["backward"] = size_of(chosen) + size_of(results)

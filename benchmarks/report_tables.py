@@ -127,8 +127,8 @@ def epoch_table(results):
         how = "" if row["form"] == "epoch" else f", {row['form'].replace('_', ' ')}"
         spread = f"{number(row['median'])} ({number(low)}, {number(high)})"
         speed = number(row["structures_per_second"])
-        body.append([f"{name_of(row['peer'])}{how}", spread, speed, f"{row['ratio']:.2f}"])
-    head = ["", f"s for {record['structures']} molecules", "molecules/s", "refattn is x times as fast"]
+        body.append([row["variant"].upper(), f"{name_of(row['peer'])}{how}", spread, speed, f"{row['ratio']:.2f}"])
+    head = ["network", "", f"s for {record['structures']} molecules", "molecules/s", "refattn is x times as fast"]
     line = f"{machine_line(record)}; {record['threads']} threads, batches of {record['batch_size']}."
     return [line, "", *grid(head, body)]
 

@@ -10,9 +10,7 @@ from refattn.strict_json import to_json
 
 DEVICES = ("cpu", "reference", "cuda", "cuda-tf32")  # the last: products in TF32, on a GPU
 threads = click.option("--threads", type=click.IntRange(min=1), help="Threads for the shards; default: one per core.")
-device = click.option(
-    "--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="What computes."
-)
+device = click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="What computes.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
