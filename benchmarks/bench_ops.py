@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from refattn.benchmarks.measures import rates, write_record
-from refattn.ops import OPS, load_backend
+from refattn.ops import OPS, cases, load_backend
 from refattn.ops.cases import differentiable_outputs, make_grads, make_inputs, run_backward, run_forward
 
 SITES = (18,) * 9
@@ -133,8 +133,8 @@ def clocked(function, arguments):
 def copied(value):
     """A copy of an array or of a dict of arrays; other values as they are."""
     if isinstance(value, dict):
-        return {name: copied(item) for name, item in value.items()}
-    return value.copy() if isinstance(value, np.ndarray) else value
+        return {name: cases.copied(item) for name, item in value.items()}
+    return cases.copied(value)
 
 
 def size_of(value):

@@ -79,7 +79,7 @@ def infer(params, shard, config, ops, run=map):
 
     every(begin)
     for layer in range(config.n_layers):
-        _layer(layer, params.layer(layer), site, after, neighbour, geo, config, ops, every)
+        _layer(params.layer(layer), site, after, neighbour, geo, config, ops, every)
         site, after = after, site
     q, k = (ops.empty((n_sites, config.global_width), number) for _ in range(2))
 
@@ -92,7 +92,7 @@ def infer(params, shard, config, ops, run=map):
     return Outcome(head(params, struct, config, ops, tape), tape.beta, struct)
 
 
-def _layer(layer, weights, site, after, neighbour, geo, config, ops, every):
+def _layer(weights, site, after, neighbour, geo, config, ops, every):
     """Steps 3 to 6 of one layer: from site (N, D) to `after` (N, D); writes over geo and neighbour."""
 
     def look(block):
@@ -103,7 +103,7 @@ def _layer(layer, weights, site, after, neighbour, geo, config, ops, every):
         rows = geo[block.edges]
         arrays = site[block.sites], site, rows, block.shard
         context, q, new_geo = attend(weights, *arrays, config, ops, mask, saved, neighbour, keep=False)
-        after[block.sites] = update_sites(weights, context, q, config, ops, None, layer, saved, keep=False)
+        after[block.sites] = update_sites(weights, context, q, config, ops, None, 0, saved, keep=False)
         if new_geo is not rows:
             rows[...] = new_geo
 

@@ -55,7 +55,7 @@ def layer_outputs(tape, params, config):
         found[f"layer{number}/geometry"] = geometry_of(layer, weights, tape.shard)
         found[f"layer{number}/alpha"] = tape.alpha[number]
         context = weights["context_gain"] * layer.norms[0] + weights["context_offset"]
-        found[f"layer{number}/context"] = context
+        found[f"layer{number}/context"] = context if config.residual else after.site_before
         if config.residual:
             found[f"layer{number}/residual"] = after.site_before
     return found
