@@ -63,6 +63,8 @@ def operations(config, n_structures, n_sites, n_edges):
     At the end    site: D W + 2 W W; structure: W times head width, and head width
     Backward      twice the same, once by the inputs and once by the weights; but only once for those whose inputs
                   are the Gaussians of r and omega, which need no gradient
+    Inference     the embedding and the first layer's query and parts of the filter are the same for all sites of an
+                  element, and not counted
 
     Returns
     -------
@@ -76,7 +78,13 @@ def operations(config, n_structures, n_sites, n_edges):
     read_out = n_sites * (d * wide + 2 * wide * wide) + n_structures * config.head_width * (wide + 1)
     deep = n_sites * config.embedding_width * d + config.n_layers * layer + read_out
     first = n_edges * g * d * (2 if plus else config.n_layers)
-    return {"forward": 2 * (deep + first), "step": 2 * (3 * deep + 2 * first)}
+    alike = n_sites * d * (config.embedding_width + d * (3 if plus else 1)) if alike_by_element(config) else 0
+    return {"forward": 2 * (deep + first - alike), "step": 2 * (3 * deep + 2 * first)}
+
+
+def alike_by_element(config):
+    """Whether sites of an element begin alike: with a row of the element table, and nothing else."""
+    return config.features == "atomic" and not config.ring
 
 
 def summary(seconds, n_structures):

@@ -3,6 +3,9 @@
 A block is a run of sites. What a layer makes of it depends on the features of the layer before alone, so blocks are
 independent, and a structure of any size is computed in bounded memory, (E, D) for its edges and a few (N, D), by as
 many threads as there are. A shard of small structures is one block, on one thread.
+
+Without dropout the sites of one element begin alike, so what is made of them alone, up to the products of the first
+layer, is made once an element: 3 % of the time of QM9's molecules with SCANN+.
 """
 
 import dataclasses
@@ -19,7 +22,8 @@ from refattn.model import (
     embed,
     expand_geometry,
     head,
-    neighbour_part,
+    neighbour_products,
+    own_products,
     project,
     read_out,
     update_sites,
@@ -72,14 +76,17 @@ def infer(params, shard, config, ops, run=map):
     plus = config.variant == "scann+"
     neighbour = ops.empty((n_sites, config.width), number) if plus else None
     geo = ops.empty((len(shard.nbr), config.width if plus else config.n_radial), number)
+    elements, element = elements_of(shard)
+    start = embed(params, elements, config, ops, None, Tape(elements, {}, []), None)
 
     def begin(block):
-        site[block.sites] = embed(params, block.shard, config, ops, None, Tape(block.shard, {}, []), None)
+        np.take(start, element[block.sites], axis=0, out=site[block.sites])
         geo[block.edges] = expand_geometry(params, block.shard, config, ops, Tape(block.shard, {}, []))
 
     every(begin)
     for layer in range(config.n_layers):
-        _layer(params.layer(layer), site, after, neighbour, geo, config, ops, every)
+        of_elements = None if layer else (start, element)
+        _layer(params.layer(layer), of_elements, site, after, neighbour, geo, config, ops, every)
         site, after = after, site
     q, k = (ops.empty((n_sites, config.global_width), number) for _ in range(2))
 
@@ -92,17 +99,27 @@ def infer(params, shard, config, ops, run=map):
     return Outcome(head(params, struct, config, ops, tape), tape.beta, struct)
 
 
-def _layer(weights, site, after, neighbour, geo, config, ops, every):
-    """Steps 3 to 6 of one layer: from site (N, D) to `after` (N, D); writes over geo and neighbour."""
+def _layer(weights, of_elements, site, after, neighbour, geo, config, ops, every):
+    """Steps 3 to 6 of one layer: from site (N, D) to `after` (N, D); writes over geo and neighbour.
+
+    of_elements : in the first layer the features of the elements (K, D) and which one each site is (N,)
+    """
+
+    def made(make, block):
+        if of_elements is None:
+            return make(weights, site[block.sites], config, ops)
+        start, element = of_elements
+        return [rows[element[block.sites]] for rows in make(weights, start, config, ops)]
 
     def look(block):
-        neighbour[block.sites] = neighbour_part(weights, site[block.sites], config, ops)
+        (neighbour[block.sites],) = made(neighbour_products, block)
 
     def update(block):
         saved, mask = Saved(), edge_mask(block.shard, config, ops, None, 0, None)
-        rows = geo[block.edges]
-        arrays = site[block.sites], site, rows, block.shard
-        context, q, new_geo = attend(weights, *arrays, config, ops, mask, saved, neighbour, keep=False)
+        rows, products = geo[block.edges], made(own_products, block)
+        if neighbour is not None:
+            products = *products, neighbour
+        context, q, new_geo = attend(weights, site, rows, products, block.shard, config, ops, mask, saved, keep=False)
         after[block.sites] = update_sites(weights, context, q, config, ops, None, 0, saved, keep=False)
         if new_geo is not rows:
             rows[...] = new_geo
@@ -110,6 +127,17 @@ def _layer(weights, site, after, neighbour, geo, config, ops, every):
     if neighbour is not None:
         every(look)
     every(update)
+
+
+def elements_of(shard):
+    """A Shard of the sites that begin differently, and which of them each site is, (N,): its elements.
+
+    Where a site begins with more than its row of the element table, every site is one of its own.
+    """
+    if shard.ring is not None or shard.features is not None:
+        return shard, np.arange(len(shard.z))
+    _, first, element = np.unique(shard.z, return_index=True, return_inverse=True)
+    return dataclasses.replace(shard, z=shard.z[first]), element
 
 
 def cut_blocks(shard, limit=ROWS_PER_BLOCK):

@@ -62,7 +62,8 @@ def forward(params, shard, config, ops, dropout=None, embedding=None):
     for layer in range(config.n_layers):
         weights, saved = params.layer(layer), Saved()
         mask = edge_mask(shard, config, ops, dropout, layer, mask)
-        context, q, geo = attend(weights, site, site, geo, shard, config, ops, mask, saved)
+        products = own_products(weights, site, config, ops) + neighbour_products(weights, site, config, ops)
+        context, q, geo = attend(weights, site, geo, products, shard, config, ops, mask, saved)
         site = update_sites(weights, context, q, config, ops, dropout, layer, saved)
         tape.saved[f"layer{layer}"] = saved
         tape.alpha.append(saved.alpha)
@@ -95,11 +96,9 @@ def backward(grad_prediction, tape, params, grads, config, ops, dropout=None, gr
         grad_site, grad_geo, grad_q = _attend_backward(
             grad_sum, grad_geo, weights, grad_weights, shard, config, ops, saved, grad_inputs
         )
-        # forward: q = site w_q + b_q, and q is the residual too
-        grad_q = grad_q.reshape(grad_sum.shape)
-        grad_q += grad_sum
+        # forward: q = site w_q + b_q
         of_query = grad_weights["query_w"], grad_weights["query_b"]
-        ops.dense_backward(grad_q, saved.site_before, weights["query_w"], *of_query, add_to=grad_site)
+        ops.dense_backward(grad_q.reshape(grad_sum.shape), saved.site_before, weights["query_w"], *of_query, grad_site)
     _geometry_backward(grad_geo, params, grads, config, ops, tape, grad_inputs)
     _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape, grad_inputs)
 
@@ -193,77 +192,86 @@ def _geometry_backward(grad_geo, params, grads, config, ops, tape, grad_inputs):
 # ---- steps 3, 4: geometry features and local attention of a layer ----------------------------------------------------
 
 
-def attend(weights, own, site, geo, shard, config, ops, mask, saved, neighbour=None, keep=True):
+def own_products(weights, site, config, ops):
+    """What a layer makes of each site for its own edges: [q = site w_q + b_q], SCANN+: [q, centre = site w_1 + b_f].
+
+    w_1, w_2, w_3 are the parts of w_f for site_i, geo and site_j; the product of [site_i | geo | site_j] splits into
+    one per edge and two per site, which are exact.
+    """
+    q = ops.dense_forward(site, weights["query_w"], weights["query_b"])
+    if config.variant == "scann":
+        return [q]
+    return [q, ops.dense_forward(site, weights["filter_w"][: config.width], weights["filter_b"])]
+
+
+def neighbour_products(weights, site, config, ops):
+    """What a layer makes of each site for the edges that point at it: [], SCANN+: [neighbour = site w_3]."""
+    return [] if config.variant == "scann" else [ops.dense_forward(site, weights["filter_w"][2 * config.width :])]
+
+
+def attend(weights, site, geo, products, shard, config, ops, mask, saved, keep=True):
     """3. SCANN+: geo = LN(swish([site_i | geo | site_j] w_f + b_f) + geo); SCANN: swish(rbf(r) w_f + b_f) weight.
     4. x = site_j geo; q = site w_q + b_q; k = x w_k + b_k; alpha = softmax(C^-1/2 q k); context = sum alpha k.
 
-    A key per edge, which is also the value. The product of [site_i | geo | site_j] splits into one per edge and two
-    per site, which are exact. For SCANN `geo` is the distance expansion, the same in every layer.
+    A key per edge, which is also the value. For SCANN `geo` is the distance expansion, the same in every layer.
 
     Parameters
     ----------
-    own : (N, D) float    features of the sites whose edges are those of the shard
-    site : (M, D) float   features of the sites that these edges point at; in training the same array
-    neighbour : (M, D) float, optional
-        Product of `site` and the filter's last part, where it is known already.
-    keep : bool           whether there will be a backward
+    site : (M, D) float
+        Features of the sites that the shard's edges point at; in training its own N sites.
+    products : q (N, D); SCANN+: q, centre (N, D), neighbour (M, D)     see own_products and neighbour_products
+    keep : bool     whether there will be a backward
 
     Returns
     -------
     context, q : (N, D); geo : (E, D)
     """
-    w, width, heads = weights["filter_w"], config.width, (-1, config.n_heads, config.width // config.n_heads)
+    w, (q, *of_filter) = weights["filter_w"], products
     saved.site_before, saved.geo_before, saved.mask = site, geo, mask
-    q = ops.dense_forward(own, weights["query_w"], weights["query_b"])
-    saved.q = q.reshape(heads)
+    saved.q = q.reshape(-1, config.n_heads, config.width // config.n_heads)
     of_shard, of_key = (saved.q, shard.edge_ptr, shard.nbr, mask), (weights["key_w"], weights["key_b"])
     if config.variant == "scann":
         context, saved.alpha, saved.k = ops.filtered_attention_forward(
             site, geo, shard.weight, *of_shard, w, weights["filter_b"], *of_key, keep
         )
-        return context.reshape(q.shape), q, geo
-    centre = ops.dense_forward(own, w[:width], weights["filter_b"])
-    neighbour = neighbour_part(weights, site, config, ops) if neighbour is None else neighbour
-    norm = weights["geometry_gain"], weights["geometry_offset"]
+        saved.context = context.reshape(q.shape)
+        return saved.context, q, geo
+    w, norm = w[config.width : 2 * config.width], (weights["geometry_gain"], weights["geometry_offset"])
     context, saved.geo, saved.alpha, saved.v_filter, *saved.geo_norm, saved.k = ops.updated_attention_forward(
-        site, geo, centre, neighbour, *of_shard, w[width : 2 * width], *norm, *of_key, keep
+        site, geo, *of_filter, *of_shard, w, *norm, *of_key, keep
     )
-    return context.reshape(q.shape), q, saved.geo
-
-
-def neighbour_part(weights, site, config, ops):
-    """What the filter of SCANN+ makes of a site that is looked at: site w_3, (M, D)."""
-    return ops.dense_forward(site, weights["filter_w"][2 * config.width :])
+    saved.context = context.reshape(q.shape)
+    return saved.context, q, saved.geo
 
 
 def _attend_backward(grad_context, grad_geo, weights, grads, shard, config, ops, saved, grad_inputs):
     """Gradients by site, all but what reaches it by way of q, and by the geometry features of the layer before; by q.
 
-    grad_geo is None for SCANN, and in the last layer.
+    grad_geo is None for SCANN, and in the last layer. grad_context is written over: q is the residual too, so that the
+    gradient by it is added to that by context.
     """
     w, grad_w, width = weights["filter_w"], grads["filter_w"], config.width
     grad_context = grad_context.reshape(saved.q.shape)
     of_shard = saved.q, shard.edge_ptr, shard.nbr, saved.mask
+    key, of_key = (weights["key_w"], weights["key_b"]), (grads["key_w"], grads["key_b"])
     if config.variant == "scann":
-        grad_site, grad_rbf, grad_weight, grad_q, grad_w[...], grads["filter_b"][...], *of_key = (
-            ops.filtered_attention_backward(
-                *(grad_context, saved.site_before, saved.geo_before, shard.weight, *of_shard),
-                *(w, weights["filter_b"], weights["key_w"], saved.alpha, saved.k, grad_inputs is not None),
-            )
-        )
-        grads["key_w"][...], grads["key_b"][...] = of_key
+        into = grad_w, grads["filter_b"], *of_key
+        grad_site, grad_rbf, grad_weight, grad_q, *_ = ops.filtered_attention_backward(
+            grad_context, saved.site_before, saved.geo_before, shard.weight, *of_shard, w, weights["filter_b"], *key,
+            saved.alpha, saved.k, grad_inputs is not None, grad_context, into,
+        )  # fmt: skip
         if grad_inputs is not None:
             grad_inputs["rbf_r"] = grad_inputs.get("rbf_r", 0) + grad_rbf
             grad_inputs["weight"] = grad_inputs.get("weight", 0) + grad_weight
         return grad_site, None, grad_q
     if grad_geo is None:
         grad_geo = ops.xp.zeros_like(saved.geo)
-    grad_site, grad_before, grad_centre, grad_neighbour, grad_q, *of_weights = ops.updated_attention_backward(
+    into = grad_w[width : 2 * width], grads["geometry_gain"], grads["geometry_offset"], *of_key
+    grad_site, grad_before, grad_centre, grad_neighbour, grad_q, *_ = ops.updated_attention_backward(
         grad_context, grad_geo, saved.site_before, saved.geo_before, *of_shard, w[width : 2 * width],
-        weights["geometry_gain"], weights["key_w"], saved.geo, saved.alpha, saved.v_filter, *saved.geo_norm, saved.k,
+        weights["geometry_gain"], *key, saved.geo, saved.alpha, saved.v_filter, *saved.geo_norm,
+        saved.k, grad_context, into,
     )  # fmt: skip
-    grad_w[width : 2 * width], grads["geometry_gain"][...], grads["geometry_offset"][...], *of_key = of_weights
-    grads["key_w"][...], grads["key_b"][...] = of_key
     # forward: centre = site w_1 + b_f; neighbour = site w_3
     site, of_centre = saved.site_before, (grad_w[:width], grads["filter_b"])
     ops.dense_backward(grad_centre, site, w[:width], *of_centre, add_to=grad_site)
@@ -289,17 +297,15 @@ def update_sites(weights, context, q, config, ops, dropout, layer, saved, keep=T
 
 def _update_sites_backward(grad_site, weights, grads, config, ops, saved):
     """The gradient by context, which is also one by q."""
+    names = ["context_gain", "context_offset"]
     if not config.residual:
-        grad_sum, *of_weights = ops.residual_layernorm_backward(grad_site, weights["context_gain"], *saved.norms)
-        names = "context_gain", "context_offset"
-    else:
-        names = "context_gain", "context_offset", "residual_w1", "residual_w2", "residual_gain"
-        inputs = saved.key, config.dropout, *(weights[name] for name in names)
-        grad_sum, *of_weights = ops.site_block_backward(grad_site, *inputs, *saved.norms)
-        names = names[:3] + ("residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset")
-    for name, grad in zip(names, of_weights, strict=True):
-        grads[name][...] = grad
-    return grad_sum
+        grad_sum, *of_norm = ops.residual_layernorm_backward(grad_site, weights["context_gain"], *saved.norms)
+        grads["context_gain"][...], grads["context_offset"][...] = of_norm
+        return grad_sum
+    of_block = [weights[name] for name in (*names, "residual_w1", "residual_w2", "residual_gain")]
+    names += ["residual_w1", "residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset"]
+    into = [grads[name] for name in names]
+    return ops.site_block_backward(grad_site, saved.key, config.dropout, *of_block, *saved.norms, into)[0]
 
 
 # ---- steps 7, 8: global attention --------------------------------------------------------------------------------

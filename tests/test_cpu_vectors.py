@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from refattn.ops.cpu.gemm import add_transposed_product, multiply, pack, room_for
+from refattn.ops.cpu.gemm import add_transposed_product, multiply, multiply_few, pack, padded, panels_of
 from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.sigmoid import exponential, sigmoid
 from refattn.ops.cpu.vector import (
@@ -14,7 +14,9 @@ from refattn.ops.cpu.vector import (
     larger_of,
     load,
     number_of,
+    products_with_rows,
     row_of,
+    scale_heads,
     set_heads,
     store,
     sum_of,
@@ -34,6 +36,16 @@ def product(c, start, a, b, panels):
     multiply(c, start, a, panels)
 
 
+@kernel
+def plain(c, start, a, b):
+    multiply(c, start, a, b)
+
+
+@kernel
+def few(c, a, b):
+    multiply_few(c, a, b)
+
+
 def close(found, expected, terms, dtype):
     """Within the rounding of a sum of `terms` products of numbers near 1."""
     return np.abs(found - expected).max(initial=0) <= 4 * (terms + 4) * np.finfo(dtype).eps
@@ -44,7 +56,7 @@ def close(found, expected, terms, dtype):
 def test_products_equal_numpy(m, k, n, dtype):
     rng = np.random.default_rng(0)
     a, b, c = (rng.normal(size=size).astype(dtype) for size in ((m, k), (k, n), (m, n)))
-    panels, exact = room_for(k, n, dtype), a.astype(np.longdouble) @ b
+    panels, exact = np.empty(panels_of(k, n, dtype), dtype), a.astype(np.longdouble) @ b
     for start in (None, c[0].copy(), c.copy()):
         found = np.full((m, n), np.nan, dtype)
         product(found, start, a, b, panels)
@@ -57,11 +69,27 @@ def test_products_equal_numpy(m, k, n, dtype):
     assert close(found, exact + c, k, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("m", "k", "n"), SIZES)
+def test_products_with_a_factor_that_is_not_packed(m, k, n, dtype):
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.normal(size=size).astype(dtype) for size in ((k, m), (k, padded(n, dtype)), (m, n)))
+    b = b[:, :n]
+    exact = a.T.astype(np.longdouble) @ b
+    found, of_few, added = np.full((m, n), np.nan, dtype), np.full((m, n), np.nan, dtype), c.copy()
+    plain(found, None, a.T, b)
+    plain(added, added, a.T, b)
+    few(of_few, a.T, b)
+    assert close(found, exact, k, dtype)
+    assert close(added, exact + c, k, dtype)
+    assert close(of_few, exact, k, dtype)
+
+
 def test_products_write_nothing_but_their_rows():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(11, 9)), rng.normal(size=(9, 21))
     whole = np.full((13, 21), 7.0)
-    product(whole[1:12], None, a, b, room_for(9, 21, np.float64))
+    product(whole[1:12], None, a, b, np.empty(panels_of(9, 21, np.float64)))
     assert (whole[[0, 12]] == 7).all()
     assert close(whole[1:12], a @ b, 9, np.float64)
 
@@ -69,7 +97,7 @@ def test_products_write_nothing_but_their_rows():
 def test_a_row_of_a_product_does_not_depend_on_the_others():
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(n, 128)).astype(np.float32) for n in (100, 128))
-    panels, whole = room_for(128, 128, np.float32), np.empty((100, 128), np.float32)
+    panels, whole = np.empty(panels_of(128, 128, np.float32), np.float32), np.empty((100, 128), np.float32)
     product(whole, None, a, b, panels)
     for n in range(1, 100):
         part = np.empty((n, 128), np.float32)
@@ -136,6 +164,37 @@ def test_heads_calculate_as_numpy_does(heads, channels, dtype):
     assert np.abs(sums - factor).max() <= allowed
     assert np.abs(added.reshape(heads, -1) - (before + factor[:, None] * a)).max() <= allowed
     assert np.abs(written.reshape(heads, -1) - (factor[:, None] * a + factor[:, None] ** 2 * b)).max() <= allowed
+
+
+@kernel
+def row_products(sums, a, x, heads, lanes):
+    store(row_of(sums, ()), 0, products_with_rows(a, row_of(x, ()), heads, lanes))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n_rows", "width"), [(1, 1), (1, 128), (2, 6), (3, 40), (5, 8), (8, 128), (16, 64), (11, 16)])
+def test_products_with_rows_calculate_as_numpy_does(n_rows, width, dtype):
+    rng = np.random.default_rng(0)
+    a, x = rng.normal(size=(n_rows, 3, width)).astype(dtype), rng.normal(size=width).astype(dtype)
+    sums = np.full(n_rows + 1, 7, dtype)
+    row_products(sums, a[:, 1], x, (0,) * n_rows, lanes_for(width, dtype))
+    assert close(sums[:-1], a[:, 1].astype(np.longdouble) @ x, width, dtype)
+    assert sums[-1] == 7
+
+
+@kernel
+def scale(y, factor, x, heads, channels):
+    scale_heads(row_of(y, ()), load(row_of(factor, ()), 0, heads), row_of(x, ()), heads, channels)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "channels"), [(1, 1), (3, 8), (8, 16)])
+def test_heads_are_scaled(heads, channels, dtype):
+    rng = np.random.default_rng(0)
+    factor, x = rng.normal(size=heads).astype(dtype), rng.normal(size=(heads, channels)).astype(dtype)
+    y = np.empty(heads * channels, dtype)
+    scale(y, factor, x.flatten(), (0,) * heads, (0,) * channels)
+    assert np.array_equal(y.reshape(heads, channels), factor[:, None] * x)
 
 
 @kernel(fastmath=True)

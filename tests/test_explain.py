@@ -93,12 +93,12 @@ def test_flow_with_shares_by_norm():
     tape = forward(one.params, one.shard, one.config, OPS)
     share = residual_share(tape)
     for layer in range(2):
-        saved = tape.saved[f"layer{layer}"]
+        saved, weights = tape.saved[f"layer{layer}"], one.params.layer(layer)
+        x = saved.site_before[one.shard.nbr] * saved.geo
+        k = (x @ weights["key_w"] + weights["key_b"]).reshape(-1, *saved.q.shape[1:])
         for i in range(len(atoms)):
             edges = range(one.shard.edge_ptr[i], one.shard.edge_ptr[i + 1])
-            mixed = np.concatenate(
-                [sum(tape.alpha[layer][e, h] * saved.k[e, h] for e in edges) * np.ones(4) for h in (0, 1)]
-            )
+            mixed = np.concatenate([sum(tape.alpha[layer][e, h] * k[e, h] for e in edges) * np.ones(4) for h in (0, 1)])
             own = np.linalg.norm(saved.q[i])
             assert share[layer, i] == pytest.approx(own / (own + np.linalg.norm(mixed)), abs=1e-14)
     assert (share[:, :2] == 1).all()

@@ -9,8 +9,10 @@ import tolerances
 from cases import VARIANTS, authors_network, authors_numbers, run_gradients, take
 from plain_network import plain_forward
 
+from refattn import inference
 from refattn.dropout import Dropout
 from refattn.gradient_check import configurations, small_network, small_shard
+from refattn.inference import cut_blocks, infer
 from refattn.model import forward
 from refattn.ops import BACKENDS, load_backend
 
@@ -181,6 +183,26 @@ def test_gradients_of_shards_add_up(variant):
         predictions += list(tape.prediction)
     np.testing.assert_allclose(predictions, whole.prediction, rtol=tolerances.COMPANY)
     close(total, grads.vector, tolerances.NETWORK)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_inference_equals_forward(name, backend):
+    """With its products made once an element, and its blocks, of which there are some."""
+    config, ops = NETWORKS[name], load_backend(backend)
+    shard, params = small_shard(config), small_network(config)
+    tape = forward(params, shard, config, ops)
+    for found in (infer(params, shard, config, ops), in_blocks(params, shard, config, ops)):
+        close(found.prediction, tape.prediction, tolerances.COMPANY)
+        close(found.beta, tape.beta, tolerances.COMPANY)
+        close(found.struct, tape.saved["head"].struct, tolerances.COMPANY)
+
+
+def in_blocks(params, shard, config, ops):
+    """Inference in blocks of few rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "cut_blocks", lambda shard: cut_blocks(shard, 9))
+        return infer(params, shard, config, ops)
 
 
 @pytest.mark.parametrize("name", ["s_plus_crys", "s_base_noganorm"])

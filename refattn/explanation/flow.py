@@ -133,7 +133,7 @@ def residual_share(tape):
 
     Parameters
     ----------
-    tape : Tape     of a forward pass, of one structure
+    tape : Tape     of a forward pass without dropout, of one structure
 
     Returns
     -------
@@ -141,13 +141,11 @@ def residual_share(tape):
 
     Source   see the head of this file
     """
-    edge_ptr, shares = tape.shard.edge_ptr, []
-    owner = np.repeat(np.arange(len(edge_ptr) - 1), np.diff(edge_ptr))
-    for layer, alpha in enumerate(tape.alpha):
+    shares = []
+    for layer in range(len(tape.alpha)):
         saved = tape.saved[f"layer{layer}"]
-        mixed = np.zeros(saved.q.shape)
-        np.add.at(mixed, owner, alpha[:, :, None] * saved.k)
-        own, mixed = (np.sqrt((x.astype(float) ** 2).sum(axis=(1, 2))) for x in (saved.q, mixed))
+        both = saved.q.reshape(saved.context.shape), saved.context
+        own, mixed = (np.sqrt((x.astype(float) ** 2).sum(axis=1)) for x in both)
         total = own + mixed
         shares.append(np.where(total > 0, own / np.where(total > 0, total, 1), 0.5))
     return np.array(shares)

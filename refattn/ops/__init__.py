@@ -18,7 +18,8 @@ BACKENDS = ("reference", "cpu")  # those that run on every machine; "cuda" asks 
 class Operation:
     """One operation: its file, the names of what forward returns, and the inputs that get a gradient.
 
-    An output is differentiable when backward takes a `grad_` of it; the others are saved for backward.
+    An output is differentiable when backward takes a `grad_` of it; the others are saved for backward, and are None in
+    a backend that does without them.
     """
 
     name: str

@@ -135,11 +135,11 @@ def _rounded_up(n):
 def step_bytes(config, size, itemsize):
     """Bytes that the work arrays of a training step take; an estimate, held to what a step asks for by the tests.
 
-    Counted in rows of width D: a layer keeps of every edge v, geo and k (SCANN: k), and of every site seven; the
+    Counted in rows of width D: a layer keeps of every edge v, geo and k (SCANN: k), and of every site eight; the
     backward of a layer adds six of an edge and eight of a site; the expansions are two.
     """
     edges = (3 if config.variant == "scann+" else 1) * config.n_layers + 8
-    sites = 7 * config.n_layers + 14
+    sites = 8 * config.n_layers + 14
     rows = size.n_edges * (edges * config.width + 4 * config.n_radial + 3 * config.n_heads * config.n_layers)
     return itemsize * (rows + size.n_sites * sites * config.width)
 

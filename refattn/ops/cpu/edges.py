@@ -1,26 +1,32 @@
 """A layer's work on the edges, fused; equations in reference/edges.py.
 
 The kernels walk over tiles: runs of whole sites with about TILE edges. What a product makes of a tile's edges is used
-while it is in the cache, and only what backward needs is written to memory: three (E, D) arrays a layer instead of
-six. The row-wise steps are those of norm.py and local_attention.py.
+while it is in the cache, and only what backward needs is written to memory: two (E, D) arrays a layer instead of
+six. The row-wise steps are those of norm.py, local attention is that of heads.py.
 """
 
-from refattn.ops.cpu.gemm import add_transposed_product, multiply, pack, room_for
-from refattn.ops.cpu.kernel import kernel
-from refattn.ops.cpu.local_attention import (
+import functools
+
+from refattn.ops.cpu.gemm import multiply, pack, padded, panels_of
+from refattn.ops.cpu.heads import (
+    add_values,
+    attend_site,
     attend_site_gradient,
-    exponentiate,
-    flat,
-    score_site,
-    sizes_of,
-    weigh_site,
+    fold_key,
+    fold_key_gradient,
+    pack_heads,
+    panels_of_heads,
 )
-from refattn.ops.cpu.memory import empty, work_arrays
+from refattn.ops.cpu.kernel import kernel
+from refattn.ops.cpu.local_attention import flat, sizes_of
+from refattn.ops.cpu.memory import empty, scratch
 from refattn.ops.cpu.norm import inverse_deviation
 from refattn.ops.cpu.sigmoid import sigmoid
 from refattn.ops.cpu.vector import lanes_for, load, number_of, row_of, store, sum_of, zeros
 
 TILE = 192  # edges: what a tile takes comes from the second-level cache and the third
+SITES = 49  # of a tile, at most; an odd number, because rows 4096 bytes apart share a place in the first-level cache
+MOST = 16  # edges of a site, or more where there are sites with more: the same work arrays for most molecules
 
 
 def updated_attention_forward(
@@ -28,102 +34,119 @@ def updated_attention_forward(
 ):
     """See the reference.
 
-    Memory   a tile of x; without `keep` new_geo is written over geo
+    Memory   an (H, D) array a site of a tile; without `keep` new_geo is written over geo
     """
-    number, rows, width = geo.dtype, tile_rows(edge_ptr), geo.shape[1]
-    kept = len(geo) if keep else rows  # without backward a tile of v, k and the rest is enough, and stays in the cache
+    number, width, (rows, most) = geo.dtype, geo.shape[1], rows_of(edge_ptr)
+    kept = len(geo) if keep else rows  # without backward a tile of v and the rest is enough, and stays in the cache
     new_geo = empty(geo.shape, number) if keep else geo
-    v, k = empty((kept, width), number), empty((kept, *q.shape[1:]), number)
-    mean, rstd = empty((2, kept), number)
+    v, (mean, rstd) = empty((kept, width), number), empty((2, kept), number)
     context, alpha = empty(q.shape, number), empty(mask.shape, number)
-    with work_arrays():
-        x, panels = empty((rows, width), number), (room_for(*w.shape, number), room_for(*w_k.shape, number))
-        _updated_attention_forward_kernel(
-            flat(context), new_geo, alpha, v, mean, rstd, flat(k), x, *panels, site, geo, centre, neighbour, flat(q),
-            edge_ptr, nbr, mask, w, gain, offset, w_k, b_k, keep, lanes_for(width, number), *sizes_of(q),
-        )  # fmt: skip
-    return (context, new_geo, alpha, v, mean, rstd, k) if keep else (context, new_geo, alpha, *[None] * 4)
+    work = scratch(number, *shapes_of_work(width, width, q.shape[1], most, number))
+    _updated_attention_forward_kernel(
+        flat(context), new_geo, alpha, v, mean, rstd, *work, site, geo, centre, neighbour, flat(q), edge_ptr, nbr,
+        mask, w, gain, offset, w_k, b_k, keep, lanes_for(width, number), *sizes_of(q),
+    )  # fmt: skip
+    return (context, new_geo, alpha, v, mean, rstd, None) if keep else (context, new_geo, alpha, *[None] * 4)
 
 
 def updated_attention_backward(
-    grad_context, grad_new_geo, site, geo, q, edge_ptr, nbr, mask, w, gain, w_k, new_geo, alpha, v, mean, rstd, k
-):
+    grad_context, grad_new_geo, site, geo, q, edge_ptr, nbr, mask, w, gain, w_k, b_k, new_geo, alpha, v, mean, rstd,
+    k, add_to=None, into=None,
+):  # fmt: skip
     """See the reference.
 
-    Memory          three tiles; grad_geo is written over new_geo, which is in the cache where it was needed last
+    Memory          a tile of grad_v, and two (H, D) arrays a site of a tile; grad_geo is written over new_geo, which is
+                    in the cache where it was needed last
     Deterministic   edges are added to their sites, tiles to the gradients of the weights, in order
     """
-    number, rows, width = geo.dtype, tile_rows(edge_ptr), geo.shape[1]
-    grad_site, grad_centre, grad_neighbour = empty((3, *site.shape), number)
-    grad_q, grad_w, grad_w_k = empty(q.shape, number), empty(w.shape, number), empty(w_k.shape, number)
-    grad_gain, grad_offset, grad_b_k = empty((3, width), number)
-    of_sites, of_weights = (grad_centre, grad_neighbour), (grad_w, grad_gain, grad_offset, grad_w_k, grad_b_k)
-    with work_arrays():
-        work = *empty((3, rows, width), number), empty((rows, q.shape[1]), number), *empty((2, width), number)
-        panels = [room_for(*shape, number) for shape in (w.shape[::-1], w_k.shape[::-1], (rows, width))]
-        _updated_attention_backward_kernel(
-            grad_site, new_geo, *of_sites, flat(grad_q), *of_weights, *work, *panels, flat(grad_context),
-            grad_new_geo, site, geo, flat(q), edge_ptr, nbr, mask, w, gain, w_k, alpha, v, mean, rstd, flat(k),
-            lanes_for(width, number), *sizes_of(q),
-        )  # fmt: skip
-    return grad_site, new_geo, *of_sites, grad_q, *of_weights
+    number, width, (rows, most) = geo.dtype, geo.shape[1], rows_of(edge_ptr)
+    grad_site, *of_sites = empty((3, *site.shape), number)
+    grad_q = zeros_like(q) if add_to is None else add_to
+    into = into or [empty(array.shape, number) for array in (w, gain, gain, w_k, b_k)]
+    work = scratch(number, *shapes_of_gradient_work(width, width, q.shape[1], rows, most, number), (2, width))
+    _updated_attention_backward_kernel(
+        grad_site, new_geo, *of_sites, flat(grad_q), *into, *work, flat(grad_context), grad_new_geo, site, geo,
+        flat(q), edge_ptr, nbr, mask, w, gain, w_k, b_k, alpha, v, mean, rstd, lanes_for(width, number), *sizes_of(q),
+    )  # fmt: skip
+    return grad_site, new_geo, *of_sites, grad_q, *into
 
 
 def filtered_attention_forward(site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, b_k, keep=True):
     """See the reference.
 
-    Memory   a tile of v and x
+    Memory   a tile of v, and an (H, D) array a site of a tile
     """
-    number, rows, width = site.dtype, tile_rows(edge_ptr), site.shape[1]
-    k = empty((len(rbf) if keep else rows, *q.shape[1:]), number)
+    number, width, (rows, most) = site.dtype, site.shape[1], rows_of(edge_ptr)
     context, alpha = empty(q.shape, number), empty(mask.shape, number)
-    with work_arrays():
-        v, x = empty((2, rows, width), number)
-        panels = room_for(*w.shape, number), room_for(*w_k.shape, number)
-        _filtered_attention_forward_kernel(
-            flat(context), alpha, flat(k), v, x, *panels, site, rbf, weight, flat(q), edge_ptr, nbr, mask, w, b, w_k,
-            b_k, keep, lanes_for(width, number), *sizes_of(q),
-        )  # fmt: skip
-    return context, alpha, k if keep else None
+    work = scratch(number, *shapes_of_work(len(w), width, q.shape[1], most, number), (rows, width))
+    _filtered_attention_forward_kernel(
+        flat(context), alpha, *work, site, rbf, weight, flat(q), edge_ptr, nbr, mask, w, b, w_k, b_k,
+        lanes_for(width, number), *sizes_of(q),
+    )  # fmt: skip
+    return context, alpha, None
 
 
 def filtered_attention_backward(
-    grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, alpha, k, of_inputs=True
-):
+    grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, b_k, alpha, k, of_inputs=True, add_to=None,
+    into=None,
+):  # fmt: skip
     """See the reference.
 
-    Memory          four tiles
+    Memory          two tiles, and two (H, D) arrays a site of a tile
     Deterministic   edges are added to their sites, tiles to the gradients of the weights, in order
     """
-    number, rows, width = site.dtype, tile_rows(edge_ptr), site.shape[1]
+    number, width, (rows, most) = site.dtype, site.shape[1], rows_of(edge_ptr)
     by_inputs = (empty(rbf.shape, number), empty(weight.shape, number)) if of_inputs else (None, None)
-    grad_site, grad_q = empty(site.shape, number), empty(q.shape, number)
-    grad_w, grad_b, grad_w_k, grad_b_k = (empty(array.shape, number) for array in (w, b, w_k, b))
-    with work_arrays():
-        work = *empty((4, rows, width), number), empty((rows, q.shape[1]), number)
-        shapes = w.shape, w.shape[::-1], w_k.shape[::-1], (rows, width)
-        panels = [room_for(*shape, number) for shape in shapes]
-        _filtered_attention_backward_kernel(
-            grad_site, *by_inputs, flat(grad_q), grad_w, grad_b, grad_w_k, grad_b_k, *work, *panels,
-            flat(grad_context), site, rbf, weight, flat(q), edge_ptr, nbr, mask, w, b, w_k, alpha, flat(k),
-            lanes_for(width, number), *sizes_of(q),
-        )  # fmt: skip
-    return grad_site, *by_inputs, grad_q, grad_w, grad_b, grad_w_k, grad_b_k
+    grad_site, grad_q = empty(site.shape, number), zeros_like(q) if add_to is None else add_to
+    into = into or [empty(array.shape, number) for array in (w, b, w_k, b_k)]
+    work = scratch(
+        number,
+        *shapes_of_gradient_work(len(w), width, q.shape[1], rows, most, number),
+        (rows, width),
+        (panels_of(*w.shape, number),),
+    )
+    _filtered_attention_backward_kernel(
+        grad_site, *by_inputs, flat(grad_q), *into, *work, flat(grad_context), site, rbf,
+        weight, flat(q), edge_ptr, nbr, mask, w, b, w_k, b_k, alpha, lanes_for(width, number), *sizes_of(q),
+    )  # fmt: skip
+    return grad_site, *by_inputs, grad_q, *into
+
+
+def zeros_like(array):
+    """A work array of zeros."""
+    zeros = empty(array.shape, array.dtype)
+    zeros[...] = 0
+    return zeros
+
+
+@functools.cache
+def shapes_of_work(depth, width, n_heads, most, dtype):
+    """Shapes of t, x, coefficient, and the panels of w (depth, width) and of each head."""
+    of_site = (most, width), (most, n_heads)
+    return (n_heads, SITES, width), *of_site, (panels_of(depth, width, dtype),), *panels_of_heads(width, n_heads, dtype)
+
+
+@functools.cache
+def shapes_of_gradient_work(depth, width, n_heads, rows, most, dtype):
+    """Shapes of grad_v, gt, x, grad_x, coefficient, and the panels of w^T (width, depth) and of each head."""
+    of_site = (most, width), (most, width), (most, 2 * n_heads)
+    panels = (panels_of(width, depth, dtype),), *panels_of_heads(width, n_heads, dtype)
+    return (rows, padded(width, dtype)), (2 * n_heads, SITES, width), *of_site, *panels
 
 
 @kernel
-def tile_rows(edge_ptr):
-    """Rows of a tile's work arrays: TILE, or the edges of the site that has more."""
-    rows = TILE
+def rows_of(edge_ptr):
+    """Rows of a tile's work arrays, TILE or the edges of the site that has most, and these, or MOST if that is more."""
+    most = MOST
     for i in range(len(edge_ptr) - 1):
-        rows = max(rows, edge_ptr[i + 1] - edge_ptr[i])
-    return rows
+        most = max(most, edge_ptr[i + 1] - edge_ptr[i])
+    return max(TILE, most), most
 
 
 @kernel
 def end_of_tile(edge_ptr, first, last):
-    """The site after a tile that begins with `first`: as many as have TILE edges together, but at least one."""
-    end = first + 1
+    """The site after a tile that begins with `first`: as many as have TILE edges together, at most SITES, or one."""
+    end, last = first + 1, min(last, first + SITES)
     while end < last and edge_ptr[end + 1] - edge_ptr[first] <= TILE:
         end += 1
     return end
@@ -158,20 +181,19 @@ def update_row_gradient(
 ):  # fmt: skip
     """Backward of v = edge + centre + neighbour, new_geo = LN(swish(v) + geo) and x = site new_geo, for one edge.
 
-    Writes grad_v, and over new_geo the gradient by geo and over grad_x the x of forward; adds to the gradients before
-    grad_x. x_hat and g, the gradient by it, are rows to work in.
+    Writes grad_v, and over new_geo the gradient by geo; adds to the gradients before grad_x. x_hat and g, the gradient
+    by it, are rows to work in.
     """
     total, projection = zeros(v, lanes), zeros(v, lanes)
     for d in range(0, len(v), len(lanes)):
-        u, of_site, new = load(v, d, lanes), load(site, d, lanes), load(new_geo, d, lanes)
+        u = load(v, d, lanes)
         s = sigmoid(u)
         y = u * s
         row = (y + load(geo, d, lanes) - mean) * rstd
         # forward: x = site new_geo
         grad = load(grad_x, d, lanes)
-        store(grad_site, d, load(grad_site, d, lanes) + grad * new)
-        grad = grad * of_site + load(grad_new_geo, d, lanes)
-        store(grad_x, d, of_site * new)
+        store(grad_site, d, load(grad_site, d, lanes) + grad * load(new_geo, d, lanes))
+        grad = grad * load(site, d, lanes) + load(grad_new_geo, d, lanes)
         # forward: new_geo = gain x_hat + offset
         store(grad_gain, d, load(grad_gain, d, lanes) + grad * row)
         store(grad_offset, d, load(grad_offset, d, lanes) + grad)
@@ -194,132 +216,131 @@ def update_row_gradient(
 
 
 @kernel(fastmath=True, inline=True)
-def attend_tile(context, alpha, q, k, mask, edge_ptr, first, last, shift, heads, channels):
-    """context and alpha of the sites first:last; the key of edge e is in row e - shift of k."""
-    for i in range(first, last):
-        score_site(alpha, q, k, i, edge_ptr[i], edge_ptr[i + 1], shift, heads, channels)
-    exponentiate(alpha[edge_ptr[first] : edge_ptr[last]].reshape(-1))
-    for i in range(first, last):
-        weigh_site(context, alpha, k, mask, i, edge_ptr[i], edge_ptr[i + 1], shift, heads, channels)
-
-
-@kernel(fastmath=True, inline=True)
-def attend_tile_gradient(
-    grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
-):
-    """Backward of attend_tile, for keys that were kept: grad_q of the sites first:last, grad_k of their edges."""
-    for i in range(first, last):
-        attend_site_gradient(
-            grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, i, edge_ptr[i], edge_ptr[i + 1],
-            edge_ptr[first], heads, channels,
-        )  # fmt: skip
+def multiply_row(x, site, geo, lanes):
+    """x = site geo: one edge."""
+    for d in range(0, len(x), len(lanes)):
+        store(x, d, load(site, d, lanes) * load(geo, d, lanes))
 
 
 @kernel(fastmath=True)
 def _updated_attention_forward_kernel(
-    context, new_geo, alpha, v, mean, rstd, k, x, panels_w, panels_k, site, geo, centre, neighbour, q, edge_ptr, nbr,
-    mask, w, gain, offset, w_k, b_k, keep, lanes, heads, channels,
+    context, new_geo, alpha, v, mean, rstd, t, x, coefficient, panels, panels_k, panels_kt, site, geo, centre,
+    neighbour, q, edge_ptr, nbr, mask, w, gain, offset, w_k, b_k, keep, lanes, heads, channels,
 ):  # fmt: skip
     n_sites, first = len(edge_ptr) - 1, 0
     gain, offset = row_of(gain, ()), row_of(offset, ())
-    pack(panels_w, w)
-    pack(panels_k, w_k)
+    pack(panels, w)
+    pack_heads(panels_k, panels_kt, w_k, channels)
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
         shift = 0 if keep else start  # row of edge e in what may be kept: e - shift
-        multiply(v[start - shift : stop - shift], None, geo[start:stop], panels_w)
+        multiply(v[start - shift : stop - shift], None, geo[start:stop], panels)
+        fold_key(t, q, first, last, panels_kt, channels)
         for i in range(first, last):
-            for e in range(edge_ptr[i], edge_ptr[i + 1]):
+            begin, end = edge_ptr[i], edge_ptr[i + 1]
+            for e in range(begin, end):
                 row, j = e - shift, nbr[e]
                 mean[row], rstd[row] = update_row(
-                    row_of(new_geo, e), row_of(v, row), row_of(x, e - start), row_of(centre, i), row_of(neighbour, j),
+                    row_of(new_geo, e), row_of(v, row), row_of(x, e - begin), row_of(centre, i), row_of(neighbour, j),
                     row_of(geo, e), row_of(site, j), gain, offset, lanes,
                 )  # fmt: skip
-        multiply(k[start - shift : stop - shift], b_k, x[: stop - start], panels_k)
-        attend_tile(context, alpha, q, k, mask, edge_ptr, first, last, shift, heads, channels)
+            attend_site(
+                t[:, i - first], context, alpha, coefficient, x, mask, b_k, i, begin, end, heads, channels, lanes
+            )
+        add_values(context, t, first, last, panels_k, channels)
         first = last
 
 
 @kernel(fastmath=True)
 def _updated_attention_backward_kernel(
     grad_site, new_geo, grad_centre, grad_neighbour, grad_q, grad_w, grad_gain, grad_offset, grad_w_k, grad_b_k,
-    grad_k, grad_x, grad_v, grad_score, x_hat, g, panels_w, panels_k, panels, grad_context, grad_new_geo, site, geo, q,
-    edge_ptr, nbr, mask, w, gain, w_k, alpha, v, mean, rstd, k, lanes, heads, channels,
+    grad_v, gt, x, grad_x, coefficient, panels_w, panels_k, panels_kt, pair, grad_context, grad_new_geo, site, geo, q,
+    edge_ptr, nbr, mask, w, gain, w_k, b_k, alpha, v, mean, rstd, lanes, heads, channels,
 ):  # fmt: skip
-    zero, n_sites, first = v.dtype.type(0), len(edge_ptr) - 1, 0
+    zero, n_sites, n_heads, first = v.dtype.type(0), len(edge_ptr) - 1, len(heads), 0
     for total in (grad_gain, grad_offset, grad_b_k):
         total[:] = zero
     for total in (grad_site, grad_centre, grad_neighbour, grad_w, grad_w_k):
         total[:] = zero
     gain, grad_gain, grad_offset = row_of(gain, ()), row_of(grad_gain, ()), row_of(grad_offset, ())
-    x_hat, g = row_of(x_hat, ()), row_of(g, ())
+    x_hat, g, width = row_of(pair, 0), row_of(pair, 1), geo.shape[1]
     pack(panels_w, w.T)
-    pack(panels_k, w_k.T)
+    pack_heads(panels_k, panels_kt, w_k, channels)
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
-        rows = stop - start
-        attend_tile_gradient(
-            grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
-        )
-        # forward: k = x w_k + b_k
-        multiply(grad_x[:rows], None, grad_k[:rows], panels_k)
-        add_rows(grad_b_k, grad_k[:rows], lanes)
+        fold_key(gt[:n_heads], grad_context, first, last, panels_kt, channels)
+        fold_key(gt[n_heads:], q, first, last, panels_kt, channels)
         for i in range(first, last):
-            for e in range(edge_ptr[i], edge_ptr[i + 1]):
-                j, row = nbr[e], e - start
+            begin, end = edge_ptr[i], edge_ptr[i + 1]
+            for e in range(begin, end):
+                multiply_row(row_of(x, e - begin), row_of(site, nbr[e]), row_of(new_geo, e), lanes)
+            attend_site_gradient(
+                gt[:, i - first], grad_x, coefficient, grad_b_k, grad_context, x, mask, alpha, b_k, i, begin, end,
+                heads, channels, lanes,
+            )  # fmt: skip
+            for e in range(begin, end):
+                j = nbr[e]
                 # forward: x = site_j new_geo, new_geo = LN(swish(v) + geo), v = geo w + centre_i + neighbour_j
                 update_row_gradient(
                     row_of(grad_site, j), row_of(new_geo, e), row_of(grad_centre, i), row_of(grad_neighbour, j),
-                    grad_gain, grad_offset, row_of(grad_x, row), row_of(grad_v, row), x_hat, g,
+                    grad_gain, grad_offset, row_of(grad_x, e - begin), row_of(grad_v, e - start), x_hat, g,
                     row_of(grad_new_geo, e), row_of(site, j), row_of(geo, e), gain, row_of(v, e), mean[e], rstd[e],
                     lanes,
                 )  # fmt: skip
-        # grad_x holds x now, and new_geo the gradient of its norm; forward: edge = geo w
-        add_transposed_product(grad_w_k, grad_x[:rows], grad_k[:rows], panels)
-        add_transposed_product(grad_w, geo[start:stop], grad_v[:rows], panels)
-        multiply(new_geo[start:stop], new_geo[start:stop], grad_v[:rows], panels_w)
+        fold_key_gradient(grad_q, grad_w_k, gt, grad_context, q, first, last, panels_k, channels)
+        # new_geo holds the gradient of its norm; forward: edge = geo w
+        of_tile = grad_v[: stop - start, :width]
+        multiply(grad_w, grad_w, geo[start:stop].T, of_tile)
+        multiply(new_geo[start:stop], new_geo[start:stop], of_tile, panels_w)
         first = last
 
 
 @kernel(fastmath=True)
 def _filtered_attention_forward_kernel(
-    context, alpha, k, v, x, panels_w, panels_k, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k,
-    b_k, keep, lanes, heads, channels,
+    context, alpha, t, x, coefficient, panels, panels_k, panels_kt, v, site, rbf, weight, q, edge_ptr, nbr, mask, w, b,
+    w_k, b_k, lanes, heads, channels,
 ):  # fmt: skip
     n_sites, first = len(edge_ptr) - 1, 0
-    pack(panels_w, w)
-    pack(panels_k, w_k)
+    pack(panels, w)
+    pack_heads(panels_k, panels_kt, w_k, channels)
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
-        shift = 0 if keep else start
-        multiply(v[: stop - start], b, rbf[start:stop], panels_w)
-        for e in range(start, stop):
-            filter_row(row_of(x, e - start), row_of(v, e - start), row_of(site, nbr[e]), weight[e], lanes)
-        multiply(k[start - shift : stop - shift], b_k, x[: stop - start], panels_k)
-        attend_tile(context, alpha, q, k, mask, edge_ptr, first, last, shift, heads, channels)
+        multiply(v[: stop - start], b, rbf[start:stop], panels)
+        fold_key(t, q, first, last, panels_kt, channels)
+        for i in range(first, last):
+            begin, end = edge_ptr[i], edge_ptr[i + 1]
+            for e in range(begin, end):
+                row = row_of(v, e - start)
+                filter_row(row_of(x, e - begin), row, row, row_of(site, nbr[e]), weight[e], lanes)
+            attend_site(
+                t[:, i - first], context, alpha, coefficient, x, mask, b_k, i, begin, end, heads, channels, lanes
+            )
+        add_values(context, t, first, last, panels_k, channels)
         first = last
 
 
 @kernel(fastmath=True, inline=True)
-def filter_row(x, v, site, weight, lanes):
-    """x = site swish(v) weight: one edge."""
+def filter_row(x, s, v, site, weight, lanes):
+    """s = sigmoid(v), which may be v itself; x = site v s weight: one edge."""
     for d in range(0, len(v), len(lanes)):
         u = load(v, d, lanes)
-        store(x, d, u * sigmoid(u) * (weight * load(site, d, lanes)))
+        y = sigmoid(u)
+        store(s, d, y)
+        store(x, d, u * y * (weight * load(site, d, lanes)))
 
 
 @kernel(fastmath=True)
 def _filtered_attention_backward_kernel(
-    grad_site, grad_rbf, grad_weight, grad_q, grad_w, grad_b, grad_w_k, grad_b_k, grad_k, grad_x, v, x,
-    grad_score, panels_w, panels_back, panels_k, panels, grad_context, site, rbf, weight, q, edge_ptr, nbr,
-    mask, w, b, w_k, alpha, k, lanes, heads, channels,
+    grad_site, grad_rbf, grad_weight, grad_q, grad_w, grad_b, grad_w_k, grad_b_k, grad_v, gt, x, grad_x,
+    coefficient, panels_back, panels_k, panels_kt, v, panels, grad_context, site, rbf, weight, q, edge_ptr, nbr,
+    mask, w, b, w_k, b_k, alpha, lanes, heads, channels,
 ):  # fmt: skip
-    zero, n_sites, first = v.dtype.type(0), len(edge_ptr) - 1, 0
-    pack(panels_w, w)
-    pack(panels_k, w_k.T)
+    zero, n_sites, n_heads, first = v.dtype.type(0), len(edge_ptr) - 1, len(heads), 0
+    pack(panels, w)
+    pack_heads(panels_k, panels_kt, w_k, channels)
     if grad_rbf is not None:
         pack(panels_back, w.T)
     for total in (grad_b, grad_b_k):
@@ -329,56 +350,49 @@ def _filtered_attention_backward_kernel(
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
-        rows = stop - start
-        attend_tile_gradient(
-            grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, edge_ptr, first, last, heads, channels
-        )
-        # forward: k = x w_k + b_k
-        multiply(grad_x[:rows], None, grad_k[:rows], panels_k)
-        add_rows(grad_b_k, grad_k[:rows], lanes)
-        multiply(v[:rows], b, rbf[start:stop], panels_w)
-        for e in range(start, stop):
-            row, j = e - start, nbr[e]
-            by_weight = filter_row_gradient(
-                row_of(grad_site, j), row_of(grad_x, row), row_of(x, row), row_of(site, j), weight[e], row_of(v, row),
-                lanes,
+        multiply(v[: stop - start], b, rbf[start:stop], panels)
+        fold_key(gt[:n_heads], grad_context, first, last, panels_kt, channels)
+        fold_key(gt[n_heads:], q, first, last, panels_kt, channels)
+        for i in range(first, last):
+            begin, end = edge_ptr[i], edge_ptr[i + 1]
+            for e in range(begin, end):
+                s = row_of(grad_v, e - start)  # until the gradient takes its place
+                filter_row(row_of(x, e - begin), s, row_of(v, e - start), row_of(site, nbr[e]), weight[e], lanes)
+            attend_site_gradient(
+                gt[:, i - first], grad_x, coefficient, grad_b_k, grad_context, x, mask, alpha, b_k, i, begin, end,
+                heads, channels, lanes,
             )  # fmt: skip
-            if grad_weight is not None:
-                grad_weight[e] = by_weight
-        add_transposed_product(grad_w_k, x[:rows], grad_k[:rows], panels)
-        # grad_x holds grad_v now; forward: v = rbf w + b
-        add_rows(grad_b, grad_x[:rows], lanes)
-        add_transposed_product(grad_w, rbf[start:stop], grad_x[:rows], panels)
+            for e in range(begin, end):
+                j = nbr[e]
+                by_weight = filter_row_gradient(
+                    row_of(grad_site, j), row_of(grad_v, e - start), row_of(grad_b, ()), row_of(grad_x, e - begin),
+                    row_of(site, j), weight[e], row_of(v, e - start), lanes,
+                )  # fmt: skip
+                if grad_weight is not None:
+                    grad_weight[e] = by_weight
+        fold_key_gradient(grad_q, grad_w_k, gt, grad_context, q, first, last, panels_k, channels)
+        # forward: v = rbf w + b
+        of_tile = grad_v[: stop - start, : w.shape[1]]
+        multiply(grad_w, grad_w, rbf[start:stop].T, of_tile)
         if grad_rbf is not None:
-            multiply(grad_rbf[start:stop], None, grad_x[:rows], panels_back)
+            multiply(grad_rbf[start:stop], None, of_tile, panels_back)
         first = last
 
 
 @kernel(fastmath=True, inline=True)
-def filter_row_gradient(grad_site, grad_x, x, site, weight, v, lanes):
-    """Backward of x = site geo and geo = swish(v) weight, for one edge: grad_v takes the place of grad_x.
+def filter_row_gradient(grad_site, grad_v, grad_b, grad_x, site, weight, v, lanes):
+    """Backward of x = site geo and geo = swish(v) weight, for one edge.
 
-    Writes x, adds to grad_site, returns grad_weight.
+    Writes grad_v where sigmoid(v) stood, adds to grad_site and grad_b, returns grad_weight.
     """
     total = zeros(v, lanes)
     for d in range(0, len(v), len(lanes)):
-        u, grad = load(v, d, lanes), load(grad_x, d, lanes)
-        s = sigmoid(u)
-        y, of_site = u * s, load(site, d, lanes)
-        store(x, d, weight * (y * of_site))
+        s, grad = load(grad_v, d, lanes), load(grad_x, d, lanes)
+        y = load(v, d, lanes) * s
         store(grad_site, d, load(grad_site, d, lanes) + weight * (grad * y))
-        grad = grad * of_site
-        store(grad_x, d, weight * (grad * (s + y * (1 - s))))
+        grad = grad * load(site, d, lanes)
         total = total + grad * y
+        grad = weight * (grad * (s + y * (1 - s)))
+        store(grad_v, d, grad)
+        store(grad_b, d, load(grad_b, d, lanes) + grad)
     return sum_of(total)
-
-
-@kernel(fastmath=True, inline=True)
-def add_rows(total, y, lanes):
-    """total += sum_n y[n]."""
-    total = row_of(total, ())
-    for d in range(0, len(total), len(lanes)):
-        added = load(total, d, lanes)
-        for n in range(len(y)):
-            added = added + load(row_of(y, n), d, lanes)
-        store(total, d, added)

@@ -6,26 +6,35 @@ There ROWS rows of the result, two vectors each, stay in registers while all the
 OpenBLAS makes 89 of it. What a product has written is still in the cache when the kernel that asked for it goes on.
 """
 
+import functools
+
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from refattn.ops.cpu.kernel import kernel
-from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.vector import lanes_of, load_at, spread, store_at
 
 ROWS = 6  # with two vectors each 12 sums: with one number and two vectors of the factors they fill 16 registers
+CACHE_LINE = 64  # bytes
 BLOCK = 16 * ROWS  # rows of the left factor that stay in the cache while the panels pass
 
 
-def room_for(depth, columns, dtype):
-    """Work array for the panels of a (depth, columns) factor, and ROWS rows of a product with the last one.
+@functools.cache
+def panels_of(depth, columns, dtype):
+    """Size of a work array for the panels of a (depth, columns) factor, and ROWS rows of a product with the last one.
 
     For a smaller factor a part of it is enough.
     """
     wide = 2 * len(lanes_of(dtype))
-    return empty(((-(-columns // wide) * depth + ROWS) * wide,), dtype)
+    return (-(-columns // wide) * depth + ROWS) * wide
+
+
+def padded(width, dtype):
+    """Numbers to leave for a row of a factor that is not packed: the next ones lie at another place of the cache."""
+    return width + CACHE_LINE // np.dtype(dtype).itemsize
 
 
 def _lanes_by_type(array):
@@ -40,7 +49,7 @@ def _lanes(array):
 
 @kernel
 def pack(panels, b):
-    """Panels of b (K, N), or of a transposed array, into a work array of room_for: numbers k, n of panel p in order."""
+    """Panels of b (K, N), or of a transposed array, into an array of panels_of: numbers k, n of panel p in order."""
     lanes = _lanes_by_type(b)
     depth, columns, wide = b.shape[0], b.shape[1], 2 * len(lanes)
     whole, at = columns - columns % wide, 0
@@ -84,15 +93,28 @@ def _copy_row(typingctx, panels, at, b, k, first, lanes):
     return types.none(panels, at, b, k, first, lanes), codegen
 
 
-@kernel
+@kernel(inline=True)
 def multiply(c, start, a, panels):
-    """c = start + a b, b (K, N) packed in `panels`.
+    """c = start + a b, b (K, N) packed in `panels`, or as it stands.
 
     Parameters
     ----------
     c : (M, N); a : (M, K), which may be a transposed array
+    panels : work array of panels_of(K, N), packed; or b, with rows as `padded` says
     start : None for 0, (N,) for the same row everywhere, or (M, N), which may be c itself
     """
+    _multiply(_of_any_layout(c), _of_any_layout(start), _of_any_layout(a), _of_any_layout(panels))
+
+
+@intrinsic
+def _of_any_layout(typingctx, array):
+    """A matrix by a type that says nothing of its strides: one compilation serves all. What is none stays as it is."""
+    kind = array.copy(layout="A") if getattr(array, "ndim", 0) == 2 else array
+    return kind(array), lambda context, builder, signature, arguments: arguments[0]
+
+
+@kernel
+def _multiply(c, start, a, panels):
     lanes = _lanes_by_type(c)
     (n_rows, columns), wide = c.shape, 2 * len(lanes)
     for first in range(0, n_rows, BLOCK):
@@ -100,40 +122,78 @@ def multiply(c, start, a, panels):
         for p in range(columns // wide):
             m = first
             while m < last:
-                m += _multiply_rows(c, start, a, panels, m, p, last - m)
+                rows = _rows_of_block(last - m)
+                _multiply_rows(c, start, a, panels, m, p, rows)
+                m += rows
     if columns % wide:
-        _multiply_rest(c, start, a, panels, wide)
+        if panels.ndim == 1:
+            _multiply_rest(c, start, a, panels, wide)
+        else:
+            _multiply_columns(c, start, a, panels, columns - columns % wide)
 
 
 @kernel
 def add_transposed_product(c, a, b, panels):
-    """c += a^T b for c (M, N), a (K, M), b (K, N); panels : work array of room_for(K, N)."""
+    """c += a^T b for c (M, N), a (K, M), b (K, N); panels : work array of panels_of(K, N)."""
     pack(panels, b)
     multiply(c, c, a.T, panels)
 
 
 @kernel(inline=True)
-def _multiply_rows(c, start, a, panels, m, p, left):
-    """The next block of rows of multiply, of `left` that are left; returns their number.
+def multiply_few(c, a, b):
+    """c = a b, b (K, N) as it stands, for so few rows that it is better to take all columns of some at once."""
+    _multiply_few(_of_any_layout(c), _of_any_layout(a), _of_any_layout(b))
+
+
+@kernel
+def _multiply_few(c, a, b):
+    wide = 2 * len(_lanes_by_type(c))
+    n_rows, columns = c.shape
+    m = 0
+    while m < n_rows:
+        rows = _rows_of_block(n_rows - m)
+        for p in range(columns // wide):
+            _multiply_rows(c, None, a, b, m, p, rows)
+        m += rows
+    _multiply_columns(c, None, a, b, columns - columns % wide)
+
+
+@kernel
+def _multiply_columns(c, start, a, b, first):
+    """The columns from `first` on, number by number."""
+    for m in range(len(c)):
+        for n in range(first, c.shape[1]):
+            total = _begin(start, c, m, n)
+            for k in range(len(b)):
+                total += a[m, k] * b[k, n]
+            c[m, n] = total
+
+
+@kernel(inline=True)
+def _rows_of_block(left):
+    """Rows of the next block of a product, of `left` that are left.
 
     Five until blocks of six fit, because small blocks leave the processor waiting for their sums.
     """
+    return ROWS if left % ROWS == 0 else min(left, ROWS - 1)
+
+
+@kernel(inline=True)
+def _multiply_rows(c, start, a, panels, m, p, rows):
+    """One block of a product: `rows`, at most ROWS, rows from m on, in the columns of panel p."""
     lanes = _lanes_by_type(c)
-    if left % ROWS == 0:
+    if rows == 6:
         _multiply_block(c, start, a, panels, m, p, (0,) * 6, lanes)
-        return 6
-    if left >= 5:
+    elif rows == 5:
         _multiply_block(c, start, a, panels, m, p, (0,) * 5, lanes)
-        return 5
-    if left == 4:
+    elif rows == 4:
         _multiply_block(c, start, a, panels, m, p, (0,) * 4, lanes)
-    elif left == 3:
+    elif rows == 3:
         _multiply_block(c, start, a, panels, m, p, (0,) * 3, lanes)
-    elif left == 2:
+    elif rows == 2:
         _multiply_block(c, start, a, panels, m, p, (0,) * 2, lanes)
     else:
         _multiply_block(c, start, a, panels, m, p, (0,), lanes)
-    return left
 
 
 @kernel
@@ -142,9 +202,14 @@ def _multiply_rest(c, start, a, panels, wide):
     (n_rows, columns), depth = c.shape, a.shape[1]
     first = columns - columns % wide
     panel, product = panels[first * depth :], panels[len(panels) - ROWS * wide :].reshape((ROWS, wide))
+    lanes = _lanes_by_type(c)
     for m in range(0, n_rows, ROWS):
         rows = min(ROWS, n_rows - m)
-        _multiply_rows(product, None, a[m : m + rows], panel, 0, 0, rows)
+        if rows == ROWS:
+            _multiply_block(product, None, a[m : m + ROWS], panel, 0, 0, (0,) * 6, lanes)
+        else:
+            for r in range(rows):
+                _multiply_block(product, None, a[m : m + rows], panel, r, 0, (0,), lanes)
         for r in range(rows):
             for n in range(first, columns):
                 c[m + r, n] = _begin(start, c, m + r, n) + product[r, n - first]
@@ -179,20 +244,27 @@ def _multiply_block(typingctx, c, start, a, panels, m, p, rows, lanes):
         def steps(array):
             return [builder.sdiv(s, ir.Constant(s.type, align)) for s in cgutils.unpack_tuple(builder, array.strides)]
 
-        every = [builder.add(m, ir.Constant(m.type, row)) for row in range(len(rows))]
+        def places_of_rows(step, place):
+            yield (place := builder.add(builder.mul(m, step), place))
+            for _ in range(1, len(rows)):
+                yield (place := builder.add(place, step))
+
         (row_of_c, _), (row_of_a, along), wide = steps(c), steps(a), ir.Constant(m.type, 2 * lanes)
         depth, column = cgutils.unpack_tuple(builder, a.shape)[1], builder.mul(p, wide)
-        places = [builder.add(builder.mul(row, row_of_c), column) for row in every]
+        places = list(places_of_rows(row_of_c, column))
         if isinstance(kind_start, types.NoneType):
             zero = ir.Constant(ir.VectorType(c.data.type.pointee, lanes), None)
-            begin = [[zero, zero] for _ in every]
+            begin = [[zero, zero] for _ in rows]
         else:
             start = context.make_array(kind_start)(context, builder, start)
             offsets = [column if kind_start.ndim == 1 else place for place in places]
             begin = [_pair(builder, start.data, offset, lanes, align) for offset in offsets]
-        rows_of_a = [builder.gep(a.data, [builder.mul(row, row_of_a)]) for row in every]
-        panel = builder.gep(panels.data, [builder.mul(builder.mul(p, depth), wide)])
-        sums = _add_products(builder, begin, rows_of_a, along, panel, depth, lanes, align)
+        rows_of_a = [builder.gep(a.data, [place]) for place in places_of_rows(row_of_a, m.type(0))]
+        if kind_panels.ndim == 2:  # b itself
+            panel, step = builder.gep(panels.data, [column]), steps(panels)[0]
+        else:
+            panel, step = builder.gep(panels.data, [builder.mul(column, depth)]), wide
+        sums = _add_products(builder, begin, rows_of_a, along, panel, step, depth, lanes, align)
         for place, row in zip(places, sums, strict=True):
             for half, value in zip((0, lanes), row, strict=True):
                 offset = builder.add(place, ir.Constant(m.type, half))
@@ -208,7 +280,7 @@ def _pair(builder, address, offset, lanes, align):
     return [load_at(builder, builder.gep(address, [place]), lanes, align) for place in places]
 
 
-def _add_products(builder, begin, rows_of_a, along, panel, depth, lanes, align):
+def _add_products(builder, begin, rows_of_a, along, panel, step, depth, lanes, align):
     """The innermost loop: begin[row] + sum_k a[row, k] b[k], two vectors for each row."""
     integer, before = along.type, builder.block
     head, body, after = (builder.append_basic_block(name) for name in ("k", "step", "done"))
@@ -218,7 +290,7 @@ def _add_products(builder, begin, rows_of_a, along, panel, depth, lanes, align):
     sums = [[builder.phi(value.type) for value in row] for row in begin]
     builder.cbranch(builder.icmp_signed("<", k, depth), body, after)
     builder.position_at_end(body)
-    factors = _pair(builder, panel, builder.mul(k, ir.Constant(integer, 2 * lanes)), lanes, align)
+    factors = _pair(builder, panel, builder.mul(k, step), lanes, align)
     kind, name = factors[0].type, f"llvm.fmuladd.v{lanes}f{8 * align}"
     multiply_add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
     k.add_incoming(ir.Constant(integer, 0), before)

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.sigmoid import sigmoid
-from refattn.ops.cpu.vector import lanes_for, load, number_of, row_of, store, sum_of, zeros
+from refattn.ops.cpu.vector import lanes_for, load, number_of, row_of, spread, store, sum_of, zeros
 from refattn.ops.random import MULTIPLIER_1_32, MULTIPLIER_2_32, STEP_32
 from refattn.ops.reference.norm import EPSILON
 
@@ -152,7 +152,7 @@ def _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, 
 def dropout_forward(x, key, rate):
     """See the reference: the same bits."""
     y = empty(x.shape, x.dtype)
-    _dropout_kernel(y, x, key, *threshold_of(rate, x.dtype))
+    _dropout_kernel(y, x, key, *threshold_of(rate, x.dtype), lanes_for(x.shape[1], x.dtype))
     return y
 
 
@@ -168,33 +168,40 @@ def threshold_of(rate, dtype):
 
 
 @kernel(inline=True)
-def drop_row(y, x, n, key, threshold, scale):
-    """Row n of y is that of x, which may be y itself, with a part of it dropped."""
-    zero, low, high = x.dtype.type(0), np.uint32(key), np.uint32(key >> np.uint64(32))
-    for d in range(x.shape[1]):
-        y[n, d] = x[n, d] * scale if _scramble(low, high, np.uint32(d)) >> 8 >= threshold else zero
+def drop_row(y, x, key, threshold, scale, lanes):
+    """y is x, or is it already, with a part of it dropped: one row."""
+    low, high = np.uint32(key), np.uint32(key >> np.uint64(32))
+    for d in range(0, len(x), len(lanes)):
+        store(y, d, _drop(load(x, d, lanes), low, high, d, threshold, scale))
 
 
 @intrinsic
-def _scramble(typingctx, low, high, column):
-    """See refattn.ops.random.scramble; for the compiler itself, because Numba widens integers to 64 bits."""
+def _drop(typingctx, x, low, high, column, threshold, scale):
+    """Numbers `column` and following of a row, with a part dropped; the bits of refattn.ops.random.scramble."""
 
     def codegen(context, builder, signature, arguments):
-        def constant(value):
-            return ir.Constant(ir.IntType(32), value)
+        x, low, high, column, threshold, scale = arguments
+        kind = ir.VectorType(ir.IntType(32), x.type.count)
 
-        low, high, column = arguments
-        state = builder.add(low, builder.mul(column, constant(STEP_32)))
-        state = builder.xor(state, builder.lshr(state, constant(16)))
-        state = builder.mul(state, constant(MULTIPLIER_1_32))
-        state = builder.xor(builder.xor(state, builder.lshr(state, constant(15))), high)
-        state = builder.mul(state, constant(MULTIPLIER_2_32))
-        return builder.xor(state, builder.lshr(state, constant(16)))
+        def every(value):
+            return ir.Constant(kind, [value] * kind.count)
 
-    return types.uint32(types.uint32, types.uint32, types.uint32), codegen
+        low, high, threshold = (spread(builder, number, kind.count) for number in (low, high, threshold))
+        column = spread(builder, builder.trunc(column, ir.IntType(32)), kind.count)
+        column = builder.add(column, ir.Constant(kind, list(range(kind.count))))
+        state = builder.add(low, builder.mul(column, every(STEP_32)))
+        state = builder.xor(state, builder.lshr(state, every(16)))
+        state = builder.mul(state, every(MULTIPLIER_1_32))
+        state = builder.xor(builder.xor(state, builder.lshr(state, every(15))), high)
+        state = builder.mul(state, every(MULTIPLIER_2_32))
+        state = builder.xor(state, builder.lshr(state, every(16)))
+        kept = builder.icmp_unsigned(">=", builder.lshr(state, every(8)), threshold)
+        return builder.select(kept, builder.fmul(x, spread(builder, scale, kind.count)), ir.Constant(x.type, None))
+
+    return x(x, types.uint32, types.uint32, types.int64, types.uint32, x.dtype), codegen
 
 
 @kernel
-def _dropout_kernel(y, x, key, threshold, scale):
+def _dropout_kernel(y, x, key, threshold, scale, lanes):
     for n in range(x.shape[0]):
-        drop_row(y, x, n, key[n], threshold, scale)
+        drop_row(row_of(y, n), row_of(x, n), key[n], threshold, scale, lanes)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from refattn.ops.cpu.gemm import add_transposed_product, multiply, pack, room_for
+from refattn.ops.cpu.gemm import add_transposed_product, multiply, pack, panels_of
 from refattn.ops.cpu.kernel import kernel
-from refattn.ops.cpu.memory import empty, work_arrays
+from refattn.ops.cpu.memory import empty, scratch
 
 DEPTH = 192  # rows of x that are summed up at once for grad_w: their panel of grad_y stays in the first-level cache
 
@@ -12,8 +12,7 @@ DEPTH = 192  # rows of x that are summed up at once for grad_w: their panel of g
 def dense(x, w, b=None):
     """See dense_forward of refattn/ops/dense.py."""
     y = empty((x.shape[0], w.shape[1]), x.dtype)
-    with work_arrays():
-        _dense_kernel(y, room_for(*w.shape, x.dtype), x, w, b)
+    _dense_kernel(y, *scratch(x.dtype, (panels_of(*w.shape, x.dtype),)), x, w, b)
     return y
 
 
@@ -22,9 +21,8 @@ def dense_gradients(grad_y, x, w, grad_w=None, grad_b=None, add_to=None):
     grad_x = empty((grad_y.shape[0], w.shape[0]), grad_y.dtype) if add_to is None else add_to
     grad_w = np.empty((0, 0), x.dtype) if grad_w is None else grad_w
     grad_b = np.empty(0, x.dtype) if grad_b is None else grad_b
-    with work_arrays():
-        panels = room_for(*w.shape[::-1], x.dtype), room_for(DEPTH, w.shape[1], x.dtype)
-        _dense_gradients_kernel(grad_x, grad_w, grad_b, *panels, add_to, grad_y, x, w)
+    panels = (panels_of(*w.shape[::-1], x.dtype),), (panels_of(DEPTH, w.shape[1], x.dtype),)
+    _dense_gradients_kernel(grad_x, grad_w, grad_b, *scratch(x.dtype, *panels), add_to, grad_y, x, w)
     return grad_x
 
 

@@ -4,9 +4,9 @@ The kernels walk over tiles of TILE sites. What lies between the layer norms and
 memory sees what comes in, what goes out, and four (N, D) arrays that backward needs.
 """
 
-from refattn.ops.cpu.gemm import BLOCK, add_transposed_product, multiply, pack, room_for
+from refattn.ops.cpu.gemm import BLOCK, multiply, pack, padded, panels_of
 from refattn.ops.cpu.kernel import kernel
-from refattn.ops.cpu.memory import empty, work_arrays
+from refattn.ops.cpu.memory import empty, scratch
 from refattn.ops.cpu.norm import add_and_normalise_row, add_row_gradient, drop_row, threshold_of
 from refattn.ops.cpu.sigmoid import sigmoid
 from refattn.ops.cpu.vector import lanes_for, load, row_of, store
@@ -24,38 +24,33 @@ def site_block_forward(context, q, key, rate, gain, offset, w_1, b_1, w_2, b_2, 
     site = empty(context.shape, number)
     context_hat, v, site_hat = empty((3, kept, context.shape[1]), number)
     context_rstd, site_rstd = empty((2, kept), number)
-    with work_arrays():
-        tiles = empty((3, rows, context.shape[1]), number)
-        panels = room_for(*w_1.shape, number), room_for(*w_2.shape, number)
-        _site_block_forward_kernel(
-            site, context_hat, context_rstd, v, site_hat, site_rstd, *tiles, *panels, context, q, key,
-            *threshold_of(rate, number), gain, offset, w_1, b_1, w_2, b_2, gain_2, offset_2, keep,
-            lanes_for(context.shape[1], number),
-        )  # fmt: skip
+    width, of_kernel = context.shape[1], (panels_of(*w_1.shape, number),)
+    tiles, *panels = scratch(number, (3, TILE, padded(width, number)), of_kernel, of_kernel)
+    _site_block_forward_kernel(
+        site, context_hat, context_rstd, v, site_hat, site_rstd, *tiles[:, :, :width], *panels, context, q, key,
+        *threshold_of(rate, number), gain, offset, w_1, b_1, w_2, b_2, gain_2, offset_2, keep,
+        lanes_for(width, number),
+    )  # fmt: skip
     return (site, context_hat, context_rstd, v, site_hat, site_rstd) if keep else (site, *[None] * 5)
 
 
 def site_block_backward(
-    grad_site, key, rate, gain, offset, w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd
+    grad_site, key, rate, gain, offset, w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd, into=None
 ):
     """See the reference.
 
-    Memory          four tiles
+    Memory          five tiles
     Deterministic   rows are added in order, tiles to the gradients of the kernels in order
     """
-    number, rows = v.dtype, min(TILE, len(v))
-    grad_context, grad_w_1, grad_w_2 = empty(v.shape, number), empty(w_1.shape, number), empty(w_2.shape, number)
-    grad_gain, grad_offset, grad_b_1, grad_b_2, grad_gain_2, grad_offset_2 = empty((6, *gain.shape), number)
-    of_second = grad_w_2, grad_b_2, grad_gain_2, grad_offset_2
-    grads = grad_context, grad_gain, grad_offset, grad_w_1, grad_b_1, *of_second
-    with work_arrays():
-        tiles = empty((4, rows, v.shape[1]), number)
-        panels = [room_for(*shape, number) for shape in (w_1.shape[::-1], w_2.shape[::-1], (rows, v.shape[1]))]
-        _site_block_backward_kernel(
-            *grads, *tiles, *panels, grad_site, key, *threshold_of(rate, number), gain, offset, w_1, w_2, gain_2,
-            context_hat, context_rstd, v, site_hat, site_rstd, lanes_for(v.shape[1], number),
-        )  # fmt: skip
-    return grads
+    number, width = v.dtype, v.shape[1]
+    grad_context, of_kernel = empty(v.shape, number), (panels_of(*w_1.shape, number),)
+    into = into or [empty(array.shape, number) for array in (gain, offset, w_1, gain, w_2, gain, gain_2, gain)]
+    tiles, *panels = scratch(number, (5, TILE, padded(width, number)), of_kernel, of_kernel)
+    _site_block_backward_kernel(
+        grad_context, *into, *tiles[:, :, :width], *panels, grad_site, key, *threshold_of(rate, number), gain, offset,
+        w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd, lanes_for(width, number),
+    )  # fmt: skip
+    return grad_context, *into
 
 
 @kernel(fastmath=True)
@@ -76,11 +71,11 @@ def _site_block_forward_kernel(
             )  # fmt: skip
         multiply(v[shift : shift + rows], b_1, x[:rows], panels_1)
         for n in range(rows):
-            swish_row(row_of(hidden, n), row_of(v, shift + n), lanes)
+            swish_row(row_of(hidden, n), row_of(update, n), row_of(v, shift + n), lanes)
         multiply(update[:rows], b_2, hidden[:rows], panels_2)
         for n in range(rows):
             if key is not None:
-                drop_row(update, update, n, key[first + n], threshold, scale)
+                drop_row(row_of(update, n), row_of(update, n), key[first + n], threshold, scale, lanes)
             site_rstd[shift + n] = add_and_normalise_row(
                 row_of(site, first + n), row_of(site_hat, shift + n), row_of(update, n), row_of(x, n), gain_2,
                 offset_2, lanes,
@@ -90,7 +85,7 @@ def _site_block_forward_kernel(
 @kernel(fastmath=True)
 def _site_block_backward_kernel(
     grad_context, grad_gain, grad_offset, grad_w_1, grad_b_1, grad_w_2, grad_b_2, grad_gain_2, grad_offset_2,
-    grad_sum, grad_update, grad_v, hidden, panels_1, panels_2, panels, grad_site, key, threshold, scale, gain, offset,
+    grad_sum, grad_update, grad_v, hidden, s, panels_1, panels_2, grad_site, key, threshold, scale, gain, offset,
     w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd, lanes,
 ):  # fmt: skip
     zero = v.dtype.type(0)
@@ -114,18 +109,18 @@ def _site_block_backward_kernel(
             if key is None:
                 copy_row(row_of(grad_update, n), row_of(grad_sum, n), lanes)
             else:
-                drop_row(grad_update, grad_sum, n, key[i], threshold, scale)
+                drop_row(row_of(grad_update, n), row_of(grad_sum, n), key[i], threshold, scale, lanes)
             add_row(grad_b_2, row_of(grad_update, n), lanes)
-            swish_row(row_of(hidden, n), row_of(v, i), lanes)
+            swish_row(row_of(hidden, n), row_of(s, n), row_of(v, i), lanes)
         # forward: update = hidden w_2 + b_2
-        add_transposed_product(grad_w_2, hidden[:rows], grad_update[:rows], panels)
+        multiply(grad_w_2, grad_w_2, hidden[:rows].T, grad_update[:rows])
         multiply(grad_v[:rows], None, grad_update[:rows], panels_2)
         x = hidden
         for n in range(rows):
-            swish_row_gradient(row_of(grad_v, n), grad_b_1, row_of(v, first + n), lanes)
+            swish_row_gradient(row_of(grad_v, n), grad_b_1, row_of(v, first + n), row_of(s, n), lanes)
             scale_row(row_of(x, n), row_of(context_hat, first + n), gain, offset, lanes)
         # forward: v = x w_1 + b_1
-        add_transposed_product(grad_w_1, x[:rows], grad_v[:rows], panels)
+        multiply(grad_w_1, grad_w_1, x[:rows].T, grad_v[:rows])
         multiply(grad_sum[:rows], grad_sum[:rows], grad_v[:rows], panels_1)
         for n in range(rows):
             i = first + n
@@ -157,19 +152,20 @@ def scale_row(y, x_hat, gain, offset, lanes):
 
 
 @kernel(fastmath=True, inline=True)
-def swish_row(y, v, lanes):
-    """y = swish(v): one row."""
+def swish_row(y, s, v, lanes):
+    """s = sigmoid(v), y = swish(v): one row."""
     for d in range(0, len(v), len(lanes)):
         u = load(v, d, lanes)
-        store(y, d, u * sigmoid(u))
+        share = sigmoid(u)
+        store(s, d, share)
+        store(y, d, u * share)
 
 
 @kernel(fastmath=True, inline=True)
-def swish_row_gradient(grad, grad_b, v, lanes):
-    """grad becomes that of v, and is added to grad_b: one row."""
+def swish_row_gradient(grad, grad_b, v, s, lanes):
+    """grad becomes that of v, of which s is the sigmoid, and is added to grad_b: one row."""
     for d in range(0, len(v), len(lanes)):
-        u = load(v, d, lanes)
-        s = sigmoid(u)
-        g = load(grad, d, lanes) * (s + u * s * (1 - s))
+        share = load(s, d, lanes)
+        g = load(grad, d, lanes) * (share + load(v, d, lanes) * share * (1 - share))
         store(grad, d, g)
         store(grad_b, d, load(grad_b, d, lanes) + g)

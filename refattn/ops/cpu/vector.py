@@ -25,6 +25,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, overload, register_model
 
 BYTES = 64 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 32  # of a register
+FLOAT = ir.FloatType()
 REORDER = ("reassoc", "contract", "arcp", "nsz")  # as in jit.py
 
 
@@ -227,6 +228,72 @@ def head_sums(typingctx, a, b, heads, channels):
 
 
 @intrinsic
+def products_with_rows(typingctx, a, x, heads, lanes):
+    """sum_d a[h,d] x[d] of an array of H rows, whatever lies between them, and a row: a vector of H."""
+
+    def codegen(context, builder, signature, arguments):
+        kind_a, kind_x, heads, lanes = signature.args
+        a = context.make_array(kind_a)(context, builder, arguments[0])
+        x = cgutils.create_struct_proxy(kind_x)(context, builder, value=arguments[1])
+        align, stride = context.get_abi_sizeof(x.data.type.pointee), cgutils.unpack_tuple(builder, a.strides)[0]
+        rows = [cgutils.pointer_add(builder, a.data, builder.mul(stride, stride.type(h))) for h in range(len(heads))]
+        lanes = min(len(lanes), BYTES // align)  # a register for the sums of each row
+        return _sums_of_each(builder, _row_products(builder, rows, x, lanes, align))
+
+    return Vector(x.dtype, len(heads))(a, x, heads, lanes), codegen
+
+
+def _row_products(builder, rows, x, lanes, align):
+    """The loop over d: a vector of sums for each row."""
+    before, integer, zero = builder.block, x.size.type, ir.Constant(ir.VectorType(x.data.type.pointee, lanes), None)
+    head, body, after = (builder.append_basic_block(name) for name in ("d", "step", "done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    d = builder.phi(integer)
+    sums = [builder.phi(zero.type) for _ in rows]
+    builder.cbranch(builder.icmp_signed("<", d, x.size), body, after)
+    builder.position_at_end(body)
+    factor = load_at(builder, builder.gep(x.data, [d]), lanes, align)
+    d.add_incoming(integer(0), before)
+    d.add_incoming(builder.add(d, integer(lanes)), body)
+    for row, total in zip(rows, sums, strict=True):
+        total.add_incoming(zero, before)
+        product = builder.fmul(load_at(builder, builder.gep(row, [d]), lanes, align), factor, flags=REORDER)
+        total.add_incoming(builder.fadd(total, product, flags=REORDER), body)
+    builder.branch(head)
+    builder.position_at_end(after)
+    return sums
+
+
+def _sums_of_each(builder, vectors):
+    """The sums of H vectors' numbers as one vector of H; n, how many numbers each has, is a power of two.
+
+    Neighbours are added, of two vectors at a time, within 16 bytes, where a processor moves numbers most easily; then
+    the halves.
+    """
+    n, chunk = vectors[0].type.count, min(vectors[0].type.count, 16 // (4 if vectors[0].type.element == FLOAT else 8))
+    neighbours = [half + start + d for start in range(0, n, chunk) for half in (0, n) for d in range(0, chunk, 2)]
+    halves = [half + d for half in (0, n) for d in range(n // 2)]
+    steps = [(neighbours, 1)] * (chunk.bit_length() - 1) + [(halves, n // 2)] * ((n // chunk).bit_length() - 1)
+    owner = [[h] * n for h in range(len(vectors))]  # whose sum a number is part of
+    for places, other in steps:
+        pairs = [(m, min(m + 1, len(vectors) - 1)) for m in range(0, len(vectors), 2)]
+        owner = [[(owner[a] + owner[b])[place] for place in places] for a, b in pairs]
+        both = [places, [place + other for place in places]]
+        vectors = [builder.fadd(*(_chosen(builder, vectors[a], vectors[b], p) for p in both)) for a, b in pairs]
+    while len(vectors) > 1:
+        pairs = [(m, min(m + 1, len(vectors) - 1)) for m in range(0, len(vectors), 2)]
+        owner = [owner[a] + owner[b] for a, b in pairs]
+        vectors = [_chosen(builder, vectors[a], vectors[b], range(2 * vectors[a].type.count)) for a, b in pairs]
+    return _chosen(builder, vectors[0], vectors[0], [owner[0].index(h) for h in range(max(owner[0]) + 1)])
+
+
+def _chosen(builder, a, b, places):
+    """The numbers at some places of two vectors behind each other."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places)))
+
+
+@intrinsic
 def add_heads(typingctx, y, factor, x, heads, channels):
     """y[h,c] += factor[h] x[h,c]; rows of H C numbers, and a vector of H."""
 
@@ -237,6 +304,20 @@ def add_heads(typingctx, y, factor, x, heads, channels):
         terms = _scaled_heads(context, builder, kind_x, x, factor, *sizes)
         for h, (before, term) in enumerate(zip(_heads(context, builder, kind_y, y, *sizes), terms, strict=True)):
             _store_head(context, builder, kind_y, y, h, builder.fadd(before, term, flags=REORDER))
+        return context.get_dummy_value()
+
+    return types.none(y, factor, x, heads, channels), codegen
+
+
+@intrinsic
+def scale_heads(typingctx, y, factor, x, heads, channels):
+    """y[h,c] = factor[h] x[h,c]; rows of H C numbers, and a vector of H."""
+
+    def codegen(context, builder, signature, arguments):
+        kind_y, _, kind_x, *sizes = signature.args
+        y, factor, x = arguments[:3]
+        for h, term in enumerate(_scaled_heads(context, builder, kind_x, x, factor, *(len(size) for size in sizes))):
+            _store_head(context, builder, kind_y, y, h, term)
         return context.get_dummy_value()
 
     return types.none(y, factor, x, heads, channels), codegen

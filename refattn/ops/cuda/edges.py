@@ -18,6 +18,7 @@ from refattn.ops.cuda.norm import normalise, normalise_gradient
 from refattn.ops.cuda.products import column_total, dense, dense_gradients
 from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
 from refattn.ops.cuda.toolchain import cuda, kernel
+from refattn.ops.into import add, fill
 
 
 def updated_attention_forward(
@@ -37,17 +38,19 @@ def updated_attention_forward(
 
 
 def updated_attention_backward(
-    grad_context, grad_new_geo, site, geo, q, edge_ptr, nbr, mask, w, gain, w_k, new_geo, alpha, v, mean, rstd, k
-):
+    grad_context, grad_new_geo, site, geo, q, edge_ptr, nbr, mask, w, gain, w_k, b_k, new_geo, alpha, v, mean, rstd,
+    k, add_to=None, into=None,
+):  # fmt: skip
     """See the reference.
 
     Deterministic   sums over edges run in the order of the edges
     """
+    x = edge_product_forward(site, new_geo, nbr)
+    k = dense(x, w_k, b_k).reshape(len(geo), *q.shape[1:]) if k is None else k
     grad_q, grad_k = local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha)
     grad_k = grad_k.reshape(geo.shape)
     grad_w_k, grad_w = empty(w_k.shape, w.dtype), empty(w.shape, w.dtype)
     # forward: k = x w_k + b_k, x = site_j new_geo
-    x = edge_product_forward(site, new_geo, nbr)
     grad_x, grad_b_k = dense_gradients(grad_k, x, w_k, grad_w_k), column_total(grad_k)
     grad_site, grad_from_x = edge_product_backward(grad_x, site, new_geo, nbr)
     # forward: new_geo = LN(swish(v) + geo), v = geo w + centre_i + neighbour_j
@@ -57,7 +60,8 @@ def updated_attention_backward(
     launch(_updated_geometry_backward_kernel, *site.shape, grad_v, grad_geo, grad_centre, partial, *inputs)
     norm, grad_neighbour = column_sums(partial), sum_to_neighbours(grad_v, nbr, len(site))
     dense_gradients(grad_v, geo, w, grad_w, add_to=grad_geo)
-    return grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, grad_w, *norm, grad_w_k, grad_b_k
+    of_weights = grad_w, *norm, grad_w_k, grad_b_k
+    return grad_site, grad_geo, grad_centre, grad_neighbour, add(add_to, grad_q), *fill(into, of_weights)
 
 
 @kernel
@@ -127,22 +131,24 @@ def filtered_attention_forward(site, rbf, weight, q, edge_ptr, nbr, mask, w, b, 
 
 
 def filtered_attention_backward(
-    grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, alpha, k, of_inputs=True
-):
+    grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, b_k, alpha, k, of_inputs=True, add_to=None,
+    into=None,
+):  # fmt: skip
     """See the reference.
 
     Deterministic   sums over edges run in the order of the edges
     """
+    geo, v = geometry_filter_forward(dense(rbf, w), b, weight)
+    x = edge_product_forward(site, geo, nbr)
+    k = dense(x, w_k, b_k).reshape(len(rbf), *q.shape[1:]) if k is None else k
     grad_q, grad_k = local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha)
     grad_k = grad_k.reshape(len(rbf), site.shape[1])
     grad_w_k, grad_w = empty(w_k.shape, w.dtype), empty(w.shape, w.dtype)
     # forward: k = x w_k + b_k, x = site_j geo
-    geo, v = geometry_filter_forward(dense(rbf, w), b, weight)
-    x = edge_product_forward(site, geo, nbr)
     grad_x, grad_b_k = dense_gradients(grad_k, x, w_k, grad_w_k), column_total(grad_k)
     grad_site, grad_geo = edge_product_backward(grad_x, site, geo, nbr)
     # forward: geo = swish(v) weight, v = rbf w + b
     grad_v, grad_b, grad_weight = geometry_filter_backward(grad_geo, weight, v)
     grad_rbf = dense_gradients(grad_v, rbf, w, grad_w)
     by_inputs = (grad_rbf, grad_weight) if of_inputs else (None, None)
-    return grad_site, *by_inputs, grad_q, grad_w, grad_b, grad_w_k, grad_b_k
+    return grad_site, *by_inputs, add(add_to, grad_q), *fill(into, (grad_w, grad_b, grad_w_k, grad_b_k))

@@ -13,6 +13,7 @@ from refattn.ops.cuda.norm import (
 from refattn.ops.cuda.products import column_total, dense, dense_gradients
 from refattn.ops.cuda.sigmoid import sigmoid
 from refattn.ops.cuda.toolchain import cuda, kernel
+from refattn.ops.into import fill
 
 
 def site_block_forward(context, q, key, rate, gain, offset, w_1, b_1, w_2, b_2, gain_2, offset_2, keep=True):
@@ -27,7 +28,7 @@ def site_block_forward(context, q, key, rate, gain, offset, w_1, b_1, w_2, b_2, 
 
 
 def site_block_backward(
-    grad_site, key, rate, gain, offset, w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd
+    grad_site, key, rate, gain, offset, w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd, into=None
 ):
     """See the reference.
 
@@ -42,8 +43,9 @@ def site_block_backward(
     grad_b_2 = column_total(grad_update)
     # forward: v = x w_1 + b_1, which is done with grad_update, so that grad_sum may grow
     grad_x = dense_gradients(grad_v, x, w_1, grad_w_1, add_to=grad_sum)
-    norm = residual_layernorm_backward(grad_x, gain, context_hat, context_rstd)
-    return *norm, grad_w_1, grad_b_1, grad_w_2, grad_b_2, grad_gain_2, grad_offset_2
+    grad_context, *norm = residual_layernorm_backward(grad_x, gain, context_hat, context_rstd)
+    of_weights = *norm, grad_w_1, grad_b_1, grad_w_2, grad_b_2, grad_gain_2, grad_offset_2
+    return grad_context, *fill(into, of_weights)
 
 
 @kernel

@@ -3,6 +3,7 @@
 The forward passes also give what lies in between, new_geo, alpha and k, in the order in which it is made.
 """
 
+from refattn.ops.into import add, fill
 from refattn.ops.reference.geometry import (
     geometry_filter_backward,
     geometry_filter_forward,
@@ -43,7 +44,8 @@ def updated_attention_forward(
 
     Returns
     -------
-    context : (N, H, C); new_geo : (E, D); alpha : (E, H); v : (E, D); mean, rstd : (E,); k : (E, H, C)
+    context : (N, H, C); new_geo : (E, D); alpha : (E, H); v : (E, D); mean, rstd : (E,)
+    k : (E, H, C), or None from a backend whose backward does without
 
     Source   Vu et al. 2023; authors' code, LocalAttention with g_update
     """
@@ -55,8 +57,9 @@ def updated_attention_forward(
 
 
 def updated_attention_backward(
-    grad_context, grad_new_geo, site, geo, q, edge_ptr, nbr, mask, w, gain, w_k, new_geo, alpha, v, mean, rstd, k
-):
+    grad_context, grad_new_geo, site, geo, q, edge_ptr, nbr, mask, w, gain, w_k, b_k, new_geo, alpha, v, mean, rstd,
+    k, add_to=None, into=None,
+):  # fmt: skip
     """Backward of updated_attention_forward: those of its operations, last to first.
 
     x and x_hat are made again, x = site[j] new_geo and x_hat = (swish(v) + geo - mean) rstd, rather than kept.
@@ -67,17 +70,23 @@ def updated_attention_backward(
     ----------
     grad_context, q : (N, H, C) float; grad_new_geo, geo, new_geo, v : (E, D) float; site : (N, D) float
     edge_ptr : (N + 1,) int32; nbr : (E,) int32; mask, alpha : (E, H) float
-    w, w_k : (D, D) float; gain : (D,) float; mean, rstd : (E,) float; k : (E, H, C) float
+    w, w_k : (D, D) float; gain, b_k : (D,) float; mean, rstd : (E,) float
+    k : (E, H, C) float, or None, and it is made again
+    add_to : (N, H, C) float, optional
+        A gradient by q that is known already: grad_q is added to it in place. It may be grad_context.
+    into : arrays, optional
+        Where to write grad_w and what follows it, overwriting what is there.
 
     Returns
     -------
     grad_site : (N, D); grad_geo : (E, D); grad_centre, grad_neighbour : (N, D); grad_q : (N, H, C)
     grad_w : (D, D); grad_gain, grad_offset : (D,); grad_w_k : (D, D); grad_b_k : (D,)
     """
+    x = edge_product_forward(site, new_geo, nbr)
+    k = (x @ w_k + b_k).reshape(len(geo), *q.shape[1:]) if k is None else k
     grad_q, grad_k = local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha)
     grad_k = grad_k.reshape(geo.shape)
     # forward: k = x w_k + b_k, x = site_j new_geo
-    x = edge_product_forward(site, new_geo, nbr)
     grad_site, grad_geo = edge_product_backward(grad_k @ w_k.T, site, new_geo, nbr)
     # forward: new_geo = LN(swish(v) + geo), v = geo w + centre_i + neighbour_j
     x_hat = (v * sigmoid(v) + geo - mean[:, None]) * rstd[:, None]
@@ -86,7 +95,7 @@ def updated_attention_backward(
     )
     grad_geo += grad_v @ w.T
     of_weights = geo.T @ grad_v, grad_gain, grad_offset, x.T @ grad_k, grad_k.sum(axis=0)
-    return grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, *of_weights
+    return grad_site, grad_geo, grad_centre, grad_neighbour, add(add_to, grad_q), *fill(into, of_weights)
 
 
 def filtered_attention_forward(site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, b_k, keep=True):
@@ -103,7 +112,7 @@ def filtered_attention_forward(site, rbf, weight, q, edge_ptr, nbr, mask, w, b, 
 
     Returns
     -------
-    context : (N, H, C); alpha : (E, H); k : (E, H, C)
+    context : (N, H, C); alpha : (E, H); k : (E, H, C), or None from a backend whose backward does without
 
     Source   Vu et al. 2023; authors' code, LocalAttention
     """
@@ -114,8 +123,9 @@ def filtered_attention_forward(site, rbf, weight, q, edge_ptr, nbr, mask, w, b, 
 
 
 def filtered_attention_backward(
-    grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, alpha, k, of_inputs=True
-):
+    grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, b_k, alpha, k, of_inputs=True, add_to=None,
+    into=None,
+):  # fmt: skip
     """Backward of filtered_attention_forward: those of its operations, last to first; v, geo and x are made again.
 
     grad_x = grad_k w_k^T;  grad_v = grad_x site[j] weight swish'(v);  grad_w = rbf^T grad_v;  grad_rbf = grad_v w^T
@@ -124,23 +134,25 @@ def filtered_attention_backward(
     ----------
     grad_context, q : (N, H, C) float; site : (N, D) float; rbf : (E, G) float; weight : (E,) float
     edge_ptr : (N + 1,) int32; nbr : (E,) int32; mask, alpha : (E, H) float
-    w : (G, D) float; b : (D,) float; w_k : (D, D) float; k : (E, H, C) float
+    w : (G, D) float; w_k : (D, D) float; b, b_k : (D,) float; k : (E, H, C) float, or None, and it is made again
     of_inputs : bool   whether the gradients by rbf and weight are wanted, which training does not need
+    add_to, into       as of updated_attention_backward
 
     Returns
     -------
     grad_site : (N, D); grad_rbf : (E, G), grad_weight : (E,), or None; grad_q : (N, H, C)
     grad_w : (G, D); grad_b : (D,); grad_w_k : (D, D); grad_b_k : (D,)
     """
-    grad_q, grad_k = local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha)
     v = rbf @ w + b
-    grad_k = grad_k.reshape(v.shape)
-    # forward: k = x w_k + b_k, x = site_j geo
     geo = v * sigmoid(v) * weight[:, None]
     x = edge_product_forward(site, geo, nbr)
+    k = (x @ w_k + b_k).reshape(len(rbf), *q.shape[1:]) if k is None else k
+    grad_q, grad_k = local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha)
+    grad_k = grad_k.reshape(v.shape)
+    # forward: k = x w_k + b_k, x = site_j geo
     grad_site, grad_geo = edge_product_backward(grad_k @ w_k.T, site, geo, nbr)
     # forward: geo = swish(v) weight, v = rbf w + b
     grad_v, grad_b, grad_weight = geometry_filter_backward(grad_geo, weight, v)
     of_weights = rbf.T @ grad_v, grad_b, x.T @ grad_k, grad_k.sum(axis=0)
     by_inputs = (grad_v @ w.T, grad_weight) if of_inputs else (None, None)
-    return grad_site, *by_inputs, grad_q, *of_weights
+    return grad_site, *by_inputs, add(add_to, grad_q), *fill(into, of_weights)

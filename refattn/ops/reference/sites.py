@@ -1,5 +1,6 @@
 """A layer's work on the sites, from their context to their new features, composed of the operations."""
 
+from refattn.ops.into import fill
 from refattn.ops.reference.norm import (
     dropout_backward,
     dropout_forward,
@@ -40,7 +41,7 @@ def site_block_forward(context, q, key, rate, gain, offset, w_1, b_1, w_2, b_2, 
 
 
 def site_block_backward(
-    grad_site, key, rate, gain, offset, w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd
+    grad_site, key, rate, gain, offset, w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd, into=None
 ):
     """Backward of site_block_forward: those of its operations, last to first; x and swish(v) are made again.
 
@@ -51,6 +52,8 @@ def site_block_backward(
     ----------
     grad_site, context_hat, v, site_hat : (N, D) float; key : (N,) uint64 or None; rate : float
     gain, offset, gain_2 : (D,) float; w_1, w_2 : (D, D) float; context_rstd, site_rstd : (N,) float
+    into : arrays, optional
+        Where to write grad_gain and what follows it, overwriting what is there.
 
     Returns
     -------
@@ -64,6 +67,6 @@ def site_block_backward(
     grad_v, grad_b_1 = swish_backward(grad_update @ w_2.T, v)
     # forward: v = x w_1 + b_1
     x = gain * context_hat + offset
-    norm = residual_layernorm_backward(grad_sum + grad_v @ w_1.T, gain, context_hat, context_rstd)
+    grad_context, *norm = residual_layernorm_backward(grad_sum + grad_v @ w_1.T, gain, context_hat, context_rstd)
     of_second = hidden.T @ grad_update, grad_update.sum(axis=0), grad_gain_2, grad_offset_2
-    return *norm, x.T @ grad_v, grad_b_1, *of_second
+    return grad_context, *fill(into, (*norm, x.T @ grad_v, grad_b_1, *of_second))
