@@ -76,17 +76,19 @@ def infer(params, shard, config, ops, run=map):
     plus = config.variant == "scann+"
     neighbour = ops.empty((n_sites, config.width), number) if plus else None
     geo = ops.empty((len(shard.nbr), config.width if plus else config.n_radial), number)
-    elements, element = elements_of(shard)
-    start = embed(params, elements, config, ops, None, Tape(elements, {}, []), None)
+    of_elements = begin_by_element(params, shard, config, ops)
 
     def begin(block):
-        np.take(start, element[block.sites], axis=0, out=site[block.sites])
+        if of_elements is None:
+            site[block.sites] = embed(params, block.shard, config, ops, None, Tape(block.shard, {}, []), None)
+        else:
+            start, element = of_elements
+            np.take(start, element[block.sites], axis=0, out=site[block.sites])
         geo[block.edges] = expand_geometry(params, block.shard, config, ops, Tape(block.shard, {}, []))
 
     every(begin)
     for layer in range(config.n_layers):
-        of_elements = None if layer else (start, element)
-        _layer(params.layer(layer), of_elements, site, after, neighbour, geo, config, ops, every)
+        _layer(params.layer(layer), None if layer else of_elements, site, after, neighbour, geo, config, ops, every)
         site, after = after, site
     q, k = (ops.empty((n_sites, config.global_width), number) for _ in range(2))
 
@@ -102,7 +104,7 @@ def infer(params, shard, config, ops, run=map):
 def _layer(weights, of_elements, site, after, neighbour, geo, config, ops, every):
     """Steps 3 to 6 of one layer: from site (N, D) to `after` (N, D); writes over geo and neighbour.
 
-    of_elements : in the first layer the features of the elements (K, D) and which one each site is (N,)
+    of_elements : in the first layer what begin_by_element gives; None in the others
     """
 
     def made(make, block):
@@ -129,15 +131,16 @@ def _layer(weights, of_elements, site, after, neighbour, geo, config, ops, every
     every(update)
 
 
-def elements_of(shard):
-    """A Shard of the sites that begin differently, and which of them each site is, (N,): its elements.
+def begin_by_element(params, shard, config, ops):
+    """Features (K, D) with which the sites of each element begin, and which element each site is, (N,).
 
-    Where a site begins with more than its row of the element table, every site is one of its own.
+    None where a site begins with more than its row of the element table.
     """
     if shard.ring is not None or shard.features is not None:
-        return shard, np.arange(len(shard.z))
+        return None
     _, first, element = np.unique(shard.z, return_index=True, return_inverse=True)
-    return dataclasses.replace(shard, z=shard.z[first]), element
+    elements = dataclasses.replace(shard, z=shard.z[first])
+    return embed(params, elements, config, ops, None, Tape(elements, {}, []), None), element
 
 
 def cut_blocks(shard, limit=ROWS_PER_BLOCK):

@@ -15,10 +15,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from refattn.ops.cpu.kernel import kernel
+from refattn.ops.cpu.memory import ALIGNMENT
 from refattn.ops.cpu.vector import lanes_of, load_at, spread, store_at
 
 ROWS = 6  # with two vectors each 12 sums: with one number and two vectors of the factors they fill 16 registers
-CACHE_LINE = 64  # bytes
 BLOCK = 16 * ROWS  # rows of the left factor that stay in the cache while the panels pass
 
 
@@ -34,7 +34,7 @@ def panels_of(depth, columns, dtype):
 
 def padded(width, dtype):
     """Numbers to leave for a row of a factor that is not packed: the next ones lie at another place of the cache."""
-    return width + CACHE_LINE // np.dtype(dtype).itemsize
+    return width + ALIGNMENT // np.dtype(dtype).itemsize
 
 
 def _lanes_by_type(array):
