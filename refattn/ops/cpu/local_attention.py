@@ -74,10 +74,10 @@ def sizes_of(q):
 @kernel(fastmath=True)
 def _local_attention_forward_kernel(context, alpha, q, k, edge_ptr, mask, heads, channels):
     for i in range(len(q)):
-        score_site(alpha, q, k, i, edge_ptr[i], edge_ptr[i + 1], 0, heads, channels)
+        score_site(alpha, q, k, i, edge_ptr[i], edge_ptr[i + 1], heads, channels)
     exponentiate(alpha.reshape(-1))
     for i in range(len(q)):
-        weigh_site(context, alpha, k, mask, i, edge_ptr[i], edge_ptr[i + 1], 0, heads, channels)
+        weigh_site(context, alpha, k, mask, i, edge_ptr[i], edge_ptr[i + 1], heads, channels)
 
 
 @kernel(fastmath=True)
@@ -86,22 +86,22 @@ def _local_attention_backward_kernel(
 ):
     for i in range(len(q)):
         attend_site_gradient(
-            grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, i, edge_ptr[i], edge_ptr[i + 1], 0, heads,
+            grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, i, edge_ptr[i], edge_ptr[i + 1], heads,
             channels,
         )  # fmt: skip
 
 
 @kernel(fastmath=True, inline=True)
-def score_site(alpha, q, k, i, start, stop, shift, heads, channels):
+def score_site(alpha, q, k, i, start, stop, heads, channels):
     """Scores of the edges start:stop of site i, less their maximum, into alpha (E, H).
 
-    q : (N, H C); k : (E, H C), edge e in row e - shift
+    q : (N, H C); k : (E, H C)
     """
     of_site = row_of(q, i)
     scale = number_of(of_site, 1 / np.sqrt(len(channels)))
     top = zeros(of_site, heads) - np.inf
     for e in range(start, stop):
-        score = scale * head_sums(of_site, row_of(k, e - shift), heads, channels)
+        score = scale * head_sums(of_site, row_of(k, e), heads, channels)
         store(row_of(alpha, e), 0, score)
         top = larger_of(top, score)
     for e in range(start, stop):
@@ -116,10 +116,10 @@ def exponentiate(alpha):
 
 
 @kernel(fastmath=True, inline=True)
-def weigh_site(context, alpha, k, mask, i, start, stop, shift, heads, channels):
+def weigh_site(context, alpha, k, mask, i, start, stop, heads, channels):
     """context (N, H C) of site i from the exponentials of its scores in alpha (E, H), which become shares.
 
-    k : (E, H C), edge e in row e - shift
+    k : (E, H C)
     """
     of_site = row_of(context, i)
     total = zeros(of_site, heads)
@@ -131,14 +131,12 @@ def weigh_site(context, alpha, k, mask, i, start, stop, shift, heads, channels):
     for e in range(start, stop):
         share = load(row_of(alpha, e), 0, heads) * inverse
         store(row_of(alpha, e), 0, share)
-        add_heads(of_site, share * load(row_of(mask, e), 0, heads), row_of(k, e - shift), heads, channels)
+        add_heads(of_site, share * load(row_of(mask, e), 0, heads), row_of(k, e), heads, channels)
 
 
 @kernel(fastmath=True, inline=True)
-def attend_site_gradient(
-    grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, i, start, stop, shift, heads, channels
-):
-    """grad_q (N, H C) of site i, and grad_k (E, H C) of its edges, that of edge e in row e - shift.
+def attend_site_gradient(grad_q, grad_k, grad_score, grad_context, q, k, mask, alpha, i, start, stop, heads, channels):
+    """grad_q (N, H C) of site i, and grad_k (E, H C) of its edges.
 
     grad_score : (as many rows as a site has edges, H)   to work in
     """
@@ -157,4 +155,4 @@ def attend_site_gradient(
         grad = scale * share * (load(row_of(grad_score, e - start), 0, heads) - mean)
         add_heads(total, grad, row_of(k, e), heads, channels)
         by_share = share * load(row_of(mask, e), 0, heads)
-        set_heads(row_of(grad_k, e - shift), by_share, of_context, grad, of_q, heads, channels)
+        set_heads(row_of(grad_k, e), by_share, of_context, grad, of_q, heads, channels)
