@@ -28,8 +28,8 @@ def panels_of(depth, columns, dtype):
 
     For a smaller factor a part of it is enough.
     """
-    wide = 2 * len(lanes_of(dtype))
-    return (-(-columns // wide) * depth + ROWS) * wide
+    lanes = len(lanes_of(dtype))
+    return (-(-columns // lanes) * depth + ROWS) * lanes
 
 
 def padded(width, dtype):
@@ -49,24 +49,33 @@ def _lanes(array):
 
 @kernel
 def pack(panels, b):
-    """Panels of b (K, N), or of a transposed array, into an array of panels_of: numbers k, n of panel p in order."""
+    """Panels of b (K, N), or of a transposed array, into an array of panels_of.
+
+    The numbers k, n of a panel of two vectors behind each other, then those of the next; what is left of the columns
+    becomes panels of one vector, the last of them filled up with zeros.
+    """
     lanes = _lanes_by_type(b)
-    depth, columns, wide = b.shape[0], b.shape[1], 2 * len(lanes)
-    whole, at = columns - columns % wide, 0
-    for first in range(0, whole, wide):
+    depth, columns, wide, column, at = b.shape[0], b.shape[1], 2 * len(lanes), 0, 0
+    while column + wide <= columns:
         for k in range(depth):
-            _copy_row(panels, at, b, k, first, lanes)
+            _copy_row(panels, at, b, k, column, lanes + lanes)
             at += wide
-    if columns > whole:
+        column += wide
+    if column + len(lanes) <= columns:
         for k in range(depth):
-            for n in range(wide):
-                panels[at + n] = b[k, whole + n] if whole + n < columns else 0
-            at += wide
+            _copy_row(panels, at, b, k, column, lanes)
+            at += len(lanes)
+        column += len(lanes)
+    if column < columns:
+        for k in range(depth):
+            for n in range(len(lanes)):
+                panels[at + n] = b[k, column + n] if column + n < columns else 0
+            at += len(lanes)
 
 
 @intrinsic
 def _copy_row(typingctx, panels, at, b, k, first, lanes):
-    """panels[at + n] = b[k, first + n] for two vectors."""
+    """panels[at + n] = b[k, first + n] for as many numbers as `lanes` is long."""
 
     def codegen(context, builder, signature, arguments):
         kind_panels, _, kind_b, *_, lanes = signature.args
@@ -79,13 +88,10 @@ def _copy_row(typingctx, panels, at, b, k, first, lanes):
         )
         source, target = builder.gep(b.data, [builder.add(row, column)]), builder.gep(panels.data, [at])
         if kind_b.layout == "C":
-            for half in (0, len(lanes)):
-                offset = [ir.Constant(at.type, half)]
-                vector = load_at(builder, builder.gep(source, offset), len(lanes), align)
-                store_at(builder, vector, builder.gep(target, offset), align)
+            store_at(builder, load_at(builder, source, len(lanes), align), target, align)
         else:
             step = builder.sdiv(cgutils.unpack_tuple(builder, b.strides)[1], ir.Constant(at.type, align))
-            for n in range(2 * len(lanes)):
+            for n in range(len(lanes)):
                 n = ir.Constant(at.type, n)
                 builder.store(builder.load(builder.gep(source, [builder.mul(n, step)])), builder.gep(target, [n]))
         return context.get_dummy_value()
@@ -115,21 +121,40 @@ def _of_any_layout(typingctx, array):
 
 @kernel
 def _multiply(c, start, a, panels):
-    lanes = _lanes_by_type(c)
-    (n_rows, columns), wide = c.shape, 2 * len(lanes)
+    (n_rows, columns), wide = c.shape, 2 * len(_lanes_by_type(c))
     for first in range(0, n_rows, BLOCK):
         last = min(first + BLOCK, n_rows)
-        for p in range(columns // wide):
+        for column in range(0, columns - columns % wide, wide):
             m = first
             while m < last:
                 rows = _rows_of_block(last - m)
-                _multiply_rows(c, start, a, panels, m, p, rows)
+                _multiply_rows(c, start, a, panels, m, column, rows, (0, 0))
                 m += rows
     if columns % wide:
+        _multiply_rest(c, start, a, panels)
+
+
+@kernel
+def _multiply_rest(c, start, a, panels):
+    """The columns that fill no panel of two vectors."""
+    lanes = _lanes_by_type(c)
+    (n_rows, columns), m = c.shape, 0
+    column = columns - columns % (2 * len(lanes))
+    if column + len(lanes) <= columns:
+        while m < n_rows:
+            if n_rows - m >= 2 * ROWS:
+                _multiply_block(c, start, a, panels, m, column, (0,) * 12, (0,), lanes)
+                m += 2 * ROWS
+            else:
+                rows = _rows_of_block(n_rows - m)
+                _multiply_rows(c, start, a, panels, m, column, rows, (0,))
+                m += rows
+        column += len(lanes)
+    if column < columns:
         if panels.ndim == 1:
-            _multiply_rest(c, start, a, panels, wide)
+            _multiply_packed_columns(c, start, a, panels, column)
         else:
-            _multiply_columns(c, start, a, panels, columns - columns % wide)
+            _multiply_columns(c, start, a, panels, column)
 
 
 @kernel
@@ -147,15 +172,33 @@ def multiply_few(c, a, b):
 
 @kernel
 def _multiply_few(c, a, b):
-    wide = 2 * len(_lanes_by_type(c))
-    n_rows, columns = c.shape
-    m = 0
+    (n_rows, columns), wide, m = c.shape, 2 * len(_lanes_by_type(c)), 0
     while m < n_rows:
         rows = _rows_of_block(n_rows - m)
-        for p in range(columns // wide):
-            _multiply_rows(c, None, a, b, m, p, rows)
+        for column in range(0, columns - columns % wide, wide):
+            _multiply_rows(c, None, a, b, m, column, rows, (0, 0))
         m += rows
-    _multiply_columns(c, None, a, b, columns - columns % wide)
+    if columns % wide:
+        _multiply_rest(c, None, a, b)
+
+
+@kernel
+def _multiply_packed_columns(c, start, a, panels, first):
+    """The columns from `first` on, fewer than a vector has: a whole vector, of which that part is taken over."""
+    lanes = _lanes_by_type(c)
+    (n_rows, columns), depth = c.shape, a.shape[1]
+    panel = panels[first * depth :]
+    product = panels[len(panels) - ROWS * len(lanes) :].reshape((ROWS, len(lanes)))
+    for m in range(0, n_rows, ROWS):
+        rows = min(ROWS, n_rows - m)
+        if rows == ROWS:
+            _multiply_block(product, None, a[m : m + ROWS], panel, 0, 0, (0,) * 6, (0,), lanes)
+        else:
+            for r in range(rows):
+                _multiply_block(product, None, a[m : m + rows], panel, r, 0, (0,), (0,), lanes)
+        for r in range(rows):
+            for n in range(first, columns):
+                c[m + r, n] = _begin(start, c, m + r, n) + product[r, n - first]
 
 
 @kernel
@@ -179,40 +222,21 @@ def _rows_of_block(left):
 
 
 @kernel(inline=True)
-def _multiply_rows(c, start, a, panels, m, p, rows):
-    """One block of a product: `rows`, at most ROWS, rows from m on, in the columns of panel p."""
+def _multiply_rows(c, start, a, panels, m, column, rows, vectors):
+    """One block of a product: `rows`, at most ROWS, rows from m on, in the columns of a panel of one or two vectors."""
     lanes = _lanes_by_type(c)
     if rows == 6:
-        _multiply_block(c, start, a, panels, m, p, (0,) * 6, lanes)
+        _multiply_block(c, start, a, panels, m, column, (0,) * 6, vectors, lanes)
     elif rows == 5:
-        _multiply_block(c, start, a, panels, m, p, (0,) * 5, lanes)
+        _multiply_block(c, start, a, panels, m, column, (0,) * 5, vectors, lanes)
     elif rows == 4:
-        _multiply_block(c, start, a, panels, m, p, (0,) * 4, lanes)
+        _multiply_block(c, start, a, panels, m, column, (0,) * 4, vectors, lanes)
     elif rows == 3:
-        _multiply_block(c, start, a, panels, m, p, (0,) * 3, lanes)
+        _multiply_block(c, start, a, panels, m, column, (0,) * 3, vectors, lanes)
     elif rows == 2:
-        _multiply_block(c, start, a, panels, m, p, (0,) * 2, lanes)
+        _multiply_block(c, start, a, panels, m, column, (0,) * 2, vectors, lanes)
     else:
-        _multiply_block(c, start, a, panels, m, p, (0,), lanes)
-
-
-@kernel
-def _multiply_rest(c, start, a, panels, wide):
-    """The columns that fill no panel: all of the last panel, of which that part is taken over."""
-    (n_rows, columns), depth = c.shape, a.shape[1]
-    first = columns - columns % wide
-    panel, product = panels[first * depth :], panels[len(panels) - ROWS * wide :].reshape((ROWS, wide))
-    lanes = _lanes_by_type(c)
-    for m in range(0, n_rows, ROWS):
-        rows = min(ROWS, n_rows - m)
-        if rows == ROWS:
-            _multiply_block(product, None, a[m : m + ROWS], panel, 0, 0, (0,) * 6, lanes)
-        else:
-            for r in range(rows):
-                _multiply_block(product, None, a[m : m + rows], panel, r, 0, (0,), lanes)
-        for r in range(rows):
-            for n in range(first, columns):
-                c[m + r, n] = _begin(start, c, m + r, n) + product[r, n - first]
+        _multiply_block(c, start, a, panels, m, column, (0,), vectors, lanes)
 
 
 def _begin(start, c, m, n):
@@ -229,17 +253,18 @@ def _begin_by_type(start, c, m, n):
 
 
 @intrinsic
-def _multiply_block(typingctx, c, start, a, panels, m, p, rows, lanes):
-    """Rows m and following, as many as `rows` is long, of c = start + a b, in the columns of panel p."""
+def _multiply_block(typingctx, c, start, a, panels, m, column, rows, vectors, lanes):
+    """Rows m and following, as many as `rows` is long, of c = start + a b, and so many vectors of columns."""
 
     def codegen(context, builder, signature, arguments):
-        kind_c, kind_start, kind_a, kind_panels, *_, rows, lanes = signature.args
-        c, start, a, panels, m, p, *_ = arguments
+        kind_c, kind_start, kind_a, kind_panels, *_, rows, vectors, lanes = signature.args
+        c, start, a, panels, m, column, *_ = arguments
         lanes, align = len(lanes), context.get_abi_sizeof(context.get_value_type(kind_c.dtype))
         c, a, panels = (
             context.make_array(kind)(context, builder, value)
             for kind, value in ((kind_c, c), (kind_a, a), (kind_panels, panels))
         )
+        size = (len(vectors), lanes, align)
 
         def steps(array):
             return [builder.sdiv(s, ir.Constant(s.type, align)) for s in cgutils.unpack_tuple(builder, array.strides)]
@@ -249,39 +274,38 @@ def _multiply_block(typingctx, c, start, a, panels, m, p, rows, lanes):
             for _ in range(1, len(rows)):
                 yield (place := builder.add(place, step))
 
-        (row_of_c, _), (row_of_a, along), wide = steps(c), steps(a), ir.Constant(m.type, 2 * lanes)
-        depth, column = cgutils.unpack_tuple(builder, a.shape)[1], builder.mul(p, wide)
+        (row_of_c, _), (row_of_a, along) = steps(c), steps(a)
+        depth = cgutils.unpack_tuple(builder, a.shape)[1]
         places = list(places_of_rows(row_of_c, column))
         if isinstance(kind_start, types.NoneType):
             zero = ir.Constant(ir.VectorType(c.data.type.pointee, lanes), None)
-            begin = [[zero, zero] for _ in rows]
+            begin = [[zero] * len(vectors) for _ in rows]
         else:
             start = context.make_array(kind_start)(context, builder, start)
             offsets = [column if kind_start.ndim == 1 else place for place in places]
-            begin = [_pair(builder, start.data, offset, lanes, align) for offset in offsets]
+            begin = [_vectors(builder, start.data, offset, *size) for offset in offsets]
         rows_of_a = [builder.gep(a.data, [place]) for place in places_of_rows(row_of_a, m.type(0))]
         if kind_panels.ndim == 2:  # b itself
             panel, step = builder.gep(panels.data, [column]), steps(panels)[0]
         else:
-            panel, step = builder.gep(panels.data, [builder.mul(column, depth)]), wide
-        sums = _add_products(builder, begin, rows_of_a, along, panel, step, depth, lanes, align)
+            panel, step = builder.gep(panels.data, [builder.mul(column, depth)]), m.type(len(vectors) * lanes)
+        sums = _add_products(builder, begin, rows_of_a, along, panel, step, depth, *size)
         for place, row in zip(places, sums, strict=True):
-            for half, value in zip((0, lanes), row, strict=True):
-                offset = builder.add(place, ir.Constant(m.type, half))
-                store_at(builder, value, builder.gep(c.data, [offset]), align)
+            for n, value in enumerate(row):
+                store_at(builder, value, builder.gep(c.data, [builder.add(place, m.type(n * lanes))]), align)
         return context.get_dummy_value()
 
-    return types.none(c, start, a, panels, m, p, rows, lanes), codegen
+    return types.none(c, start, a, panels, m, column, rows, vectors, lanes), codegen
 
 
-def _pair(builder, address, offset, lanes, align):
-    """Two vectors behind each other."""
-    places = [builder.add(offset, ir.Constant(offset.type, half)) for half in (0, lanes)]
+def _vectors(builder, address, offset, n, lanes, align):
+    """As many vectors behind each other."""
+    places = [builder.add(offset, offset.type(number * lanes)) for number in range(n)]
     return [load_at(builder, builder.gep(address, [place]), lanes, align) for place in places]
 
 
-def _add_products(builder, begin, rows_of_a, along, panel, step, depth, lanes, align):
-    """The innermost loop: begin[row] + sum_k a[row, k] b[k], two vectors for each row."""
+def _add_products(builder, begin, rows_of_a, along, panel, step, depth, n, lanes, align):
+    """The innermost loop: begin[row] + sum_k a[row, k] b[k], n vectors for each row."""
     integer, before = along.type, builder.block
     head, body, after = (builder.append_basic_block(name) for name in ("k", "step", "done"))
     builder.branch(head)
@@ -290,7 +314,7 @@ def _add_products(builder, begin, rows_of_a, along, panel, step, depth, lanes, a
     sums = [[builder.phi(value.type) for value in row] for row in begin]
     builder.cbranch(builder.icmp_signed("<", k, depth), body, after)
     builder.position_at_end(body)
-    factors = _pair(builder, panel, builder.mul(k, step), lanes, align)
+    factors = _vectors(builder, panel, builder.mul(k, step), n, lanes, align)
     kind, name = factors[0].type, f"llvm.fmuladd.v{lanes}f{8 * align}"
     multiply_add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
     k.add_incoming(ir.Constant(integer, 0), before)

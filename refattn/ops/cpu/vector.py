@@ -269,12 +269,13 @@ def _sums_of_each(builder, vectors):
     """The sums of H vectors' numbers as one vector of H; n, how many numbers each has, is a power of two.
 
     Neighbours are added, of two vectors at a time, within 16 bytes, where a processor moves numbers most easily; then
-    the halves.
+    the halves, and the halves of these.
     """
     n, chunk = vectors[0].type.count, min(vectors[0].type.count, 16 // (4 if vectors[0].type.element == FLOAT else 8))
     neighbours = [half + start + d for start in range(0, n, chunk) for half in (0, n) for d in range(0, chunk, 2)]
-    halves = [half + d for half in (0, n) for d in range(n // 2)]
-    steps = [(neighbours, 1)] * (chunk.bit_length() - 1) + [(halves, n // 2)] * ((n // chunk).bit_length() - 1)
+    steps = [(neighbours, 1)] * (chunk.bit_length() - 1)
+    for half in (n >> step for step in range(1, (n // chunk).bit_length())):
+        steps += [([start + d for start in range(0, 2 * n, 2 * half) for d in range(half)], half)]
     owner = [[h] * n for h in range(len(vectors))]  # whose sum a number is part of
     for places, other in steps:
         pairs = [(m, min(m + 1, len(vectors) - 1)) for m in range(0, len(vectors), 2)]
