@@ -1,5 +1,9 @@
 """What the CPU kernels are made of: products by hand, vectors, the exponential and the dropout's random bits."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -7,6 +11,7 @@ from refattn.ops.cpu.gemm import add_transposed_product, multiply, multiply_few,
 from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.sigmoid import exponential, sigmoid
 from refattn.ops.cpu.vector import (
+    BYTES,
     add_heads,
     head_sums,
     lanes_for,
@@ -195,6 +200,29 @@ def test_heads_are_scaled(heads, channels, dtype):
     y = np.empty(heads * channels, dtype)
     scale(y, factor, x.flatten(), (0,) * heads, (0,) * channels)
     assert np.array_equal(y.reshape(heads, channels), factor[:, None] * x)
+
+
+OTHER_REGISTERS = """
+import sys, pytest
+from refattn.ops.cpu import vector
+vector.BYTES = int(sys.argv[1])
+sys.exit(pytest.main(["-x", "-p", "no:cacheprovider", "-k", "calculate or scaled or (product and float32)", sys.argv[2]]))
+"""
+
+
+def test_with_registers_of_other_processors(tmp_path):
+    """The compiler makes vectors that this processor lacks of those that it has."""
+    runs = {}
+    for n_bytes in {16, 32, 64} - {BYTES}:
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / str(n_bytes))}
+        command = [sys.executable, "-c", OTHER_REGISTERS, str(n_bytes), __file__]
+        with open(tmp_path / f"{n_bytes}.log", "w") as log:
+            runs[n_bytes] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    codes = {n_bytes: run.wait() for n_bytes, run in runs.items()}  # of both, so that none is left behind
+    for n_bytes, code in codes.items():
+        said = (tmp_path / f"{n_bytes}.log").read_text(encoding="utf-8")
+        assert code == 0, said[-5000:]
+        assert " passed" in said
 
 
 @kernel(fastmath=True)
