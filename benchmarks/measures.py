@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 from refattn.environment import available_cores, versions
+from refattn.ops.cpu.vector import BYTES
 
 # Each thread multiplies arrays of its own, so that the rate of several is what several threads of refattn could reach.
 RATES = """
@@ -95,8 +96,9 @@ def summary(seconds, n_structures):
 
 
 def machine():
-    """Processor, cores and versions, for the record that a benchmark writes."""
-    return {"processor": processor(), "cores": available_cores(), "system": platform.system(), "versions": versions()}
+    """Processor, bits of its registers, cores and versions, for the record that a benchmark writes."""
+    facts = {"processor": processor(), "register_bits": 8 * BYTES, "cores": available_cores()}
+    return {**facts, "system": platform.system(), "versions": versions()}
 
 
 def processor():

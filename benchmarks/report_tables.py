@@ -43,7 +43,8 @@ def machine_line(record):
     packages = [f"{name} {versions[key]}" for key, name in shown.items() if key in versions]
     packages += sorted({row["version"].replace("+cpu", "") for row in record.get("results", []) if row.get("version")})
     cores = f"{facts['cores']} CPU core{'s' * (facts['cores'] > 1)}"
-    return f"{cores} ({facts['processor']}), {', '.join(packages)}"
+    registers = f", {facts['register_bits']}-bit registers" if "register_bits" in facts else ""
+    return f"{cores} ({facts['processor']}{registers}), {', '.join(packages)}"
 
 
 def step_table(section):

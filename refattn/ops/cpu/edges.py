@@ -16,6 +16,7 @@ from refattn.ops.cpu.heads import (
     fold_key_gradient,
     pack_heads,
     panels_of_heads,
+    transpose,
 )
 from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.local_attention import flat, sizes_of
@@ -128,10 +129,10 @@ def shapes_of_work(depth, width, n_heads, most, dtype):
 
 @functools.cache
 def shapes_of_gradient_work(depth, width, n_heads, rows, most, dtype):
-    """Shapes of grad_v, gt, x, grad_x, coefficient, and the panels of w^T (width, depth) and of each head."""
+    """Shapes of grad_v, grad_w_kt, gt, x, grad_x, coefficient, and panels of w^T (width, depth) and of each head."""
     of_site = (most, width), (most, width), (most, 2 * n_heads)
     panels = (panels_of(width, depth, dtype),), *panels_of_heads(width, n_heads, dtype)
-    return (rows, padded(width, dtype)), (2 * n_heads, SITES, width), *of_site, *panels
+    return (rows, padded(width, dtype)), (width, width), (2 * n_heads, SITES, width), *of_site, *panels
 
 
 @kernel
@@ -255,13 +256,13 @@ def _updated_attention_forward_kernel(
 @kernel(fastmath=True)
 def _updated_attention_backward_kernel(
     grad_site, new_geo, grad_centre, grad_neighbour, grad_q, grad_w, grad_gain, grad_offset, grad_w_k, grad_b_k,
-    grad_v, gt, x, grad_x, coefficient, panels_w, panels_k, panels_kt, pair, grad_context, grad_new_geo, site, geo, q,
-    edge_ptr, nbr, mask, w, gain, w_k, b_k, alpha, v, mean, rstd, lanes, heads, channels,
+    grad_v, grad_w_kt, gt, x, grad_x, coefficient, panels_w, panels_k, panels_kt, pair, grad_context, grad_new_geo,
+    site, geo, q, edge_ptr, nbr, mask, w, gain, w_k, b_k, alpha, v, mean, rstd, lanes, heads, channels,
 ):  # fmt: skip
     zero, n_sites, n_heads, first = v.dtype.type(0), len(edge_ptr) - 1, len(heads), 0
     for total in (grad_gain, grad_offset, grad_b_k):
         total[:] = zero
-    for total in (grad_site, grad_centre, grad_neighbour, grad_w, grad_w_k):
+    for total in (grad_site, grad_centre, grad_neighbour, grad_w, grad_w_kt):
         total[:] = zero
     gain, grad_gain, grad_offset = row_of(gain, ()), row_of(grad_gain, ()), row_of(grad_offset, ())
     x_hat, g, width = row_of(pair, 0), row_of(pair, 1), geo.shape[1]
@@ -289,12 +290,13 @@ def _updated_attention_backward_kernel(
                     row_of(grad_new_geo, e), row_of(site, j), row_of(geo, e), gain, row_of(v, e), mean[e], rstd[e],
                     lanes,
                 )  # fmt: skip
-        fold_key_gradient(grad_q, grad_w_k, gt, grad_context, q, first, last, panels_k, channels)
+        fold_key_gradient(grad_q, grad_w_kt, gt, grad_context, q, first, last, panels_k, channels)
         # new_geo holds the gradient of its norm; forward: edge = geo w
         of_tile = grad_v[: stop - start, :width]
         multiply(grad_w, grad_w, geo[start:stop].T, of_tile)
         multiply(new_geo[start:stop], new_geo[start:stop], of_tile, panels_w)
         first = last
+    transpose(grad_w_k, grad_w_kt)
 
 
 @kernel(fastmath=True)
@@ -334,7 +336,7 @@ def filter_row(x, s, v, site, weight, lanes):
 
 @kernel(fastmath=True)
 def _filtered_attention_backward_kernel(
-    grad_site, grad_rbf, grad_weight, grad_q, grad_w, grad_b, grad_w_k, grad_b_k, grad_v, gt, x, grad_x,
+    grad_site, grad_rbf, grad_weight, grad_q, grad_w, grad_b, grad_w_k, grad_b_k, grad_v, grad_w_kt, gt, x, grad_x,
     coefficient, panels_back, panels_k, panels_kt, v, panels, grad_context, site, rbf, weight, q, edge_ptr, nbr,
     mask, w, b, w_k, b_k, alpha, lanes, heads, channels,
 ):  # fmt: skip
@@ -345,7 +347,7 @@ def _filtered_attention_backward_kernel(
         pack(panels_back, w.T)
     for total in (grad_b, grad_b_k):
         total[:] = zero
-    for total in (grad_site, grad_w, grad_w_k):
+    for total in (grad_site, grad_w, grad_w_kt):
         total[:] = zero
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
@@ -370,13 +372,14 @@ def _filtered_attention_backward_kernel(
                 )  # fmt: skip
                 if grad_weight is not None:
                     grad_weight[e] = by_weight
-        fold_key_gradient(grad_q, grad_w_k, gt, grad_context, q, first, last, panels_k, channels)
+        fold_key_gradient(grad_q, grad_w_kt, gt, grad_context, q, first, last, panels_k, channels)
         # forward: v = rbf w + b
         of_tile = grad_v[: stop - start, : w.shape[1]]
         multiply(grad_w, grad_w, rbf[start:stop].T, of_tile)
         if grad_rbf is not None:
             multiply(grad_rbf[start:stop], None, of_tile, panels_back)
         first = last
+    transpose(grad_w_k, grad_w_kt)
 
 
 @kernel(fastmath=True, inline=True)

@@ -65,18 +65,28 @@ def add_values(context, z, first, last, panels, channels):
 
 
 @kernel
-def fold_key_gradient(grad_q, grad_w_k, z_and_grad_t, grad_context, q, first, last, panels_k, channels):
+def fold_key_gradient(grad_q, grad_w_kt, z_and_grad_t, grad_context, q, first, last, panels_k, channels):
     """Backward of fold_key and add_values for the sites first:last.
 
-    Adds to grad_q, which may be grad_context, and to grad_w_k.
+    Adds to grad_q, which may be grad_context, and to grad_w_kt (H C, D), the gradient by w_k^T: products with D columns
+    fill the registers, those with a head's C columns may not.
     """
     for h in range(len(panels_k)):
         start, stop = h * len(channels), (h + 1) * len(channels)
         z, grad_t = z_and_grad_t[h, : last - first], z_and_grad_t[len(panels_k) + h, : last - first]
-        of_head, of_query = grad_w_k[:, start:stop], grad_q[first:last, start:stop]
-        multiply(of_head, of_head, z.T, grad_context[first:last, start:stop])
-        multiply(of_head, of_head, grad_t.T, q[first:last, start:stop])
+        of_head, of_query = grad_w_kt[start:stop], grad_q[first:last, start:stop]
+        multiply(of_head, of_head, grad_context[first:last, start:stop].T, z)
+        multiply(of_head, of_head, q[first:last, start:stop].T, grad_t)
         multiply(of_query, of_query, grad_t, panels_k[h])
+
+
+@kernel
+def transpose(w, w_t):
+    """w = w_t^T, a cache line of float32 after the other."""
+    for start in range(0, w.shape[1], 16):
+        for d in range(len(w)):
+            for n in range(start, min(start + 16, w.shape[1])):
+                w[d, n] = w_t[n, d]
 
 
 @kernel(fastmath=True, inline=True)
