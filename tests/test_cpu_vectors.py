@@ -206,7 +206,8 @@ OTHER_REGISTERS = """
 import sys, pytest
 from refattn.ops.cpu import vector
 vector.BYTES = int(sys.argv[1])
-sys.exit(pytest.main(["-x", "-p", "no:cacheprovider", "-k", "calculate or scaled or (product and float32)", sys.argv[2]]))
+wanted = "calculate or scaled or (product and float32)"
+sys.exit(pytest.main(["-x", "-p", "no:cacheprovider", "-k", wanted, sys.argv[2]]))
 """
 
 

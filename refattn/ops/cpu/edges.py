@@ -20,7 +20,7 @@ from refattn.ops.cpu.heads import (
 )
 from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.local_attention import flat, sizes_of
-from refattn.ops.cpu.memory import empty, scratch
+from refattn.ops.cpu.memory import empty, scratch, zeros_like
 from refattn.ops.cpu.norm import inverse_deviation
 from refattn.ops.cpu.sigmoid import sigmoid
 from refattn.ops.cpu.vector import lanes_for, load, number_of, row_of, store, sum_of, zeros
@@ -111,13 +111,6 @@ def filtered_attention_backward(
         weight, flat(q), edge_ptr, nbr, mask, w, b, w_k, b_k, alpha, lanes_for(width, number), *sizes_of(q),
     )  # fmt: skip
     return grad_site, *by_inputs, grad_q, *into
-
-
-def zeros_like(array):
-    """A work array of zeros."""
-    zeros = empty(array.shape, array.dtype)
-    zeros[...] = 0
-    return zeros
 
 
 @functools.cache

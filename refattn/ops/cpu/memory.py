@@ -91,3 +91,10 @@ def empty(shape, dtype):
     if pool is None or not pool.open:
         return np.empty(shape, dtype=dtype)
     return pool.array(shape, np.dtype(dtype))
+
+
+def zeros_like(array):
+    """A work array of zeros."""
+    zeros = empty(array.shape, array.dtype)
+    zeros[...] = 0
+    return zeros
