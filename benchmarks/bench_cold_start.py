@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from bench_step import note
 
-from refattn.benchmarks.bench_step import note
 from refattn.benchmarks.driver import interpreters, python_of
 from refattn.benchmarks.measures import write_record
 from refattn.benchmarks.peers import PEERS
@@ -118,7 +118,7 @@ def first_step(name):
     from refattn.benchmarks import synthetic
     from refattn.benchmarks.peers.batch import Batch
     from refattn.benchmarks.worker import NotTheSame, build, make
-    from refattn.environment import available_cores
+    from refattn.common.environment import available_cores
 
     source = synthetic.source(synthetic.network())
     batch = Batch.of(source.loader, source.known, source.label)

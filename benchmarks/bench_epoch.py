@@ -12,11 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from refattn.benchmarks.bench_step import note
+from bench_step import note
+
 from refattn.benchmarks.driver import Stopped, Worker, interpreters, python_of
 from refattn.benchmarks.measures import rates, summary, write_record
 from refattn.benchmarks.peers import PEERS
-from refattn.environment import available_cores
+from refattn.common.environment import available_cores
 
 MEASURED = ("refattn", "tensorflow", "torch-identities", "torch-sharded", "jax-identities")
 LIMIT = 300.0  # s for an epoch

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import ase.io
 
-from refattn.atomic import write_text
-from refattn.data.extxyz import cut_frames
-from refattn.data.files import FilesSource
+from refattn.common.environment import available_cores, peak_memory_mb, versions
+from refattn.common.files import write_text
+from refattn.common.strict_json import to_json
 from refattn.data.prepare import prepare
-from refattn.data.sources import open_source
-from refattn.environment import available_cores, peak_memory_mb, versions
+from refattn.data.sources.extxyz import cut_frames
+from refattn.data.sources.files import FilesSource
+from refattn.data.sources.registry import open_source
 from refattn.errors import StructureError
-from refattn.strict_json import to_json
 from refattn.structures.graph import Graph
 
 FRAMES_OF_PARTS = 2000

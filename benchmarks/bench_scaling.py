@@ -17,18 +17,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+from bench_step import note
 
 from refattn.benchmarks import synthetic
-from refattn.benchmarks.bench_step import note
 from refattn.benchmarks.driver import Stopped, Worker, environment_for, interpreters, python_of
 from refattn.benchmarks.measures import operations, rates, summary, write_record
 from refattn.benchmarks.peers.batch import Batch
 from refattn.benchmarks.peers.own import Own
 from refattn.benchmarks.worker import SAME, largest_difference, peak_memory
-from refattn.environment import available_cores
+from refattn.common.environment import available_cores
+from refattn.network.inference import predict_rows
+from refattn.network.params import initialise
 from refattn.ops import load_backend
-from refattn.params import initialise
-from refattn.training.step import predict_rows
 
 SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 LIMIT_GIB = 4.0  # of memory, for the authors' code: what refattn may need at most
@@ -166,9 +166,9 @@ def line_of(row):
 
 def predict_one(peer, n_sites):
     """Predict one structure with attention and print a row; run in a process of its own."""
-    from refattn.prediction import Model, graph_dataset
+    from refattn.network.checkpoint import Checkpoint
+    from refattn.prediction.predictor import Model, graph_dataset
     from refattn.structures.graph import Graph
-    from refattn.training.checkpoint import Checkpoint
 
     config = synthetic.network(readout="intensive" if peer == "refattn" else "published")
     params, atoms = parameters(config), synthetic.cluster(n_sites)

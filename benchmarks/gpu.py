@@ -21,8 +21,9 @@ from pathlib import Path
 if "--predict" in sys.argv:
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # read when Numba is imported
 
-from refattn.atomic import write_text
-from refattn.benchmarks import gpu_report
+import gpu_report
+
+from refattn.common.files import write_text
 
 TOTAL = 580  # s, of all stages
 LIMITS = {  # stage -> s; in the order of their weight, should the time run out
@@ -55,13 +56,13 @@ def main(arguments=None):
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.predict:
-        from refattn.benchmarks.gpu_predict import prediction
+        from gpu_predict import prediction
 
         text = prediction()
         write_text(options.out / "gpu.md", text) if options.out else print(text)
         return 0
     if options.sanitize:
-        from refattn.benchmarks.gpu_stages import sanitize
+        from gpu_stages import sanitize
 
         print(f"a step and a prediction of both variants: losses {sanitize()}")
         return 0
@@ -74,7 +75,7 @@ def main(arguments=None):
 
 def one_stage(options):
     """The process of a stage: its result goes to the file --out, whenever there is more of it."""
-    from refattn.benchmarks import gpu_stages
+    import gpu_stages
 
     def report(result):
         write_text(options.out, json.dumps(result))
@@ -109,7 +110,7 @@ def run_stage(options, name, limit):
         return {"ok": False, "seconds": 0, "error": f"no time was left of {TOTAL} s", "result": None}
     with tempfile.TemporaryDirectory() as folder:
         path, began, error = Path(folder) / "result.json", time.monotonic(), None
-        command = [sys.executable, "-m", "refattn.benchmarks.gpu", options.data, "--out", path, "--stage", name]
+        command = [sys.executable, __file__, options.data, "--out", path, "--stage", name]
         command += ["--quick"] * options.quick + (["--target", options.target] if options.target else [])
         try:
             run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=limit)

@@ -37,14 +37,15 @@ def stand_in_for_cupy():
 
 def signatures():
     """(kernel, types of its arguments as a Ledger writes them, name of the float type) of every launch."""
-    from refattn.benchmarks.gpu_stages import SMALL, random_dataset
+    from gpu_stages import SMALL, random_dataset
+
     from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, TrainingConfig
     from refattn.data.loader import Loader
+    from refattn.network.params import initialise
     from refattn.ops import load_backend
     from refattn.ops.cuda.ledger import Ledger
-    from refattn.params import initialise
     from refattn.training.adam import Adam
-    from refattn.training.device_step import DeviceStep
+    from refattn.training.cuda_stepper import DeviceStep
 
     found = set()
     for dtype in ("float32", "float64"):

@@ -8,18 +8,18 @@ import collections
 import dataclasses
 
 import numpy as np
+from gpu_report import table
+from gpu_stages import random_dataset
 
-from refattn.benchmarks.gpu_report import table
-from refattn.benchmarks.gpu_stages import random_dataset
 from refattn.config import Config, DataConfig, GraphConfig, TrainingConfig
 from refattn.data.loader import Loader
 from refattn.experiments import load_experiment
+from refattn.network.params import initialise
 from refattn.ops import load_backend
 from refattn.ops.cuda import launch
 from refattn.ops.cuda.ledger import Ledger
-from refattn.params import initialise
 from refattn.training.adam import Adam
-from refattn.training.device_step import DeviceStep, filled_up
+from refattn.training.cuda_stepper import DeviceStep, filled_up
 
 # H200 SXM, NVIDIA's data sheet: 4.8 TB/s and 67 TFLOP/s of float32 without tensor cores.
 BANDWIDTH, FLOAT32 = 4.8e12, 67e12

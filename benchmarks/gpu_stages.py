@@ -14,19 +14,20 @@ import numpy as np
 from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, TrainingConfig
 from refattn.data.loader import Loader, epoch_batches
 from refattn.data.store import read_dataset
-from refattn.dropout import Dropout
 from refattn.experiments import load_experiment
 from refattn.gradient_check import check_network, check_operation, configurations, small_network, small_shard
+from refattn.network.cuda_inference import predict_on_device
+from refattn.network.dropout import Dropout
+from refattn.network.params import initialise
+from refattn.network.placement import hosted, run_gradients
 from refattn.ops import OPS, load_backend
 from refattn.ops.cases import all_cases, make_grads, make_inputs, run_backward, run_forward
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.graph import transposed
-from refattn.params import initialise
-from refattn.placement import hosted, run_gradients
-from refattn.prediction import graph_dataset
+from refattn.prediction.predictor import graph_dataset
 from refattn.structures.graph import Graph
 from refattn.training.adam import Adam
-from refattn.training.device_step import DeviceStep, predict_on_device
+from refattn.training.cuda_stepper import DeviceStep
 from refattn.training.device_train import DeviceTrainer
 from refattn.training.train import Interrupted
 

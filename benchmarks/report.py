@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from refattn.benchmarks.report_tables import TABLES
+from report_tables import TABLES
 
 ROOT = Path(__file__).resolve().parent
 MARK = re.compile(r"(<!-- benchmark: begin (\S+) -->\n)(.*?)(<!-- benchmark: end \2 -->)", re.DOTALL)

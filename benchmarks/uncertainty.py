@@ -6,7 +6,7 @@ RUN is an ensemble trained on a random split of DATA.h5, such as `refattn train 
 RUN --ensemble 5`. For the shift, WORK/small gets an ensemble of five small networks (3 layers, width 64, 12 epochs)
 trained on molecules of at most 16 atoms; given again, the command takes it as it is.
 
-Every set is measured with the rule of refattn.training.uncertainty (distance) and with others that it was chosen from:
+Every set is measured with the rule of prediction/uncertainty.py (distance) and with others that it was chosen from:
 the same half-width for all, and u = spread, or spread + its median on the validation set.
 """
 
@@ -23,12 +23,12 @@ from refattn.config import Config, override
 from refattn.data.loader import Loader
 from refattn.data.splits import Split, resolve_split, write_split
 from refattn.data.store import read_dataset
-from refattn.prediction import Ensemble, Model
-from refattn.training.calibration import read_calibration
-from refattn.training.parallel import workers
-from refattn.training.step import Answer, ask
+from refattn.network.inference import Answer, ask
+from refattn.network.threads import workers
+from refattn.prediction.calibration import read_calibration
+from refattn.prediction.predictor import Ensemble, Model
+from refattn.prediction.uncertainty import conformal_quantile, rank_correlation, reliability
 from refattn.training.train_ensemble import train_ensemble
-from refattn.training.uncertainty import conformal_quantile, rank_correlation, reliability
 
 COVERAGE, LARGEST = 0.9, 16
 SMALL = ("n_layers=3", "width=64", "global_width=64", "head_width=64", "n_elements=10")

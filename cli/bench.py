@@ -11,15 +11,15 @@ from refattn.benchmarks.measures import machine
 from refattn.benchmarks.peers import PEERS
 from refattn.benchmarks.ratios import ratios
 from refattn.cli.options import as_json, note
+from refattn.common.environment import available_cores
+from refattn.common.strict_json import to_json
 from refattn.config import Config, override
 from refattn.data.builtin import SETS
 from refattn.data.prepare import prepare
-from refattn.data.sources import open_source
+from refattn.data.sources.registry import open_source
 from refattn.data.splits import labels_of_target
 from refattn.data.store import read_dataset
-from refattn.environment import available_cores
 from refattn.errors import BenchmarkError, DataError
-from refattn.strict_json import to_json
 
 # Those that start within seconds; the compiled ones take a minute each to be ready.
 DEFAULT = ("refattn", "tensorflow", "torch-padded", "torch-identities", "torch-sharded", "jax-identities")

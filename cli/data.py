@@ -5,9 +5,9 @@ import click
 from refattn.cli.fetch import fetch, prepare_command
 from refattn.cli.generate import generate
 from refattn.cli.options import as_json
+from refattn.common.strict_json import to_json
 from refattn.data.builtin import SETS
-from refattn.data.published import PUBLISHED
-from refattn.strict_json import to_json
+from refattn.data.sources.published import PUBLISHED
 
 
 @click.group()

@@ -6,13 +6,13 @@ import click
 
 from refattn.cli.explain import labelled
 from refattn.cli.options import StatusLine, as_json, device, refuse_input_as_output, threads
-from refattn.data.files import open_files
-from refattn.explanation.embedding import embed_stream
-from refattn.explanation.maps import COLOURS, SITE_COLOURS, Shown, files_of, write_maps
-from refattn.explanation.projection import LAYOUTS
-from refattn.prediction import load
-from refattn.strict_json import to_json
-from refattn.training.checkpoint import model_file
+from refattn.common.strict_json import to_json
+from refattn.data.sources.files import open_files
+from refattn.network.checkpoint import model_file
+from refattn.prediction.embedding import embed_stream
+from refattn.prediction.predictor import load
+from refattn.report.maps import COLOURS, SITE_COLOURS, Shown, files_of, write_maps
+from refattn.report.projection import LAYOUTS
 
 
 @click.command(context_settings={"show_default": True})

@@ -7,19 +7,20 @@ import click
 import numpy as np
 
 from refattn.cli.options import as_json, cell, device, note, print_metrics, refuse_input_as_output, threads
+from refattn.common.environment import available_cores
 from refattn.data.builtin import open_data
 from refattn.data.loader import Loader
 from refattn.data.splits import Split, labelled_rows
-from refattn.ensemble import members_of
-from refattn.environment import available_cores
 from refattn.errors import DataError
-from refattn.prediction import check_elements, load
-from refattn.training.calibration import Calibration, write_calibration
-from refattn.training.checkpoint import model_file
-from refattn.training.parallel import workers
-from refattn.training.plots import uncertainty_plot
-from refattn.training.results import predict_split, summarise, write_predictions
-from refattn.training.uncertainty import rank_correlation, reliability
+from refattn.network.checkpoint import model_file
+from refattn.network.evaluate import predict_split, summarise
+from refattn.network.threads import workers
+from refattn.prediction.calibration import Calibration, write_calibration
+from refattn.prediction.ensemble import members_of
+from refattn.prediction.predictor import check_elements, load
+from refattn.prediction.uncertainty import rank_correlation, reliability
+from refattn.report.plots import uncertainty_plot
+from refattn.training.results import write_predictions
 
 COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 

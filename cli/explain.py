@@ -6,15 +6,15 @@ import click
 
 from refattn.cli.options import StatusLine, as_json, device, refuse_input_as_output, threads
 from refattn.cli.validate import validate_scores
-from refattn.data.files import open_files
+from refattn.common.strict_json import to_json
+from refattn.data.sources.files import open_files
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, SITE_SCORES
-from refattn.explanation.findings import findings, in_words
-from refattn.explanation.folder import Shown, explanation_folder, files_of
-from refattn.explanation.pictures import THEMES
-from refattn.prediction import load
-from refattn.strict_json import to_json
-from refattn.training.checkpoint import model_file
+from refattn.network.checkpoint import model_file
+from refattn.prediction.predictor import load
+from refattn.report.findings import findings, in_words
+from refattn.report.folder import Shown, explanation_folder, files_of
+from refattn.report.pictures import THEMES
 
 SHOWN = [*(score.name for score in SITE_SCORES), *POPULATIONS]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from refattn.cli.options import StatusLine, as_json, note
-from refattn.data.fetch import fetch as fetch_file
-from refattn.data.published import PUBLISHED, published_set
-from refattn.strict_json import to_json
+from refattn.common.strict_json import to_json
+from refattn.data.sources.fetch import fetch as fetch_file
+from refattn.data.sources.published import PUBLISHED, published_set
 
 LOG_SECONDS = 10  # between two lines where stderr is not a terminal
 CHECKS = {

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from refattn.cli.options import StatusLine
-from refattn.data import fullerene as cages
-from refattn.data import pt_graphene as platinum
-from refattn.data.methods import open_method
-from refattn.data.snapshots import merge_trajectories
-from refattn.environment import available_cores
+from refattn.common.environment import available_cores
+from refattn.generate import fullerene as cages
+from refattn.generate import pt_graphene as platinum
+from refattn.generate.methods import open_method
+from refattn.generate.snapshots import merge_trajectories
 
 
 @click.group()

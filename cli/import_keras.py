@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from refattn.atomic import write_text
 from refattn.cli.options import as_json, note
+from refattn.common.files import write_text
+from refattn.common.strict_json import to_json
 from refattn.config import config_from_dict, to_toml
-from refattn.data.files import LABELS
+from refattn.data.sources.files import LABELS
 from refattn.errors import RunError
-from refattn.params import from_arrays
-from refattn.strict_json import to_json
-from refattn.training.checkpoint import Checkpoint, save_checkpoint
+from refattn.keras_import import read_keras, read_label, suggest_graph
+from refattn.network.checkpoint import Checkpoint, save_checkpoint
+from refattn.network.params import from_arrays
 from refattn.training.train import make_directory
-from refattn.upstream import read_keras, read_label, suggest_graph
 
 
 @click.command(name="import-keras")

@@ -8,14 +8,14 @@ import h5py
 from ase.data import chemical_symbols
 
 from refattn.cli.options import as_json, note, refuse_input_as_output
+from refattn.common.environment import available_cores, devices, versions
+from refattn.common.strict_json import to_json
 from refattn.config import to_toml
-from refattn.data.overview import describe, plot_overview
 from refattn.data.store import read_dataset
-from refattn.ensemble import is_ensemble, members_of
-from refattn.environment import available_cores, devices, versions
 from refattn.errors import DataError, in_one_line
-from refattn.strict_json import to_json
-from refattn.training.checkpoint import UNREADABLE, load_checkpoint, model_file
+from refattn.network.checkpoint import UNREADABLE, load_checkpoint, model_file
+from refattn.prediction.ensemble import is_ensemble, members_of
+from refattn.report.overview import describe, plot_overview
 
 
 @click.command()

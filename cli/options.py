@@ -5,8 +5,8 @@ import sys
 
 import click
 
+from refattn.common.strict_json import to_json
 from refattn.errors import OutputError
-from refattn.strict_json import to_json
 
 DEVICES = ("cpu", "reference", "cuda", "cuda-tf32")  # the last: products in TF32, on a GPU
 threads = click.option("--threads", type=click.IntRange(min=1), help="Threads for the shards; default: one per core.")

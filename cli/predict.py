@@ -6,12 +6,12 @@ import itertools
 import click
 
 from refattn.cli.options import StatusLine, as_json, device, refuse_input_as_output, threads
-from refattn.data.files import open_files
-from refattn.ensemble import members_of
-from refattn.prediction import load
-from refattn.prediction_files import json_records, prediction_writer
-from refattn.strict_json import to_json
-from refattn.training.checkpoint import model_file
+from refattn.common.strict_json import to_json
+from refattn.data.sources.files import open_files
+from refattn.network.checkpoint import model_file
+from refattn.prediction.ensemble import members_of
+from refattn.prediction.files import json_records, prediction_writer
+from refattn.prediction.predictor import load
 
 COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 

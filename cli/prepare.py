@@ -6,11 +6,11 @@ import time
 import click
 
 from refattn.cli.options import StatusLine, as_json, note, refuse_input_as_output
+from refattn.common.environment import available_cores
+from refattn.common.strict_json import to_json
 from refattn.config import CHOICES, GraphConfig, config_from_dict
 from refattn.data.prepare import prepare as prepare_dataset
-from refattn.data.sources import FORMATS, open_source
-from refattn.environment import available_cores
-from refattn.strict_json import to_json
+from refattn.data.sources.registry import FORMATS, open_source
 
 LOG_SECONDS = 10  # between two lines where stderr is not a terminal
 

@@ -10,9 +10,9 @@ import click
 from refattn.cli.options import StatusLine, as_json, cell, device, note, print_metrics, threads
 from refattn.config import Config, load_config, override
 from refattn.data.builtin import SETS
-from refattn.ensemble import is_ensemble
 from refattn.experiments import experiment_names, load_experiment
-from refattn.training.checkpoint import load_checkpoint, model_file
+from refattn.network.checkpoint import load_checkpoint, model_file
+from refattn.prediction.ensemble import is_ensemble
 from refattn.training.train import Interrupted, free_directory
 from refattn.training.train import train as train_network
 from refattn.training.train_ensemble import train_ensemble

@@ -8,17 +8,17 @@ import click
 import numpy as np
 
 from refattn.cli.options import StatusLine, refuse_input_as_output
+from refattn.common.environment import available_cores
+from refattn.common.strict_json import to_json
 from refattn.data.builtin import open_data
-from refattn.data.files import open_files
+from refattn.data.sources.files import open_files
 from refattn.data.splits import resolve_split
-from refattn.ensemble import members_of
-from refattn.environment import available_cores
 from refattn.errors import DataError, OutputError
-from refattn.prediction import load
-from refattn.strict_json import to_json
-from refattn.training.checkpoint import model_file
-from refattn.validation.report import FILES, write_report
-from refattn.validation.sentences import sentences
+from refattn.network.checkpoint import model_file
+from refattn.prediction.ensemble import members_of
+from refattn.prediction.predictor import load
+from refattn.report.sentences import sentences
+from refattn.report.validation import FILES, write_report
 from refattn.validation.study import Settings, study
 
 

@@ -14,7 +14,7 @@ from refattn.errors import ConfigError, in_one_line
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network (DESIGN section 3). Widths are the published ones for QM9 (code, configs/qm9)."""
+    """The network (docs/design.md section 3). Widths are the published ones for QM9 (code, configs/qm9)."""
 
     variant: str = "scann+"  # "scann+" updates the geometry in every layer; "scann" does not
     n_layers: int = 7  # local attention layers (code: n_attention)
@@ -39,7 +39,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GraphConfig:
-    """The neighbour rule (DESIGN section 4). Thresholds are the published ones for molecules."""
+    """The neighbour rule (docs/design.md section 4). Thresholds are the published ones for molecules."""
 
     rule: str = "isolated"  # "isolated", or "upstream" for the authors' graphs
     r_max: float = 4.0  # Å, longest edge kept

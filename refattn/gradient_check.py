@@ -11,12 +11,12 @@ from collections.abc import Callable
 import numpy as np
 
 from refattn.config import ModelConfig
-from refattn.dropout import Dropout
-from refattn.model import forward
+from refattn.network.dropout import Dropout
+from refattn.network.model import forward
+from refattn.network.params import Parameters, initialise, parameter_table
+from refattn.network.placement import hosted, run_gradients
 from refattn.ops import BACKENDS, OPS, load_backend
 from refattn.ops.cases import cases_of, make_grads, run_backward, run_forward
-from refattn.params import Parameters, initialise, parameter_table
-from refattn.placement import hosted, run_gradients
 from refattn.structures.graph import Shard
 
 STEP = 1e-5

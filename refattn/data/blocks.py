@@ -145,7 +145,7 @@ def command_of(source, graph_config):
 def _kernel_digest():
     """A digest of the program text that the graphs are computed by: a version says nothing between two releases."""
     folder = Path(__file__).parent.parent
-    files = [*sorted((folder / "structures").glob("*.py")), folder / "jit.py"]
+    files = [*sorted((folder / "structures").rglob("*.py")), folder / "common" / "jit.py"]
     return hashlib.blake2b(b"\0".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
 
 

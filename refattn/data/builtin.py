@@ -5,11 +5,11 @@ import tempfile
 import typing
 from pathlib import Path
 
+from refattn.common.environment import available_cores
 from refattn.config import GraphConfig
 from refattn.data.prepare import prepare
-from refattn.data.sources import open_source
+from refattn.data.sources.registry import open_source
 from refattn.data.store import read_dataset
-from refattn.environment import available_cores
 
 FOLDER = Path(__file__).parent / "sets"
 

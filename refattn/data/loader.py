@@ -3,8 +3,8 @@
 import numpy as np
 
 from refattn.data.store import ragged_rows
-from refattn.elements import cgcnn_features
 from refattn.errors import DataError
+from refattn.structures.elements import cgcnn_features
 from refattn.structures.graph import Shard, cut_shards
 
 

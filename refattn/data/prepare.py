@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from refattn.config import GraphConfig
 from refattn.data.blocks import Checkpoint, command_of
-from refattn.data.files import LABELS
+from refattn.data.sources.files import LABELS
 from refattn.data.writer import DatasetWriter
 from refattn.errors import DataError, StructureError
 from refattn.structures.graph import Graph

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from refattn.atomic import write_text
+from refattn.common.files import write_text
+from refattn.common.strict_json import to_json
 from refattn.errors import DataError
-from refattn.strict_json import to_json
 
 FORMAT = "refattn-split"
 PARTS = ("train", "valid", "test")

@@ -1,4 +1,4 @@
-"""The dataset: structures, graphs, labels and per-site arrays in one HDF5 file (DESIGN section 8).
+"""The dataset: structures, graphs, labels and per-site arrays in one HDF5 file (docs/design.md section 8).
 
 A DatasetWriter appends blocks, read_dataset returns a Dataset (arrays in memory) of the whole file or of a slice, and
 verify checks everything that the other two promise. FIELDS is the layout: writer, reader and selection follow it.

@@ -18,7 +18,7 @@ except ImportError:  # Windows, where a file that is open for writing cannot be 
 import h5py
 import numpy as np
 
-from refattn.atomic import put_in_place
+from refattn.common.files import put_in_place
 from refattn.data import store
 from refattn.data.store import FIELDS, POINTERS
 from refattn.errors import DataError, OutputError

@@ -1,7 +1,7 @@
 """What each site contributes to the output, asked of the network itself: by gradients and by leaving the site out.
 
 All scores are in standard deviations of the label (times std: the label's unit) and have one sign: positive where the
-site raises the prediction above what it would be without it. c[i] is the site's input embedding (refattn.model
+site raises the prediction above what it would be without it. c[i] is the site's input embedding (refattn.network.model
 .input_embedding), b the baseline's, y(c) the output before any clip at zero. The geometry, that is distances, solid
 angles and the edges themselves, stays as it is in all scores but `removal`.
 """
@@ -12,11 +12,11 @@ import ase
 import numpy as np
 
 from refattn.data.loader import Loader
-from refattn.prediction import graph_dataset
+from refattn.network.inference import predict_rows
+from refattn.prediction.predictor import graph_dataset
 from refattn.structures.graph import EDGES_PER_SHARD, Graph
-from refattn.training.step import predict_rows
 
-COMPLETENESS = 1e-3  # relative; DESIGN's tolerance of the sum of integrated gradients
+COMPLETENESS = 1e-3  # relative; tolerance of the sum of integrated gradients
 FIRST_NODES, MOST_NODES = 8, 512
 # In units of the type's eps, of the largest term of the sum: below it the difference of two outputs is rounding.
 ROUNDING = 100

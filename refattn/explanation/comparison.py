@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from refattn.data.orbitals import METHOD, xtb_labels
 from refattn.errors import DataError, in_one_line
+from refattn.generate.orbitals import METHOD, xtb_labels
 
 POPULATIONS = {
     "homo_population": "population of the highest occupied orbital",

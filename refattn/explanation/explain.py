@@ -10,18 +10,18 @@ import itertools
 import ase
 import numpy as np
 
+from refattn.common.environment import available_cores
 from refattn.data.loader import Loader
-from refattn.environment import available_cores
 from refattn.errors import ConfigError, DataError, StructureError
 from refattn.explanation.attribution import gradient_times_input, integrated_gradients, occlusion, removal
 from refattn.explanation.flow import Flow, attention_flow, residual_share
 from refattn.explanation.variants import Subject
-from refattn.params import Parameters
-from refattn.placement import run_forward
-from refattn.prediction import Model, graph_dataset
+from refattn.network.inference import overflow_is_reported
+from refattn.network.params import Parameters
+from refattn.network.placement import run_forward
+from refattn.network.threads import workers
+from refattn.prediction.predictor import Model, graph_dataset
 from refattn.structures.graph import Graph
-from refattn.training.parallel import workers
-from refattn.training.step import overflow_is_reported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Explanation:
     flow : Flow                            flow[i,j], the part of site i's representation that came from site j through
                                            all layers; rows sum to 1 (flow.py)
     impact : (N,) float64                  impact[j] = sum_i beta[i] flow[i,j]; sums to 1
-    site_embedding : (N, G) float          representation of the sites after step 5 of DESIGN section 3
+    site_embedding : (N, G) float          representation of the sites after step 5 of docs/design.md section 3
     structure_vector : (G,) float          struct = sum_i beta[i] k[i] of step 6
     gradient_times_input : (N,) float64    in `unit`, as the next three (attribution.py); positive raises the prediction
     integrated_gradients : (N,) float64    or None where it was not asked for, as the next two

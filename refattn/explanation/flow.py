@@ -1,6 +1,6 @@
 """Local attention composed through the layers: how much of each site's final representation comes from each site.
 
-What a layer does to the representations, in the formulas of DESIGN section 3, steps 3 and 4:
+What a layer does to the representations, in the formulas of docs/design.md section 3, steps 3 and 4:
 
     context[i] = sum over the edges e of i of alpha[e] k[e] + q[i],  site <- LN(context), then the residual block
 

@@ -1,6 +1,6 @@
 """Many variants of one structure in one call of the network, in bounded memory.
 
-The variants have one graph and differ in their input embeddings (refattn.model.input_embedding). They are cut into
+The variants have one graph and differ in their input embeddings (network.model.input_embedding). They are cut into
 jobs of as many copies as fill a shard, by a rule that knows nothing of the machine, so that a result has the same bits
 for any number of threads; a structure larger than a shard goes one copy at a time.
 """
@@ -9,10 +9,10 @@ import dataclasses
 
 import numpy as np
 
-from refattn.placement import run_forward, run_gradients, run_input_embedding
+from refattn.network.inference import overflow_is_reported
+from refattn.network.placement import run_forward, run_gradients, run_input_embedding
+from refattn.network.threads import in_turn
 from refattn.structures.graph import EDGES_PER_SHARD, Shard
-from refattn.training.parallel import in_turn
-from refattn.training.step import overflow_is_reported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Subject:
         ----------
         make : callable      (n,) int, numbers of variants -> (n, N, W) their input embeddings
         n_variants : int
-        run : callable       like map; see refattn.training.parallel.workers
+        run : callable       like map; see refattn.network.threads.workers
 
         Returns
         -------

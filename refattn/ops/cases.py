@@ -13,7 +13,7 @@ GRAPHS = {
     "one site, its own neighbour": ((1,), (3,)),
     "one edge": ((2,), (1, 0)),
 }
-# Shape of the arguments drawn from a normal distribution, in the letters of DESIGN section 2; an entry with the
+# Shape of the arguments drawn from a normal distribution, in the letters of docs/design.md section 2; an entry with the
 # operation's name goes before one without.
 SHAPES = {
     **dict.fromkeys(("b", "b_r", "b_omega", "gain", "offset", "b_1", "b_2", "gain_2", "offset_2"), "D"),

@@ -1,11 +1,11 @@
-"""Graph: one structure with its Voronoi neighbours, as the ragged arrays of DESIGN section 2."""
+"""Graph: one structure with its Voronoi neighbours, as the ragged arrays of docs/design.md section 2."""
 
 import dataclasses
 
 import numpy as np
 
 from refattn.config import GraphConfig
-from refattn.structures.voronoi import voronoi_neighbours
+from refattn.structures.voronoi.neighbours import voronoi_neighbours
 
 
 @dataclasses.dataclass(frozen=True)

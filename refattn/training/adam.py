@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from refattn.jit import jit
+from refattn.common.jit import jit
 
 
 class Adam:
@@ -17,7 +17,7 @@ class Adam:
     Epsilon stands outside the bias correction ("epsilon hat" of the paper), and the weight decay is the gradient of
     weight_decay |w|^2, which goes through the moments (it is not AdamW).
 
-    Source   Kingma & Ba, ICLR 2015, section 2 (last paragraph); Keras 2.10, optimizer_v2/adam; SEMANTICS section 4
+    Source   Kingma & Ba, ICLR 2015, section 2 (last paragraph); docs/authors_code.md section 4 (Keras 2.10)
     """
 
     def __init__(self, vector, decay_mask, config):

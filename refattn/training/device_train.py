@@ -2,7 +2,7 @@
 
 from refattn.errors import DeviceError, TrainingError
 from refattn.ops.cuda import toolchain
-from refattn.training.device_step import DeviceStep
+from refattn.training.cuda_stepper import DeviceStep
 from refattn.training.train import Trainer
 
 

@@ -1,66 +1,13 @@
 """What a run leaves for people: metrics.json, predictions.csv, the learning curve and the parity plot."""
 
 import csv
-import typing
 
-import numpy as np
-
-from refattn.atomic import replacing, write_text
-from refattn.data.splits import Split, resolve_split
-from refattn.environment import peak_memory_mb
-from refattn.ops import load_backend
-from refattn.strict_json import to_json
-from refattn.training.calibration import Calibration, write_calibration
-from refattn.training.metrics import metrics
-from refattn.training.plots import learning_curve, parity_plot
-from refattn.training.step import ask
-
-
-class Part(typing.NamedTuple):
-    """A part of the split and what a run says of it.
-
-    rows : (S,) int                       of the data set
-    label, prediction : (S,) float64      in the label's unit
-    spread : (S,) float64                 of the members of an ensemble; None for a single run
-    predictions : (K, S) float64          of the K members, or of the one run
-    structs : list of K (S, G + 1)        representations in these, see Answer
-    """
-
-    rows: np.ndarray
-    label: np.ndarray
-    prediction: np.ndarray
-    spread: np.ndarray | None
-    predictions: np.ndarray
-    structs: list
-
-
-def predict_split(checkpoints, loader, dataset, run, device):
-    """Labels and predictions, in the label's unit, of every part of the split.
-
-    Parameters
-    ----------
-    checkpoints : list of Checkpoint     the members of an ensemble, or one
-
-    Returns
-    -------
-    dict of "train", "valid", "test" -> Part
-    """
-    first, ops = checkpoints[0], load_backend(device)
-    label, parts = dataset.labels[first.config.data.target], {}
-    for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
-        answer = ask(checkpoints, ops, loader, rows, run)
-        parts[name] = Part(rows, label[rows], answer.value, answer.spread, answer.values, answer.structs)
-    return parts
-
-
-def summarise(checkpoint, parts):
-    """Metrics of every part, and the error on the test set of always predicting the mean of the training labels."""
-    summary = {"target": checkpoint.config.data.target, "unit": checkpoint.unit}
-    summary["n_parameters"] = len(checkpoint.params.vector)
-    summary.update({name: metrics(part.label, part.prediction) for name, part in parts.items()})
-    if all(summary.get(name, {}).get("n") for name in ("train", "test")):
-        summary["baseline_mae"] = float(np.abs(parts["test"].label - parts["train"].label.mean()).mean())
-    return summary
+from refattn.common.environment import peak_memory_mb
+from refattn.common.files import replacing, write_text
+from refattn.common.strict_json import to_json
+from refattn.network.evaluate import predict_split, summarise
+from refattn.prediction.calibration import Calibration, write_calibration
+from refattn.report.plots import learning_curve, parity_plot
 
 
 def write_results(out, checkpoint, loader, dataset, history, n_threads, run, device):

@@ -8,23 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from refattn.atomic import write_text
+from refattn.common.environment import available_cores
+from refattn.common.files import write_text
 from refattn.config import Config, to_toml
 from refattn.data.builtin import SETS, open_data
 from refattn.data.loader import Loader, epoch_batches
 from refattn.data.splits import choose_split, labels_of_target, resolve_split, write_split
-from refattn.ensemble import is_ensemble
-from refattn.environment import available_cores
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
+from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file, save_checkpoint
+from refattn.network.inference import predict_rows
+from refattn.network.metrics import metrics
+from refattn.network.params import initialise, parameter_table
+from refattn.network.threads import workers
 from refattn.ops import load_backend
-from refattn.params import initialise, parameter_table
+from refattn.prediction.ensemble import is_ensemble
 from refattn.training.adam import Adam
-from refattn.training.checkpoint import Checkpoint, load_checkpoint, model_file, save_checkpoint
-from refattn.training.metrics import metrics
-from refattn.training.parallel import workers
 from refattn.training.results import write_results
 from refattn.training.schedule import Schedule
-from refattn.training.step import Stepper, predict_rows
+from refattn.training.step import Stepper
 
 
 class Interrupted(Exception):
@@ -32,7 +33,7 @@ class Interrupted(Exception):
 
 
 def train(config, out=None, n_threads=None, resume=False, init=None, progress=None, stop=None, device="cpu"):
-    """Train a network and leave a complete run directory (DESIGN section 7).
+    """Train a network and leave a complete run directory (docs/design.md section 7).
 
     Parameters
     ----------

@@ -4,12 +4,12 @@ import json
 import os
 from pathlib import Path
 
+from refattn.common.environment import available_cores
 from refattn.data.builtin import open_data
 from refattn.data.loader import Loader
-from refattn.ensemble import MEMBER, Plan, load_members, members_of, read_plan, write_plan
-from refattn.environment import available_cores
 from refattn.errors import ConfigError, RunError, in_one_line
-from refattn.training.parallel import workers
+from refattn.network.threads import workers
+from refattn.prediction.ensemble import MEMBER, Plan, load_members, members_of, read_plan, write_plan
 from refattn.training.results import write_ensemble_results
 from refattn.training.train import (
     free_directory,

@@ -6,7 +6,7 @@ from ase.build import bulk
 
 from refattn.errors import DataError
 from refattn.explanation.symmetry import class_spread, equivalent_sites
-from refattn.prediction import check_elements
+from refattn.prediction.predictor import check_elements
 
 EQUAL = 1e-6  # relative; float64 leaves 1e-11 (measured with networks of random parameters)
 

@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 
-from refattn.params import initialise
-from refattn.prediction import Model
+from refattn.network.params import initialise
+from refattn.prediction.predictor import Model
 
 
 def stages(config):

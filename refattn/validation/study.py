@@ -6,13 +6,13 @@ import itertools
 import ase
 import numpy as np
 
-from refattn.environment import available_cores
+from refattn.common.environment import available_cores
 from refattn.errors import DataError, RunError
 from refattn.explanation.comparison import POPULATIONS, populations, spearman
 from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, subject_of
 from refattn.explanation.symmetry import class_spread, equivalent_sites, symmetrised
-from refattn.training.metrics import metrics
-from refattn.training.parallel import workers
+from refattn.network.metrics import metrics
+from refattn.network.threads import workers
 from refattn.validation.agreement import (
     MEASURES,
     TOP,

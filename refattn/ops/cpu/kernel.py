@@ -1,7 +1,7 @@
-"""The decorator of the kernels and their helpers: refattn.jit, for functions that write into arrays and make none."""
+"""The decorator of the kernels and their helpers: jit, for functions that write into arrays and make none."""
 
 import functools
 
-from refattn.jit import jit
+from refattn.common.jit import jit
 
 kernel = functools.partial(jit, allocates=False)

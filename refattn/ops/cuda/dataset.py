@@ -58,7 +58,7 @@ class Plan(typing.NamedTuple):
 
 
 class Dropout:
-    """Keys of the masks of one training step, as refattn.dropout.Dropout has them; all made by one kernel.
+    """Keys of the masks of one training step, as refattn.network.dropout.Dropout has them; all made by one kernel.
 
     site_key : (places, N) uint64; edge_key : (layers, E) uint64, or something else without dropout of the attention
     """

@@ -10,10 +10,10 @@ import typing
 
 import numpy as np
 
+from refattn.network.params import Parameters
 from refattn.ops.cuda import launch
 from refattn.ops.cuda.memory import to_device
 from refattn.ops.cuda.toolchain import WARP, call, cuda, kernel
-from refattn.params import Parameters
 
 
 class Pending(typing.NamedTuple):

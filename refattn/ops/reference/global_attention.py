@@ -25,7 +25,7 @@ def global_attention_forward(q, k, site_ptr, intensive, normalise):
     -------
     struct : (S, G); beta, score : (N,); norm : (S,), 1 without `normalise`; q_sum : (S, G)
 
-    Source   Vu et al. 2023; intensive: this project, DESIGN section 3
+    Source   Vu et al. 2023; intensive: this project, docs/design.md section 3
     """
     n_structures = len(site_ptr) - 1
     struct, q_sum = np.zeros((2, n_structures, q.shape[1]), dtype=q.dtype)

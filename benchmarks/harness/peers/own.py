@@ -1,0 +1,45 @@
+"""refattn itself behind the interface of the peers."""
+
+import contextlib
+
+import numpy as np
+
+from refattn.data.loader import epoch_batches
+from refattn.network.inference import predict_rows
+from refattn.network.threads import workers
+from refattn.ops import load_backend
+from refattn.training.adam import Adam
+from refattn.training.step import Stepper
+
+
+class Own:
+    """refattn on `n_threads` threads. Unlike the peers, it gathers its batches from the data set within the clock."""
+
+    def __init__(self, config, params, source=None, n_threads=1, backend="cpu"):
+        self.config, self.params, self.ops = config, params, load_backend(backend)
+        self.loader = source.loader
+        self.stepper = Stepper(config, self.ops, self.loader, source.dataset.id, source.label)
+        self.adam = Adam(params.vector, params.decay_mask(), config.training)
+        self.grads = params.zeros_like()
+        self.pool = contextlib.ExitStack()  # kept, because it stops the threads when it is collected
+        self.run = self.pool.enter_context(workers(n_threads))
+
+    def predict(self, batch):
+        return predict_rows(self.params, self.config.model, self.ops, self.loader, batch.rows, self.run)[0]
+
+    def gradient(self, batch):
+        loss, _ = self.stepper.gradient(self.params, self.grads, batch.rows, 0, self.run)
+        return loss, {name: np.array(self.grads[name]) for name in self.grads}
+
+    def step(self, batch):
+        return self.train(batch.rows)
+
+    def train(self, rows):
+        loss, _ = self.stepper.gradient(self.params, self.grads, rows, self.adam.step, self.run)
+        self.adam.update(self.params.vector, self.grads.vector, self.config.training.learning_rate)
+        return loss
+
+    def epoch(self, source, rows):
+        """As Trainer goes through its data: shuffled rows, gathered shard by shard."""
+        for own in epoch_batches(rows, self.config.training.batch_size, self.config.training.seed, 1):
+            self.train(own)

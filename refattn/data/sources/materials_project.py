@@ -1,0 +1,239 @@
+"""Materials Project 2018.6.1, as MEGNet's authors distribute it: `mp.2018.6.1.json`, bare or in its zip file.
+
+A list of objects, of which `material_id`, `structure` (the text of a CIF file, in P1, written by pymatgen),
+`formation_energy_per_atom` (eV/atom) and `band_gap` (eV) are read. The list is cut into its elements while it is
+read, so that memory does not depend on its length. Crystals of one atom are left out, as by the SCANN authors: their
+network divides 0 by 0 there. That leaves 69,106 of 69,239.
+
+Source   figshare.com/articles/Graphs_of_materials_project/7451351; sinhvt3421/scann--material 1.0, mp2018.py;
+         69,239: README.md of materialsvirtuallab/megnet
+"""
+
+import contextlib
+import gzip
+import io
+import json
+import re
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import ase
+import numpy as np
+from ase.data import atomic_numbers
+from ase.geometry import cellpar_to_cell
+from ase.io.cif import read_cif
+
+from refattn.data.sources.published import PUBLISHED
+from refattn.data.store import Record
+from refattn.errors import DataError, in_one_line
+
+LABELS = {"formation_energy_per_atom": "e_form", "band_gap": "band_gap"}
+ONE_ATOM = "one atom in the cell: left out by the authors, whose attention divides 0 by 0 there"
+ADVICE = "fetch it again with `refattn data fetch materials_project`"
+UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)
+CHUNK = 1 << 20  # characters
+LARGEST_OBJECT = 1 << 26  # characters; beyond that the list is damaged
+SPACE = re.compile(r"[ \t\r\n]*")
+WORD = re.compile(r"'([^']*)'|(\S+)")
+CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+SITE = ("type_symbol", "fract_x", "fract_y", "fract_z")
+
+
+class MaterialsProjectSource:
+    """Iterable of Record with labels e_form (eV/atom) and band_gap (eV); ids are those of the Materials Project.
+
+    Parameters
+    ----------
+    path : path
+        The zip file, or the .json or .json.gz in it.
+
+    Attributes
+    ----------
+    skipped : list of (id, reason)      crystals of one atom so far
+    fraction : float                    part of the input that has been read
+    name, licence, citation : str
+
+    Raises
+    ------
+    DataError
+        While iterating: a file that is damaged or of another format, with the id or the number of the element.
+    """
+
+    name = "Materials Project 2018.6.1 (MEGNet)"
+    licence, citation = PUBLISHED["materials_project"].licence, PUBLISHED["materials_project"].citation
+
+    def __init__(self, path):
+        self.path, self.fraction, self.skipped = Path(path), 0.0, []
+        if not self.path.is_file():
+            raise DataError(f"{path}: there is no such file; fetch it with `refattn data fetch materials_project`")
+
+    def __iter__(self):
+        size, seen = max(self.path.stat().st_size, 1), set()
+        try:
+            with open(self.path, "rb") as raw, self._text(raw) as text:
+                for number, element in enumerate(ListCutter(text), 1):
+                    self.fraction = min(raw.tell() / size, 1.0)
+                    record = read_element(element, f"{self.path}, element {number}")
+                    if record.id in seen:
+                        raise DataError(f"{self.path}, element {number}: {record.id} is there twice; {ADVICE}")
+                    seen.add(record.id)
+                    if len(record.atoms) > 1:
+                        yield record
+                    else:
+                        self.skipped.append((record.id, ONE_ATOM))
+            self.fraction = 1.0
+        except UNREADABLE as error:
+            raise DataError(f"{self.path}: cannot be read on ({in_one_line(error)}); {ADVICE}") from None
+
+    @contextlib.contextmanager
+    def _text(self, raw):
+        """The JSON text as a stream."""
+        with contextlib.ExitStack() as stack:
+            stream, beginning = raw, raw.read(2)
+            raw.seek(0)
+            if beginning == b"PK":
+                archive = stack.enter_context(zipfile.ZipFile(raw))
+                names = [name for name in archive.namelist() if re.fullmatch(r"(?!__MACOSX)[^.].*\.json", name)]
+                if len(names) != 1:
+                    raise ValueError(f"holds {len(names)} files .json instead of one")
+                stream = stack.enter_context(archive.open(names[0]))
+            elif self.path.suffix == ".gz":
+                stream = stack.enter_context(gzip.open(raw))
+            yield io.TextIOWrapper(stream, encoding="utf-8")
+
+
+class ListCutter:
+    """Iterable of the objects of a JSON list in a text stream; holds one chunk, or one object where that is larger.
+
+    Raises ValueError for what is no list of objects. An object that was cut cannot be mistaken for a whole one: what
+    does not parse is tried again with twice the text, until there is no more.
+    """
+
+    def __init__(self, text):
+        self.text, self.buffer, self.at = text, "", 0
+        self.decoder = json.JSONDecoder()
+
+    def __iter__(self):
+        if self._next() != "[":
+            raise ValueError("it does not begin as a list")
+        self.at += 1
+        mark = ","
+        if self._next() == "]":
+            mark, self.at = "]", self.at + 1
+        while mark == ",":
+            yield self._object()
+            mark, self.at = self._next(), self.at + 1
+        if mark != "]" or self._next():
+            raise ValueError("the list does not end as one")
+
+    def _object(self):
+        if self._next() != "{":
+            raise ValueError("an element of the list is no object")
+        while True:
+            try:
+                element, self.at = self.decoder.raw_decode(self.buffer, self.at)
+                return element
+            except (ValueError, RecursionError) as error:
+                if len(self.buffer) - self.at > LARGEST_OBJECT or not self._more():
+                    raise ValueError(f"an element of the list is cut or damaged, {in_one_line(error)}") from None
+
+    def _next(self):
+        """The next character that is no space, "" at the end; it stays the next."""
+        while True:
+            self.at = SPACE.match(self.buffer, self.at).end()
+            if self.at < len(self.buffer):
+                return self.buffer[self.at]
+            if not self._more():
+                return ""
+
+    def _more(self):
+        chunk = self.text.read(max(CHUNK, len(self.buffer) - self.at))
+        self.buffer, self.at = self.buffer[self.at :] + chunk, 0
+        return bool(chunk)
+
+
+def read_element(element, where):
+    """Record of one object of the list. Raises DataError that names `where` and what is wrong."""
+    id, cif = element.get("material_id"), element.get("structure")
+    if not (isinstance(id, str) and id and isinstance(cif, str)):
+        raise DataError(f"{where}: has no material_id or no structure; {ADVICE}")
+    labels = {}
+    for key, name in LABELS.items():
+        value = element.get(key)
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+                raise DataError(f"{where}, {id}: {key} is {value!r:.40}, not a number; {ADVICE}")
+            labels[name] = float(value)
+    atoms = read_crystal(cif, f"{where}, {id}")
+    atoms.info["id"] = id
+    return Record(id, atoms, labels, {})
+
+
+def read_crystal(cif, where):
+    """The Atoms in the text of a CIF file: at once where it is written as by pymatgen in P1, else by ASE.
+
+    Raises DataError that names `where`.
+    """
+    atoms = read_plain_cif(cif)
+    if atoms is not None:
+        return atoms
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # ASE warns where it leaves a part of a loop out
+            (atoms,) = read_cif(io.StringIO(cif), index=slice(None))
+    except Exception as error:  # whatever ASE's parser raises for a damaged text
+        raise DataError(f"{where}: its structure cannot be read ({in_one_line(error)}); {ADVICE}") from None
+    atoms.info.clear()
+    return atoms
+
+
+def read_plain_cif(cif):
+    """Atoms of a CIF text with the identity as its only symmetry and every site fully occupied; None for any other.
+
+    ASE takes milliseconds for it, most of them to look for symmetry.
+    """
+    fields, loops = _items(cif)
+    try:
+        parameters = [float(fields[f"_cell_{name}"]) for name in CELL]
+        (symmetry,) = (loop for loop in loops if "_symmetry_equiv_pos_as_xyz" in loop)
+        (sites,) = (loop for loop in loops if "_atom_site_fract_x" in loop)
+        symbols, *columns = (sites[f"_atom_site_{name}"] for name in SITE)
+        numbers = [atomic_numbers[symbol] for symbol in symbols]
+        fractions = np.array(columns, dtype=float).T
+        occupied = all(float(value) == 1 for value in sites.get("_atom_site_occupancy", []))
+    except (KeyError, ValueError):
+        return None
+    plain = symmetry["_symmetry_equiv_pos_as_xyz"] == ("x, y, z",) and fields.get("_symmetry_Int_Tables_number") == "1"
+    if not (plain and occupied and all(numbers) and np.isfinite(fractions).all() and np.isfinite(parameters).all()):
+        return None
+    cell = cellpar_to_cell(parameters)
+    return ase.Atoms(numbers, fractions @ cell, cell=cell, pbc=True)
+
+
+def _items(cif):
+    """Single items, name -> text, and loops, each name -> column, of a CIF text; nothing where it has text fields.
+
+    A loop ends at the next item; a line of it with another number of words than it has columns makes it empty.
+    """
+    fields, loops, names, columns = {}, [], None, []
+    if "\n;" in cif:
+        return fields, loops
+    for line in cif.splitlines():
+        line = line.strip()
+        if line.startswith("_") and names is not None and not columns:
+            names.append(line)
+        elif line.startswith("_"):
+            names, (name, _, value) = None, line.partition(" ")
+            fields[name] = value.strip().strip("'")
+        elif line == "loop_":
+            names, columns = [], []
+            loops.append((names, columns))
+        elif line and names is not None and not line.startswith("#"):
+            columns.append([quoted or word for quoted, word in WORD.findall(line)])
+    return fields, [_columns(names, rows) for names, rows in loops]
+
+
+def _columns(names, rows):
+    return dict(zip(names, zip(*rows, strict=True), strict=True)) if all(len(row) == len(names) for row in rows) else {}

@@ -1,0 +1,127 @@
+"""Model files: parameters, configuration, label and split, and for `last.h5` all that training needs to go on."""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from refattn.common.environment import versions
+from refattn.common.files import replacing
+from refattn.config import Config, config_from_dict, to_toml
+from refattn.data.splits import Split
+from refattn.errors import RefattnError, RunError, in_one_line
+from refattn.network.params import Parameters, from_arrays
+
+FORMAT, VERSION = "refattn-model", 1
+# What h5py, TOML and NumPy raise for a file that is cut, changed or of another kind.
+UNREADABLE = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError, MemoryError)
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """A network with all that turns its output into a prediction; property = mean + std * output.
+
+    `elements` are the atomic numbers that it was trained on; empty where that is unknown (imported models).
+    `state` is empty in `model.h5`; in `last.h5` it holds the optimiser, the schedule and the place in the training.
+    """
+
+    config: Config
+    params: Parameters
+    unit: str = ""
+    mean: float = 0.0
+    std: float = 1.0
+    elements: tuple = ()
+    split: Split = Split([], [], [])
+    state: dict = dataclasses.field(default_factory=dict)
+
+
+def save_checkpoint(path, checkpoint):
+    """Write a Checkpoint as HDF5; the file appears complete or not at all. Raises OutputError."""
+    toml = to_toml(checkpoint.config)
+    with replacing(path) as part, h5py.File(part, "w") as file:
+        file.attrs.update(format=FORMAT, version=VERSION, unit=checkpoint.unit, versions=json.dumps(versions()))
+        file.attrs.update(target=checkpoint.config.data.target, mean=checkpoint.mean, std=checkpoint.std)
+        file.attrs["sha256"] = _checksum(checkpoint, toml)
+        file["config"] = toml
+        file["elements"] = np.array(checkpoint.elements, dtype=np.int32)
+        for name in checkpoint.params:
+            file[f"parameters/{name}"] = checkpoint.params[name]
+        for name, ids in checkpoint.split._asdict().items():
+            file.create_dataset(f"split/{name}", data=ids, dtype=h5py.string_dtype())
+        for name, value in checkpoint.state.items():
+            file[f"state/{name}"] = value if isinstance(value, np.ndarray) else json.dumps(value)
+
+
+def model_file(run):
+    """The best model of a run directory, or the model file itself."""
+    path = Path(run)
+    return path / "model.h5" if path.is_dir() else path
+
+
+def load_checkpoint(path):
+    """Read a Checkpoint. Raises RunError for a file that is missing, cut, damaged or of another kind."""
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
+                raise RunError(f"{path}: is not a {FORMAT} of version {VERSION}; give a run of `refattn train`")
+            return _read(file)
+    except FileNotFoundError:
+        raise RunError(f"{path}: there is no such file; give the directory of a run that has trained") from None
+    except RefattnError as error:
+        raise RunError(f"{error}" if str(path) in str(error) else f"{path}: {error}") from None
+    except UNREADABLE as error:
+        raise RunError(
+            f"{path}: cannot be read as a model ({in_one_line(error)}); restore the file or train again"
+        ) from None
+
+
+def _read(file):
+    toml = file["config"].asstr()[()]
+    config = config_from_dict(tomllib.loads(toml), "/config")
+    arrays = {name: _floats(name, view[()], config.training.dtype) for name, view in _datasets(file["parameters"])}
+    state = {}
+    for name, view in file.get("state", {}).items():
+        state[name] = view[()] if view.dtype.kind in "fiu" else json.loads(view.asstr()[()])
+    checkpoint = Checkpoint(
+        config=config,
+        params=from_arrays(config.model, arrays, config.training.dtype),
+        unit=str(file.attrs["unit"]),
+        mean=float(file.attrs["mean"]),
+        std=float(file.attrs["std"]),
+        elements=tuple(int(z) for z in file["elements"][()]),
+        split=Split(*(file[f"split/{name}"].asstr()[()].tolist() for name in Split._fields)),
+        state=state,
+    )
+    if file.attrs["sha256"] != _checksum(checkpoint, toml):
+        raise RunError("the contents do not fit their checksum; restore the file or train again")
+    return checkpoint
+
+
+def _checksum(checkpoint, toml):
+    """SHA-256 of all that is read back: a changed byte is to be an error, and not another number."""
+    scale, elements = [float(checkpoint.mean), float(checkpoint.std)], [int(z) for z in checkpoint.elements]
+    vector = checkpoint.params.vector.astype(checkpoint.config.training.dtype)
+    parts = [toml, checkpoint.unit, scale, elements, checkpoint.split, vector]
+    parts += [checkpoint.state[name] for name in sorted(checkpoint.state)]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part).encode())
+    return digest.hexdigest()
+
+
+def _datasets(group):
+    found = []
+    group.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def _floats(name, array, dtype):
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype) if array.dtype.kind == "f" else np.full(1, np.nan)
+    if not np.isfinite(array).all():
+        raise RunError(f"the parameter {name} holds a value that is not finite; restore the file or train again")
+    return array

@@ -1,0 +1,57 @@
+"""Predictions and metrics of every part of the split."""
+
+import typing
+
+import numpy as np
+
+from refattn.data.splits import Split, resolve_split
+from refattn.network.inference import ask
+from refattn.network.metrics import metrics
+from refattn.ops import load_backend
+
+
+class Part(typing.NamedTuple):
+    """A part of the split and what a run says of it.
+
+    rows : (S,) int                       of the data set
+    label, prediction : (S,) float64      in the label's unit
+    spread : (S,) float64                 of the members of an ensemble; None for a single run
+    predictions : (K, S) float64          of the K members, or of the one run
+    structs : list of K (S, G + 1)        representations in these, see Answer
+    """
+
+    rows: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    spread: np.ndarray | None
+    predictions: np.ndarray
+    structs: list
+
+
+def predict_split(checkpoints, loader, dataset, run, device):
+    """Labels and predictions, in the label's unit, of every part of the split.
+
+    Parameters
+    ----------
+    checkpoints : list of Checkpoint     the members of an ensemble, or one
+
+    Returns
+    -------
+    dict of "train", "valid", "test" -> Part
+    """
+    first, ops = checkpoints[0], load_backend(device)
+    label, parts = dataset.labels[first.config.data.target], {}
+    for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
+        answer = ask(checkpoints, ops, loader, rows, run)
+        parts[name] = Part(rows, label[rows], answer.value, answer.spread, answer.values, answer.structs)
+    return parts
+
+
+def summarise(checkpoint, parts):
+    """Metrics of every part, and the error on the test set of always predicting the mean of the training labels."""
+    summary = {"target": checkpoint.config.data.target, "unit": checkpoint.unit}
+    summary["n_parameters"] = len(checkpoint.params.vector)
+    summary.update({name: metrics(part.label, part.prediction) for name, part in parts.items()})
+    if all(summary.get(name, {}).get("n") for name in ("train", "test")):
+        summary["baseline_mae"] = float(np.abs(parts["test"].label - parts["train"].label.mean()).mean())
+    return summary

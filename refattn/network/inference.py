@@ -1,0 +1,243 @@
+"""Inference: the steps of model.py, layer by layer and block by block, with nothing kept for a backward pass.
+
+A block is a run of sites. What a layer makes of it depends on the features of the layer before alone, so blocks are
+independent, and a structure of any size is computed in bounded memory, (E, D) for its edges and a few (N, D), by as
+many threads as there are. A shard of small structures is one block, on one thread.
+
+Without dropout the sites of one element begin alike, so what is made of them alone, up to the products of the first
+layer, is made once an element: 3 % of the time of QM9's molecules with SCANN+.
+"""
+
+import dataclasses
+import itertools
+import typing
+from types import SimpleNamespace as Saved
+
+import numpy as np
+
+from refattn.network.dropout import edge_mask
+from refattn.network.model import (
+    Tape,
+    attend,
+    embed,
+    expand_geometry,
+    head,
+    neighbour_products,
+    own_products,
+    project,
+    read_out,
+    update_sites,
+)
+from refattn.structures.graph import Shard
+
+ROWS_PER_BLOCK = 4096  # sites and edges: enough to forget the calls' own time, few enough for every thread to have some
+LARGE = 4 * ROWS_PER_BLOCK  # edges of a structure whose blocks are shared among the threads
+
+
+class Outcome(typing.NamedTuple):
+    """prediction : (S,), in units of the scaled target; beta : (N,), global attention; struct : (S, G)."""
+
+    prediction: np.ndarray
+    beta: np.ndarray
+    struct: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A run of sites and their edges; `shard` has these alone, but its nbr counts all sites."""
+
+    sites: slice
+    edges: slice
+    shard: Shard
+
+
+def infer(params, shard, config, ops, run=map):
+    """Predict the property of every structure of a shard.
+
+    Parameters
+    ----------
+    params : Parameters; shard : Shard; config : ModelConfig; ops : namespace of operations     as of model.forward
+    run : callable     like map; computes the blocks. See refattn.network.threads.workers
+
+    Returns
+    -------
+    Outcome, in work arrays where a block of them is open
+    """
+    blocks, n_sites, number = cut_blocks(shard), len(shard.z), params.vector.dtype
+
+    def every(function):
+        def alone(block):
+            with ops.work_arrays():
+                function(block)
+
+        for _ in run(alone, blocks):
+            pass
+
+    site, after = (ops.empty((n_sites, config.width), number) for _ in range(2))
+    plus = config.variant == "scann+"
+    neighbour = ops.empty((n_sites, config.width), number) if plus else None
+    geo = ops.empty((len(shard.nbr), config.width if plus else config.n_radial), number)
+    of_elements = begin_by_element(params, shard, config, ops)
+
+    def begin(block):
+        if of_elements is None:
+            site[block.sites] = embed(params, block.shard, config, ops, None, Tape(block.shard, {}, []), None)
+        else:
+            start, element = of_elements
+            np.take(start, element[block.sites], axis=0, out=site[block.sites])
+        geo[block.edges] = expand_geometry(params, block.shard, config, ops, Tape(block.shard, {}, []))
+
+    every(begin)
+    for layer in range(config.n_layers):
+        _layer(params.layer(layer), None if layer else of_elements, site, after, neighbour, geo, config, ops, every)
+        site, after = after, site
+    q, k = (ops.empty((n_sites, config.global_width), number) for _ in range(2))
+
+    def end(block):
+        q[block.sites], k[block.sites] = project(params, site[block.sites], ops, Saved())
+
+    every(end)
+    tape = Tape(shard, {}, [])
+    struct = read_out(q, k, shard, config, ops, tape, Saved())
+    return Outcome(head(params, struct, config, ops, tape), tape.beta, struct)
+
+
+def _layer(weights, of_elements, site, after, neighbour, geo, config, ops, every):
+    """Steps 3 to 6 of one layer: from site (N, D) to `after` (N, D); writes over geo and neighbour.
+
+    of_elements : in the first layer what begin_by_element gives; None in the others
+    """
+
+    def made(make, block):
+        if of_elements is None:
+            return make(weights, site[block.sites], config, ops)
+        start, element = of_elements
+        return [rows[element[block.sites]] for rows in make(weights, start, config, ops)]
+
+    def look(block):
+        (neighbour[block.sites],) = made(neighbour_products, block)
+
+    def update(block):
+        saved, mask = Saved(), edge_mask(block.shard, config, ops, None, 0, None)
+        rows, products = geo[block.edges], made(own_products, block)
+        if neighbour is not None:
+            products = *products, neighbour
+        context, q, new_geo = attend(weights, site, rows, products, block.shard, config, ops, mask, saved, keep=False)
+        after[block.sites] = update_sites(weights, context, q, config, ops, None, 0, saved, keep=False)
+        if new_geo is not rows:
+            rows[...] = new_geo
+
+    if neighbour is not None:
+        every(look)
+    every(update)
+
+
+def begin_by_element(params, shard, config, ops):
+    """Features (K, D) with which the sites of each element begin, and which element each site is, (N,).
+
+    None where a site begins with more than its row of the element table.
+    """
+    if shard.ring is not None or shard.features is not None:
+        return None
+    _, first, element = np.unique(shard.z, return_index=True, return_inverse=True)
+    elements = dataclasses.replace(shard, z=shard.z[first])
+    return embed(params, elements, config, ops, None, Tape(elements, {}, []), None), element
+
+
+def cut_blocks(shard, limit=ROWS_PER_BLOCK):
+    """The Blocks of a shard: runs of sites that have about `limit` rows with their edges, at least one site each."""
+    rows = shard.edge_ptr + np.arange(len(shard.edge_ptr))
+    ends = np.unique(np.searchsorted(rows, np.arange(limit, rows[-1], limit)))
+    ends = [0, *ends[ends < len(rows) - 1].tolist(), len(rows) - 1]
+    if len(ends) == 2:
+        return [Block(slice(None), slice(None), shard)]
+    return [_block(shard, first, last) for first, last in itertools.pairwise(ends)]
+
+
+def _block(shard, first, last):
+    sites, edges = slice(first, last), slice(int(shard.edge_ptr[first]), int(shard.edge_ptr[last]))
+    of_sites = {name: getattr(shard, name) for name in ("z", "features", "ring")}
+    of_edges = {name: getattr(shard, name)[edges] for name in ("nbr", "r", "omega", "weight")}
+    own = dataclasses.replace(
+        shard,
+        edge_ptr=shard.edge_ptr[first : last + 1] - shard.edge_ptr[first],
+        **{name: None if array is None else array[sites] for name, array in of_sites.items()},
+        **of_edges,
+    )
+    return Block(sites, edges, own)
+
+
+def overflow_is_reported():
+    """No warning where numbers overflow: losses, gradients and predictions are checked, and named with structures."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
+def predict_rows(params, config, ops, loader, rows, run):
+    """Output (scaled units), global attention and representation of the structures `rows`.
+
+    Returns
+    -------
+    output : (S,); beta : list of (N_s,) arrays; struct : (S, G); all in the order of rows
+    """
+
+    if ops.on_device:
+        from refattn.network.cuda_inference import predict_on_device  # asks for a GPU
+
+        return predict_on_device(params, config, ops, loader, rows)
+
+    def outcome(part, run=map):
+        shard = loader.shard(part)
+        found = infer(params, shard, config, ops, run)
+        return found.prediction.copy(), np.split(found.beta.copy(), shard.site_ptr[1:-1]), found.struct.copy()
+
+    def alone(part):
+        with ops.work_arrays(), overflow_is_reported():
+            return outcome(part)
+
+    def outcomes(parts):
+        """In order; a large structure is alone in its part, and has all threads for itself."""
+        for large, some in itertools.groupby(parts, lambda part: len(part) == 1 and loader.n_edges[part[0]] > LARGE):
+            some = list(some)
+            yield from [outcome(part, run) for part in some] if large else run(alone, some)
+
+    dtype = params.vector.dtype
+    output, beta, struct = [np.zeros(0, dtype)], [], [np.zeros((0, config.global_width), dtype)]
+    with overflow_is_reported():
+        for prediction, attention, representation in outcomes(loader.cut(rows)):
+            output.append(prediction)
+            beta.extend(attention)
+            struct.append(representation)
+    return np.concatenate(output), beta, np.concatenate(struct)
+
+
+class Answer(typing.NamedTuple):
+    """What K networks say of S structures.
+
+    value : (S,) float64         in the label's unit; the mean over the networks
+    attention : list of (N_s,)   global attention; the mean, which sums to 1 too
+    spread : (S,) float64        standard deviation of the K values, with K - 1 in the denominator; None for one network
+    values : (K, S) float64      of each network
+    structs : list of K (S, G + 1)
+        Representation of the structures in each network, and their number of sites: global attention is a mean over
+        the sites, from which the size of a structure cannot be told.
+    """
+
+    value: np.ndarray
+    attention: list
+    spread: np.ndarray | None
+    values: np.ndarray
+    structs: list
+
+
+def ask(checkpoints, ops, loader, rows, run):
+    """The Answer of the networks `checkpoints`, which differ in their parameters only, for the structures `rows`."""
+    values, attentions, structs, n_sites = [], [], [], np.diff(loader.site_ptr)[rows]
+    for checkpoint in checkpoints:
+        output, beta, struct = predict_rows(checkpoint.params, checkpoint.config.model, ops, loader, rows, run)
+        values.append(checkpoint.mean + checkpoint.std * output.astype(float))
+        attentions.append(beta)
+        structs.append(np.column_stack([struct, n_sites.astype(struct.dtype)]))
+    if len(checkpoints) == 1:
+        return Answer(values[0], attentions[0], None, np.array(values), structs)
+    attention = [np.mean(of_members, axis=0) for of_members in zip(*attentions, strict=True)]
+    return Answer(np.mean(values, axis=0), attention, np.std(values, axis=0, ddof=1), np.array(values), structs)

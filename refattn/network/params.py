@@ -1,0 +1,139 @@
+"""The parameters of the network: ONE table of name, shape, initialiser and weight decay.
+
+The order is that of the authors' Keras model, so that its weights are read by position.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+N_CGCNN = 92  # zero/one features of an element (Xie & Grossman, Phys. Rev. Lett. 120, 145301, 2018)
+N_RING = 2  # in a ring, aromatic
+RING_WIDTH = 10  # code: extra_embed
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One array: its initialiser ("glorot", "uniform", "zeros", "ones") and whether weight decay applies to it."""
+
+    name: str
+    shape: tuple
+    initialiser: str
+    decay: bool = False
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+
+def _dense(name, n_in, n_out, decay=False, prefix="", number=""):
+    w = Parameter(f"{prefix}{name}_w{number}", (n_in, n_out), "glorot", decay)
+    return [w, Parameter(f"{prefix}{name}_b{number}", (n_out,), "zeros")]
+
+
+def _norm(name, width, prefix):
+    gain = Parameter(f"{prefix}{name}_gain", (width,), "ones")
+    return [gain, Parameter(f"{prefix}{name}_offset", (width,), "zeros")]
+
+
+def _layer_table(config, prefix):
+    width, plus = config.width, config.variant == "scann+"
+    table = _dense("query", width, width, True, prefix) + _dense("key", width, width, True, prefix)
+    table += _dense("filter", 3 * width if plus else config.n_radial, width, True, prefix)
+    table += _norm("context", width, prefix)
+    if plus:
+        table += _norm("geometry", width, prefix)
+    if config.residual:
+        table += _dense("residual", width, width, True, prefix, 1) + _dense("residual", width, width, True, prefix, 2)
+        table += _norm("residual", width, prefix)
+    return table
+
+
+def parameter_table(config):
+    """Every parameter of a ModelConfig, in the order of the authors' Keras model. Tuple of Parameter.
+
+    Source   docs/authors_code.md: Dense glorot_uniform and zeros, Embedding uniform(-0.05, 0.05);
+             weight decay on the kernels of attention, filter, residual block, after-layer and hidden layer only
+    """
+    embedding, width, wide = config.embedding_width, config.width, config.global_width
+    if config.features == "cgcnn":
+        table = _dense("embed", N_CGCNN, embedding)
+    else:
+        table = [Parameter("embed", (config.n_elements, embedding), "uniform")]
+    if config.ring:
+        table += _dense("ring", N_RING, RING_WIDTH)
+    table += _dense("site", embedding + (RING_WIDTH if config.ring else 0), width)
+    if config.variant == "scann+":
+        table += _dense("distance", config.n_radial, width) + _dense("angle", config.n_radial, width)
+    for layer in range(config.n_layers):
+        table += _layer_table(config, f"layer{layer}.")
+    table += _dense("after", width, wide, True)
+    table += _dense("global_query", wide, wide, True) + _dense("global_key", wide, wide, True)
+    table += _dense("hidden", wide, config.head_width, True) + _dense("output", config.head_width, 1)
+    return tuple(table)
+
+
+class Parameters:
+    """A mapping name -> array; all arrays are views of one flat `vector`, so that Adam is one loop."""
+
+    def __init__(self, table, vector):
+        self.table, self.vector = table, vector
+        self._views, self._layers, start = {}, {}, 0
+        for entry in table:
+            view = vector[start : start + entry.size].reshape(entry.shape)
+            self._views[entry.name], start = view, start + entry.size
+            layer, dot, name = entry.name.partition(".")
+            if dot:
+                self._layers.setdefault(layer, {})[name] = view
+
+    def __getitem__(self, name):
+        return self._views[name]
+
+    def __iter__(self):
+        return iter(self._views)
+
+    def layer(self, number):
+        """The parameters of one local attention layer, under their names without the prefix."""
+        return self._layers[f"layer{number}"]
+
+    def zeros_like(self):
+        """Parameters of the same shapes, zero everywhere: the accumulator of a gradient."""
+        return Parameters(self.table, np.zeros_like(self.vector))
+
+    def astype(self, dtype):
+        return Parameters(self.table, self.vector.astype(dtype))
+
+    def decay_mask(self):
+        """(n_parameters,) of the vector's type: 1 where weight decay applies, 0 elsewhere."""
+        sizes = [entry.size for entry in self.table]
+        return np.repeat(np.array([entry.decay for entry in self.table], dtype=self.vector.dtype), sizes)
+
+
+def initialise(config, seed, dtype=np.float32):
+    """Random Parameters for a ModelConfig; every array has a generator of its own, keyed by seed and position.
+
+    glorot: uniform in +-sqrt(6 / (n_in + n_out)) (Glorot & Bengio 2010); uniform: in +-0.05 (Keras's Embedding).
+    """
+    table = parameter_table(config)
+    parameters = Parameters(table, np.zeros(sum(entry.size for entry in table), dtype=dtype))
+    for position, entry in enumerate(table):
+        rng = np.random.default_rng([seed, position])
+        if entry.initialiser == "ones":
+            parameters[entry.name][...] = 1
+        elif entry.initialiser != "zeros":
+            limit = 0.05 if entry.initialiser == "uniform" else math.sqrt(6 / sum(entry.shape))
+            parameters[entry.name][...] = rng.uniform(-limit, limit, entry.shape)
+    return parameters
+
+
+def from_arrays(config, arrays, dtype=None):
+    """Parameters for a ModelConfig from a mapping name -> array. Raises KeyError or ValueError on a misfit."""
+    table = parameter_table(config)
+    parts = []
+    for entry in table:
+        array = np.asarray(arrays[entry.name])
+        if array.shape != entry.shape:
+            raise ValueError(f"{entry.name} has shape {array.shape}, the configuration asks for {entry.shape}")
+        parts.append(array.ravel())
+    return Parameters(table, np.concatenate(parts).astype(dtype or parts[0].dtype))

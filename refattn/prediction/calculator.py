@@ -1,0 +1,56 @@
+"""The model as an ASE calculator."""
+
+from ase.calculators.calculator import Calculator as ASECalculator
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+
+from refattn.data.sources.files import LABELS
+from refattn.prediction.predictor import load
+
+
+def is_total_energy(target, unit):
+    """Whether a label is what ASE calls `energy`: in eV, and growing with the size of the structure."""
+    return unit == "eV" and LABELS.get(target, {}).get("kind") == "extensive"
+
+
+class Calculator(ASECalculator):
+    """ASE calculator of a trained model.
+
+    `results` holds the prediction under the label's name, as `energy` too where the label is a total energy in eV,
+    and the global attention of every atom under `attention` (N,).
+
+    Forces are not defined: the graph changes in steps when atoms move, so the property jumps with it.
+
+    Parameters
+    ----------
+    run : path     a run directory or a model file
+
+    Raises RunError as refattn.load does.
+    """
+
+    implemented_properties = ["energy"]
+
+    def __init__(self, run, device="cpu", **kwargs):
+        super().__init__(**kwargs)
+        self.model = load(run, device)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        prediction = self.model.predict(self.atoms, n_threads=1)
+        value = float(prediction.value[0])
+        self.results = {self.model.target: value, "attention": prediction.attention[0]}
+        if is_total_energy(self.model.target, self.model.unit):
+            self.results["energy"] = value
+        elif "energy" in properties:
+            raise PropertyNotImplementedError(
+                f"the model predicts {self.model.target} ({self.model.unit or 'no unit'}), which is not an energy in eV"
+            )
+
+    def get_property(self, name, atoms=None, allow_calculation=True):
+        if name in ("forces", "stress", "stresses"):
+            raise PropertyNotImplementedError("this model has no forces: its graph changes in steps when atoms move")
+        return super().get_property(name, atoms, allow_calculation)
+
+    def get_attention(self, atoms):
+        """Global attention (N,) of the atoms; it sums to 1."""
+        self.calculate(atoms, properties=())
+        return self.results["attention"]

@@ -1,0 +1,118 @@
+"""Ensembles: the same network trained from several seeds; a folder with a run in each of member_0, member_1, ...
+
+The folder's ensemble.json says how many members were asked for and how they are trained. It is written before the
+first of them, so that a training that was stopped can go on. A folder of finished runs without it is an ensemble too.
+"""
+
+import dataclasses
+import json
+import tomllib
+import typing
+from pathlib import Path
+
+from refattn.common.files import write_text
+from refattn.common.strict_json import to_json
+from refattn.config import Config, config_from_dict, to_toml
+from refattn.errors import ConfigError, RunError, in_one_line
+from refattn.network.checkpoint import load_checkpoint, model_file
+
+FORMAT, VERSION = "refattn-ensemble", 1
+MEMBER, PLAN = "member_{}", "ensemble.json"
+
+
+class Plan(typing.NamedTuple):
+    """What was asked for: member k is trained with the seed training.seed + k, and everything else the same.
+
+    init : str, the run or model file whose parameters to start from; empty for random ones
+    """
+
+    config: Config
+    n_members: int
+    init: str = ""
+
+    def config_of(self, member):
+        """The Config of a member."""
+        training = dataclasses.replace(self.config.training, seed=self.config.training.seed + member)
+        return dataclasses.replace(self.config, training=training)
+
+
+def is_ensemble(run):
+    """Whether the folder `run` is that of an ensemble, finished or not."""
+    folder = Path(run)
+    return (folder / PLAN).exists() or (folder / MEMBER.format(0)).is_dir()
+
+
+def members_of(run):
+    """The runs of an ensemble's folder, in the order of their numbers; of any other run or model file, itself alone.
+
+    Parameters
+    ----------
+    run : path
+
+    Returns
+    -------
+    list of pathlib.Path
+
+    Raises RunError where a member is missing or was not trained to its end.
+    """
+    folder = Path(run)
+    planned = (folder / PLAN).exists()
+    if planned:
+        n_members = read_plan(folder).n_members
+    else:
+        n_members = len(list(folder.glob(MEMBER.format("*")))) if folder.is_dir() else 0
+    members = [folder / MEMBER.format(n) for n in range(n_members)]
+    missing = [path.name for path in members if not path.is_dir()]
+    if missing and not planned:
+        raise RunError(f"{folder}: {missing[0]} of its {n_members} members is missing; restore it, or train again")
+    unfinished = [path.name for path in members if planned and not (path / "metrics.json").exists()]
+    if unfinished:
+        raise RunError(
+            f"{folder}: {unfinished[0]} of its {n_members} members is not trained; go on with `refattn train --out "
+            f"{folder} --resume`"
+        )
+    return members or [folder]
+
+
+def load_members(run):
+    """The best model of every member of an ensemble, or of a run alone, as a list of Checkpoint.
+
+    Raises RunError where one is missing or damaged, and where the members differ in more than seeds and parameters.
+    """
+    members = members_of(run)
+    checkpoints = [load_checkpoint(model_file(member)) for member in members]
+    first = checkpoints[0]
+    for member, other in zip(members, checkpoints):
+        same = [other.config.model == first.config.model, other.config.graph == first.config.graph]
+        same += [other.config.data.target == first.config.data.target, other.unit == first.unit]
+        if not all(same) or other.split != first.split:
+            raise RunError(
+                f"{member}: has another network, neighbour rule, label or split than {members[0]}; an ensemble's "
+                "members may differ in their seeds only"
+            )
+    if is_ensemble(run) and len(members) < 2:
+        raise RunError(f"{run}: one member is no ensemble; give {members[0]} itself, or train more members")
+    return checkpoints
+
+
+def write_plan(folder, plan):
+    """Write a Plan as ensemble.json of the folder; it appears complete or not at all. Raises OutputError."""
+    content = {"format": FORMAT, "version": VERSION, "n_members": plan.n_members, "init": plan.init}
+    write_text(Path(folder) / PLAN, to_json({**content, "config": to_toml(plan.config)}, indent=1) + "\n")
+
+
+def read_plan(folder):
+    """Read the Plan of an ensemble's folder. Raises RunError for a file that is missing, of another kind or changed."""
+    path = Path(folder) / PLAN
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT or content["version"] != VERSION:
+            raise RunError(f"{path}: is not a {FORMAT} of version {VERSION}; restore it, or train again")
+        plan = Plan(config_from_dict(tomllib.loads(content["config"])), content["n_members"], content["init"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ConfigError) as error:
+        raise RunError(
+            f"{path}: cannot be read as the plan of an ensemble ({in_one_line(error)}); restore it, or train again"
+        ) from None
+    if type(plan.n_members) is not int or plan.n_members < 2 or not isinstance(plan.init, str):
+        raise RunError(f"{path}: n_members or init is impossible; restore it, or train again")
+    return plan

@@ -1,0 +1,127 @@
+"""Predictions to files, structure by structure, so that any number of them fits: .csv, .json, .xyz, .extxyz and .h5."""
+
+import contextlib
+import csv
+from pathlib import Path
+
+import h5py
+import numpy as np
+from ase.io.extxyz import write_xyz
+
+from refattn.common.files import replacing
+from refattn.common.strict_json import to_json
+from refattn.errors import DataError
+
+UNCERTAINTY = ("spread", "distance", "lower", "upper")  # fields of a Prediction that may be None
+
+
+def uncertainty_of(result):
+    """Those of the fields UNCERTAINTY that a Prediction has: name -> (S,) array."""
+    fields = {name: getattr(result, name) for name in UNCERTAINTY}
+    return {name: values for name, values in fields.items() if values is not None}
+
+
+@contextlib.contextmanager
+def prediction_writer(path, target, unit, extra=()):
+    """A function (list of ase.Atoms, Prediction) that adds to the file `path`; its suffix chooses the format.
+
+    `extra` names the fields, of UNCERTAINTY, that the Predictions will have: further columns of .csv, values in the
+    comment line of .xyz, datasets (S,) of .h5, and a dict "uncertainty" in .json.
+
+    .csv    id, prediction
+    .json   a list of {"id", target, "unit", "attention"}
+    .xyz, .extxyz
+            extended XYZ with the prediction in the comment line and `attention` as a column of the atoms
+    .h5     id (S,), value (S,), site_ptr (S + 1,), attention (N,)
+
+    The file appears complete when the block ends, or not at all. Raises DataError for another suffix.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITERS:
+        raise DataError(f"{path}: predictions are written to {', '.join(WRITERS)}; choose one of these suffixes")
+    with replacing(path) as part, WRITERS[suffix](part, target, unit, extra) as add:
+        yield add
+
+
+@contextlib.contextmanager
+def _csv(path, target, unit, extra):
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", f"{target} ({unit})" if unit else target, *extra])
+
+        def add(structures, result):
+            columns = [result.value, *uncertainty_of(result).values()]
+            writer.writerows(zip(result.id, *(column.tolist() for column in columns), strict=True))
+
+        yield add
+
+
+def json_records(result):
+    """The structures of a Prediction as dicts: id, value under the target's name, unit, attention, and uncertainty."""
+    found = uncertainty_of(result)
+    for n, (id, value, attention) in enumerate(zip(result.id, result.value.tolist(), result.attention, strict=True)):
+        record = {"id": id, result.target: value, "unit": result.unit, "attention": attention.astype(float).tolist()}
+        if found:
+            record["uncertainty"] = {name: float(values[n]) for name, values in found.items()}
+        yield record
+
+
+@contextlib.contextmanager
+def _json(path, target, unit, extra):
+    with open(path, "w", encoding="utf-8") as stream:
+        separator = "[\n"
+
+        def add(structures, result):
+            nonlocal separator
+            for record in json_records(result):
+                stream.write(separator + to_json(record, ensure_ascii=False))
+                separator = ",\n"
+
+        yield add
+        stream.write("\n]\n" if separator == ",\n" else "[]\n")
+
+
+@contextlib.contextmanager
+def _xyz(path, target, unit, extra):
+    with open(path, "w", encoding="utf-8") as stream:
+
+        def add(structures, result):
+            found, columns = uncertainty_of(result), (structures, result.id, result.value, result.attention)
+            for n, (atoms, id, value, attention) in enumerate(zip(*columns, strict=True)):
+                frame = atoms.copy()
+                frame.info = {"id": id, f"predicted_{target}": float(value)}
+                frame.info |= {name: float(values[n]) for name, values in found.items()}
+                frame.set_array("attention", attention.astype(float))
+                write_xyz(stream, [frame], columns=["symbols", "positions", "attention"], write_results=False)
+
+        yield add
+
+
+@contextlib.contextmanager
+def _h5(path, target, unit, extra):
+    with h5py.File(path, "w") as file:
+        file.attrs.update(format="refattn-predictions", version=1, target=target, unit=unit)
+        shapes = {"id": h5py.string_dtype(), "value": "f8", "site_ptr": "i8", "attention": "f8"}
+        shapes |= dict.fromkeys(extra, "f8")
+        for name, dtype in shapes.items():
+            file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(4096,), dtype=dtype)
+        _extend(file["site_ptr"], [0])
+
+        def add(structures, result):
+            sizes = [len(attention) for attention in result.attention]
+            _extend(file["id"], result.id)
+            _extend(file["value"], result.value)
+            _extend(file["site_ptr"], file["site_ptr"][-1] + np.cumsum(sizes))
+            _extend(file["attention"], np.concatenate(result.attention))
+            for name, values in uncertainty_of(result).items():
+                _extend(file[name], values)
+
+        yield add
+
+
+def _extend(dataset, values):
+    dataset.resize(len(dataset) + len(values), axis=0)
+    dataset[-len(values) :] = values
+
+
+WRITERS = {".csv": _csv, ".json": _json, ".xyz": _xyz, ".extxyz": _xyz, ".h5": _h5}

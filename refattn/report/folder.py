@@ -1,0 +1,131 @@
+"""The folder that `refattn explain` writes: tables of all structures, pictures and pages of the first ones.
+
+    structures.csv  sites.csv  edges.csv  explained.extxyz  explanations.h5      see tables.py
+    pictures/NAME.png                                                           see pictures.py
+    index.html  pages/NAME.html  thumbnails/NAME.png  and what they share       see pages.py
+
+Every file appears complete or not at all; those that hold all structures appear when all are done.
+"""
+
+import contextlib
+import dataclasses
+import re
+from pathlib import Path
+
+import refattn
+from refattn.common.strict_json import to_json
+from refattn.errors import OutputError
+from refattn.report.pages import list_writer, plotly_script, write_page, write_shared_files
+from refattn.report.pictures import picture, thumbnail
+from refattn.report.tables import FILES, tables
+
+LONGEST = 60  # characters of a file's name
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """What the folder shows.
+
+    score : tuple of str                columns that pictures and pages show first; a picture has a row for each
+    background : "light" or "dark"      of the pictures; pages follow the reader's system
+    max_pictures, max_pages : int       so many of the first structures have one
+    pages, edges : bool                 whether there are pages, and edges.csv
+    """
+
+    score: tuple = ("scaled_beta",)
+    background: str = "light"
+    max_pictures: int = 20
+    max_pages: int = 200
+    pages: bool = True
+    edges: bool = False
+
+
+def files_of(folder):
+    """The files, pathlib.Path, that hold all structures."""
+    return [Path(folder) / name for name in (*FILES, "index.html")]
+
+
+@contextlib.contextmanager
+def explanation_folder(folder, model, run, shown, attributes, note):
+    """A Drawer, whose `add` takes one Finding after the other.
+
+    Parameters
+    ----------
+    folder : path
+    model : refattn.Model
+    run : path                 of the model, for the record
+    shown : Shown
+    attributes : dict          of explanations.h5, more of them
+    note : callable            takes a sentence for the user
+
+    Raises MissingExtra where pages are wanted without plotly, OutputError where the folder cannot be written.
+    """
+    script, folder = plotly_script() if shown.pages else None, Path(folder)
+    try:
+        for name in ("", "pictures", *(("pages", "thumbnails") if shown.pages else ())):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error}); choose another folder") from None
+    rule = to_json(dataclasses.asdict(model.config.graph))
+    record = {"target": model.target, "unit": model.unit, "run": str(run), "neighbour_rule": rule}
+    record |= {"created_by": f"refattn {refattn.__version__}", **attributes}
+    with contextlib.ExitStack() as stack:
+        drawer = Drawer(folder, shown, note, stack.enter_context(tables(folder, record, shown.edges)))
+        if shown.pages:
+            write_shared_files(folder, script)
+            title, text = f"{model.target.replace('_', ' ')}, explained", f"Predicted by {run}."
+            drawer.list = stack.enter_context(list_writer(folder / "index.html", title, text, shown.score[0]))
+        yield drawer
+
+
+class Drawer:
+    """Adds structures to the tables, draws the first of them, and lists all.
+
+    n_pictures, n_pages : int     how many there are so far
+    """
+
+    def __init__(self, folder, shown, note, add_to_tables):
+        self.folder, self.shown, self.note, self.add_to_tables = folder, shown, note, add_to_tables
+        self.list, self.names, self.n_pictures, self.n_pages = None, set(), 0, 0
+
+    def add(self, finding):
+        """Add a structure to everything."""
+        self.add_to_tables(finding)
+        links, name, first = {}, None, self.shown.score[0]
+        if self._within("pictures", self.n_pictures, self.shown.max_pictures):
+            name, self.n_pictures = self._name_for(finding.id), self.n_pictures + 1
+            links["picture"] = f"pictures/{name}.png"
+            picture(self.folder / links["picture"], finding, rows_of(finding, self.shown.score), self.shown.background)
+        if self.list is None:
+            return
+        if self._within("pages", self.n_pages, self.shown.max_pages):
+            name, self.n_pages = name or self._name_for(finding.id), self.n_pages + 1
+            links |= {"page": f"pages/{name}.html", "thumbnail": f"thumbnails/{name}.png"}
+            thumbnail(self.folder / links["thumbnail"], finding, first)
+            beside = f"../{links['picture']}" if "picture" in links else None
+            write_page(self.folder / links["page"], finding, first, beside)
+        self.list(finding, links)
+
+    def _within(self, what, done, most):
+        """Whether one more is drawn; says so once when not, unless none was wanted."""
+        if done == most > 0 and what not in self.names:
+            self.names.add(what)  # a name with no suffix, which no file has
+            self.note(f"{what} only of the first {most}; the tables hold all (see --max-{what})")
+        return done < most
+
+    def _name_for(self, id):
+        """A file name, without suffix, that no other structure has, on systems that do not tell cases apart either."""
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "_", id).strip("._")[-LONGEST:] or "structure"
+        name, number = plain, 1
+        while f"{name.lower()}." in self.names:
+            number += 1
+            name = f"{plain}-{number}"
+        self.names.add(f"{name.lower()}.")
+        return name
+
+
+def rows_of(finding, scores):
+    """Columns that a picture shows: the scores, and the population of the orbital that the target is about, or both."""
+    target = finding.explanation.target.lower()
+    about = [name for name in finding.populations if name.split("_")[0] in target]
+    return list(dict.fromkeys([*scores, *(about or finding.populations)]))

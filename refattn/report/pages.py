@@ -1,0 +1,205 @@
+"""Interactive pages of explained structures, and a page that lists the whole set; they work without a network.
+
+    index.html          a sortable table of all structures
+    pages/NAME.html     a structure: rotate it, choose the score, hover over a site for its numbers
+    page.css  page.js  list.js  plotly.min.js     shared by all of them
+
+The data stand in the page itself, because a browser reads no other file for a page that is opened from a disk.
+"""
+
+import contextlib
+import html
+from importlib import resources
+
+import numpy as np
+
+from refattn.common.files import replacing, write_text
+from refattn.common.strict_json import to_json
+from refattn.errors import MissingExtra
+from refattn.report.findings import in_words
+from refattn.report.pictures import amounts, colour_stops
+from refattn.report.scene import Scene
+
+OWN_FILES = ("page.css", "page.js", "list.js")
+DIGITS = 4  # of a position in Å
+HEAD = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="{root}page.css">
+</head>
+<body>
+"""
+PAGE = """<p><a href="../index.html">all structures</a></p>
+<h1>{id} <span class="soft">{formula}</span></h1>
+<p>{target} {amounts}{picture}</p>
+<div class="bar"><label>score <select id="score"></select></label>
+<span id="views">view </span> <span id="note" class="soft"></span></div>
+<div id="plot"></div>
+<h2>Sites</h2>
+<div class="scroll"><table id="sites" class="sortable"></table></div>
+<script type="application/json" id="data">{data}</script>
+<script src="../plotly.min.js"></script>
+<script src="../page.js"></script>
+<script src="../list.js"></script>
+</body>
+</html>
+"""
+LIST = """<h1>{title}</h1>
+<p class="soft">{text}</p>
+<div class="bar"><label>find <input id="filter" type="search"></label> <span id="shown" class="soft"></span></div>
+<div class="scroll"><table class="sortable"><thead><tr>{heads}</tr></thead>
+<tbody>
+"""
+LIST_END = """</tbody></table></div>
+<script src="list.js"></script>
+</body>
+</html>
+"""
+
+
+def plotly_script():
+    """The text of plotly.min.js. Raises MissingExtra without the `viz` extra."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise MissingExtra(
+            "plotly is not installed: run `pip install 'refattn[viz]'` for interactive pages, or give --no-pages"
+        ) from None
+    return get_plotlyjs()
+
+
+def write_shared_files(folder, script=None):
+    """Write what all pages share into `folder`; `script` is the text of plotly.min.js, None where no page needs it."""
+    web = resources.files("refattn.report") / "web"
+    for name in OWN_FILES:
+        write_text(folder / name, (web / name).read_text(encoding="utf-8"))
+    if script is not None:
+        write_text(folder / "plotly.min.js", script)
+
+
+def write_page(path, finding, first, picture=None):
+    """Write the page of a structure.
+
+    Parameters
+    ----------
+    path : path            in a folder beside the shared files
+    finding : Finding
+    first : str            the column that is shown first
+    picture : str, optional     its picture, as an address relative to the page
+    """
+    e = finding.explanation
+    title = html.escape(f"{e.id} – {e.target}")
+    text = HEAD.format(title=title, root="../") + PAGE.format(
+        id=html.escape(e.id),
+        formula=finding.formula,
+        target=html.escape(e.target.replace("_", " ")),
+        amounts=html.escape(amounts(e, finding.label)),
+        picture=f' – <a href="{picture}">picture</a>' if picture else "",
+        data=_script_safe(to_json(page_data(finding, first))),
+    )
+    write_text(path, text)
+
+
+def page_data(finding, first):
+    """What the page's script draws, a dict for JSON: atoms, bonds, cell, and every column with its colours."""
+    scene, columns = Scene.of(finding.atoms), finding.columns.values()
+    keys = ("name", "text", "unit", "signed", "low", "high", "values")
+    rows = ((c.name, c.text, c.unit, c.signed, *c.limits, c.values.tolist()) for c in columns)
+    return {
+        "elements": finding.atoms.get_chemical_symbols(),
+        "site": scene.site.tolist(),
+        "position": np.round(scene.position, DIGITS).tolist(),
+        "radius": np.round(scene.radius, DIGITS).tolist(),
+        "bonds": scene.bonds.tolist(),
+        "box": np.round(scene.box, DIGITS).tolist(),
+        "views": {name: np.round(view, DIGITS).tolist() for name, view in scene.views.items()},
+        "columns": [dict(zip(keys, row, strict=True)) for row in rows],
+        "colours": {"plain": colour_stops(False), "signed": colour_stops(True)},
+        "first": first,
+        "notes": _notes(finding),
+    }
+
+
+def _notes(finding):
+    """{score: its correlations with the populations, in words}."""
+    notes = {}
+    for (score, population), rho in finding.correlations.items():
+        notes.setdefault(score, []).append(f"Spearman with {population}: {in_words(rho, '')}")
+    return {score: "; ".join(parts) for score, parts in notes.items()}
+
+
+def _script_safe(text):
+    """JSON that cannot end the script element that holds it, whatever an id says."""
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+@contextlib.contextmanager
+def list_writer(path, title, text, first):
+    """A function (Finding, links) that adds a structure to the page that lists all; it appears when the block ends.
+
+    Parameters
+    ----------
+    path : path of index.html
+    title, text : str
+    first : str            column whose highest site is named
+
+    links is a dict of "thumbnail", "picture" and "page" -> address; what is missing has no link.
+    """
+    heads = None
+    with replacing(path) as part, open(part, "w", encoding="utf-8") as stream:
+        stream.write(HEAD.format(title=html.escape(title), root=""))
+
+        def add(finding, links):
+            nonlocal heads
+            cells = _cells(finding, links, first)
+            if heads is None:
+                heads = "".join(_head(name, number) for name, number, _ in cells)
+                stream.write(LIST.format(title=html.escape(title), text=html.escape(text), heads=heads))
+            stream.write(f"<tr>{''.join(cell for _, _, cell in cells)}</tr>\n")
+
+        yield add
+        if heads is None:
+            stream.write(LIST.format(title=html.escape(title), text=html.escape(text), heads=_head("id", False)))
+        stream.write(LIST_END)
+
+
+def _head(name, number):
+    button = f'<button type="button">{html.escape(name)}</button>' if name else ""
+    return f'<th scope="col" class="number">{button}</th>' if number else f'<th scope="col">{button}</th>'
+
+
+def _cells(finding, links, first):
+    """(heading, whether it is a number, cell) of a row of the list."""
+    e = finding.explanation
+    unit = f" ({e.unit})" if e.unit else ""
+    image = f'<img src="{links["thumbnail"]}" alt="" loading="lazy">' if "thumbnail" in links else ""
+    name, top = html.escape(e.id), finding.top_site(first)
+    name = f'<a href="{links["page"]}">{name}</a>' if "page" in links else name
+    pictures = f'<a href="{links["picture"]}">picture</a>' if "picture" in links else ""
+    error = None if finding.label is None else e.value - finding.label
+    cells = [
+        ("", False, f"<td>{image}</td>"),
+        ("id", False, f'<td class="id">{name}</td>'),
+        ("formula", False, f"<td>{finding.formula}</td>"),
+        ("sites", True, _number(len(e.z))),
+        (f"{e.target.replace('_', ' ')}, predicted{unit}", True, _number(e.value)),
+        (f"label{unit}", True, _number(finding.label)),
+        (f"difference{unit}", True, _number(error)),
+        ("top site", False, f"<td>{'' if top is None else finding.site_name(top)}</td>"),
+        (first.replace("_", " "), True, _number(None if top is None else finding.columns[first].values[top])),
+    ]
+    for name in finding.populations:
+        cells.append((f"Spearman, {name.replace('_', ' ')}", True, _number(finding.correlations.get((first, name)))))
+    return [*cells, ("", False, f"<td>{pictures}</td>")]
+
+
+def _number(value):
+    """A cell that sorts by its number; empty where it is None or not defined."""
+    if value is None or not np.isfinite(value):
+        return '<td class="number" data-value=""></td>'
+    text = str(value) if isinstance(value, int) else f"{value:#.4g}".rstrip(".").replace("-", "−")
+    return f'<td class="number" data-value="{float(value)!r}">{text}</td>'

@@ -1,0 +1,314 @@
+"""A picture of an explained structure for print: its sites coloured by scores, from three sides, to one scale.
+
+Orthographic, so that the scale bar holds everywhere. Bonds and outlines fade into the background with depth. The
+colour of a site is exact; only in the back half of a large structure, where a cage could not be read otherwise, it
+pales. Printed at half the size, 8.5 cm, the text has 5 pt, which is what journals ask for at least. Viridis and RdBu
+of Matplotlib are told apart with every common kind of colour blindness.
+"""
+
+import math
+import typing
+
+import matplotlib
+import numpy as np
+from ase.data import chemical_symbols
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from refattn.common.files import replacing
+from refattn.report.findings import SUBSCRIPTS, in_words
+from refattn.report.scene import Scene
+
+WIDTH, DPI, INCH = 17.0, 300, 2.54  # cm: two columns of a journal
+BAR, TITLE, HEAD, FOOT, GAP = 2.2, 1.4, 0.6, 0.8, 0.35  # cm: colour bar, headings, scale bar, between the views
+LEAST_ROW, MOST_ROW, MOST_SCALE = 2.6, 6.0, 1.15  # cm, cm, cm/Å
+LETTER, NUMBER, LABEL = 10, 9, 0.35  # pt, pt, cm: text, numbers of the colour bar, room for the name of an axis
+MOST_LETTERS = 80  # drawn atoms
+LEAST_LETTER, MOST_LETTER = 4.5, 11.0  # pt
+BOND_WIDTH, BOX_WIDTH, BOX_PIECES = 0.09, 0.02, 64  # Å, half of the width; pieces that are sorted by depth
+FOG, PALE = 0.65, 0.5  # part of the background in bonds, and in balls, that are farthest away
+SHALLOW, FEW = 6.0, 30  # Å: a structure that is less deep fades less; balls: of fewer none pales
+CAP = np.linspace(-np.pi / 2, np.pi / 2, 9)  # rad, along the visible half of a stick's end
+CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 48, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
+MAPS = {False: "viridis", True: "RdBu_r"}
+THUMBNAIL = 240, 160  # pixels
+
+
+class Theme(typing.NamedTuple):
+    """Colours of all that is not a score."""
+
+    background: str
+    text: str
+    outline: str
+    bond: str
+    box: str
+
+
+THEMES = {
+    "light": Theme("#ffffff", "#1b1f24", "#1b1f24", "#8b929c", "#6b7380"),
+    "dark": Theme("#14171c", "#e6e9ed", "#d5dae0", "#7f8791", "#98a1ad"),
+}
+
+
+class Shape(typing.NamedTuple):
+    """A polygon of the picture: its depth towards the viewer, corners (k, 2) Å, colours, width of the outline in pt."""
+
+    depth: float
+    corners: np.ndarray
+    face: tuple
+    edge: tuple
+    width: float
+
+
+def picture(path, finding, names, background="light"):
+    """Write the picture of a structure: a row for every column of `names`, 17 cm wide, 300 dpi.
+
+    Parameters
+    ----------
+    path : path of a PNG
+    finding : Finding
+    names : list of str          columns of the Finding
+    background : "light" or "dark"
+
+    Raises OutputError where it cannot be written.
+    """
+    theme, scene = THEMES[background], Scene.of(finding.atoms)
+    rects = [scene.extent(view) for view in scene.views.values()]
+    sizes = np.array([high - low for low, high in rects])
+    gap = GAP + LABEL * bool(scene.axes)
+    room = WIDTH - BAR - (len(rects) + 1) * gap
+    scale = min(MOST_SCALE, room / sizes[:, 0].sum(), MOST_ROW / sizes[:, 1].max())
+    sizes *= scale
+    row = max(LEAST_ROW, sizes[:, 1].max() + 2 * gap)
+    height = TITLE + len(names) * (HEAD + row) + FOOT
+    figure = Figure(figsize=(WIDTH / INCH, height / INCH), dpi=DPI, facecolor=theme.background)
+    spare = (room - sizes[:, 0].sum()) / (len(rects) + 1) + gap
+    for number, name in enumerate(names, start=1):
+        bottom, left = height - TITLE - number * (HEAD + row), spare
+        for view, rect, size in zip(scene.views.values(), rects, sizes, strict=True):
+            place = left, bottom + (row - size[1]) / 2, *size
+            _draw(_axes(figure, place, rect), scene, view, finding.columns[name], theme, scale)
+            left += size[0] + spare
+        _row_heading(figure, bottom + row + HEAD / 2, finding, name, names[0], theme)
+        _colour_bar(figure, bottom, row, finding.columns[name], theme)
+    _heading(figure, finding, theme)
+    _scale_bar(figure, scale, theme)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=DPI)
+
+
+def thumbnail(path, finding, name):
+    """Write the first view alone, small and without a background; coloured by column `name`."""
+    scene = Scene.of(finding.atoms)
+    view = next(iter(scene.views.values()))
+    low, high = scene.extent(view)
+    scale = float((np.array(THUMBNAIL) / (high - low)).min()) * INCH / DPI
+    size = scale * (high - low)
+    figure = Figure(figsize=(THUMBNAIL[0] / DPI, THUMBNAIL[1] / DPI), dpi=DPI)
+    figure.patch.set_alpha(0)
+    grey = Theme("#8b929c", "#8b929c", "#59616c", "#8b929c", "#8b929c")
+    place = *(np.array(THUMBNAIL) * INCH / DPI - size) / 2, *size
+    _draw(_axes(figure, place, (low, high)), scene, view, finding.columns[name], grey, scale, letters=False)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=DPI)
+
+
+def colours_of(column):
+    """(N, 4) float: the colour of every site; grey where it has no number."""
+    colours = ScalarMappable(Normalize(*column.limits), MAPS[column.signed]).to_rgba(np.nan_to_num(column.values))
+    colours[~np.isfinite(column.values)] = 0.6, 0.6, 0.6, 1
+    return colours
+
+
+def colour_stops(signed, n=17):
+    """n pairs (part of the range, "#rrggbb"), for pages that show the same colours."""
+    colours = matplotlib.colormaps[MAPS[signed]](np.linspace(0, 1, n))
+    return [[k / (n - 1), matplotlib.colors.to_hex(colour)] for k, colour in enumerate(colours)]
+
+
+def _axes(figure, place, rect):
+    """Empty axes at left, bottom, width, height in cm, which show the rectangle (low, high) in Å."""
+    width, height = figure.get_size_inches() * INCH
+    axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
+    axes.set_axis_off()
+    (left, bottom), (right, top) = rect
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    return axes
+
+
+def _draw(axes, scene, view, column, theme, scale, letters=True):
+    """The structure in one view, farthest things first."""
+    points, colours = scene.position @ view.T, colours_of(column)[scene.site]
+    fog = _Fog(points[:, 2], theme.background)
+    shapes = [*_balls(scene, points, colours, fog, theme, scale), *_sticks(scene, points, fog, theme)]
+    shapes = sorted([*shapes, *_box_lines(scene, points, view, fog, theme)], key=lambda shape: shape.depth)
+    _, corners, faces, edges, widths = zip(*shapes)
+    collection = PolyCollection(corners, facecolors=faces, edgecolors=edges, linewidths=widths, clip_on=False)
+    axes.add_collection(collection, autolim=False)
+    if letters:
+        _letters(axes, scene, points, [fog.of_ball(c, p[2]) for c, p in zip(colours, points)], scale)
+        if scene.axes:
+            _names_of_axes(axes, scene, points, view, theme, LABEL / scale)
+
+
+def _names_of_axes(axes, scene, points, view, theme, room):
+    """a, b and c beside the middle of an outer edge of the cell, beyond the balls; `room` for a letter is in Å."""
+    style = {"color": theme.text, "fontsize": LETTER, "style": "italic", "ha": "center", "va": "center"}
+    edges = (scene.box @ view[:2].T).reshape(len(scene.axes), -1, 2, 2)
+    centre = edges.reshape(-1, 2).mean(axis=0)
+    for name, (starts, ends) in zip(scene.axes, edges.swapaxes(1, 2)):
+        along = (ends[0] - starts[0]) / np.linalg.norm(ends[0] - starts[0])
+        outwards = np.array([along[1], -along[0]])
+        offsets = ((starts + ends) / 2 - centre) @ outwards
+        outer = np.abs(offsets).argmax()
+        point, outwards = (starts + ends)[outer] / 2, outwards * (np.sign(offsets[outer]) or 1)
+        steps = point + outwards * np.arange(room / 2, scene.radius.max() + 2 * room, room / 8)[:, None]
+        clear = np.linalg.norm(steps[:, None] - points[:, :2], axis=2) > scene.radius + room / 2
+        free = clear.all(axis=1)
+        axes.text(*steps[free.argmax() if free.any() else -1], name, **style)
+
+
+class _Fog:
+    """Blends a colour into the background by depth, `of_ball` that of a ball in the back half only."""
+
+    def __init__(self, depth, background):
+        self.near, self.span = depth.max(), max(np.ptp(depth), SHALLOW)
+        self.pale = PALE * (np.ptp(depth) > SHALLOW and len(depth) > FEW)
+        self.background = np.array(to_rgb(background))
+
+    def __call__(self, colour, depth):
+        return self._blend(colour, FOG * np.clip((self.near - depth) / self.span, 0, 1))
+
+    def of_ball(self, colour, depth):
+        return self._blend(colour, self.pale * np.clip(2 * (self.near - depth) / self.span - 1, 0, 1))
+
+    def _blend(self, colour, part):
+        return (*((1 - part) * np.array(to_rgb(colour)) + part * self.background), 1.0)
+
+
+def _balls(scene, points, colours, fog, theme, scale):
+    for point, radius, colour in zip(points, scene.radius, colours):
+        width, depth = np.clip(0.06 * _in_points(radius, scale), 0.15, 0.7), point[2]
+        corners = point[:2] + radius * CIRCLE
+        yield Shape(depth, corners, fog.of_ball(colour, depth), fog(theme.outline, depth), width)
+
+
+def _sticks(scene, points, fog, theme):
+    """Bonds, from where they leave the surface of one ball to that of the other, as round sticks."""
+    inside = np.sqrt(scene.radius**2 - BOND_WIDTH**2)
+    for i, j in scene.bonds:
+        along = (points[j] - points[i]) / np.linalg.norm(points[j] - points[i])
+        start, end = points[i] + inside[i] * along, points[j] - inside[j] * along
+        if (end - start) @ along > 0:
+            depth = (start[2] + end[2]) / 2
+            yield Shape(depth, _stick(start, end, along), fog(theme.bond, depth), fog(theme.outline, depth), 0.3)
+
+
+def _stick(start, end, along):
+    """(18, 2) Å: outline of a stick; its ends are circles, seen as ellipses that bulge outwards."""
+    flat = np.linalg.norm(along[:2])
+    ahead = along[:2] / max(flat, 1e-9)
+    aside = np.array([-ahead[1], ahead[0]])
+    cap = BOND_WIDTH * np.sin(CAP)[:, None] * aside + BOND_WIDTH * abs(along[2]) * np.cos(CAP)[:, None] * ahead
+    return np.concatenate([end[:2] + cap, start[:2] - cap])
+
+
+def _box_lines(scene, points, view, fog, theme):
+    """The edges of the cell, outside the balls."""
+    parts = np.linspace(0, 1, BOX_PIECES + 1)[:, None]
+    for start, end in scene.box @ view.T:
+        corners = start + parts * (end - start)
+        middles = (corners[1:] + corners[:-1]) / 2
+        free = (np.linalg.norm(middles[:, None] - points, axis=2) > scene.radius).all(axis=1)
+        for first, last, depth in zip(corners[:-1][free], corners[1:][free], middles[free, 2]):
+            colour = fog(theme.box, depth)
+            yield Shape(depth, _strip(first, last, BOX_WIDTH), colour, colour, 0.3)
+
+
+def _strip(start, end, half_width):
+    """(4, 2) Å: corners of a straight strip in the plane of the picture."""
+    along = (end - start)[:2]
+    normal = np.array([-along[1], along[0]]) * half_width / max(np.linalg.norm(along), 1e-9)
+    return np.array([start[:2] + normal, end[:2] + normal, end[:2] - normal, start[:2] - normal])
+
+
+def _letters(axes, scene, points, colours, scale):
+    """Element symbols on the balls that no other ball covers, where they are few and large enough to read.
+
+    None where all are of one element: the formula names it.
+    """
+    sizes = np.minimum(MOST_LETTER, 1.3 * _in_points(scene.radius, scale))
+    if len(points) > MOST_LETTERS or len(set(scene.z)) == 1:
+        return
+    for i, point in enumerate(points):
+        nearer = points[:, 2] > point[2]
+        covered = nearer & (np.linalg.norm(points[:, :2] - point[:2], axis=1) < scene.radius + 0.5 * scene.radius[i])
+        if sizes[i] < LEAST_LETTER or covered.any():
+            continue
+        luminance = np.dot(colours[i][:3], (0.299, 0.587, 0.114))
+        text, colour = chemical_symbols[scene.z[i]], "black" if luminance > 0.5 else "white"
+        size = sizes[i] * (0.85 if len(text) > 1 else 1)
+        axes.text(*point[:2], text, color=colour, fontsize=size, ha="center", va="center_baseline")
+
+
+def _in_points(length, scale):
+    """A length in Å, at `scale` cm/Å, in points."""
+    return length * scale * 72 / INCH
+
+
+def _colour_bar(figure, bottom, row, column, theme):
+    width, height = figure.get_size_inches() * INCH
+    length = min(0.86 * row, 4.0)
+    place = (WIDTH - BAR + GAP, bottom + (row - length) / 2, 0.3, length)
+    axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
+    bar = figure.colorbar(ScalarMappable(Normalize(*column.limits), MAPS[column.signed]), cax=axes)
+    bar.locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+    bar.formatter.set_useOffset(False)
+    bar.update_ticks()
+    bar.outline.set(edgecolor=theme.text, linewidth=0.5)
+    axes.tick_params(labelsize=NUMBER, colors=theme.text, width=0.5, length=2.5)
+
+
+def _row_heading(figure, y, finding, name, first, theme):
+    """What the row shows, and how it correlates with the first; y in cm."""
+    text, rho = finding.columns[name].title, finding.correlations.get((first, name), np.nan)
+    text += "" if np.isnan(rho) else f"; Spearman correlation with the first row {rho:.2f}".replace("-", "−")
+    height = figure.get_figheight() * INCH
+    figure.text(GAP / WIDTH, y / height, text, color=theme.text, fontsize=LETTER, va="center", parse_math=False)
+
+
+def _heading(figure, finding, theme):
+    """Id and formula, and below them prediction and label."""
+    explanation, height = finding.explanation, figure.get_figheight() * INCH
+    name = finding.id if len(finding.id) <= 44 else f"{finding.id[:20]}…{finding.id[-22:]}"
+    above = finding.formula if name.translate(SUBSCRIPTS) == finding.formula else f"{name}   {finding.formula}"
+    below = f"{explanation.target.replace('_', ' ')} {amounts(explanation, finding.label)}"
+    style = {"color": theme.text, "fontsize": LETTER, "va": "center", "parse_math": False}
+    figure.text(GAP / WIDTH, 1 - 0.45 / height, above, weight="bold", **style)
+    figure.text(GAP / WIDTH, 1 - 0.95 / height, below, **style)
+
+
+def amounts(explanation, label):
+    """Prediction and label in words, to the same decimal place: four digits of the larger one."""
+    values = {"predicted": explanation.value} | ({} if label is None else {"label": label})
+    largest = max(map(abs, values.values()))
+    places = 3 - math.floor(math.log10(largest)) if math.isfinite(largest) and largest else 3
+    if not 0 <= places <= 6:
+        return ", ".join(f"{in_words(value, explanation.unit)} {name}" for name, value in values.items())
+    texts = (f"{value:.{places}f} {explanation.unit}".rstrip() + f" {name}" for name, value in values.items())
+    return ", ".join(texts).replace("-", "−")
+
+
+def _scale_bar(figure, scale, theme):
+    """A bar of a round length, about 1.5 cm, at the lower left."""
+    height = figure.get_figheight() * INCH
+    length = min((1, 2, 5, 10, 20, 50, 100), key=lambda length: abs(np.log(length * scale / 1.5)))
+    axes = figure.add_axes((GAP / WIDTH, 0.3 / height, length * scale / WIDTH, 0.06 / height))
+    axes.set(xticks=[], yticks=[], facecolor=theme.text)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    x = (GAP + length * scale + 0.15) / WIDTH
+    figure.text(x, 0.33 / height, f"{length} Å", color=theme.text, fontsize=NUMBER, va="center")

@@ -1,0 +1,106 @@
+"""Pictures of a run: the learning curve and the parity plot."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from refattn.common.files import replacing
+
+COLOURS = {"train": "#b0b7c3", "valid": "#e08a3c", "test": "#2b6cb0"}
+
+
+def learning_curve(path, history, unit):
+    """Mean absolute error over the epochs, on training batches (with dropout) and on the validation set.
+
+    Parameters
+    ----------
+    path : path of a PNG
+    history : list of dict with epoch, train_mae, valid_mae
+    unit : str
+    """
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    epochs = [record["epoch"] for record in history]
+    marker = "o" if len(history) < 3 else None
+    axes.semilogy(epochs, [r["train_mae"] for r in history], color="#6b7280", marker=marker, label="training batches")
+    axes.semilogy(epochs, [r["valid_mae"] for r in history], color=COLOURS["valid"], marker=marker, label="validation")
+    best = min(history, key=lambda record: record["valid_mae"])
+    axes.plot(best["epoch"], best["valid_mae"], "o", color=COLOURS["valid"], mfc="white", label="best model")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter("{x:.2g}")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"mean absolute error ({unit})" if unit else "mean absolute error")
+    axes.grid(which="both", alpha=0.25)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def parity_plot(path, parts, target, unit):
+    """Predictions against labels.
+
+    Parameters
+    ----------
+    path : path of a PNG
+    parts : dict of "train", "valid", "test" -> (label (S,), prediction (S,), mae)
+    target, unit : str
+    """
+    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    everything = np.concatenate([np.concatenate(part[:2]) for part in parts.values()])
+    low, high = everything.min(), everything.max()
+    margin = 0.04 * (high - low) or 1.0
+    axes.plot([low - margin, high + margin], [low - margin, high + margin], color="0.3", lw=0.8, zorder=1)
+    for name, (label, prediction, mae) in parts.items():
+        size = 3 if len(label) > 2000 else 9
+        text = f"{name}: MAE {mae:.3g} {unit}".rstrip()
+        axes.scatter(label, prediction, s=size, color=COLOURS[name], lw=0, label=text, zorder=2, rasterized=True)
+    suffix = f" ({unit})" if unit else ""
+    axes.set_xlabel(f"{target}, label{suffix}")
+    axes.set_ylabel(f"{target}, prediction{suffix}")
+    axes.set_aspect("equal")
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(low - margin, high + margin)
+    axes.legend(frameon=False, markerscale=2)
+    _save(figure, path)
+
+
+def uncertainty_plot(path, error, uncertainty, curve, unit):
+    """Absolute error against uncertainty, and found against wanted coverage.
+
+    The line on the left joins the mean errors of up to ten groups of equal size, in the order of their uncertainty.
+
+    Parameters
+    ----------
+    path : path of a PNG
+    error : (S,) float           in `unit`
+    uncertainty : (S,) float     1 is usual; see Conformal
+    curve : dict of "wanted", "found" -> list of float
+    unit : str
+    """
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    size = 3 if len(error) > 2000 else 9
+    left.scatter(uncertainty, error, s=size, color=COLOURS["train"], lw=0, rasterized=True)
+    groups = np.array_split(np.argsort(uncertainty, kind="stable"), min(10, len(error)))
+    means = np.array([[uncertainty[group].mean(), error[group].mean()] for group in groups])
+    left.plot(*means.T, "o-", color=COLOURS["test"], label="means of tenths")
+    left.set_ylim(0, np.quantile(error, 0.995) * 1.05 or 1.0)
+    left.set_xlabel("uncertainty (1: median of the validation set)")
+    left.set_ylabel(f"absolute error ({unit})" if unit else "absolute error")
+    left.legend(frameon=False)
+    right.plot([0, 1], [0, 1], color="0.3", lw=0.8)
+    right.plot(curve["wanted"], curve["found"], "o-", color=COLOURS["test"])
+    right.set_xlim(0, 1)
+    right.set_ylim(0, 1)
+    right.set_aspect("equal")
+    right.set_xlabel("wanted coverage")
+    right.set_ylabel("found coverage")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    _save(figure, path)
+
+
+def _save(figure, path):
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=160)

@@ -1,0 +1,201 @@
+"""Explanations to files, structure by structure, so that any number of them fits: CSV, HDF5 and extended XYZ.
+
+    structures.csv     a row for every structure: formula, prediction, label, correlations with orbital populations
+    sites.csv          a row for every site: id, number from 0, element, position, every score
+    edges.csv          a row for every edge: i, j, periodic image of j, distance, solid angle, mean attention by layer
+    explained.extxyz   the structures with every score as a column of the atoms; opens in ASE and OVITO
+    explanations.h5    all of it, and the local attention by layer, edge and head, and the representations
+
+A column's unit stands in brackets behind its name in CSV, and as the attribute `unit` in HDF5.
+"""
+
+import contextlib
+import csv
+import math
+
+import h5py
+import numpy as np
+from ase.io.extxyz import key_val_dict_to_str
+
+from refattn.common.files import replacing
+from refattn.explanation.explain import SITE_SCORES
+
+LAYOUT = """
+/structures   id, value, label (NaN where unknown), site_ptr, edge_ptr, z, position, cell, pbc, structure_vector;
+              with integrated gradients baseline_value, completeness_error, n_nodes, settled
+/sites        every score by its name, site_embedding      sites of structure s are site_ptr[s]:site_ptr[s + 1]
+/edges        site, nbr (numbers within the structure), image, r, omega, alpha (layer, edge, head)
+              edges of structure s are edge_ptr[s]:edge_ptr[s + 1]; they come in the order of their sites
+/correlation  SCORE/POPULATION: Spearman's rank correlation over the sites of each structure
+"""
+CHUNK = 1024
+SUMS_TO = {score.name: score.sums_to for score in SITE_SCORES}
+
+
+@contextlib.contextmanager
+def tables(folder, attributes, edges=False):
+    """A function (Finding) that adds a structure to all tables in `folder`.
+
+    Parameters
+    ----------
+    folder : pathlib.Path      a folder that exists
+    attributes : dict          of the HDF5 file
+    edges : bool               whether to write edges.csv too
+
+    The files appear complete when the block ends, or not at all. Raises OutputError where they cannot be written.
+    """
+    wanted = {name: write for name, write in FILES.items() if edges or name != "edges.csv"}
+    with contextlib.ExitStack() as stack:
+        writers = []
+        for name, write in wanted.items():
+            part = stack.enter_context(replacing(folder / name))
+            writers.append(stack.enter_context(write(part, attributes)))
+
+        def add(finding):
+            for writer in writers:
+                writer(finding)
+
+        yield add
+
+
+def _csv(rows):
+    """A writer of a CSV file; rows(finding) is a list of dicts, whose keys become the first line."""
+
+    @contextlib.contextmanager
+    def write(path, attributes):
+        with open(path, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            named = False
+
+            def add(finding):
+                nonlocal named
+                for row in rows(finding):
+                    if not named:
+                        writer.writerow(row)
+                        named = True
+                    writer.writerow(map(_cell, row.values()))
+
+            yield add
+
+    return write
+
+
+def _cell(value):
+    """An empty cell stands for what is not known."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _with_unit(name, unit):
+    return f"{name} ({unit})" if unit else name
+
+
+def _structure_rows(finding):
+    e = finding.explanation
+    row = {"id": e.id, "formula": finding.formula, "sites": len(e.z)}
+    row |= {_with_unit(f"predicted {e.target}", e.unit): e.value, _with_unit(e.target, e.unit): finding.label}
+    if e.baseline_value is not None:
+        row |= {_with_unit("baseline", e.unit): e.baseline_value, "completeness error": e.completeness_error}
+    for (score, population), rho in finding.correlations.items():
+        row[f"Spearman {score} {population}"] = rho
+    return [row]
+
+
+def _site_rows(finding):
+    names = [_with_unit(column.name, column.unit) for column in finding.columns.values()]
+    values = np.stack([column.values for column in finding.columns.values()], axis=1).tolist()
+    symbols, positions = finding.atoms.get_chemical_symbols(), finding.atoms.positions.tolist()
+    for site, (symbol, position, numbers) in enumerate(zip(symbols, positions, values, strict=True)):
+        row = {"id": finding.id, "site": site, "element": symbol}
+        yield row | dict(zip(("x (Å)", "y (Å)", "z (Å)"), position)) | dict(zip(names, numbers))
+
+
+def _edge_rows(finding):
+    edges, mean = finding.explanation.edges, finding.explanation.alpha.mean(axis=2).T.tolist()
+    layers = [f"alpha_{layer}" for layer in range(len(finding.explanation.alpha))]
+    columns = (edges.site, edges.nbr, edges.image, edges.r, edges.omega)
+    for i, j, image, r, omega, alpha in zip(*(column.tolist() for column in columns), mean, strict=True):
+        row = {"id": finding.id, "i": i, "j": j, **dict(zip(("image_a", "image_b", "image_c"), image))}
+        yield row | {"r (Å)": r, "omega (sr)": omega} | dict(zip(layers, alpha))
+
+
+@contextlib.contextmanager
+def _extxyz(path, attributes):
+    with open(path, "w", encoding="utf-8") as stream:
+        yield lambda finding: stream.write(extxyz_frame(finding))
+
+
+def extxyz_frame(finding):
+    """A frame of extended XYZ, text: 17 digits of every score, so that nothing is lost on the way.
+
+    In the comment line stand the cell, the periods, `id`, `predicted_TARGET`, and TARGET where the label is known.
+    """
+    atoms, e = finding.atoms, finding.explanation
+    info = {"id": e.id, f"predicted_{e.target}": float(e.value)}
+    info |= {} if finding.label is None else {e.target: float(finding.label)}
+    columns = ":".join(["species:S:1:pos:R:3", *(f"{name}:R:1" for name in finding.columns)])
+    lattice = " ".join(map(repr, atoms.cell.array.ravel().tolist()))
+    comment = f'Lattice="{lattice}" ' if atoms.cell.any() else ""
+    pbc = " ".join("FT"[int(periodic)] for periodic in atoms.pbc)
+    comment += f'Properties={columns} {key_val_dict_to_str(info)} pbc="{pbc}"'
+    numbers = np.column_stack([atoms.positions, *(column.values for column in finding.columns.values())]).tolist()
+    rows = (f"{s} {' '.join(map(repr, row))}" for s, row in zip(atoms.get_chemical_symbols(), numbers, strict=True))
+    return "\n".join([str(len(atoms)), comment, *rows, ""])
+
+
+@contextlib.contextmanager
+def _h5(path, attributes):
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"format": "refattn-explanations", "version": 1, "layout": LAYOUT, **attributes})
+        for name in ("structures", "sites", "edges"):
+            file.create_group(name)
+        for pointer in ("site_ptr", "edge_ptr"):
+            _append(file, f"structures/{pointer}", np.zeros(1, dtype=np.int64))
+        yield lambda finding: _add_to_h5(file, finding)
+
+
+def _add_to_h5(file, finding):
+    e, atoms, unit = finding.explanation, finding.atoms, finding.explanation.unit
+    _append(file, "structures/id", [e.id], h5py.string_dtype())
+    _append(file, "structures/value", [e.value], unit=unit, description=f"predicted {e.target}")
+    _append(file, "structures/label", [np.nan if finding.label is None else finding.label], unit=unit)
+    for name, unit_of in (("baseline_value", unit), ("completeness_error", ""), ("n_nodes", ""), ("settled", "")):
+        if getattr(e, name) is not None:
+            _append(file, f"structures/{name}", [getattr(e, name)], unit=unit_of)
+    for pointer, size in (("site_ptr", len(e.z)), ("edge_ptr", len(e.edges.r))):
+        _append(file, f"structures/{pointer}", [file[f"structures/{pointer}"][-1] + size])
+    _append(file, "structures/z", e.z.astype(np.uint8))
+    _append(file, "structures/position", atoms.positions, unit="Å")
+    _append(file, "structures/cell", atoms.cell.array[None], unit="Å")
+    _append(file, "structures/pbc", atoms.pbc[None])
+    _append(file, "structures/structure_vector", e.structure_vector[None])
+    for c in finding.columns.values():
+        _append(file, f"sites/{c.name}", c.values, unit=c.unit, description=c.text, sums_to=SUMS_TO.get(c.name, ""))
+    _append(file, "sites/site_embedding", e.site_embedding)
+    for name, unit_of in (("site", ""), ("nbr", ""), ("image", ""), ("r", "Å"), ("omega", "sr")):
+        _append(file, f"edges/{name}", getattr(e.edges, name), unit=unit_of)
+    _append(file, "edges/alpha", e.alpha, axis=1, description="local attention: layer, edge, head")
+    for (score, population), rho in finding.correlations.items():
+        _append(file, f"correlation/{score}/{population}", [rho], description="Spearman; magnitudes of signed scores")
+
+
+def _append(file, name, values, dtype=None, axis=0, **attributes):
+    """Add `values` to a data set of any length along `axis`, which is made when first used."""
+    values = np.asarray(values, dtype=object if dtype else None)
+    if name not in file:
+        shape, most, chunk = ([*values.shape] for _ in range(3))
+        shape[axis], most[axis], chunk[axis] = 0, None, CHUNK
+        data = file.create_dataset(name, shape, maxshape=most, chunks=tuple(chunk), dtype=dtype or values.dtype)
+        data.attrs.update(attributes)
+    data, size = file[name], values.shape[axis]
+    if size:
+        data.resize(data.shape[axis] + size, axis=axis)
+        data[(slice(None),) * axis + (slice(-size, None),)] = values
+
+
+FILES = {
+    "structures.csv": _csv(_structure_rows),
+    "sites.csv": _csv(_site_rows),
+    "edges.csv": _csv(_edge_rows),
+    "explained.extxyz": _extxyz,
+    "explanations.h5": _h5,
+}

@@ -1,0 +1,54 @@
+"""Facets of all sites in one list: every rule fills `omega` for the sites around a site, and they are added here."""
+
+import numpy as np
+
+from refattn.common.jit import jit
+from refattn.structures.voronoi.sphere import doubled
+
+NEGLIGIBLE = 1e-10  # sr; smaller facets are dropped, and a cell whose facets miss less than this of 4 pi is complete
+
+
+@jit
+def empty_facets(n_sites):
+    """where (F, 4) int64: neighbour site and image; size (F, 2): distance Å, solid angle sr. Room for the first."""
+    return np.empty((16 * n_sites, 4), np.int64), np.empty((16 * n_sites, 2))
+
+
+@jit
+def add_facets(i, n_seen, around, where, size, n):
+    """Append the facets of site i to the n facets of others, by distance; returns where, size, and their number."""
+    first, index, label, shift = n, around.index, around.tree.label, around.shift
+    distance, omega = around.distance, around.omega
+    for k in range(n_seen):
+        if omega[k] <= NEGLIGIBLE:
+            continue
+        if n == len(where):
+            where, size = doubled(where), doubled(size)
+        row, m = n, index[k]
+        while row > first and size[row - 1, 0] > distance[k]:  # for sites that were looked up after the sphere
+            where[row], size[row] = where[row - 1], size[row - 1]
+            row -= 1
+        where[row, 0] = label[m, 0]
+        for axis in range(3):
+            where[row, 1 + axis] = label[m, 1 + axis] - shift[i, axis]
+        size[row, 0], size[row, 1] = distance[k], omega[k]
+        n += 1
+    return where, size, n
+
+
+@jit
+def in_order(start, count, where, size):
+    """Pointers (N + 1,) and facets in the order of the sites; those of site i are count[i] rows from start[i]."""
+    n_sites = len(count)
+    ptr = np.zeros(n_sites + 1, np.int64)
+    sorted_already = True
+    for i in range(n_sites):
+        ptr[i + 1] = ptr[i] + count[i]
+        sorted_already = sorted_already and start[i] == ptr[i]
+    if sorted_already:
+        return ptr, where[: ptr[n_sites]], size[: ptr[n_sites]]
+    new_where, new_size = np.empty((ptr[n_sites], 4), np.int64), np.empty((ptr[n_sites], 2))
+    for i in range(n_sites):
+        new_where[ptr[i] : ptr[i + 1]] = where[start[i] : start[i] + count[i]]
+        new_size[ptr[i] : ptr[i + 1]] = size[start[i] : start[i] + count[i]]
+    return ptr, new_where, new_size

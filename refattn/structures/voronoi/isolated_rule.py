@@ -1,0 +1,200 @@
+"""The `isolated` rule: the true Voronoi cells of a structure as it is given, in the directions in which it is periodic.
+
+A cell is complete when no site outside the sphere seen so far could change it. Sites outside a sphere of radius R
+around site i are bounded in how deep they can cut in a direction u. Let u_along be the part of u in the span of the
+periodic cell vectors, u_across the rest, and h = max over all sites k of u_across . (x_k - x_i), which periodic
+images do not change. A site at displacement d, |d| >= R, has u . d <= |u_along| |d| + h, so (see clipping.py)
+
+    u . (d_j / |d|) d / |d|  <=  d_j (|u_along| / R + max(h, 0) / R^2),
+
+and it can cut the facet towards j at the corner u only if this exceeds u . e_j. The sphere grows until no corner of
+any facet can be cut and the facets fill the whole sphere of directions, or until it holds the complete (finite)
+structure. It always ends: in a periodic structure an image close to the direction u_along is as near as the period.
+Thus a slab's facets that reach into the vacuum are exact: their corners at infinity point along the normal, where
+u_along = 0, and where h = 0 because nothing lies above.
+"""
+
+import numpy as np
+
+from refattn.common.jit import jit
+from refattn.structures.voronoi.clipping import clip_facet, cutting_room, solid_angle
+from refattn.structures.voronoi.facets import NEGLIGIBLE, add_facets, empty_facets, in_order
+from refattn.structures.voronoi.hull import (
+    SLOTS,
+    add_point,
+    build_hull,
+    cone_areas,
+    empty_hull,
+    has_slivers,
+    is_convex,
+    set_point,
+)
+from refattn.structures.voronoi.sphere import EVERYTHING, set_step, sites_within, sort_again, surroundings
+from refattn.structures.voronoi.tree import deepest_cut, highest
+
+CLOSEST = 1e-3  # Å; two sites nearer than this are one site written twice
+MAX_SEEN = 1_000_000  # images in one sphere; beyond it the cell vectors are absurdly unequal
+SMALL = 128  # a finite structure of this many sites is seen as a whole at once
+FIRST_RADIUS = 6.0  # Å; only a start, the result does not depend on it
+GROWTH = 1.5
+# 1, sine of an angle; a cut this shallow takes at most pi times as much (sr) from a facet, and rounding makes such cuts
+SHALLOW = 1e-11
+
+COMPLETE, COINCIDENT, TOO_MANY = 0, 1, 2
+INCOMPLETE = -1
+
+
+@jit
+def isolated_cells(positions, cell, reciprocal, across):
+    """All facets of all Voronoi cells.
+
+    Parameters
+    ----------
+    positions, cell, reciprocal :    (N, 3) Å, (3, 3) Å, (3, 3) 1/Å, see sphere.reciprocal_vectors
+    across : (3, 3) float            projector onto the directions without a period
+
+    Returns
+    -------
+    ptr : (N + 1,) int64             facets of site i are ptr[i]:ptr[i + 1], by distance
+    where : (F, 4) int64             neighbour site and image
+    size : (F, 2) float              distance Å, solid angle sr
+    problem : (3,) int64             COMPLETE, or what is wrong and the two sites concerned
+    """
+    n_sites, periodic = len(positions), np.any(reciprocal != 0.0)
+    start, count, n_facets = np.zeros(n_sites, np.int64), np.zeros(n_sites, np.int64), 0
+    where, size = empty_facets(n_sites)
+    hull, rank, todo = empty_hull(), np.empty(SLOTS, np.int64), np.arange(n_sites)
+    radius = FIRST_RADIUS if periodic or n_sites > SMALL else EVERYTHING
+    around = surroundings(radius, positions, cell, reciprocal)
+    while len(todo) > 0:
+        n_left = 0
+        for i in todo:
+            n_seen = sites_within(i, radius, around)
+            if n_seen > 0 and around.distance[0] < CLOSEST:
+                return count, where, size, np.array([COINCIDENT, i, around.tree.label[around.index[0], 0]])
+            if periodic and (n_seen > MAX_SEEN or len(around.distance) == 0):
+                return count, where, size, np.array([TOO_MANY, i, i])
+            n_seen = _cell(i, n_seen, radius, periodic, around, across, hull, rank)
+            if n_seen == INCOMPLETE:
+                todo[n_left] = i
+                n_left += 1
+            else:
+                start[i] = n_facets
+                where, size, n_facets = add_facets(i, n_seen, around, where, size, n_facets)
+                count[i] = n_facets - start[i]
+        todo = todo[:n_left]
+        radius *= GROWTH
+        if periodic and n_left > 0:
+            around = surroundings(radius, positions, cell, reciprocal)
+    ptr, where, size = in_order(start, count, where, size)
+    return ptr, where, size, np.array([COMPLETE, 0, 0])
+
+
+@jit
+def _cell(i, n_seen, radius, periodic, around, across, hull, rank):
+    """Solid angles of the facets towards the sites seen, into around.omega.
+
+    Returns
+    -------
+    n_seen : int          with the sites that were looked up; INCOMPLETE if sites not seen could change the cell
+    """
+    seen_all = not periodic and n_seen == len(around.home) - 1
+    n_points, n_faces = build_hull(around.distance, around.direction, n_seen, hull, rank)
+    n_more = n_seen
+    if n_faces > 0 and periodic:
+        if not _settled(i, radius, around, across, hull, n_faces):
+            return INCOMPLETE
+    elif n_faces > 0 and not seen_all:
+        n_points, n_faces, n_more = _look_up(i, n_seen, radius, around, hull, n_points, n_faces, rank)
+    if n_faces > 0 and is_convex(hull, n_faces):
+        if has_slivers(hull, n_faces):
+            sort_again(i, n_more, around)
+            _clipped(i, n_more, True, radius, around, across)
+        else:
+            around.omega[:n_more] = 0.0
+            cone_areas(hull, n_points, n_faces, rank, 0.0, around.omega)
+        return n_more
+    return n_seen if _clipped(i, n_seen, seen_all, radius, around, across) else INCOMPLETE
+
+
+@jit
+def _settled(i, radius, around, across, hull, n_faces):
+    """True if no site beyond `radius` can cut at a corner of the hull."""
+    for f in range(n_faces):
+        u, h = hull.plane[:3, f], hull.plane[4, f]
+        shallow = 10.0 * (hull.plane[3, f] - h)
+        if _reach(i, u, radius, around, across, h + shallow) > h + shallow:
+            return False
+    return True
+
+
+@jit
+def _reach(i, u, radius, around, across, enough):
+    """Bound of 2 u . d / |d|^2 over the sites at |d| >= radius; only a part of it if that is more than `enough`."""
+    x = across[0, 0] * u[0] + across[0, 1] * u[1] + across[0, 2] * u[2]
+    y = across[1, 0] * u[0] + across[1, 1] * u[1] + across[1, 2] * u[2]
+    z = across[2, 0] * u[0] + across[2, 1] * u[1] + across[2, 2] * u[2]
+    along = 2.0 * np.sqrt((u[0] - x) ** 2 + (u[1] - y) ** 2 + (u[2] - z) ** 2) / radius
+    if along > enough or (x == 0.0 and y == 0.0 and z == 0.0):
+        return along
+    home = around.home[i]
+    height = highest(around.tree, x, y, z) - (x * home[0] + y * home[1] + z * home[2])
+    return along + 2.0 * max(height, 0.0) / radius**2
+
+
+@jit
+def _look_up(i, n_seen, radius, around, hull, n_points, n_faces, rank):
+    """Add the sites of a finite structure that cut the cell from outside the sphere.
+
+    Only corners farther than radius / 2 are open to them. For each the tree is asked for the site that cuts deepest,
+    so a site on the surface of a cluster costs a few walks of the tree and not a look at the whole cluster.
+
+    Returns
+    -------
+    n_points, n_faces, n_seen : int     as before, with what was added
+    """
+    point, plane, vertex, owner, side, seen, edge, following = hull
+    f = 0
+    while f < n_faces:
+        h = plane[4, f] + 10.0 * (plane[3, f] - plane[4, f])
+        if plane[5, f] == 1.0 or 2.0 / radius <= h:
+            f += 1
+            continue
+        plane[5, f] = 1.0
+        m = deepest_cut(around.tree, around.own[i], plane[0, f], plane[1, f], plane[2, f], h)
+        if m < 0:
+            continue
+        if n_points == SLOTS or n_seen == len(around.index):
+            return n_points, 0, n_seen
+        around.index[n_seen] = m
+        set_step(i, n_seen, around)
+        set_point(n_points, n_seen, around.distance, around.direction, point)
+        n_faces, changed = add_point(n_points, n_faces, point, plane, vertex, owner, side, seen, edge, following)
+        if changed:
+            rank[n_points] = n_seen
+            n_points, n_seen, f = n_points + 1, n_seen + 1, 0
+    return n_points, n_faces, n_seen
+
+
+@jit
+def _clipped(i, n_seen, complete, radius, around, across):
+    """Solid angles as from _cell by clipping.py, for cells without a good hull; False if it may be incomplete."""
+    distance, direction, omega = around.distance[:n_seen], around.direction[:n_seen], around.omega
+    omega[:n_seen] = 0.0
+    polygon, spare, side = cutting_room(n_seen)
+    total = 0.0
+    for j in range(n_seen):
+        n_corners, _, settled = clip_facet(j, distance, direction, polygon, spare, side)
+        if n_corners == 0:
+            continue
+        for v in range(0 if settled or complete else n_corners):
+            u = polygon[v]
+            inverse = 2.0 * (u[0] * direction[j, 0] + u[1] * direction[j, 1] + u[2] * direction[j, 2] + SHALLOW)
+            inverse /= distance[j]
+            if _reach(i, u, radius, around, across, inverse) > inverse:
+                return False
+        omega[j] = solid_angle(direction[j], polygon, n_corners)
+        total += omega[j]
+        if total > 4.0 * np.pi - NEGLIGIBLE:
+            return True
+    return complete

@@ -1,0 +1,307 @@
+"""Voronoi neighbours: which sites share a facet of their Voronoi cells, and the solid angle of that facet.
+
+A structure is checked, handed to one of two rules (isolated_rule.py, upstream_rule.py) for the facets of its cells, and
+the facets that pass the thresholds become edges.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from refattn.common.jit import jit
+from refattn.errors import ConfigError, StructureError
+from refattn.structures.voronoi import isolated_rule, upstream_rule
+from refattn.structures.voronoi.sphere import reciprocal_vectors
+
+Z_MAX = 118
+# Thresholds of the isolated rule are passed by values this far below them. Facets that symmetry makes equal differ by
+# 1e-13 sr from rounding, and a threshold that meets them exactly must keep all of them or none.
+SLACK = 1e-9
+FARTHEST = 1e8  # Å; float64 resolves 1e-8 Å there; far beyond it squares and numbers of periods overflow
+TOO_THIN = 4  # continues the codes of the rules
+MIN_SINE = 1e-6  # 1; periodic cell vectors that span less than this times the product of their lengths are dependent
+
+
+@dataclasses.dataclass(frozen=True)
+class Facets:
+    """Facets of all Voronoi cells of a structure, before any threshold; those of site i are ptr[i]:ptr[i + 1].
+
+    Attributes
+    ----------
+    ptr : (N + 1,) int64
+    nbr : (F,) int64            the neighbour site
+    image : (F, 3) int64        its periodic image, in cell vectors
+    r : (F,) float64            distance to the neighbour, Å
+    omega : (F,) float64        solid angle of the facet, sr
+    """
+
+    ptr: np.ndarray
+    nbr: np.ndarray
+    image: np.ndarray
+    r: np.ndarray
+    omega: np.ndarray
+
+    @property
+    def site(self):
+        """(F,) the site that each facet belongs to."""
+        return np.repeat(np.arange(len(self.ptr) - 1), np.diff(self.ptr))
+
+
+def voronoi_neighbours(numbers, positions, cell, pbc, config, name):
+    """Edges from every site to the neighbours that its Voronoi cell shares a large enough facet with.
+
+    An edge is kept when omega >= omega_min, omega / omega_max >= weight_min and r <= r_max, all inclusive (isolated:
+    with a slack of 1e-9). The neighbour stands at positions[nbr] + image @ cell, except that for a molecule under the
+    upstream rule `image` counts sides of the rule's own box (upstream_rule.upstream_box).
+
+    Parameters
+    ----------
+    numbers : (N,) int              atomic numbers, 1 to 118
+    positions : (N, 3) float        Å, inside or outside the cell
+    cell : (3, 3) float             cell vectors as rows, Å; rows without a period are not used
+    pbc : (3,) bool                 upstream: any period makes all three directions periodic, as in the authors' code
+    config : GraphConfig
+    name : str                      of the structure, for error messages
+
+    Returns
+    -------
+    edge_ptr : (N + 1,) int32       edges of site i are edge_ptr[i]:edge_ptr[i + 1], by distance (to 1e-6 Å), nbr, image
+    nbr : (E,) int32
+    image : (E, 3) int8
+    r : (E,) float64, Å
+    omega : (E,) float64, sr
+    omega_max : (N,) float64, sr    largest facet that the rule counts, before the thresholds; 0 for a lone site
+
+    Raises StructureError, naming the structure, for one that has no graph: empty, not finite, an impossible atomic
+    number, coincident atoms (closer than 1e-3 Å, images included), a singular cell, an image beyond int8; ConfigError
+    for an unknown rule.
+    """
+    slack = SLACK if config.rule == "isolated" else 0.0
+    thresholds = config.omega_min - slack, config.weight_min - slack, config.r_max + slack
+    *edges, farthest = _select(*_rows(numbers, positions, cell, pbc, config, name), *thresholds)
+    if farthest > 127:
+        raise StructureError(
+            f"{name}: a neighbour is {farthest} cells away, more than the 127 that a graph can hold; "
+            "wrap the positions into the cell"
+        )
+    return tuple(edges)
+
+
+def voronoi_facets(numbers, positions, cell, pbc, config, name):
+    """All facets that config.rule counts, before the thresholds; parameters and errors as in voronoi_neighbours.
+
+    Under the isolated rule these are the facets of the true Voronoi cells, open ones included, down to 1e-10 sr. Those
+    of a site sum to 4 pi, less the directions in which its cell has no end (none, if anything is periodic). Under the
+    upstream rule they are the closed facets among the sites within its cutoff.
+
+    Returns
+    -------
+    Facets
+    """
+    ptr, where, size = _rows(numbers, positions, cell, pbc, config, name)
+    return Facets(ptr, where[:, 0], where[:, 1:], size[:, 0], size[:, 1])
+
+
+def _rows(numbers, positions, cell, pbc, config, name):
+    """Facets as the rules give them: ptr (N + 1,), where (F, 4) site and image, size (F, 2) distance and omega.
+
+    The rules are compiled one by one, so that a run waits for the one that it uses.
+    """
+    positions, cell, pbc, upstream = _checked(numbers, positions, cell, pbc, config, name)
+    ptr, where, size, problem = (_upstream if upstream else _isolated)(positions, cell, pbc)
+    if problem[0] != isolated_rule.COMPLETE:
+        raise StructureError(f"{name}: {_explain(*problem)}")
+    return ptr, where, size
+
+
+@jit
+def _isolated(positions, cell, pbc):
+    """isolated_rule.isolated_cells for checked input."""
+    cell, across = cell.copy(), np.zeros((3, 3))
+    for k in range(3):
+        if not pbc[k]:
+            cell[k] = 0.0  # it may hold anything
+    reciprocal = reciprocal_vectors(cell, pbc)
+    for k in range(3):  # (cell^T reciprocal)_km projects onto the span of the periodic vectors
+        for m in range(0 if pbc.all() else 3):
+            along = cell[0, k] * reciprocal[0, m] + cell[1, k] * reciprocal[1, m] + cell[2, k] * reciprocal[2, m]
+            across[k, m] = (1.0 if k == m else 0.0) - along
+    if _images(isolated_rule.FIRST_RADIUS, reciprocal) > isolated_rule.MAX_SEEN:
+        return _too_thin(isolated_rule.FIRST_RADIUS, reciprocal)
+    return isolated_rule.isolated_cells(positions, cell, reciprocal, across)
+
+
+@jit
+def _upstream(positions, cell, pbc):
+    """upstream_rule.upstream_cells for checked input."""
+    if not pbc.any():
+        positions, cell = upstream_rule.upstream_box(positions)
+    reciprocal = reciprocal_vectors(cell, np.ones(3, np.bool_))
+    if _images(upstream_rule.CUTOFF, reciprocal) > isolated_rule.MAX_SEEN:
+        return _too_thin(upstream_rule.CUTOFF, reciprocal)
+    return upstream_rule.upstream_cells(positions, cell, reciprocal, upstream_rule.longest_diagonal(cell))
+
+
+@jit
+def _images(radius, reciprocal):
+    """About how many images of a site lie within the radius."""
+    images = 1.0
+    for k in range(3):
+        images *= 1.0 + 2.0 * radius * np.sqrt((reciprocal[k] * reciprocal[k]).sum())
+    return images
+
+
+@jit
+def _too_thin(radius, reciprocal):
+    """What the rules return, for a cell whose images would fill the memory."""
+    problem = np.array([TOO_THIN, np.int64(min(_images(radius, reciprocal), 1e18)), np.int64(radius)])
+    return np.zeros(1, np.int64), np.empty((0, 4), np.int64), np.empty((0, 2)), problem
+
+
+@jit
+def _select(ptr, where, size, omega_min, weight_min, r_max):
+    """The edges of voronoi_neighbours, and the largest number of cells to a neighbour."""
+    n_sites, farthest, n = len(ptr) - 1, 0, 0
+    edge_ptr, omega_max = np.zeros(n_sites + 1, np.int32), np.zeros(n_sites)
+    kept = np.empty(len(where), np.int64)
+    for i in range(n_sites):
+        for f in range(ptr[i], ptr[i + 1]):
+            omega_max[i] = max(omega_max[i], size[f, 1])
+        for f in range(ptr[i], ptr[i + 1]):
+            if size[f, 1] >= omega_min and size[f, 1] >= weight_min * omega_max[i] and size[f, 0] <= r_max:
+                kept[n] = f
+                n += 1
+                # facets come by distance, so that this insertion only moves those of equal distance
+                k = n - 1
+                while k > edge_ptr[i] and _key(kept[k], where, size) < _key(kept[k - 1], where, size):
+                    kept[k], kept[k - 1] = kept[k - 1], kept[k]
+                    k -= 1
+        edge_ptr[i + 1] = n
+    nbr, image, r, omega = np.empty(n, np.int32), np.empty((n, 3), np.int8), np.empty(n), np.empty(n)
+    for e in range(n):
+        f = kept[e]
+        nbr[e], r[e], omega[e] = where[f, 0], size[f, 0], size[f, 1]
+        for k in range(3):
+            farthest = max(farthest, abs(where[f, k + 1]))
+            image[e, k] = where[f, k + 1]
+    return edge_ptr, nbr, image, r, omega, omega_max, farthest
+
+
+@jit
+def _key(f, where, size):
+    return np.rint(size[f, 0] * 1e6), where[f, 0], where[f, 1], where[f, 2], where[f, 3]
+
+
+def _checked(numbers, positions, cell, pbc, config, name):
+    """Contiguous float64 positions and cell, boolean pbc (3,), whether the rule is `upstream`; or an error."""
+    if config.rule not in ("isolated", "upstream"):
+        raise ConfigError(f"graph.rule is {config.rule!r}; choose one of isolated, upstream")
+    upstream = config.rule == "upstream"
+    numbers = np.asarray(numbers)
+    positions = np.ascontiguousarray(positions, dtype=np.float64)
+    pbc = np.asarray(pbc, dtype=np.bool_)
+    if pbc.ndim == 0 or (upstream and pbc.any()):
+        pbc = np.full(3, pbc.any())
+    cell = np.ascontiguousarray(cell, dtype=np.float64)
+    if positions.ndim != 2 or not _is_sound(numbers, positions, cell, pbc):
+        _complain(numbers, positions, cell, pbc, name)
+    if upstream and pbc[0]:
+        positions = upstream_rule.upstream_crystal(positions, cell)
+    return positions, cell, pbc, upstream
+
+
+@jit
+def _is_sound(numbers, positions, cell, pbc):
+    """True if _complain has nothing to say: the same conditions, 20 times as fast for a small molecule."""
+    if len(numbers) == 0 or len(positions) != len(numbers) or positions.shape[1] != 3:
+        return False
+    for i in range(len(numbers)):
+        x, y, z = abs(positions[i, 0]), abs(positions[i, 1]), abs(positions[i, 2])
+        if numbers[i] < 1 or numbers[i] > Z_MAX or not (x <= FARTHEST and y <= FARTHEST and z <= FARTHEST):
+            return False
+    unit = np.zeros((3, 3))
+    for k in range(3):
+        length = np.sqrt((cell[k] * cell[k]).sum())
+        if pbc[k] and not isolated_rule.CLOSEST <= length <= FARTHEST:
+            return False
+        if pbc[k]:
+            unit[k] = cell[k] / length
+    return _is_spanned(unit, pbc)
+
+
+@jit
+def _is_spanned(unit, pbc):
+    """True if the periodic unit vectors are safely independent (half of MIN_SINE is left to _complain)."""
+    product, n_periods = np.zeros(3), 0
+    for k in range(3):
+        n_periods += pbc[k]
+    volume = 1.0
+    for k in range(3):
+        a, b = unit[k], unit[(k + 1) % 3]
+        product[0], product[1] = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2]
+        product[2] = a[0] * b[1] - a[1] * b[0]
+        if n_periods == 2 and pbc[k] and pbc[(k + 1) % 3]:
+            volume = np.sqrt((product * product).sum())
+        elif n_periods == 3:
+            volume = abs((product * unit[(k + 2) % 3]).sum())
+    return volume >= 2.0 * MIN_SINE
+
+
+def _complain(numbers, positions, cell, pbc, name):
+    """Raise StructureError for whatever is wrong."""
+    if len(numbers) == 0:
+        raise StructureError(f"{name}: the structure has no atoms; remove it from the input")
+    if positions.shape != (len(numbers), 3):
+        raise StructureError(
+            f"{name}: {len(numbers)} atomic numbers but positions of shape {positions.shape}; give x, y, z of each"
+        )
+    impossible = (numbers < 1) | (numbers > Z_MAX)
+    if impossible.any():
+        i = impossible.argmax()
+        raise StructureError(f"{name}: atom {i} has atomic number {numbers[i]}; use 1 to {Z_MAX}")
+    finite = np.isfinite(positions).all(axis=1)
+    if not finite.all():
+        raise StructureError(f"{name}: the position of atom {finite.argmin()} is not finite; correct or remove it")
+    far = np.abs(positions).max(axis=1) > FARTHEST
+    if far.any():
+        raise StructureError(f"{name}: atom {far.argmax()} is more than {FARTHEST:g} Å away; correct its position")
+    vectors = cell[pbc]
+    if not (np.abs(vectors) <= FARTHEST).all():  # NaN neither
+        raise StructureError(
+            f"{name}: the cell is not finite or longer than {FARTHEST:g} Å; correct it, or set pbc to false"
+        )
+    lengths = np.linalg.norm(vectors, axis=1)
+    if pbc.any() and (lengths.min() == 0 or _spanned(vectors / lengths[:, None]) < MIN_SINE):
+        raise StructureError(
+            f"{name}: the cell is singular (a periodic cell vector is zero, or they are linearly dependent); "
+            "give a proper cell, or set pbc to false where there is no period"
+        )
+    if pbc.any() and lengths.min() < isolated_rule.CLOSEST:
+        raise StructureError(f"{name}: {_explain(isolated_rule.COINCIDENT, 0, 0)}")
+
+
+def _spanned(vectors):
+    """Length, area or volume spanned by one to three vectors (rows)."""
+    return np.sqrt(max(np.linalg.det(vectors @ vectors.T), 0.0))
+
+
+def _explain(code, i, j):
+    """What went wrong in the cells, and what to do, as the rest of a sentence."""
+    if code == TOO_THIN:
+        return (
+            f"about {i:.0e} periodic images lie within {j} Å of a site, because the cell is too small or too thin; "
+            "give it in Å, and set pbc to false across a vacuum"
+        )
+    if code == isolated_rule.COINCIDENT:
+        if i == j:
+            return f"atom {i} coincides with its own image (closer than {isolated_rule.CLOSEST} Å); correct the cell"
+        return f"atoms {min(i, j)} and {max(i, j)} coincide (closer than {isolated_rule.CLOSEST} Å); remove one of them"
+    if code == isolated_rule.TOO_MANY:
+        return (
+            f"the Voronoi cell of atom {i} needs more than {isolated_rule.MAX_SEEN} periodic images, because the cell "
+            "vectors are too unequal; set pbc to false across the vacuum"
+        )
+    return (
+        f"the authors' rule finds no neighbours of atom {i} within {upstream_rule.CUTOFF_MAX:.0f} Å; "
+        'use the rule "isolated" for this structure'
+    )

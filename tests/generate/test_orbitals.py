@@ -1,0 +1,79 @@
+"""GFN2-xTB labels: frontier orbitals, Mulliken populations and forces, and the homemade sets that carry them."""
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from click.testing import CliRunner
+
+from refattn.cli.main import cli
+from refattn.generate.orbitals import xtb_labels
+
+# QM9 geometries (CC0) with frontier orbitals (eV) and populations by tblite 0.8, from a calculation that is not ours.
+HCN = Atoms(
+    "CNH",
+    [[-0.013324, 1.132466, 0.008276], [0.002311, -0.019159, 0.001929], [-0.027803, 2.198949, 0.014154]],
+)
+ETHER = Atoms(
+    "COCH6",
+    [
+        [-0.014821, 1.392412, 0.005671],
+        [-0.004715, -0.013607, 0.014597],
+        [0.637949, -0.553297, -1.113582],
+        [1.005284, 1.810158, 0.004656],
+        [-0.546896, 1.793435, -0.872510],
+        [-0.530029, 1.722920, 0.911017],
+        [0.139938, -0.255993, -2.050984],
+        [1.692653, -0.238684, -1.174777],
+        [0.599594, -1.641802, -1.024076],
+    ],
+)
+HCN_HOMO_AND_LUMO, HCN_LUMO_POPULATION = (-12.263641, -6.462224), [0.5545, 0.4455, 0.0]
+ETHER_HOMO_AND_LUMO = (-10.925921, 1.338961)
+ETHER_HOMO_POPULATION = [0.0528, 0.6037, 0.0528, 0.0727, 0.0726, 0.0, 0.0727, 0.0726, 0.0]
+
+
+def test_frontier_orbitals_of_another_calculation():
+    labels, arrays = xtb_labels(ETHER)
+    assert (labels["homo"], labels["lumo"]) == pytest.approx(ETHER_HOMO_AND_LUMO, abs=2e-4)
+    np.testing.assert_allclose(arrays["homo_population"], ETHER_HOMO_POPULATION, atol=2e-3)
+    labels, arrays = xtb_labels(HCN)
+    assert (labels["homo"], labels["lumo"]) == pytest.approx(HCN_HOMO_AND_LUMO, abs=2e-4)
+    np.testing.assert_allclose(arrays["lumo_population"], HCN_LUMO_POPULATION, atol=2e-3)
+
+
+def test_populations_sum_to_one_and_follow_symmetry():
+    _, arrays = xtb_labels(molecule("C2H4"))
+    for name in ("homo_population", "lumo_population"):
+        assert arrays[name].sum() == pytest.approx(1, abs=1e-9)
+        np.testing.assert_allclose(arrays[name][:2], 0.5, atol=0.01)  # the pi orbitals live on the carbon atoms
+
+
+def test_forces_are_minus_the_slope_of_the_energy():
+    atoms, step = molecule("H2O"), 1e-3
+    atoms.rattle(0.05, seed=0)
+    forces = xtb_labels(atoms)[1]["forces"]
+    for i in range(3):
+        energies = []
+        for sign in (1, -1):
+            moved = atoms.copy()
+            moved.positions[i, 2] += sign * step
+            energies.append(xtb_labels(moved)[0]["energy"])
+        assert forces[i, 2] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=2e-3)
+
+
+def test_generate_on_the_command_line(tmp_path):
+    """A platinum atom on benzene by GFN2-xTB: all labels, and populations of both orbitals that sum to 1."""
+    out = tmp_path / "set.extxyz.gz"
+    options = ["--snapshots", "1", "--largest", "1", "--rings", "0", "--temperature", "300", "--jobs", "1"]
+    result = CliRunner().invoke(cli, ["data", "generate", "pt-graphene", str(out), *options])
+    assert result.exit_code == 0, result.output
+    frames = ase.io.read(out, index=":")
+    assert [atoms.info["id"] for atoms in frames] == [f"Pt1_{site}_300K-0000" for site in ("hollow", "bridge", "top")]
+    for atoms in frames:
+        assert atoms.info["lumo"] > atoms.info["homo"]
+        assert -5 < atoms.info["deformation_energy"] < 5  # eV: bound to the sheet, and shaken by 300 K
+        for name in ("homo_population", "lumo_population"):
+            assert atoms.arrays[name].sum() == pytest.approx(1, abs=1e-3)  # rounded
+        assert np.abs(atoms.get_forces().sum(axis=0)).max() < 0.01

@@ -1,0 +1,292 @@
+"""Training, prediction and explanation with --device cuda, in Numba's simulator or on a GPU.
+
+NUMBA_ENABLE_CUDASIM=1 pytest tests/training/cuda_training.py; see test_cuda.py
+"""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tolerances
+from ase.io import write as write_atoms
+from click.testing import CliRunner
+from simulator import smaller_config
+from small_data import molecules, write_molecules
+
+from refattn.cli.main import cli
+from refattn.config import to_toml
+from refattn.data.loader import Loader
+from refattn.data.store import read_dataset
+from refattn.errors import DeviceError, TrainingError
+from refattn.explanation.explain import COSTLY, explain
+from refattn.network.checkpoint import load_checkpoint
+from refattn.network.inference import predict_rows
+from refattn.network.params import initialise
+from refattn.network.threads import workers
+from refattn.ops import load_backend
+from refattn.ops.cuda import toolchain
+from refattn.prediction.embedding import embed
+from refattn.prediction.predictor import load
+from refattn.training import cuda_stepper as device_step
+from refattn.training import device_train
+from refattn.training.adam import Adam
+from refattn.training.step import Stepper
+from refattn.training.train import Interrupted, train
+
+CUDA, CPU = load_backend("cuda"), load_backend("cpu")
+RING = {"ring": True, "features": "cgcnn"}
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_molecules(tmp_path_factory.mktemp("data") / "data.h5", 10)
+
+
+@pytest.fixture(scope="module")
+def config(data):
+    """Two epochs of two batches, the second smaller, in float32, with dropout of everything."""
+    return smaller_config(data, epochs=2, batch_size=6)
+
+
+@pytest.fixture(scope="module")
+def runs(data, config, tmp_path_factory):
+    """The run of the CPU, and that of `refattn train --device cuda`: (directory, directory)."""
+    folder = tmp_path_factory.mktemp("runs")
+    file = folder / "config.toml"
+    file.write_text(to_toml(config))
+    for device in ("cpu", "cuda"):
+        result = command("train", file, "--out", folder / device, "--device", device, "--threads", 1)
+        assert result.exit_code == 0, result.output
+    return folder / "cpu", folder / "cuda"
+
+
+def command(*words):
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+def state(run):
+    """Parameters and moments of the last checkpoint of a run."""
+    last = load_checkpoint(run / "last.h5")
+    return {"parameters": last.params.vector, "m": last.state["adam_m"], "v": last.state["adam_v"]}
+
+
+def check_same(run, other):
+    """The same training: parameters to rounding; the moments, which are small differences, to somewhat more."""
+    for (name, mine), theirs in zip(state(run).items(), state(other).values(), strict=True):
+        tolerance = tolerances.NETWORK_32 if name == "parameters" else 20 * tolerances.NETWORK_32
+        assert np.abs(mine - theirs).max() <= tolerance * np.abs(theirs).max(), name
+
+
+# ---- training ----------------------------------------------------------------------------------------------------
+
+
+def test_two_epochs_are_those_of_the_cpu(runs):
+    check_same(*reversed(runs))
+    cpu, cuda = ([json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in runs)
+    for mine, theirs in zip(cuda, cpu, strict=True):
+        for name in ("loss", "penalty", "train_mae", "valid_mae", "valid_rmse", "learning_rate"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name
+    summary = json.loads((runs[1] / "metrics.json").read_text())
+    assert summary["device"] == "cuda"
+    assert_close(summary["test"], json.loads((runs[0] / "metrics.json").read_text())["test"])
+    assert {path.name for path in runs[1].iterdir()} == {path.name for path in runs[0].iterdir()}
+
+
+@pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_run_goes_on_on_another_device(config, runs, tmp_path, first, second):
+    """Stopped within the second epoch; the rest is the other device's."""
+    calls = []
+    with pytest.raises(Interrupted, match="epoch 2, batch 1 of 2"):
+        train(config, tmp_path / "run", 1, device=first, stop=lambda: calls.append(1) or len(calls) == 3)
+    result = command("train", "--out", tmp_path / "run", "--resume", "--device", second)
+    assert result.exit_code == 0, result.output
+    check_same(tmp_path / "run", runs[0])
+    assert load_checkpoint(tmp_path / "run" / "last.h5").state["place"]["epoch"] == 3
+
+
+def test_an_ensemble_in_tf32_names_its_device(config, tmp_path):
+    """The simulator has no TF32; what is tested is the way there."""
+    short = dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=1, batch_size=8))
+    file = tmp_path / "config.toml"
+    file.write_text(to_toml(short))
+    result = command("train", file, "--out", tmp_path / "run", "--device", "cuda-tf32", "--ensemble", 2)
+    assert result.exit_code == 0, result.output
+    members = [json.loads((tmp_path / "run" / f"member_{k}" / "metrics.json").read_text()) for k in range(2)]
+    assert [member["device"] for member in members] == ["cuda-tf32"] * 2
+
+
+def one_step(data, dtype, loss, model, capture=True):
+    """Parameters after a step on the device, and after the same on the CPU."""
+    config = smaller_config(data, model, loss=loss, dtype=dtype, batch_size=7)
+    dataset = read_dataset(data)
+    ring = np.random.default_rng(0).integers(0, 2, (len(dataset.z), 2)).astype(float)
+    loader = Loader(dataclasses.replace(dataset, arrays={"ring": ring}), config.model, dtype)
+    label, rows = np.random.default_rng(1).normal(size=10).astype(dtype), np.array([8, 1, 0, 5, 2, 9, 4])
+    params = initialise(config.model, 0, dtype)
+    adam, grads = Adam(params.vector, params.decay_mask(), config.training), params.zeros_like()
+    step = device_step.DeviceStep(config, CUDA, loader, label, params, adam, 7, 1, capture)
+    step.begin([rows], 0, 0, [1e-3])
+    step.run(rows)
+    mine = params.zeros_like()
+    loss_sum, absolute, broken = step.pull(mine, Adam(mine.vector, params.decay_mask(), config.training))
+    with workers(1) as run:
+        value, cpu_absolute = Stepper(config, CPU, loader, dataset.id, label).gradient(params, grads, rows, 0, run)
+    adam.update(params.vector, grads.vector, 1e-3)
+    assert (loss_sum, absolute) == pytest.approx((7 * value, cpu_absolute), rel=1e-5)
+    assert broken == -1
+    return mine.vector, params.vector, CUDA.to_host(step.grads.vector), grads.vector
+
+
+@pytest.mark.parametrize(
+    ("loss", "model"),
+    [("rmse", {"attention_dropout": 0.3}), ("huber", RING | {"variant": "scann", "readout": "published"})],
+)
+def test_a_step_of_float64_is_that_of_the_cpu(data, loss, model):
+    mine, theirs, grad, expected = one_step(data, "float64", loss, model)
+    assert np.abs(grad - expected).max() <= tolerances.NETWORK * np.abs(expected).max()
+    # a first step of Adam is the rate times the gradient's sign, where it is not next to nothing
+    clear = np.abs(expected) > 1e-6 * np.abs(expected).max()
+    assert np.abs(mine - theirs)[clear].max() <= 1e-8
+
+
+def test_two_runs_give_the_same_bits(data):
+    first, again = (one_step(data, "float32", "rmse", {"attention_dropout": 0.1}, capture) for capture in (True, False))
+    assert np.array_equal(first[0], again[0])
+
+
+# ---- prediction and explanation ----------------------------------------------------------------------------------
+
+
+def test_predictions_are_the_cpu_s_for_any_cut(monkeypatch, data, runs):
+    checkpoint = load_checkpoint(runs[0] / "model.h5")
+    model, dataset, rows = checkpoint.config.model, read_dataset(data), np.array([4, 4, 0, 9])
+    monkeypatch.setattr(device_step, "EDGES_TO_PREDICT", 40)
+    loader = Loader(dataset, model, np.float32)
+    for chosen in (rows, rows[:0]):
+        mine, theirs = (predict_rows(checkpoint.params, model, ops, loader, chosen, map) for ops in (CUDA, CPU))
+        assert [len(beta) for beta in mine[1]] == [len(beta) for beta in theirs[1]]
+        for a, b in zip((mine[0], *mine[1], mine[2]), (theirs[0], *theirs[1], theirs[2]), strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            assert np.abs(a - b).max(initial=0) <= tolerances.NETWORK_32 * np.abs(b).max(initial=1)
+
+
+@pytest.fixture(scope="module")
+def structures(tmp_path_factory):
+    path = tmp_path_factory.mktemp("structures") / "two.xyz"
+    write_atoms(path, molecules(10)[0:4:3])
+    return path
+
+
+def both_devices(*words):
+    """What a command prints as JSON with --device cpu and with --device cuda."""
+    results = [command(*words, "--json", "--device", device) for device in ("cpu", "cuda")]
+    assert [result.exit_code for result in results] == [0, 0], results[1].output
+    return [[json.loads(line) for line in result.stdout.splitlines()] for result in results]
+
+
+def assert_close(mine, theirs, place=""):
+    """The same structure of dicts and lists, with numbers that agree to the rounding of float32."""
+    if isinstance(theirs, dict):
+        assert mine.keys() == theirs.keys(), place
+        for name in theirs:
+            assert_close(mine[name], theirs[name], f"{place}/{name}")
+    elif isinstance(theirs, list):
+        assert len(mine) == len(theirs), place
+        for number, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+            assert_close(a, b, f"{place}/{number}")
+    elif isinstance(theirs, float):
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-4), place
+    else:
+        assert mine == theirs, place
+
+
+def test_predict_and_evaluate_answer_as_on_the_cpu(runs, structures):
+    cpu, cuda = both_devices("predict", runs[0], structures, "--uncertainty")
+    assert_close(cuda, cpu)
+    outputs = [command("evaluate", runs[0], "--json", "--device", device) for device in ("cpu", "cuda")]
+    assert_close(*(json.loads(output.stdout) for output in reversed(outputs)))
+
+
+def test_explanations_are_those_of_the_cpu(runs):
+    cpu, cuda = (explain(load(runs[0], device), molecules(1), scores=tuple(COSTLY)) for device in ("cpu", "cuda"))
+    for field in dataclasses.fields(cpu[0]):
+        mine, theirs = getattr(cuda[0], field.name), getattr(cpu[0], field.name)
+        if isinstance(theirs, np.ndarray | float):
+            assert np.shape(mine) == np.shape(theirs), field.name
+            assert np.abs(mine - theirs).max() <= 50 * tolerances.NETWORK_32 * np.abs(theirs).max(), field.name
+            assert isinstance(mine, type(theirs)), field.name
+
+
+def test_embeddings_are_those_of_the_cpu(runs):
+    cpu, cuda = (embed(load(runs[0], device), molecules(3)) for device in ("cpu", "cuda"))
+    for name in ("structure_vector", "value"):
+        mine, theirs = getattr(cuda, name), getattr(cpu, name)
+        assert np.abs(mine - theirs).max() <= tolerances.NETWORK_32 * np.abs(theirs).max(), name
+    for name in ("site_embedding", "beta", "z"):
+        for mine, theirs in zip(getattr(cuda, name), getattr(cpu, name), strict=True):
+            assert np.abs(mine - theirs).max() <= tolerances.NETWORK_32 * np.abs(theirs).max(), name
+
+
+# ---- errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*(invalid value|overflow|divide by zero):RuntimeWarning")
+def test_a_loss_that_is_not_finite_names_epoch_batch_and_structures(data, tmp_path):
+    message = r"epoch 1, batch 2: the loss is not finite in one of the structures m\d+.*no model was saved"
+    with pytest.raises(TrainingError, match=message):
+        train(
+            smaller_config(data, learning_rate=1e30, learning_rate_min=1e30, batch_size=6, epochs=1),
+            tmp_path / "run",
+            device="cuda",
+        )
+
+
+def no_memory(*arguments, **keywords):
+    raise toolchain.OutOfMemory
+
+
+def test_out_of_memory_says_which_batch_would_fit(monkeypatch, config, tmp_path):
+    monkeypatch.setattr(toolchain.Replay, "__call__", no_memory)
+    monkeypatch.setattr(toolchain, "free_memory", lambda: 20_000)
+    with pytest.raises(DeviceError, match=r"a batch of 6 structures takes about .* GB free; set .*batch_size to \d or"):
+        train(config, tmp_path / "run", device="cuda")
+    monkeypatch.setattr(toolchain, "free_memory", lambda: 100)
+    with pytest.raises(DeviceError, match="not even one structure would fit; use --device cpu"):
+        train(config, tmp_path / "other", device="cuda")
+    monkeypatch.setattr(toolchain, "free_memory", lambda: None)
+    with pytest.raises(DeviceError, match=r"more than there is; set training\.batch_size to less"):
+        train(config, tmp_path / "third", device="cuda")
+
+
+def test_predictions_take_smaller_shards_where_memory_is_short(monkeypatch, data, runs):
+    checkpoint, limits = load_checkpoint(runs[0] / "model.h5"), []
+    model, cut = checkpoint.config.model, device_step.cut_shards
+
+    def short(n_edges, limit):
+        limits.append(limit)
+        return no_memory() if len(limits) < 3 else cut(n_edges, limit)
+
+    monkeypatch.setattr(device_step, "cut_shards", short)
+    monkeypatch.setattr(device_step, "EDGES_TO_PREDICT", 6400)
+    loader, rows = Loader(read_dataset(data), model, np.float32), np.arange(2)
+    output = predict_rows(checkpoint.params, model, CUDA, loader, rows, map)[0]
+    assert limits == [6400, 800, 100]
+    expected = predict_rows(checkpoint.params, model, CPU, loader, rows, map)[0]
+    assert np.abs(output - expected).max() <= tolerances.NETWORK_32 * np.abs(expected).max()
+
+
+def test_out_of_memory_for_the_data_set_is_one_sentence(monkeypatch, config, data, runs, tmp_path):
+    monkeypatch.setattr(device_train, "DeviceStep", no_memory)
+    with pytest.raises(DeviceError, match="the data set does not fit into the memory of the GPU"):
+        train(config, tmp_path / "run", device="cuda")
+    monkeypatch.setattr(device_step, "DeviceDataset", type("None", (), {"of": no_memory}))
+    result = command("evaluate", runs[0], "--device", "cuda")
+    assert result.exit_code == 1
+    assert "refattn: the structures do not fit into the memory of the GPU" in result.output
+
+
+def test_info_lists_the_device():
+    facts = json.loads(command("info", "--json").stdout)
+    assert facts["devices"] == ["cpu", "reference", "cuda"]

@@ -1,0 +1,349 @@
+"""Loss, Adam, schedules and the loop: against hand-written formulas, the authors' code, and itself after a kill."""
+
+import dataclasses
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_data
+from small_data import small_config, write_molecules
+from upstream_fixtures import open_network, variant
+
+from refattn.config import ModelConfig, TrainingConfig, config_from_dict
+from refattn.data.splits import read_split
+from refattn.errors import ConfigError, DataError, RefattnError, RunError, TrainingError
+from refattn.network.checkpoint import load_checkpoint
+from refattn.network.metrics import metrics
+from refattn.network.model import backward, forward
+from refattn.network.params import from_arrays
+from refattn.ops import load_backend
+from refattn.structures.graph import Shard
+from refattn.training.adam import Adam
+from refattn.training.loss import batch_loss, point_loss
+from refattn.training.schedule import Schedule
+from refattn.training.train import Interrupted, train
+
+RUN_FILES = {
+    "split.json", "calibration.h5",
+    "config.toml", "model.h5", "last.h5", "log.jsonl", "metrics.json", "predictions.csv", "curve.png", "parity.png"
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_molecules(tmp_path_factory.mktemp("data") / "molecules.h5")
+
+
+# ---- loss, Adam, schedules -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rmse", "mse", "mae", "huber"])
+def test_loss_is_the_formula_and_its_gradient_the_difference_quotient(name):
+    error = np.array([0.3, -2.0, 1.1, 0.05])
+    expected = {
+        "rmse": math.sqrt((error**2).mean()),
+        "mse": (error**2).mean(),
+        "mae": np.abs(error).mean(),
+        "huber": np.mean([e * e / 2 if abs(e) <= 1 else abs(e) - 0.5 for e in error]),
+    }[name]
+
+    def loss(e):
+        return batch_loss(name, point_loss(name, e)[0].sum(), len(e))[0]
+
+    assert loss(error) == pytest.approx(expected, rel=1e-14)
+    slope = point_loss(name, error)[1] * batch_loss(name, point_loss(name, error)[0].sum(), 4)[1]
+    numeric = [(loss(error + h) - loss(error - h)) / 2e-6 for h in 1e-6 * np.eye(4)]
+    np.testing.assert_allclose(slope, numeric, rtol=1e-8)
+
+
+def test_rmse_of_a_perfect_batch_has_no_gradient():
+    assert batch_loss("rmse", 0.0, 4) == (0.0, 0.0)
+
+
+def test_unknown_loss():
+    with pytest.raises(ConfigError, match="choose rmse"):
+        point_loss("cubic", np.zeros(1))
+
+
+def test_adam_by_hand():
+    config = TrainingConfig(weight_decay=0.01, rate_decay=0.5)
+    w, mask = np.array([1.0, -2.0]), np.array([1.0, 0.0])
+    adam, vector = Adam(w, mask, config), w.copy()
+    m = v = np.zeros(2)
+    for t, grad in enumerate(([0.5, 1.0], [-1.0, 0.25], [2.0, 0.0]), start=1):
+        adam.update(vector, np.array(grad), 0.1)
+        g = np.array(grad) + 2 * 0.01 * mask * w
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        rate = 0.1 / (1 + 0.5 * (t - 1)) * math.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+        w = w - rate * m / (np.sqrt(v) + 1e-7)
+        np.testing.assert_allclose(vector, w, rtol=1e-14)
+    assert adam.penalty(vector) == pytest.approx(0.01 * w[0] ** 2)
+
+
+@pytest.mark.parametrize("name", ["s_base", "s_plus"])
+def test_three_steps_equal_the_authors_code(name):
+    """Loss with weight decay before each of three Adam steps, and the weights after them, in float64."""
+    ops = load_backend("cpu")
+    with open_network() as file:
+        fixture = variant(file, name)
+        losses = fixture.group["f64"].attrs["adam3_losses"]
+        start, wanted = fixture.arrays(), fixture.arrays("f64/adam3")
+    model, y = fixture.config.model, fixture.graph["y"]
+    params = from_arrays(model, start, np.float64)
+    adam, grads = Adam(params.vector, params.decay_mask(), in_float32()), params.zeros_like()
+    for step in range(3):
+        tape = forward(params, fixture_shard(fixture), model, ops)
+        value, slope = point_loss("rmse", tape.prediction - y)
+        loss, factor = batch_loss("rmse", value.sum(), len(y))
+        assert loss + adam.penalty(params.vector) == pytest.approx(losses[step], rel=1e-9)
+        backward(slope * factor, tape, params, grads, model, ops)
+        adam.update(params.vector, grads.vector, float(np.float32(5e-4)))
+    for key, array in wanted.items():
+        np.testing.assert_allclose(params[key], array, rtol=0, atol=1e-9, err_msg=key)
+
+
+def in_float32():
+    """Adam's constants as Keras has them: float32 variables, also for a float64 network."""
+    names = ("beta_1", "beta_2", "rate_decay")
+    return TrainingConfig(**{name: float(np.float32(getattr(TrainingConfig, name))) for name in names})
+
+
+def fixture_shard(fixture):
+    g = fixture.graph
+    offset = np.repeat(np.repeat(g["site_ptr"][:-1], np.diff(g["site_ptr"])), np.diff(g["edge_ptr"]))
+    arrays = (
+        g["site_ptr"],
+        g["edge_ptr"],
+        (g["nbr"] + offset).astype(np.int32),
+        g["z"],
+        g["r"],
+        g["omega"],
+        g["weight"],
+    )
+    return Shard(*arrays, np.arange(len(g["y"])))
+
+
+def test_cosine_is_keras_cosine_decay():
+    config = TrainingConfig(
+        schedule="cosine", epochs=10, cosine_fraction=0.5, learning_rate=5e-4, learning_rate_min=1e-4
+    )
+    schedule = Schedule(config, steps_per_epoch=4)
+    for step in range(40):
+        fraction = min(step, 20) / 20
+        decayed = 0.8 * 0.5 * (1 + math.cos(math.pi * fraction)) + 0.2  # Keras: (1 - alpha) cosine + alpha, alpha 0.2
+        assert schedule.rate(step) == pytest.approx(5e-4 * decayed, rel=1e-12)
+
+
+def test_warm_restarts_equal_the_authors_code():
+    with open_network() as file:
+        rates, curve = file["sgdr/lr"][()], file["sgdr/val_mae"][()]
+    schedule = Schedule(TrainingConfig(schedule="sgdr", learning_rate=5e-4, learning_rate_min=1e-4), 1)
+    ours = []
+    for mae in curve:
+        ours.append(schedule.rate(0))
+        schedule.end_epoch(float(mae))
+    np.testing.assert_allclose(ours, rates, rtol=1e-12)
+
+
+def test_metrics():
+    result = metrics(np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 3.0]))
+    assert result == {
+        "n": 3,
+        "mae": pytest.approx(2 / 3),
+        "rmse": pytest.approx(math.sqrt(2 / 3)),
+        "r2": pytest.approx(1 - 2 / (14 / 3)),
+    }
+
+
+# ---- the loop ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A run of 6 epochs on one thread: (directory, metrics)."""
+    out = tmp_path_factory.mktemp("run") / "six"
+    return out, train(small_config(data), out, n_threads=1)
+
+
+def test_run_directory_is_complete_and_has_learned(finished):
+    out, summary = finished
+    assert {path.name for path in out.iterdir()} == RUN_FILES
+    assert json.loads((out / "metrics.json").read_text()) == summary
+    assert summary["test"]["mae"] < 0.5 * summary["baseline_mae"]
+    assert [json.loads(line)["epoch"] for line in (out / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert len((out / "predictions.csv").read_text().splitlines()) == 1 + 60
+
+
+def test_threads_do_not_change_a_bit(data, finished, tmp_path):
+    train(small_config(data), tmp_path / "two", n_threads=2)
+    assert same_state(finished[0] / "last.h5", tmp_path / "two" / "last.h5")
+
+
+@pytest.mark.parametrize("stop_after", [1, 6, 15])
+def test_interruption_and_resume_do_not_change_a_bit(data, finished, tmp_path, stop_after):
+    calls = []
+
+    def stop():
+        calls.append(1)
+        return len(calls) == stop_after
+
+    with pytest.raises(Interrupted, match="epoch"):
+        train(small_config(data), tmp_path / "run", n_threads=1, stop=stop)
+    train(None, tmp_path / "run", n_threads=2, resume=True)
+    assert same_state(finished[0] / "last.h5", tmp_path / "run" / "last.h5")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
+
+
+def test_kill_in_the_fourth_epoch_and_resume_do_not_change_a_bit(data, finished, tmp_path):
+    out = tmp_path / "killed"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[3])\n"
+        "from small_data import small_config; from refattn.training.train import train; import time\n"
+        "def slow(record):\n"
+        "    if record['epoch'] == 4: print('fourth', flush=True); time.sleep(60)\n"
+        "train(small_config(sys.argv[1]), sys.argv[2], n_threads=2, progress=slow)\n"
+    )
+    arguments = [sys.executable, "-c", code, str(data), str(out), str(Path(small_data.__file__).parent)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().strip() == "fourth"
+        process.send_signal(signal.SIGKILL)
+    assert not (out / "metrics.json").exists()
+    train(None, out, resume=True)
+    assert same_state(finished[0] / "last.h5", out / "last.h5")
+
+
+def same_state(a, b):
+    """Whether two checkpoints hold the same bits, times aside."""
+    first, second = load_checkpoint(a), load_checkpoint(b)
+    for record in first.state["history"] + second.state["history"]:
+        del record["seconds"], record["structures_per_second"]
+    arrays = [np.array_equal(first.state[name], second.state[name]) for name in ("adam_m", "adam_v")]
+    rest = first.state["history"] == second.state["history"] and first.state["schedule"] == second.state["schedule"]
+    return (
+        np.array_equal(first.params.vector, second.params.vector)
+        and all(arrays)
+        and rest
+        and first.split == second.split
+    )
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+@pytest.mark.parametrize("schedule", ["constant", "sgdr"])
+def test_other_losses_and_schedules_learn(data, tmp_path, loss, schedule):
+    summary = train(small_config(data, loss=loss, schedule=schedule), tmp_path / "run", n_threads=1)
+    assert summary["test"]["mae"] < summary["baseline_mae"]
+
+
+def test_early_stopping_keeps_the_best_model(data, tmp_path):
+    summary = train(small_config(data, learning_rate=0.5, epochs=12, patience=2), tmp_path / "run", n_threads=1)
+    assert summary["epochs"] < 12
+    assert summary["epochs"] == summary["best_epoch"] + 2
+
+
+def test_fine_tuning_starts_from_the_other_run(data, finished, tmp_path):
+    config = small_config(data, epochs=1, learning_rate=1e-9, learning_rate_min=1e-9)
+    summary = train(config, tmp_path / "tuned", init=finished[0])
+    assert summary["test"]["mae"] == pytest.approx(finished[1]["test"]["mae"], rel=1e-3)
+    with pytest.raises(RunError, match="its network is not that of"):
+        train(dataclasses.replace(config, model=ModelConfig()), tmp_path / "other", init=finished[0])
+
+
+def test_a_split_file_is_used(data, finished, tmp_path):
+    """The split of a run, given to another one whose own seed would draw differently."""
+    config = small_config(data, epochs=1)
+    settings = dataclasses.replace(config.data, split=str(finished[0] / "split.json"), split_seed=9)
+    train(dataclasses.replace(config, data=settings), tmp_path / "run")
+    splits = [read_split(run / "split.json") for run in (finished[0], tmp_path / "run")]
+    assert splits[0] == splits[1] == load_checkpoint(tmp_path / "run" / "model.h5").split
+
+
+def test_another_network_is_no_start(data, finished, tmp_path):
+    """Networks whose parameters have the same shapes and another meaning."""
+    config = small_config(data)
+    for change in ({"n_heads": 4}, {"radial_max": 5.0}):
+        other = dataclasses.replace(config, model=dataclasses.replace(config.model, **change))
+        with pytest.raises(RunError, match="its network is not that of"):
+            train(other, tmp_path / "other", init=finished[0])
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"graph": {"rule": "upstream"}}, r"prepared with rule = isolated \(configuration: upstream\)"),
+        ({"model": {"radial_max": 3.0}}, "set model.radial_max=4.0"),
+        ({"data": {"target": "gap"}}, "has no label 'gap'"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_the_data(data, tmp_path, sections, message):
+    with pytest.raises(RefattnError, match=message):
+        train(config_from_dict({"data": {"path": str(data)}} | sections), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_after_the_data_were_replaced(tmp_path):
+    data = write_molecules(tmp_path / "molecules.h5", n=20)
+    train(small_config(data, epochs=1), tmp_path / "run")
+    write_molecules(data, n=20, labels=[np.nan] * 20)
+    with pytest.raises(DataError, match="the label spread of structure m"):
+        train(None, tmp_path / "run", resume=True)
+
+
+def test_default_directory(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("spread", "spread-2"):
+        train(small_config(data, epochs=1))
+        assert (tmp_path / "runs" / name / "metrics.json").exists()
+
+
+def test_a_loss_that_is_not_finite_names_epoch_batch_and_structures(data, tmp_path):
+    with pytest.raises(
+        TrainingError, match=r"epoch \d+, batch \d+: the .* is not finite in the structures m\d+.*(stays in|no model)"
+    ):
+        train(small_config(data, learning_rate=1e30, learning_rate_min=1e30), tmp_path / "run", n_threads=1)
+
+
+def test_a_finished_directory_is_not_overwritten(data, finished):
+    before = (finished[0] / "model.h5").read_bytes()
+    with pytest.raises(RunError, match="already holds a run"):
+        train(small_config(data), finished[0])
+    assert (finished[0] / "model.h5").read_bytes() == before
+
+
+def test_resume_of_a_finished_run_changes_nothing(finished):
+    before = (finished[0] / "model.h5").read_bytes()
+    assert train(None, finished[0], resume=True)["test"] == finished[1]["test"]
+    assert (finished[0] / "model.h5").read_bytes() == before
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(data, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[model]\nn_layers = 1\nwidth = 16\nn_heads = 2\n[data]\ntarget = "spread"\n[training]\nepochs = 100000\n'
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "refattn.cli.main",
+        "train",
+        str(config),
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "run" / "log.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        message = process.stderr.read()
+    assert process.returncode == 130
+    assert "stopped in epoch" in message
+    assert "--resume" in message
+    assert load_checkpoint(tmp_path / "run" / "last.h5").state["adam_step"] > 0
