@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from refattn.common.environment import available_cores, versions
-from refattn.ops.cpu.vector import BYTES
+from refattn.ops.cpu.simd.vector import BYTES
 
 # Each thread multiplies arrays of its own, so that the rate of several is what several threads of refattn could reach.
 RATES = """

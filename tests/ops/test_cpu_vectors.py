@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from refattn.ops.cpu.gemm import add_transposed_product, multiply, multiply_few, pack, padded, panels_of
-from refattn.ops.cpu.kernel import kernel
-from refattn.ops.cpu.sigmoid import exponential, sigmoid
-from refattn.ops.cpu.vector import (
+from refattn.ops.cpu.simd.gemm import add_transposed_product, multiply, multiply_few, pack, padded, panels_of
+from refattn.ops.cpu.simd.kernel import kernel
+from refattn.ops.cpu.simd.sigmoid import exponential, sigmoid
+from refattn.ops.cpu.simd.vector import (
     BYTES,
     add_heads,
     head_sums,
@@ -204,7 +204,7 @@ def test_heads_are_scaled(heads, channels, dtype):
 
 OTHER_REGISTERS = """
 import sys, pytest
-from refattn.ops.cpu import vector
+from refattn.ops.cpu.simd import vector
 vector.BYTES = int(sys.argv[1])
 wanted = "calculate or scaled or (product and float32)"
 sys.exit(pytest.main(["-x", "-p", "no:cacheprovider", "-k", wanted, sys.argv[2]]))

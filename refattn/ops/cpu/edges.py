@@ -7,7 +7,6 @@ six. The row-wise steps are those of norm.py, local attention is that of heads.p
 
 import functools
 
-from refattn.ops.cpu.gemm import multiply, pack, padded, panels_of
 from refattn.ops.cpu.heads import (
     add_values,
     attend_site,
@@ -18,12 +17,13 @@ from refattn.ops.cpu.heads import (
     panels_of_heads,
     transpose,
 )
-from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.local_attention import flat, sizes_of
 from refattn.ops.cpu.memory import empty, scratch, zeros_like
 from refattn.ops.cpu.norm import inverse_deviation
-from refattn.ops.cpu.sigmoid import sigmoid
-from refattn.ops.cpu.vector import lanes_for, load, number_of, row_of, store, sum_of, zeros
+from refattn.ops.cpu.simd.gemm import multiply, pack, padded, panels_of
+from refattn.ops.cpu.simd.kernel import kernel
+from refattn.ops.cpu.simd.sigmoid import sigmoid
+from refattn.ops.cpu.simd.vector import lanes_for, load, number_of, row_of, store, sum_of, zeros
 
 TILE = 192  # edges: what a tile takes comes from the second-level cache and the third
 SITES = 49  # of a tile, at most; an odd number, because rows 4096 bytes apart share a place in the first-level cache

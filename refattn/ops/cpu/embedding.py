@@ -1,7 +1,7 @@
 """The table of the elements as Numba kernels; equations in reference/embedding.py."""
 
-from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
+from refattn.ops.cpu.simd.kernel import kernel
 
 
 def embedding_forward(table, z):

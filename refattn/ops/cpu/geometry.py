@@ -1,10 +1,10 @@
 """Geometry features of the edges as Numba kernels; equations in reference/geometry.py."""
 
-from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.norm import add_row_gradient, normalise_row
-from refattn.ops.cpu.sigmoid import exponential, sigmoid
-from refattn.ops.cpu.vector import lanes_for, load, row_of, store, sum_of, zeros
+from refattn.ops.cpu.simd.kernel import kernel
+from refattn.ops.cpu.simd.sigmoid import exponential, sigmoid
+from refattn.ops.cpu.simd.vector import lanes_for, load, row_of, store, sum_of, zeros
 
 
 def gaussian_expand_forward(x, centres, width):

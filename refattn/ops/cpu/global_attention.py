@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
+from refattn.ops.cpu.simd.kernel import kernel
 
 
 def global_attention_forward(q, k, site_ptr, intensive, normalise):

@@ -16,10 +16,10 @@ with grad_t[h,i] = sum_e grad_score x. The kernels of edges.py call this for a t
 
 import numpy as np
 
-from refattn.ops.cpu.gemm import multiply, multiply_few, pack, panels_of
-from refattn.ops.cpu.kernel import kernel
-from refattn.ops.cpu.sigmoid import exponential
-from refattn.ops.cpu.vector import (
+from refattn.ops.cpu.simd.gemm import multiply, multiply_few, pack, panels_of
+from refattn.ops.cpu.simd.kernel import kernel
+from refattn.ops.cpu.simd.sigmoid import exponential
+from refattn.ops.cpu.simd.vector import (
     add_heads,
     head_sums,
     larger_of,

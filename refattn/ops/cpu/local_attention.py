@@ -2,10 +2,20 @@
 
 import numpy as np
 
-from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
-from refattn.ops.cpu.sigmoid import exponential
-from refattn.ops.cpu.vector import add_heads, head_sums, larger_of, load, number_of, row_of, set_heads, store, zeros
+from refattn.ops.cpu.simd.kernel import kernel
+from refattn.ops.cpu.simd.sigmoid import exponential
+from refattn.ops.cpu.simd.vector import (
+    add_heads,
+    head_sums,
+    larger_of,
+    load,
+    number_of,
+    row_of,
+    set_heads,
+    store,
+    zeros,
+)
 
 
 def edge_product_forward(site, geo, nbr):

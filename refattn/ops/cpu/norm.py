@@ -8,10 +8,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty
-from refattn.ops.cpu.sigmoid import sigmoid
-from refattn.ops.cpu.vector import lanes_for, load, number_of, row_of, spread, store, sum_of, zeros
+from refattn.ops.cpu.simd.kernel import kernel
+from refattn.ops.cpu.simd.sigmoid import sigmoid
+from refattn.ops.cpu.simd.vector import lanes_for, load, number_of, row_of, spread, store, sum_of, zeros
 from refattn.ops.random import MULTIPLIER_1_32, MULTIPLIER_2_32, STEP_32
 from refattn.ops.reference.norm import EPSILON
 

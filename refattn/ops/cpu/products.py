@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from refattn.ops.cpu.gemm import add_transposed_product, multiply, pack, panels_of
-from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty, scratch
+from refattn.ops.cpu.simd.gemm import add_transposed_product, multiply, pack, panels_of
+from refattn.ops.cpu.simd.kernel import kernel
 
 DEPTH = 192  # rows of x that are summed up at once for grad_w: their panel of grad_y stays in the first-level cache
 

@@ -4,12 +4,12 @@ The kernels walk over tiles of TILE sites. What lies between the layer norms and
 memory sees what comes in, what goes out, and four (N, D) arrays that backward needs.
 """
 
-from refattn.ops.cpu.gemm import BLOCK, multiply, pack, padded, panels_of
-from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import empty, scratch
 from refattn.ops.cpu.norm import add_and_normalise_row, add_row_gradient, drop_row, threshold_of
-from refattn.ops.cpu.sigmoid import sigmoid
-from refattn.ops.cpu.vector import lanes_for, load, row_of, store
+from refattn.ops.cpu.simd.gemm import BLOCK, multiply, pack, padded, panels_of
+from refattn.ops.cpu.simd.kernel import kernel
+from refattn.ops.cpu.simd.sigmoid import sigmoid
+from refattn.ops.cpu.simd.vector import lanes_for, load, row_of, store
 
 TILE = BLOCK  # sites: four tiles, two kernels and their gradients fill a core's second-level cache
 

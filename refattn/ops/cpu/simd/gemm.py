@@ -14,9 +14,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from refattn.ops.cpu.kernel import kernel
 from refattn.ops.cpu.memory import ALIGNMENT
-from refattn.ops.cpu.vector import lanes_of, load_at, spread, store_at
+from refattn.ops.cpu.simd.kernel import kernel
+from refattn.ops.cpu.simd.vector import lanes_of, load_at, spread, store_at
 
 ROWS = 6  # with two vectors each 12 sums: with one number and two vectors of the factors they fill 16 registers
 BLOCK = 16 * ROWS  # rows of the left factor that stay in the cache while the panels pass

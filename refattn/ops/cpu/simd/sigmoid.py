@@ -8,7 +8,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from refattn.ops.cpu.vector import Vector
+from refattn.ops.cpu.simd.vector import Vector
 
 LARGEST = 87.0  # exp(-87) and exp(87) are normal numbers of float32
 ROUND = 1.5 * 2**23  # added to a float32 it leaves the nearest integer, in the lowest bits
