@@ -159,7 +159,7 @@ def clipped(positions):
         for j in range(n - 1):
             n_corners, _, _ = clip_facet(j, distance, direction, *room)
             if n_corners:
-                omega[i, others[j]] = solid_angle(direction[j], room[0], n_corners)
+                omega[i, others[j]] = solid_angle(tuple(direction[j]), room[0], n_corners)
     return omega
 
 
@@ -244,13 +244,13 @@ def test_the_tree_answers_as_a_look_at_every_point():
         for own in range(0, n, max(n // 9, 1)):
             u = rng.normal(size=3)
             u /= np.linalg.norm(u)
-            assert tree.highest(grown, *u) == pytest.approx((points @ u).max(), abs=1e-12)
+            assert tree.highest(grown, tuple(u)) == pytest.approx((points @ u).max(), abs=1e-12)
             step = np.delete(grown.point, own, axis=0) - grown.point[own]
             depth = 2 * step @ u / (step**2).sum(axis=1)
             others = np.delete(np.arange(n), own)
             for h in (0.0, 0.01, 0.5):
                 expected = others[depth.argmax()] if depth.max() > h else -1
-                assert tree.deepest_cut(grown, own, *u, h) == expected
+                assert tree.deepest_cut(grown, own, tuple(u), h) == expected
 
 
 @pytest.mark.parametrize("periodic", [True, False])

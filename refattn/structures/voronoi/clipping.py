@@ -20,6 +20,7 @@ Source   convex clipping: Sutherland & Hodgman 1974; solid angle: Van Oosterom &
 import numpy as np
 
 from refattn.common.jit import jit
+from refattn.structures.voronoi.vectors import cross, dot, half_triangle, minus, row, scaled, set_row, unit
 
 # A corner within this angle of a great circle (rad) counts as lying on it. Lattices have corners where many bisectors
 # meet; rounding must not make facets of them. What this can add to or take from a facet is a sliver of 1e-12 sr.
@@ -53,8 +54,8 @@ def clip_facet(j, distance, direction, polygon, spare, side):
     lowest : float                  smallest u . e_j of the corners; the farthest is at distance[j] / (2 lowest)
     settled : bool                  True if no neighbour farther than the n given could cut any more
     """
-    ex, ey, ez = direction[j, 0], direction[j, 1], direction[j, 2]
-    n_corners = _hemisphere(ex, ey, ez, polygon)
+    e = row(direction, j)
+    n_corners = _hemisphere(e, polygon)
     lowest = 0.0
     for k in range(len(distance)):
         ratio = distance[j] / distance[k]
@@ -62,21 +63,24 @@ def clip_facet(j, distance, direction, polygon, spare, side):
             return n_corners, lowest, True
         if k == j:
             continue
-        gx, gy, gz = ex - ratio * direction[k, 0], ey - ratio * direction[k, 1], ez - ratio * direction[k, 2]
+        g = minus(e, scaled(row(direction, k), ratio))
         tolerance = ON_CIRCLE * (1.0 + ratio)
-        most_outside, most_inside = np.inf, -np.inf
+        most_outside = np.inf
+        most_inside = -np.inf
         for v in range(n_corners):
-            side[v] = gx * polygon[v, 0] + gy * polygon[v, 1] + gz * polygon[v, 2]
-            most_outside, most_inside = min(most_outside, side[v]), max(most_inside, side[v])
-        if most_outside >= -tolerance and (most_inside > tolerance or gx * ex + gy * ey + gz * ez >= 0.0):
+            side[v] = dot(g, row(polygon, v))
+            most_outside = min(most_outside, side[v])
+            most_inside = max(most_inside, side[v])
+        if most_outside >= -tolerance and (most_inside > tolerance or dot(g, e) >= 0.0):
             continue  # not cut; in the second case k stands behind j or opposite to it, and meets the rim all around
         if most_inside <= tolerance:
             return 0, 1.0, True
-        n_corners = _cut(gx, gy, gz, tolerance, polygon, n_corners, side, spare)
+        n_corners = _cut(g, tolerance, polygon, n_corners, side, spare)
         lowest = 1.0
         for v in range(n_corners):
-            polygon[v, 0], polygon[v, 1], polygon[v, 2] = spare[v, 0], spare[v, 1], spare[v, 2]
-            lowest = min(lowest, polygon[v, 0] * ex + polygon[v, 1] * ey + polygon[v, 2] * ez)
+            u = row(spare, v)
+            set_row(polygon, v, u)
+            lowest = min(lowest, dot(u, e))
     return n_corners, lowest, False
 
 
@@ -84,45 +88,41 @@ def clip_facet(j, distance, direction, polygon, spare, side):
 def solid_angle(e, polygon, n_corners):
     """Area of a spherical polygon in the hemisphere around e, sr: signed triangles (e, u, v) along its boundary.
 
-    tan(area / 2) = e . (u x v) / (1 + e . u + e . v + u . v);  the denominator is at least 1, because no two
-    neighbouring corners are more than 90 degrees apart (see _cut).
-
-    Source   Van Oosterom & Strackee, IEEE Trans. Biomed. Eng. 30, 125 (1983), Eq. (8)
+    The denominator of half_triangle is at least 1, because no two neighbouring corners are more than 90 degrees apart
+    (see _cut).
     """
     area = 0.0
-    ex, ey, ez = e[0], e[1], e[2]
-    ux, uy, uz = polygon[n_corners - 1, 0], polygon[n_corners - 1, 1], polygon[n_corners - 1, 2]
+    u = row(polygon, n_corners - 1)
     for corner in range(n_corners):
-        vx, vy, vz = polygon[corner, 0], polygon[corner, 1], polygon[corner, 2]
-        triple = ex * (uy * vz - uz * vy) + ey * (uz * vx - ux * vz) + ez * (ux * vy - uy * vx)
-        dots = ex * (ux + vx) + ey * (uy + vy) + ez * (uz + vz) + ux * vx + uy * vy + uz * vz
-        area += 2.0 * np.arctan2(triple, 1.0 + dots)
-        ux, uy, uz = vx, vy, vz
+        v = row(polygon, corner)
+        area += 2.0 * half_triangle(e, u, v)
+        u = v
     return area
 
 
 @jit
-def _hemisphere(ex, ey, ez, polygon):
+def _hemisphere(e, polygon):
     """Four directions on the rim of the hemisphere around e, counter-clockwise seen from outside."""
     # a = e x (the axis most perpendicular to e), so that it is never short
+    ex, ey, ez = e
     if abs(ex) <= abs(ey) and abs(ex) <= abs(ez):
-        ax, ay, az = 0.0, ez, -ey
+        a = (0.0, ez, -ey)
     elif abs(ey) <= abs(ez):
-        ax, ay, az = -ez, 0.0, ex
+        a = (-ez, 0.0, ex)
     else:
-        ax, ay, az = ey, -ex, 0.0
-    length = np.sqrt(ax * ax + ay * ay + az * az)
-    ax, ay, az = ax / length, ay / length, az / length
-    bx, by, bz = ey * az - ez * ay, ez * ax - ex * az, ex * ay - ey * ax
-    polygon[0, 0], polygon[0, 1], polygon[0, 2] = ax, ay, az
-    polygon[1, 0], polygon[1, 1], polygon[1, 2] = bx, by, bz
-    polygon[2, 0], polygon[2, 1], polygon[2, 2] = -ax, -ay, -az
-    polygon[3, 0], polygon[3, 1], polygon[3, 2] = -bx, -by, -bz
+        a = (ey, -ex, 0.0)
+    length = np.sqrt(dot(a, a))
+    a = (a[0] / length, a[1] / length, a[2] / length)
+    b = cross(e, a)
+    set_row(polygon, 0, a)
+    set_row(polygon, 1, b)
+    set_row(polygon, 2, scaled(a, -1.0))
+    set_row(polygon, 3, scaled(b, -1.0))
     return 4
 
 
 @jit
-def _cut(gx, gy, gz, tolerance, polygon, n_corners, side, spare):
+def _cut(g, tolerance, polygon, n_corners, side, spare):
     """Replace the corners with g . u < 0 by those of the new edge, g . u = 0; returns the number of corners.
 
     The corners outside follow each other, because the polygon is convex. Corners on the great circle stay as they are:
@@ -134,29 +134,28 @@ def _cut(gx, gy, gz, tolerance, polygon, n_corners, side, spare):
         first += 1
     before = first - 1 if first > 0 else n_corners - 1
     while side[before] < -tolerance:
-        first, before = before, before - 1 if before > 0 else n_corners - 1
-    last, after = first, first
+        first = before
+        before = before - 1 if before > 0 else n_corners - 1
+    last = first
+    after = first
     while side[after] < -tolerance:
-        last, after = after, after + 1 if after + 1 < n_corners else 0
+        last = after
+        after = after + 1 if after + 1 < n_corners else 0
     n_kept = before - after + 1 if before >= after else before - after + 1 + n_corners
-    n, v = 0, after
-    while n < n_kept:
-        spare[n, 0], spare[n, 1], spare[n, 2] = polygon[v, 0], polygon[v, 1], polygon[v, 2]
-        n, v = n + 1, v + 1 if v + 1 < n_corners else 0
-    n += _crossing(polygon, before, first, side, tolerance, spare, n)
-    start, end = n - 1, 0
-    if _crossing(polygon, after, last, side, tolerance, spare, n):
-        end = n
-    ux, uy, uz = spare[start, 0], spare[start, 1], spare[start, 2]
-    vx, vy, vz = spare[end, 0], spare[end, 1], spare[end, 2]
-    if ux * vx + uy * vy + uz * vz < 0.0:
+    corner = after
+    for n in range(n_kept):
+        set_row(spare, n, row(polygon, corner))
+        corner = corner + 1 if corner + 1 < n_corners else 0
+    n = n_kept + _crossing(polygon, before, first, side, tolerance, spare, n_kept)
+    end = n if _crossing(polygon, after, last, side, tolerance, spare, n) else 0
+    u = row(spare, n - 1)
+    v = row(spare, end)
+    if dot(u, v) < 0.0:
         # Counter-clockwise, the edge leaves u along g x u and arrives at v along g x v: its middle is g x (u - v).
-        x, y, z = gy * (uz - vz) - gz * (uy - vy), gz * (ux - vx) - gx * (uz - vz), gx * (uy - vy) - gy * (ux - vx)
-        scale = 1.0 / np.sqrt(x * x + y * y + z * z)
-        spare[n, 0], spare[n, 1], spare[n, 2] = x * scale, y * scale, z * scale
+        set_row(spare, n, unit(cross(g, minus(u, v))))
         n += 1
     if end > 0:
-        spare[n, 0], spare[n, 1], spare[n, 2] = vx, vy, vz
+        set_row(spare, n, v)
         n += 1
     return n
 
@@ -164,12 +163,8 @@ def _cut(gx, gy, gz, tolerance, polygon, n_corners, side, spare):
 @jit
 def _crossing(polygon, kept, outside, side, tolerance, spare, n):
     """spare[n] = where the great circle cuts the edge from kept to outside; returns 0 if that is at kept, else 1."""
-    s, t = side[kept], side[outside]
-    if s <= tolerance:
+    if side[kept] <= tolerance:
         return 0
-    x = s * polygon[outside, 0] - t * polygon[kept, 0]
-    y = s * polygon[outside, 1] - t * polygon[kept, 1]
-    z = s * polygon[outside, 2] - t * polygon[kept, 2]
-    scale = 1.0 / np.sqrt(x * x + y * y + z * z)
-    spare[n, 0], spare[n, 1], spare[n, 2] = x * scale, y * scale, z * scale
+    cut = minus(scaled(row(polygon, outside), side[kept]), scaled(row(polygon, kept), side[outside]))
+    set_row(spare, n, unit(cut))
     return 1

@@ -17,21 +17,24 @@ def empty_facets(n_sites):
 @jit
 def add_facets(i, n_seen, around, where, size, n):
     """Append the facets of site i to the n facets of others, by distance; returns where, size, and their number."""
-    first, index, label, shift = n, around.index, around.tree.label, around.shift
-    distance, omega = around.distance, around.omega
+    first = n
     for k in range(n_seen):
-        if omega[k] <= NEGLIGIBLE:
+        if around.omega[k] <= NEGLIGIBLE:
             continue
         if n == len(where):
-            where, size = doubled(where), doubled(size)
-        row, m = n, index[k]
-        while row > first and size[row - 1, 0] > distance[k]:  # for sites that were looked up after the sphere
-            where[row], size[row] = where[row - 1], size[row - 1]
-            row -= 1
-        where[row, 0] = label[m, 0]
+            where = doubled(where)
+            size = doubled(size)
+        f = n
+        while f > first and size[f - 1, 0] > around.distance[k]:  # for sites that were looked up after the sphere
+            where[f] = where[f - 1]
+            size[f] = size[f - 1]
+            f -= 1
+        image = around.tree.label[around.index[k]]
+        where[f, 0] = image[0]
         for axis in range(3):
-            where[row, 1 + axis] = label[m, 1 + axis] - shift[i, axis]
-        size[row, 0], size[row, 1] = distance[k], omega[k]
+            where[f, 1 + axis] = image[1 + axis] - around.shift[i, axis]
+        size[f, 0] = around.distance[k]
+        size[f, 1] = around.omega[k]
         n += 1
     return where, size, n
 
@@ -47,7 +50,8 @@ def in_order(start, count, where, size):
         sorted_already = sorted_already and start[i] == ptr[i]
     if sorted_already:
         return ptr, where[: ptr[n_sites]], size[: ptr[n_sites]]
-    new_where, new_size = np.empty((ptr[n_sites], 4), np.int64), np.empty((ptr[n_sites], 2))
+    new_where = np.empty((ptr[n_sites], 4), np.int64)
+    new_size = np.empty((ptr[n_sites], 2))
     for i in range(n_sites):
         new_where[ptr[i] : ptr[i + 1]] = where[start[i] : start[i] + count[i]]
         new_size[ptr[i] : ptr[i + 1]] = size[start[i] : start[i] + count[i]]

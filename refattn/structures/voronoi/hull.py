@@ -23,6 +23,7 @@ from collections import namedtuple
 import numpy as np
 
 from refattn.common.jit import jit
+from refattn.structures.voronoi.vectors import cross, dot, half_triangle, minus, row, scaled, set_row, unit
 
 SLOTS = 128  # points that a hull can hold, the origin and those that later ones cover included
 ON_PLANE = 1e-12  # 1, relative to |g|: a point this close to a face is on it, as in the cells of lattices
@@ -44,9 +45,18 @@ Hull = namedtuple("Hull", "point plane vertex owner side seen edge following")
 def empty_hull():
     """Work arrays, to be used for one site after the other."""
     point = np.zeros((SLOTS, 4))
-    plane, vertex = np.empty((7, 2 * SLOTS)), np.empty((2 * SLOTS, 3), np.int64)
-    owner, side, seen = np.empty((SLOTS, SLOTS), np.int16), np.empty(2 * SLOTS), np.empty(2 * SLOTS, np.int64)
+    plane = np.empty((7, 2 * SLOTS))
+    vertex = np.empty((2 * SLOTS, 3), np.int64)
+    owner = np.empty((SLOTS, SLOTS), np.int16)
+    side = np.empty(2 * SLOTS)
+    seen = np.empty(2 * SLOTS, np.int64)
     return Hull(point, plane, vertex, owner, side, seen, np.empty((2 * SLOTS, 2), np.int64), np.empty(SLOTS, np.int64))
+
+
+@jit(inline=True)
+def normal_of(plane, f):
+    """Unit normal of face f, outwards."""
+    return plane[0, f], plane[1, f], plane[2, f]
 
 
 @jit
@@ -58,9 +68,10 @@ def add_point(p, n_faces, point, plane, vertex, owner, side, seen, edge, followi
     n_faces : int      0 if rounding tore the hull
     changed : bool     False if the point sees no face
     """
-    x, y, z, threshold = point[p, 0], point[p, 1], point[p, 2], ON_PLANE * point[p, 3]
+    g = row(point, p)
+    threshold = ON_PLANE * point[p, 3]
     for f in range(n_faces):
-        side[f] = plane[0, f] * x + plane[1, f] * y + plane[2, f] * z - plane[3, f]
+        side[f] = dot(normal_of(plane, f), g) - plane[3, f]
     n_seen = 0
     for f in range(n_faces):
         seen[n_seen] = f
@@ -90,7 +101,8 @@ def _horizon(n_seen, threshold, vertex, owner, side, seen, edge, following):
         for k in range(3):
             b = vertex[f, k]
             if not side[owner[b, a]] > threshold:
-                edge[n, 0], edge[n, 1] = a, b
+                edge[n, 0] = a
+                edge[n, 1] = b
                 following[a] = b
                 n += 1
             a = b
@@ -107,29 +119,35 @@ def _horizon(n_seen, threshold, vertex, owner, side, seen, edge, following):
 @jit(inline=True)
 def _set_face(f, a, b, c, point, plane, vertex, owner):
     """Face f through the slots a, b, c, counter-clockwise from outside."""
-    px, py, pz = point[a, 0], point[a, 1], point[a, 2]
-    qx, qy, qz = point[b, 0] - px, point[b, 1] - py, point[b, 2] - pz
-    rx, ry, rz = point[c, 0] - px, point[c, 1] - py, point[c, 2] - pz
-    nx, ny, nz = qy * rz - qz * ry, qz * rx - qx * rz, qx * ry - qy * rx
-    square = nx * nx + ny * ny + nz * nz
-    plane[6, f] = square - SLIVER**2 * (qx * qx + qy * qy + qz * qz) * (rx * rx + ry * ry + rz * rz)
-    scale = 1.0 / np.sqrt(square)
-    nx, ny, nz = nx * scale, ny * scale, nz * scale
-    h = 0.0 if a == 0 or b == 0 or c == 0 else nx * px + ny * py + nz * pz
-    plane[0, f], plane[1, f], plane[2, f], plane[4, f] = nx, ny, nz, h
+    start = row(point, a)
+    side_b = minus(row(point, b), start)
+    side_c = minus(row(point, c), start)
+    across = cross(side_b, side_c)
+    normal = unit(across)
+    h = 0.0 if a == 0 or b == 0 or c == 0 else dot(normal, start)
+    plane[0, f], plane[1, f], plane[2, f] = normal
+    plane[4, f] = h
     plane[3, f] = h + ON_PLANE * max(point[a, 3], point[b, 3], point[c, 3])
     plane[5, f] = 0.0
-    vertex[f, 0], vertex[f, 1], vertex[f, 2] = a, b, c
-    owner[a, b], owner[b, c], owner[c, a] = f, f, f
+    plane[6, f] = dot(across, across) - SLIVER**2 * dot(side_b, side_b) * dot(side_c, side_c)
+    _own(f, a, b, c, vertex, owner)
+
+
+@jit(inline=True)
+def _own(f, a, b, c, vertex, owner):
+    """Note that the slots a, b, c and the edges between them are those of face f."""
+    set_row(vertex, f, (a, b, c))
+    owner[a, b] = f
+    owner[b, c] = f
+    owner[c, a] = f
 
 
 @jit(inline=True)
 def _move_face(old, new, plane, vertex, owner):
     for k in range(7):
         plane[k, new] = plane[k, old]
-    a, b, c = vertex[old, 0], vertex[old, 1], vertex[old, 2]
-    vertex[new, 0], vertex[new, 1], vertex[new, 2] = a, b, c
-    owner[a, b], owner[b, c], owner[c, a] = new, new, new
+    a, b, c = row(vertex, old)
+    _own(new, a, b, c, vertex, owner)
 
 
 @jit
@@ -138,11 +156,11 @@ def is_convex(hull, n_faces):
     point, plane, vertex, owner = hull.point, hull.plane, hull.vertex, hull.owner
     for f in range(n_faces):
         uneven = UNEVEN if plane[6, f] > 0.0 else 100.0 * UNEVEN
-        a, b, c = vertex[f, 0], vertex[f, 1], vertex[f, 2]
+        a, b, c = row(vertex, f)
         for _ in range(3):
             twin = owner[b, a]
             d = vertex[twin, 0] + vertex[twin, 1] + vertex[twin, 2] - a - b
-            above = plane[0, f] * point[d, 0] + plane[1, f] * point[d, 1] + plane[2, f] * point[d, 2] - plane[4, f]
+            above = dot(normal_of(plane, f), row(point, d)) - plane[4, f]
             if not above <= uneven * (point[d, 3] + point[a, 3] + point[b, 3]):  # NaN neither
                 return False
             a, b, c = b, c, a
@@ -159,34 +177,35 @@ def has_slivers(hull, n_faces):
 def _cone_area(j, first, point, plane, vertex, owner):
     """Solid angle of the facet towards slot j, sr, and the smallest h of its corners; `first` is a face of slot j.
 
-    The spherical polygon of the faces' normals falls into signed triangles (e, u, v) with
-    tan(area / 2) = e . (u x v) / (1 + e . u + e . v + u . v). The numbers denominator + i numerator are multiplied, so
-    that one arctangent serves the facet: its argument is half the area.
-
-    Source   Van Oosterom & Strackee, IEEE Trans. Biomed. Eng. 30, 125 (1983), Eq. (8)
+    The spherical polygon of the faces' normals falls into signed triangles (e, u, v), see vectors.half_triangle. The
+    numbers denominator + i numerator of their tangents are multiplied, so that one arctangent serves the facet: its
+    argument is half the area.
     """
-    inverse = 1.0 / point[j, 3]
-    ex, ey, ez = point[j, 0] * inverse, point[j, 1] * inverse, point[j, 2] * inverse
-    real, imaginary, area, lowest = 1.0, 0.0, 0.0, np.inf
+    e = scaled(row(point, j), 1.0 / point[j, 3])
+    real, imaginary = 1.0, 0.0
+    area = 0.0
+    lowest = np.inf
     f = first
-    ux, uy, uz = plane[0, f], plane[1, f], plane[2, f]
-    eu = ex * ux + ey * uy + ez * uz
+    u = normal_of(plane, f)
+    eu = dot(e, u)
     while True:
         k = vertex[f, 2] if vertex[f, 0] == j else (vertex[f, 0] if vertex[f, 1] == j else vertex[f, 1])
         after = owner[j, k]
-        vx, vy, vz = plane[0, after], plane[1, after], plane[2, after]
-        ev, uv = ex * vx + ey * vy + ez * vz, ux * vx + uy * vy + uz * vz
+        v = normal_of(plane, after)
+        ev = dot(e, v)
+        uv = dot(u, v)
         if uv < 0.0:  # more than 90 degrees: by way of the middle, because the edge between opposite corners is lost
-            gx, gy, gz = point[j, 0] - point[k, 0], point[j, 1] - point[k, 1], point[j, 2] - point[k, 2]
-            mx, my, mz = _middle(gx, gy, gz, ux - vx, uy - vy, uz - vz)
-            area += _half(ex, ey, ez, ux, uy, uz, mx, my, mz) + _half(ex, ey, ez, mx, my, mz, vx, vy, vz)
+            middle = unit(cross(minus(row(point, j), row(point, k)), minus(u, v)))
+            area += half_triangle(e, u, middle) + half_triangle(e, middle, v)
         else:
-            triple = ex * (uy * vz - uz * vy) + ey * (uz * vx - ux * vz) + ez * (ux * vy - uy * vx)
+            triple = dot(e, cross(u, v))
             dots = 1.0 + uv + eu + ev
             real, imaginary = real * dots - imaginary * triple, real * triple + imaginary * dots
             if real * real + imaginary * imaginary > 1e200:
-                real, imaginary = real * 1e-100, imaginary * 1e-100
-        ux, uy, uz, eu = vx, vy, vz, ev
+                real *= 1e-100
+                imaginary *= 1e-100
+        u = v
+        eu = ev
         lowest = min(lowest, plane[4, f])
         f = after
         if f == first:
@@ -194,22 +213,6 @@ def _cone_area(j, first, point, plane, vertex, owner):
     half = area + np.arctan2(imaginary, real)  # from 0 to pi, but for multiples of 2 pi and rounding
     half -= 2.0 * np.pi * np.floor((half + 1.0) / (2.0 * np.pi))
     return 2.0 * half, lowest
-
-
-@jit(inline=True)
-def _middle(gx, gy, gz, x, y, z):
-    """Unit vector along g x (x, y, z)."""
-    mx, my, mz = gy * z - gz * y, gz * x - gx * z, gx * y - gy * x
-    scale = 1.0 / np.sqrt(mx * mx + my * my + mz * mz)
-    return mx * scale, my * scale, mz * scale
-
-
-@jit(inline=True)
-def _half(ex, ey, ez, ux, uy, uz, vx, vy, vz):
-    """Half the area of the spherical triangle (e, u, v), with its sign."""
-    triple = ex * (uy * vz - uz * vy) + ey * (uz * vx - ux * vz) + ez * (ux * vy - uy * vx)
-    dots = ex * (ux + vx) + ey * (uy + vy) + ez * (uz + vz) + ux * vx + uy * vy + uz * vz
-    return np.arctan2(triple, 1.0 + dots)
 
 
 @jit
@@ -229,7 +232,9 @@ def build_hull(distance, direction, n, hull, rank):
     """
     point, plane, vertex, owner, side, seen, edge, following = hull
     n_faces = 0 if n < 3 else _first_tetrahedron(distance, direction, n, rank, point, plane, vertex, owner)
-    n_points, stale, lowest = 4, True, 0.0
+    n_points = 4
+    lowest = 0.0
+    stale = True
     for k in range(1, n):
         if k == rank[2] or k == rank[3]:
             continue
@@ -239,10 +244,12 @@ def build_hull(distance, direction, n, hull, rank):
         n_faces, changed = add_point(n_points, n_faces, point, plane, vertex, owner, side, seen, edge, following)
         if changed:
             rank[n_points] = k
-            n_points, stale = n_points + 1, True
+            n_points += 1
+            stale = True
             continue
         if stale:  # only now, because a cell that neighbours still change is seldom ready
-            lowest, stale = np.inf, False
+            lowest = np.inf
+            stale = False
             for f in range(n_faces):
                 lowest = min(lowest, plane[4, f])
         if point[n_points, 3] <= lowest:
@@ -253,22 +260,24 @@ def build_hull(distance, direction, n, hull, rank):
 @jit
 def _first_tetrahedron(distance, direction, n, rank, point, plane, vertex, owner):
     """Start the hull with the origin and three neighbours that span space; returns 4 faces, or 0 if none do."""
-    rank[1], rank[2], rank[3] = 0, 0, 0
-    ex, ey, ez, best = direction[0, 0], direction[0, 1], direction[0, 2], FLAT
-    nx, ny, nz = 0.0, 0.0, 0.0
+    rank[1:4] = 0
+    best = FLAT
+    normal = (0.0, 0.0, 0.0)
     for k in range(1, n):
-        x, y, z = direction[k, 0], direction[k, 1], direction[k, 2]
-        x, y, z = ey * z - ez * y, ez * x - ex * z, ex * y - ey * x
-        size = np.sqrt(x * x + y * y + z * z)
+        across = cross(row(direction, 0), row(direction, k))
+        size = np.sqrt(dot(across, across))
         if size > best:
-            best, rank[2], nx, ny, nz = size, k, x, y, z
+            best = size
+            normal = across
+            rank[2] = k
             if size > GOOD:
                 break
     height = 0.0
     for k in range(1, n):
-        above = nx * direction[k, 0] + ny * direction[k, 1] + nz * direction[k, 2]
+        above = dot(normal, row(direction, k))
         if abs(above) > max(abs(height), FLAT):
-            height, rank[3] = above, k
+            height = above
+            rank[3] = k
             if abs(above) > GOOD:
                 break
     if height == 0.0:
@@ -287,21 +296,20 @@ def _first_tetrahedron(distance, direction, n, rank, point, plane, vertex, owner
 def set_point(p, k, distance, direction, point):
     """The inverse point of neighbour k into slot p."""
     g = 2.0 / distance[k]
-    point[p, 0], point[p, 1], point[p, 2] = g * direction[k, 0], g * direction[k, 1], g * direction[k, 2]
+    set_row(point, p, scaled(row(direction, k), g))
     point[p, 3] = g
 
 
 @jit
 def cone_areas(hull, n_points, n_faces, rank, nearest, omega):
     """omega[rank[s]] = solid angle, sr, of every facet whose corners all have h > nearest, or h >= 0 if that is 0."""
-    point, plane, vertex, owner = hull.point, hull.plane, hull.vertex, hull.owner
     first = hull.seen  # a face of each slot, -1 for those that others have covered
     first[:n_points] = -1
     for f in range(n_faces):
         for k in range(3):
-            first[vertex[f, k]] = f
+            first[hull.vertex[f, k]] = f
     for s in range(1, n_points):
         if first[s] >= 0:
-            area, lowest = _cone_area(s, first[s], point, plane, vertex, owner)
+            area, lowest = _cone_area(s, first[s], hull.point, hull.plane, hull.vertex, hull.owner)
             if nearest == 0.0 or lowest > nearest:
                 omega[rank[s]] = area

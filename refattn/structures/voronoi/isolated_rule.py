@@ -27,10 +27,12 @@ from refattn.structures.voronoi.hull import (
     empty_hull,
     has_slivers,
     is_convex,
+    normal_of,
     set_point,
 )
 from refattn.structures.voronoi.sphere import EVERYTHING, set_step, sites_within, sort_again, surroundings
 from refattn.structures.voronoi.tree import deepest_cut, highest
+from refattn.structures.voronoi.vectors import dot, minus, row
 
 CLOSEST = 1e-3  # Å; two sites nearer than this are one site written twice
 MAX_SEEN = 1_000_000  # images in one sphere; beyond it the cell vectors are absurdly unequal
@@ -40,7 +42,7 @@ GROWTH = 1.5
 # 1, sine of an angle; a cut this shallow takes at most pi times as much (sr) from a facet, and rounding makes such cuts
 SHALLOW = 1e-11
 
-COMPLETE, COINCIDENT, TOO_MANY = 0, 1, 2
+COMPLETE, COINCIDENT, TOO_MANY = range(3)
 INCOMPLETE = -1
 
 
@@ -60,10 +62,15 @@ def isolated_cells(positions, cell, reciprocal, across):
     size : (F, 2) float              distance Å, solid angle sr
     problem : (3,) int64             COMPLETE, or what is wrong and the two sites concerned
     """
-    n_sites, periodic = len(positions), np.any(reciprocal != 0.0)
-    start, count, n_facets = np.zeros(n_sites, np.int64), np.zeros(n_sites, np.int64), 0
+    n_sites = len(positions)
+    periodic = np.any(reciprocal != 0.0)
+    start = np.zeros(n_sites, np.int64)
+    count = np.zeros(n_sites, np.int64)
+    n_facets = 0
     where, size = empty_facets(n_sites)
-    hull, rank, todo = empty_hull(), np.empty(SLOTS, np.int64), np.arange(n_sites)
+    hull = empty_hull()
+    rank = np.empty(SLOTS, np.int64)
+    todo = np.arange(n_sites)
     radius = FIRST_RADIUS if periodic or n_sites > SMALL else EVERYTHING
     around = surroundings(radius, positions, cell, reciprocal)
     while len(todo) > 0:
@@ -121,24 +128,27 @@ def _cell(i, n_seen, radius, periodic, around, across, hull, rank):
 def _settled(i, radius, around, across, hull, n_faces):
     """True if no site beyond `radius` can cut at a corner of the hull."""
     for f in range(n_faces):
-        u, h = hull.plane[:3, f], hull.plane[4, f]
-        shallow = 10.0 * (hull.plane[3, f] - h)
-        if _reach(i, u, radius, around, across, h + shallow) > h + shallow:
+        h = _with_tolerance(hull.plane, f)
+        if _reach(i, normal_of(hull.plane, f), radius, around, across, h) > h:
             return False
     return True
+
+
+@jit(inline=True)
+def _with_tolerance(plane, f):
+    """h of face f, raised by ten times the tolerance of its points."""
+    return plane[4, f] + 10.0 * (plane[3, f] - plane[4, f])
 
 
 @jit
 def _reach(i, u, radius, around, across, enough):
     """Bound of 2 u . d / |d|^2 over the sites at |d| >= radius; only a part of it if that is more than `enough`."""
-    x = across[0, 0] * u[0] + across[0, 1] * u[1] + across[0, 2] * u[2]
-    y = across[1, 0] * u[0] + across[1, 1] * u[1] + across[1, 2] * u[2]
-    z = across[2, 0] * u[0] + across[2, 1] * u[1] + across[2, 2] * u[2]
-    along = 2.0 * np.sqrt((u[0] - x) ** 2 + (u[1] - y) ** 2 + (u[2] - z) ** 2) / radius
-    if along > enough or (x == 0.0 and y == 0.0 and z == 0.0):
+    u_across = (dot(row(across, 0), u), dot(row(across, 1), u), dot(row(across, 2), u))
+    u_along = minus(u, u_across)
+    along = 2.0 * np.sqrt(dot(u_along, u_along)) / radius
+    if along > enough or u_across == (0.0, 0.0, 0.0):
         return along
-    home = around.home[i]
-    height = highest(around.tree, x, y, z) - (x * home[0] + y * home[1] + z * home[2])
+    height = highest(around.tree, u_across) - dot(u_across, row(around.home, i))
     return along + 2.0 * max(height, 0.0) / radius**2
 
 
@@ -156,12 +166,12 @@ def _look_up(i, n_seen, radius, around, hull, n_points, n_faces, rank):
     point, plane, vertex, owner, side, seen, edge, following = hull
     f = 0
     while f < n_faces:
-        h = plane[4, f] + 10.0 * (plane[3, f] - plane[4, f])
+        h = _with_tolerance(plane, f)
         if plane[5, f] == 1.0 or 2.0 / radius <= h:
             f += 1
             continue
         plane[5, f] = 1.0
-        m = deepest_cut(around.tree, around.own[i], plane[0, f], plane[1, f], plane[2, f], h)
+        m = deepest_cut(around.tree, around.own[i], normal_of(plane, f), h)
         if m < 0:
             continue
         if n_points == SLOTS or n_seen == len(around.index):
@@ -172,14 +182,18 @@ def _look_up(i, n_seen, radius, around, hull, n_points, n_faces, rank):
         n_faces, changed = add_point(n_points, n_faces, point, plane, vertex, owner, side, seen, edge, following)
         if changed:
             rank[n_points] = n_seen
-            n_points, n_seen, f = n_points + 1, n_seen + 1, 0
+            n_points += 1
+            n_seen += 1
+            f = 0
     return n_points, n_faces, n_seen
 
 
 @jit
 def _clipped(i, n_seen, complete, radius, around, across):
     """Solid angles as from _cell by clipping.py, for cells without a good hull; False if it may be incomplete."""
-    distance, direction, omega = around.distance[:n_seen], around.direction[:n_seen], around.omega
+    distance = around.distance[:n_seen]
+    direction = around.direction[:n_seen]
+    omega = around.omega
     omega[:n_seen] = 0.0
     polygon, spare, side = cutting_room(n_seen)
     total = 0.0
@@ -188,12 +202,11 @@ def _clipped(i, n_seen, complete, radius, around, across):
         if n_corners == 0:
             continue
         for v in range(0 if settled or complete else n_corners):
-            u = polygon[v]
-            inverse = 2.0 * (u[0] * direction[j, 0] + u[1] * direction[j, 1] + u[2] * direction[j, 2] + SHALLOW)
-            inverse /= distance[j]
+            u = row(polygon, v)
+            inverse = 2.0 * (dot(u, row(direction, j)) + SHALLOW) / distance[j]
             if _reach(i, u, radius, around, across, inverse) > inverse:
                 return False
-        omega[j] = solid_angle(direction[j], polygon, n_corners)
+        omega[j] = solid_angle(row(direction, j), polygon, n_corners)
         total += omega[j]
         if total > 4.0 * np.pi - NEGLIGIBLE:
             return True

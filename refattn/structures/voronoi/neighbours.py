@@ -12,6 +12,7 @@ from refattn.common.jit import jit
 from refattn.errors import ConfigError, StructureError
 from refattn.structures.voronoi import isolated_rule, upstream_rule
 from refattn.structures.voronoi.sphere import reciprocal_vectors
+from refattn.structures.voronoi.vectors import cross, dot
 
 Z_MAX = 118
 # Thresholds of the isolated rule are passed by values this far below them. Facets that symmetry makes equal differ by
@@ -117,7 +118,8 @@ def _rows(numbers, positions, cell, pbc, config, name):
 @jit
 def _isolated(positions, cell, pbc):
     """isolated_rule.isolated_cells for checked input."""
-    cell, across = cell.copy(), np.zeros((3, 3))
+    cell = cell.copy()
+    across = np.zeros((3, 3))
     for k in range(3):
         if not pbc[k]:
             cell[k] = 0.0  # it may hold anything
@@ -161,9 +163,11 @@ def _too_thin(radius, reciprocal):
 @jit
 def _select(ptr, where, size, omega_min, weight_min, r_max):
     """The edges of voronoi_neighbours, and the largest number of cells to a neighbour."""
-    n_sites, farthest, n = len(ptr) - 1, 0, 0
-    edge_ptr, omega_max = np.zeros(n_sites + 1, np.int32), np.zeros(n_sites)
+    n_sites = len(ptr) - 1
+    edge_ptr = np.zeros(n_sites + 1, np.int32)
+    omega_max = np.zeros(n_sites)
     kept = np.empty(len(where), np.int64)
+    n = 0
     for i in range(n_sites):
         for f in range(ptr[i], ptr[i + 1]):
             omega_max[i] = max(omega_max[i], size[f, 1])
@@ -177,10 +181,16 @@ def _select(ptr, where, size, omega_min, weight_min, r_max):
                     kept[k], kept[k - 1] = kept[k - 1], kept[k]
                     k -= 1
         edge_ptr[i + 1] = n
-    nbr, image, r, omega = np.empty(n, np.int32), np.empty((n, 3), np.int8), np.empty(n), np.empty(n)
+    nbr = np.empty(n, np.int32)
+    image = np.empty((n, 3), np.int8)
+    r = np.empty(n)
+    omega = np.empty(n)
+    farthest = 0
     for e in range(n):
         f = kept[e]
-        nbr[e], r[e], omega[e] = where[f, 0], size[f, 0], size[f, 1]
+        nbr[e] = where[f, 0]
+        r[e] = size[f, 0]
+        omega[e] = size[f, 1]
         for k in range(3):
             farthest = max(farthest, abs(where[f, k + 1]))
             image[e, k] = where[f, k + 1]
@@ -216,9 +226,11 @@ def _is_sound(numbers, positions, cell, pbc):
     if len(numbers) == 0 or len(positions) != len(numbers) or positions.shape[1] != 3:
         return False
     for i in range(len(numbers)):
-        x, y, z = abs(positions[i, 0]), abs(positions[i, 1]), abs(positions[i, 2])
-        if numbers[i] < 1 or numbers[i] > Z_MAX or not (x <= FARTHEST and y <= FARTHEST and z <= FARTHEST):
+        if numbers[i] < 1 or numbers[i] > Z_MAX:
             return False
+        for k in range(3):
+            if not abs(positions[i, k]) <= FARTHEST:  # NaN neither
+                return False
     unit = np.zeros((3, 3))
     for k in range(3):
         length = np.sqrt((cell[k] * cell[k]).sum())
@@ -232,18 +244,14 @@ def _is_sound(numbers, positions, cell, pbc):
 @jit
 def _is_spanned(unit, pbc):
     """True if the periodic unit vectors are safely independent (half of MIN_SINE is left to _complain)."""
-    product, n_periods = np.zeros(3), 0
-    for k in range(3):
-        n_periods += pbc[k]
+    n_periods = pbc[0] + pbc[1] + pbc[2]
     volume = 1.0
     for k in range(3):
-        a, b = unit[k], unit[(k + 1) % 3]
-        product[0], product[1] = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2]
-        product[2] = a[0] * b[1] - a[1] * b[0]
+        product = cross(unit[k], unit[(k + 1) % 3])
         if n_periods == 2 and pbc[k] and pbc[(k + 1) % 3]:
-            volume = np.sqrt((product * product).sum())
+            volume = np.sqrt(dot(product, product))
         elif n_periods == 3:
-            volume = abs((product * unit[(k + 2) % 3]).sum())
+            volume = abs(dot(product, unit[(k + 2) % 3]))
     return volume >= 2.0 * MIN_SINE
 
 

@@ -10,13 +10,15 @@ import numpy as np
 
 from refattn.common.jit import jit
 from refattn.structures.voronoi.tree import grow_tree, points_within
+from refattn.structures.voronoi.vectors import cross, dot, minus, row, scaled, set_row
 
 EVERYTHING = 1e150  # Å, a radius that holds any finite structure, and whose square is still a number
 MAX_IMAGES = 5_000_000  # a limit for memory, 300 MB; on top of ten images of every site
 # So few points are looked at one by one. Images are only asked for spheres, a few for each site: up to here that costs
 # less than to grow a tree and walk it (20 against 30 us a site, all included, in crystals of 34 sites). The sites of a
 # cluster are asked for the deepest cut again and again (isolated_rule.py).
-FEW_IMAGES, FEW_SITES = 2000, 128
+FEW_IMAGES = 2000
+FEW_SITES = 128
 _SLACK = 1e-9  # 1, so that rounding never loses an image that lies exactly on the sphere
 _SHORT = 48  # so many distances are sorted by insertion at once
 
@@ -43,7 +45,8 @@ def reciprocal_vectors(cell, pbc):
     -------
     reciprocal : (3, 3) float, 1/Å
     """
-    full, reciprocal = cell.copy(), np.zeros((3, 3))  # rows of cell without a period may hold anything
+    full = cell.copy()  # rows without a period may hold anything
+    reciprocal = np.zeros((3, 3))
     n_periods = pbc[0] + pbc[1] + pbc[2]
     if n_periods == 0:
         return reciprocal
@@ -52,20 +55,15 @@ def reciprocal_vectors(cell, pbc):
             smallest = np.argmin(np.abs(full[k]))
             full[(k + 1) % 3] = 0.0
             full[(k + 1) % 3, smallest] = np.sqrt((full[k] * full[k]).sum())
-            _cross(full[k], full[(k + 1) % 3], full[(k + 2) % 3])
-            _cross(full[(k + 2) % 3], full[k], full[(k + 1) % 3])
+            set_row(full, (k + 2) % 3, cross(full[k], full[(k + 1) % 3]))
+            set_row(full, (k + 1) % 3, cross(full[(k + 2) % 3], full[k]))
         elif n_periods == 2 and not pbc[k]:
-            _cross(full[(k + 1) % 3], full[(k + 2) % 3], full[k])
+            set_row(full, k, cross(full[(k + 1) % 3], full[(k + 2) % 3]))
     for k in range(3):
         if pbc[k]:
-            _cross(full[(k + 1) % 3], full[(k + 2) % 3], reciprocal[k])
+            set_row(reciprocal, k, cross(full[(k + 1) % 3], full[(k + 2) % 3]))
             reciprocal[k] /= (reciprocal[k] * full[k]).sum()
     return reciprocal
-
-
-@jit
-def _cross(a, b, out):
-    out[0], out[1], out[2] = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
 @jit
@@ -83,13 +81,17 @@ def surroundings(radius, positions, cell, reciprocal):
     """
     n_sites = len(positions)
     home, shift, lowest, highest = _gathered(positions, cell, reciprocal)
-    low, high = np.empty(3), np.empty(3)
+    low = np.empty(3)
+    high = np.empty(3)
     for k in range(3):
         low[k] = home[:, k].min() - radius * (1.0 + _SLACK)
         high[k] = home[:, k].max() + radius * (1.0 + _SLACK)
         reach = radius * np.sqrt((reciprocal[k] * reciprocal[k]).sum()) + _SLACK
-        lowest[k], highest[k] = lowest[k] - reach, highest[k] + reach
-    point, label, n = np.empty((2 * n_sites, 3)), np.empty((2 * n_sites, 4), np.int32), 0
+        lowest[k] -= reach
+        highest[k] += reach
+    point = np.empty((2 * n_sites, 3))
+    label = np.empty((2 * n_sites, 4), np.int32)
+    n = 0
     for j in range(n_sites):
         point, label, n = _add_images(j, home, shift, cell, reciprocal, lowest, highest, low, high, point, label, n)
         if n > MAX_IMAGES + 10 * n_sites:
@@ -107,7 +109,9 @@ def surroundings(radius, positions, cell, reciprocal):
 @jit
 def _add_images(j, home, shift, cell, reciprocal, lowest, highest, low, high, point, label, n):
     """Append the images of site j whose parts and coordinates are within these limits; returns arrays and number."""
-    part_a, part_b, part_c = _part(home, j, reciprocal, 0), _part(home, j, reciprocal, 1), _part(home, j, reciprocal, 2)
+    part_a = dot(row(home, j), row(reciprocal, 0))
+    part_b = dot(row(home, j), row(reciprocal, 1))
+    part_c = dot(row(home, j), row(reciprocal, 2))
     for a in range(np.int64(np.ceil(lowest[0] - part_a)), np.int64(np.floor(highest[0] - part_a)) + 1):
         for b in range(np.int64(np.ceil(lowest[1] - part_b)), np.int64(np.floor(highest[1] - part_b)) + 1):
             for c in range(np.int64(np.ceil(lowest[2] - part_c)), np.int64(np.floor(highest[2] - part_c)) + 1):
@@ -119,18 +123,15 @@ def _add_images(j, home, shift, cell, reciprocal, lowest, highest, low, high, po
                 if n == len(point) and n > MAX_IMAGES + 10 * len(home):
                     return point, label, n + 1
                 if n == len(point):
-                    point, label = doubled(point), doubled(label)
-                point[n, 0], point[n, 1], point[n, 2], label[n, 0] = x, y, z, j
-                label[n, 1], label[n, 2], label[n, 3] = a + shift[j, 0], b + shift[j, 1], c + shift[j, 2]
+                    point = doubled(point)
+                    label = doubled(label)
+                set_row(point, n, (x, y, z))
+                label[n, 0] = j
+                label[n, 1] = a + shift[j, 0]
+                label[n, 2] = b + shift[j, 1]
+                label[n, 3] = c + shift[j, 2]
                 n += 1
     return point, label, n
-
-
-@jit(inline=True)
-def _part(positions, j, reciprocal, k):
-    """Position j in units of cell vector k."""
-    x, y, z = positions[j, 0], positions[j, 1], positions[j, 2]
-    return x * reciprocal[k, 0] + y * reciprocal[k, 1] + z * reciprocal[k, 2]
 
 
 @jit
@@ -141,16 +142,19 @@ def _gathered(positions, cell, reciprocal):
     a site that is written far outside would need all the images in between.
     """
     n_sites = len(positions)
-    home, shift = positions.copy(), np.zeros((n_sites, 3), np.int64)
-    lowest, highest = np.zeros(3), np.zeros(3)
+    home = positions.copy()
+    shift = np.zeros((n_sites, 3), np.int64)
+    lowest = np.zeros(3)
+    highest = np.zeros(3)
     for k in range(3):
-        if reciprocal[k, 0] == 0.0 and reciprocal[k, 1] == 0.0 and reciprocal[k, 2] == 0.0:
+        if row(reciprocal, k) == (0.0, 0.0, 0.0):
             continue
-        lowest[k], highest[k] = np.inf, -np.inf
+        lowest[k] = np.inf
+        highest[k] = -np.inf
         for j in range(n_sites):
-            lowest[k] = min(lowest[k], _part(positions, j, reciprocal, k))
+            lowest[k] = min(lowest[k], dot(row(positions, j), row(reciprocal, k)))
         for j in range(n_sites):
-            part = _part(positions, j, reciprocal, k)
+            part = dot(row(positions, j), row(reciprocal, k))
             shift[j, k] = -np.int64(np.floor(part - lowest[k]))
             highest[k] = max(highest[k], part + shift[j, k])
     for j in range(n_sites):
@@ -175,13 +179,13 @@ def sites_within(i, radius, around):
     -------
     n : int                          how many there are
     """
-    x, y, z = around.home[i, 0], around.home[i, 1], around.home[i, 2]
-    n = points_within(around.tree, x, y, z, radius, around.index, around.distance)
+    n = points_within(around.tree, row(around.home, i), radius, around.index, around.distance)
     k = 0
     while around.index[k] != around.own[i]:
         k += 1
     n -= 1  # the site itself goes
-    around.index[k], around.distance[k] = around.index[n], around.distance[n]
+    around.index[k] = around.index[n]
+    around.distance[k] = around.distance[n]
     _sort(around.distance, around.index, n)
     for k in range(n):
         set_step(i, k, around)
@@ -192,13 +196,12 @@ def sites_within(i, radius, around):
 def set_step(i, k, around):
     """Distance and direction from site i to the k-th site around it; `around.index` says which that is."""
     m = around.index[k]
-    point, home = around.tree.point, around.home
-    x, y, z = point[m, 0] - home[i, 0], point[m, 1] - home[i, 1], point[m, 2] - home[i, 2]
-    length = np.sqrt(x * x + y * y + z * z)
+    step = minus(row(around.tree.point, m), row(around.home, i))
+    length = np.sqrt(dot(step, step))
     # Coincident sites are reported by the caller; until then their direction only has to be a number.
     scale = 1.0 / length if length > 0.0 else 0.0
     around.distance[k] = length
-    around.direction[k, 0], around.direction[k, 1], around.direction[k, 2] = x * scale, y * scale, z * scale
+    set_row(around.direction, k, scaled(step, scale))
 
 
 @jit
@@ -218,7 +221,9 @@ def _sort(value, index, n):
     """
     if n > _SHORT:
         start = np.zeros(n + 2, np.int64)
-        bucket, old_value, old_index = np.empty(n, np.int64), value[:n].copy(), index[:n].copy()
+        bucket = np.empty(n, np.int64)
+        old_value = value[:n].copy()
+        old_index = index[:n].copy()
         scale = 1.0 / max(value[:n].max(), 1e-300)
         for k in range(n):
             part = value[k] * scale
@@ -229,14 +234,18 @@ def _sort(value, index, n):
         for k in range(n):
             slot = start[bucket[k] + 1]
             start[bucket[k] + 1] += 1
-            value[slot], index[slot] = old_value[k], old_index[k]
+            value[slot] = old_value[k]
+            index[slot] = old_index[k]
     for k in range(1, n):
-        v, m = value[k], index[k]
+        v = value[k]
+        m = index[k]
         p = k - 1
         while p >= 0 and value[p] > v:
-            value[p + 1], index[p + 1] = value[p], index[p]
+            value[p + 1] = value[p]
+            index[p + 1] = index[p]
             p -= 1
-        value[p + 1], index[p + 1] = v, m
+        value[p + 1] = v
+        index[p + 1] = m
 
 
 @jit

@@ -13,6 +13,7 @@ from collections import namedtuple
 import numpy as np
 
 from refattn.common.jit import jit
+from refattn.structures.voronoi.vectors import dot, minus, row
 
 LEAF = 16  # points in a leaf, at most
 # point (M, 3) float Å, label (M, 4) int32 in the same order; box (2 n_leaves, 6) Å: low and high corner of each node
@@ -22,35 +23,41 @@ Tree = namedtuple("Tree", "point label box levels")
 @jit
 def grow_tree(point, label, few):
     """The tree over points (M, 3), Å, with labels (M, 4); so few points remain one leaf."""
-    n, levels = len(point), 0
+    n = len(point)
+    levels = 0
     if n > few:
         while n >> levels > LEAF:
             levels += 1
     order = np.arange(n)
     for level in range(levels):
         for k in range(1 << level):
-            first, end = (n * k) >> level, (n * (k + 1)) >> level
-            _split(point, order, first, end, (n * (2 * k + 1)) >> (level + 1))
+            _split(point, order, (n * k) >> level, (n * (k + 1)) >> level, (n * (2 * k + 1)) >> (level + 1))
     if levels > 0:
-        point, label = point[order], label[order]
+        point = point[order]
+        label = label[order]
     return Tree(point, label, _boxes(point, levels), levels)
 
 
 @jit
 def _split(point, order, first, end, middle):
     """Reorder order[first:end] so that those before `middle` are not above those after it, along the widest axis."""
-    axis, widest = 0, -1.0
+    axis = 0
+    widest = -1.0
     for k in range(3):
         low, high = np.inf, -np.inf
         for m in range(first, end):
-            low, high = min(low, point[order[m], k]), max(high, point[order[m], k])
+            low = min(low, point[order[m], k])
+            high = max(high, point[order[m], k])
         if high - low > widest:
-            axis, widest = k, high - low
-    last, draw = end - 1, 1
+            axis = k
+            widest = high - low
+    last = end - 1
+    draw = 1
     while first < last:  # Hoare's selection; a pivot from a fixed place would be the worst one for two sorted runs
         draw = (draw * 1103515245 + 12345) % 2147483648
         pivot = point[order[first + draw % (last - first + 1)], axis]
-        a, b = first, last
+        a = first
+        b = last
         while a <= b:
             while point[order[a], axis] < pivot:
                 a += 1
@@ -58,7 +65,8 @@ def _split(point, order, first, end, middle):
                 b -= 1
             if a <= b:
                 order[a], order[b] = order[b], order[a]
-                a, b = a + 1, b - 1
+                a += 1
+                b -= 1
         if middle <= b:
             last = b
         elif middle >= a:
@@ -69,9 +77,11 @@ def _split(point, order, first, end, middle):
 
 @jit
 def _boxes(point, levels):
-    n, n_leaves = len(point), 1 << levels
+    n = len(point)
+    n_leaves = 1 << levels
     box = np.empty((2 * n_leaves, 6))
-    box[:, :3], box[:, 3:] = np.inf, -np.inf
+    box[:, :3] = np.inf
+    box[:, 3:] = -np.inf
     for leaf in range(n_leaves):
         node = n_leaves + leaf
         for m in range((n * leaf) >> levels, (n * (leaf + 1)) >> levels):
@@ -94,31 +104,34 @@ def _next_node(node):
 
 
 @jit
-def points_within(tree, x, y, z, radius, found, square):
-    """Points not farther than radius from (x, y, z), Å: their numbers and squared distances; returns how many."""
-    point, box, levels = tree.point, tree.box, tree.levels
-    n_leaves, n_points, limit = 1 << levels, len(point), radius * radius
-    n, node = 0, 1
+def points_within(tree, centre, radius, found, square):
+    """Points not farther than radius from the centre, Å: their numbers and squared distances; returns how many."""
+    point, _, box, levels = tree
+    n_leaves = 1 << levels
+    x, y, z = centre
+    n = 0
+    node = 1
     while node > 0:
         gap_x = max(box[node, 0] - x, x - box[node, 3], 0.0)
         gap_y = max(box[node, 1] - y, y - box[node, 4], 0.0)
         gap_z = max(box[node, 2] - z, z - box[node, 5], 0.0)
-        if gap_x * gap_x + gap_y * gap_y + gap_z * gap_z > limit:
+        if gap_x * gap_x + gap_y * gap_y + gap_z * gap_z > radius * radius:
             node = _next_node(node)
         elif node < n_leaves:
             node *= 2
         else:
             leaf = node - n_leaves
-            for m in range((n_points * leaf) >> levels, (n_points * (leaf + 1)) >> levels):
-                dx, dy, dz = point[m, 0] - x, point[m, 1] - y, point[m, 2] - z
-                found[n], square[n] = m, dx * dx + dy * dy + dz * dz
-                n += square[n] <= limit
+            for m in range((len(point) * leaf) >> levels, (len(point) * (leaf + 1)) >> levels):
+                step = minus(row(point, m), centre)
+                found[n] = m
+                square[n] = dot(step, step)
+                n += square[n] <= radius * radius
             node = _next_node(node)
     return n
 
 
 @jit
-def deepest_cut(tree, own, ux, uy, uz, h):
+def deepest_cut(tree, own, u, h):
     """The point whose bisector cuts deepest in the direction u from point `own`; -1 if none cuts nearer than 1 / h.
 
     A point at displacement d ends the ray at |d|^2 / (2 u . d), so it cuts if q = h makes q |d|^2 - 2 u . d negative:
@@ -126,35 +139,38 @@ def deepest_cut(tree, own, ux, uy, uz, h):
     Whenever a point cuts, q rises to its 2 u . d / |d|^2. The walk begins at the leaf of `own` and goes on with the
     sister of every ancestor, so that near points raise q first.
     """
-    n_leaves, n_points = 1 << tree.levels, len(tree.point)
-    root = n_leaves + ((own + 1) * n_leaves - 1) // n_points
-    deepest, q = _deepest_below(tree, root, own, ux, uy, uz, -1, h)
+    n_leaves = 1 << tree.levels
+    root = n_leaves + ((own + 1) * n_leaves - 1) // len(tree.point)
+    deepest, q = _deepest_below(tree, root, own, u, -1, h)
     while root > 1:
-        deepest, q = _deepest_below(tree, root ^ 1, own, ux, uy, uz, deepest, q)
+        deepest, q = _deepest_below(tree, root ^ 1, own, u, deepest, q)
         root >>= 1
     return deepest
 
 
 @jit
-def _deepest_below(tree, root, own, ux, uy, uz, deepest, q):
+def _deepest_below(tree, root, own, u, deepest, q):
     """deepest_cut among the points of one node; returns deepest and q."""
-    point, box, levels = tree.point, tree.box, tree.levels
-    x, y, z = point[own, 0], point[own, 1], point[own, 2]
-    n_leaves, n_points, node = 1 << levels, len(point), root
+    point, _, box, levels = tree
+    n_leaves = 1 << levels
+    home = row(point, own)
+    node = root
     while True:
-        least = _least(q, ux, box[node, 0] - x, box[node, 3] - x)
-        least += _least(q, uy, box[node, 1] - y, box[node, 4] - y)
-        least += _least(q, uz, box[node, 2] - z, box[node, 5] - z)
+        least = _least(q, u[0], box[node, 0] - home[0], box[node, 3] - home[0])
+        least += _least(q, u[1], box[node, 1] - home[1], box[node, 4] - home[1])
+        least += _least(q, u[2], box[node, 2] - home[2], box[node, 5] - home[2])
         if least < 0.0 and node < n_leaves:
             node *= 2
             continue
         if least < 0.0:
             leaf = node - n_leaves
-            for m in range((n_points * leaf) >> levels, (n_points * (leaf + 1)) >> levels):
-                dx, dy, dz = point[m, 0] - x, point[m, 1] - y, point[m, 2] - z
-                square, along = dx * dx + dy * dy + dz * dz, ux * dx + uy * dy + uz * dz
+            for m in range((len(point) * leaf) >> levels, (len(point) * (leaf + 1)) >> levels):
+                step = minus(row(point, m), home)
+                square = dot(step, step)
+                along = dot(u, step)
                 if 2.0 * along > q * square:
-                    deepest, q = m, 2.0 * along / square
+                    deepest = m
+                    q = 2.0 * along / square
         while node & 1 and node != root:
             node >>= 1
         if node == root:
@@ -170,11 +186,13 @@ def _least(q, u, low, high):
 
 
 @jit
-def highest(tree, ux, uy, uz):
+def highest(tree, u):
     """Largest u . x over all points, Å."""
-    point, box, levels = tree.point, tree.box, tree.levels
-    n_leaves, n_points = 1 << levels, len(point)
-    height, node = -np.inf, 1
+    point, _, box, levels = tree
+    n_leaves = 1 << levels
+    ux, uy, uz = u
+    height = -np.inf
+    node = 1
     while node > 0:
         bound = ux * (box[node, 3] if ux > 0.0 else box[node, 0])
         bound += uy * (box[node, 4] if uy > 0.0 else box[node, 1])
@@ -185,7 +203,7 @@ def highest(tree, ux, uy, uz):
             node *= 2
         else:
             leaf = node - n_leaves
-            for m in range((n_points * leaf) >> levels, (n_points * (leaf + 1)) >> levels):
-                height = max(height, ux * point[m, 0] + uy * point[m, 1] + uz * point[m, 2])
+            for m in range((len(point) * leaf) >> levels, (len(point) * (leaf + 1)) >> levels):
+                height = max(height, dot(u, row(point, m)))
             node = _next_node(node)
     return height

@@ -19,8 +19,11 @@ from refattn.structures.voronoi.facets import NEGLIGIBLE, add_facets, empty_face
 from refattn.structures.voronoi.hull import SLOTS, build_hull, cone_areas, empty_hull, has_slivers, is_convex
 from refattn.structures.voronoi.isolated_rule import CLOSEST, COINCIDENT, COMPLETE, TOO_MANY
 from refattn.structures.voronoi.sphere import sites_within, surroundings
+from refattn.structures.voronoi.vectors import row
 
-CUTOFF, CUTOFF_STEP, CUTOFF_MAX = 7.0, 5.0, 30.0  # Å (authors' code)
+CUTOFF = 7.0  # Å; this and the two below are those of the authors' code
+CUTOFF_STEP = 5.0  # Å
+CUTOFF_MAX = 30.0  # Å
 ON_SPHERE = 1e-8  # Å, added to every radius (pymatgen, get_sites_in_sphere)
 # Å. Nearly planar molecules have closed facets with corners up to 5e6 Å away, which Qhull tells from infinity. Of
 # 27,226 sites of QM9, 20 differ with 1e6 and none with 1e7, 1e8 or 1e9 (measured against pymatgen).
@@ -44,12 +47,15 @@ def upstream_box(positions):
     positions : (N, 3) float64, Å    rounded to float32, not shifted (a shift changes no neighbour)
     cell : (3, 3) float64, Å         diagonal: max(10, extent + 0.1), the extent in float32, the sum in float64
     """
-    rounded, cell = np.empty_like(positions), np.zeros((3, 3))
+    rounded = np.empty_like(positions)
+    cell = np.zeros((3, 3))
     for k in range(3):
         low, high = np.float32(np.inf), np.float32(-np.inf)
         for i in range(len(positions)):
             x = np.float32(positions[i, k])
-            rounded[i, k], low, high = x, min(low, x), max(high, x)
+            low = min(low, x)
+            high = max(high, x)
+            rounded[i, k] = x
         cell[k, k] = max(10.0, np.float64(np.float32(high - low)) + 0.1)
     return rounded, cell
 
@@ -85,13 +91,17 @@ def upstream_cells(positions, cell, reciprocal, diagonal):
     -------
     ptr, where, size, problem :      as from isolated_rule.isolated_cells
     """
-    n_sites, n = len(positions), 0
+    n_sites = len(positions)
+    n = 0
     ptr = np.zeros(n_sites + 1, np.int64)
     where, size = empty_facets(n_sites)
-    hull, rank, cutoff, reach = empty_hull(), np.empty(SLOTS, np.int64), CUTOFF, CUTOFF + ON_SPHERE
+    hull = empty_hull()
+    rank = np.empty(SLOTS, np.int64)
+    cutoff = CUTOFF
+    reach = CUTOFF + ON_SPHERE
     around = surroundings(reach, positions, cell, reciprocal)
     for i in range(n_sites):
-        radius, limit = cutoff, diagonal + 0.01  # the radius is doubled until the sites are not coplanar
+        radius = cutoff  # doubled until the sites are not coplanar
         while n == ptr[i]:
             if cutoff > CUTOFF_MAX:
                 return ptr, where, size, np.array([BEYOND_MAX, i, i])
@@ -105,8 +115,8 @@ def upstream_cells(positions, cell, reciprocal, diagonal):
                 return ptr, where, size, np.array([COINCIDENT, i, around.tree.label[around.index[0], 0]])
             if _closed_facets(n_seen, around, hull, rank):
                 where, size, n = add_facets(i, n_seen, around, where, size, n)
-            elif radius < limit:
-                radius = min(2.0 * radius, limit + 0.001)
+            elif radius < diagonal + 0.01:
+                radius = min(2.0 * radius, diagonal + 0.01 + 0.001)
                 continue
             if n == ptr[i]:
                 cutoff += CUTOFF_STEP
@@ -118,7 +128,9 @@ def upstream_cells(positions, cell, reciprocal, diagonal):
 @jit
 def _closed_facets(n_seen, around, hull, rank):
     """Solid angles, sr, into around.omega; 0 for no facet and for an open one. False if the sites are coplanar."""
-    distance, direction, omega = around.distance[:n_seen], around.direction[:n_seen], around.omega[:n_seen]
+    distance = around.distance[:n_seen]
+    direction = around.direction[:n_seen]
+    omega = around.omega[:n_seen]
     omega[:] = 0.0
     n_points, n_faces = build_hull(distance, direction, n_seen, hull, rank)
     if n_faces > 0 and is_convex(hull, n_faces) and not has_slivers(hull, n_faces):
@@ -137,7 +149,8 @@ def _coplanar(distance, direction):
     if n < 3:
         return True
     far = direction[n - 1]
-    across, height = 0.0, 0.0
+    across = 0.0
+    height = 0.0
     normal = np.zeros(3)
     for k in range(n):
         product = np.cross(far, direction[k]) * distance[k]
@@ -158,7 +171,7 @@ def _clip_closed_facets(distance, direction, omega):
         n_corners, lowest, _ = clip_facet(j, distance, direction, polygon, spare, side)
         if n_corners == 0:
             continue
-        area = solid_angle(direction[j], polygon, n_corners)
+        area = solid_angle(row(direction, j), polygon, n_corners)
         if distance[j] < 2.0 * lowest * INFINITY:
             omega[j] = max(area, 0.0)
         total += area
