@@ -1,7 +1,7 @@
 """Compile the kernels of a training step for a GPU that is not there: python benchmarks/gpu_compile.py
 
 Needs numba-cuda with its compiler (pip install 'numba-cuda[cu13]') and neither a GPU nor CuPy, for which NumPy stands
-in. The launches of steps in float32 and float64, of both variants, are written down (refattn/ops/cuda/ledger.py), and
+in. The launches of steps in float32 and float64, of both variants, are written down (benchmarks/ledger.py), and
 each kernel is compiled for the types that it was given: to PTX, in which arithmetic of float64 in a float32 kernel
 shows, and, where ptxas of the CUDA toolkit is at hand, to machine code, in which registers and spilled ones show. The
 exit status is 1 when a register is spilled, or when a kernel of float32 other than the sum of the loss computes in
@@ -38,14 +38,14 @@ def stand_in_for_cupy():
 def signatures():
     """(kernel, types of its arguments as a Ledger writes them, name of the float type) of every launch."""
     from gpu_stages import SMALL, random_dataset
+    from ledger import Ledger
 
     from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, TrainingConfig
     from refattn.data.loader import Loader
     from refattn.network.params import initialise
     from refattn.ops import load_backend
-    from refattn.ops.cuda.ledger import Ledger
     from refattn.training.adam import Adam
-    from refattn.training.cuda_stepper import DeviceStep
+    from refattn.training.cuda_stepper import CudaStepper
 
     found = set()
     for dtype in ("float32", "float64"):
@@ -56,10 +56,10 @@ def signatures():
             adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
             label, ops = np.zeros(4, dtype), load_backend("cuda")
             with Ledger():
-                step = DeviceStep(config, ops, loader, label, params, adam, 4, 1, capture=False)
-                step.begin([rows], 0, 0, [1e-3])
+                stepper = CudaStepper(config, ops, loader, rows, label, params, adam, capture=False)
+                stepper.begin([rows], [1e-3])
             with Ledger() as ledger:
-                step.run(rows)
+                stepper.step(0)
             found |= {(kernel, own, dtype) for kernel, several in ledger.signatures.items() for own in several}
     return sorted(found, key=lambda entry: (entry[0].py_func.__name__, *entry[1:]))
 

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 from gpu_report import table
 from gpu_stages import random_dataset
+from ledger import Ledger
 
 from refattn.config import Config, DataConfig, GraphConfig, TrainingConfig
 from refattn.data.loader import Loader
@@ -17,9 +18,8 @@ from refattn.experiments import load_experiment
 from refattn.network.params import initialise
 from refattn.ops import load_backend
 from refattn.ops.cuda import launch
-from refattn.ops.cuda.ledger import Ledger
 from refattn.training.adam import Adam
-from refattn.training.cuda_stepper import DeviceStep, filled_up
+from refattn.training.cuda_stepper import CudaStepper, filled_up
 
 # H200 SXM, NVIDIA's data sheet: 4.8 TB/s and 67 TFLOP/s of float32 without tensor cores.
 BANDWIDTH, FLOAT32 = 4.8e12, 67e12
@@ -73,13 +73,13 @@ def counted(variant, batch_size):
     label, blocks, launch.MAX_BLOCKS = np.zeros(batch_size, np.float32), launch.MAX_BLOCKS, BLOCKS
     try:
         with Ledger():
-            step = DeviceStep(config, load_backend("cuda"), loader, label, params, adam, batch_size, 1)
-            step.begin([rows], 0, 0, [1e-3])
+            stepper = CudaStepper(config, load_backend("cuda"), loader, rows, label, params, adam)
+            stepper.begin([rows], [1e-3])
         with Ledger() as ledger:
-            step.run(rows)
+            stepper.step(0)
     finally:
         launch.MAX_BLOCKS = blocks
-    return ledger, filled_up(step.data.size(rows))
+    return ledger, filled_up(stepper.data.size(rows))
 
 
 def predicted(entry, streams=STREAMS, multiplies=MULTIPLIES, launch_time=LAUNCH):

@@ -16,8 +16,8 @@ from refattn.data.loader import Loader, epoch_batches
 from refattn.data.store import read_dataset
 from refattn.experiments import load_experiment
 from refattn.gradient_check import check_network, check_operation, configurations, small_network, small_shard
-from refattn.network.cuda_inference import predict_on_device
 from refattn.network.dropout import Dropout
+from refattn.network.inference import predict_rows
 from refattn.network.params import initialise
 from refattn.network.placement import hosted, run_gradients
 from refattn.ops import OPS, load_backend
@@ -27,9 +27,8 @@ from refattn.ops.cuda.graph import transposed
 from refattn.prediction.predictor import graph_dataset
 from refattn.structures.graph import Graph
 from refattn.training.adam import Adam
-from refattn.training.cuda_stepper import DeviceStep
-from refattn.training.device_train import DeviceTrainer
-from refattn.training.train import Interrupted
+from refattn.training.cuda_stepper import CudaStepper
+from refattn.training.train import Interrupted, Trainer
 
 BATCHES, EPOCH = (128, 1024), 110_000
 QUICK_BATCHES, QUICK_EPOCH = (2,), 4
@@ -186,7 +185,7 @@ def gradient_check(setting):
 
 
 def new_step(setting, model, batch_size, n_batches, capture=True, device_name="cuda", repeat=1):
-    """A DeviceStep on the data set's graphs, batches for it, and the parameters and the optimiser that it began with.
+    """A CudaStepper on the data set's graphs, batches for it, and the parameters and the optimiser that it began with.
 
     There are n_batches batches, `repeat` times.
     """
@@ -194,16 +193,16 @@ def new_step(setting, model, batch_size, n_batches, capture=True, device_name="c
     known, label = setting.labels()
     rng, params = np.random.default_rng(0), initialise(model, 0)
     batches = [rng.choice(known, batch_size) for _ in range(n_batches)] * repeat
-    adam, sizes = Adam(params.vector, params.decay_mask(), config.training), (batch_size * len(batches), len(batches))
-    step = DeviceStep(config, load_backend(device_name), setting.loader, label, params, adam, *sizes, capture)
-    return step, batches, params, adam
+    adam = Adam(params.vector, params.decay_mask(), config.training)
+    ops, ids = load_backend(device_name), setting.dataset.id
+    return CudaStepper(config, ops, setting.loader, ids, label, params, adam, capture), batches, params, adam
 
 
-def run_steps(step, batches):
-    """An epoch of the batches, from the optimiser's first step on."""
-    step.begin(batches, 0, 0, [5e-4] * len(batches))
-    for rows in batches:
-        step.run(rows)
+def run_steps(stepper, batches):
+    """An epoch of the batches."""
+    stepper.begin(batches, [5e-4] * len(batches))
+    for batch in range(len(batches)):
+        stepper.step(batch)
 
 
 def same_bits(setting):
@@ -211,13 +210,13 @@ def same_bits(setting):
     found = []
     for capture in (True, True, False):
         sizes = (2, 1) if setting.quick else (64, 3)
-        step, batches, params, adam = new_step(setting, setting.model(), *sizes, capture)
-        run_steps(step, batches)
-        loss = step.pull(params, adam)[0]
+        stepper, batches, params, adam = new_step(setting, setting.model(), *sizes, capture)
+        run_steps(stepper, batches)
+        loss, _ = stepper.settle()
         found.append((params.vector.tobytes(), adam.m.tobytes(), loss))
     ok = found[0] == found[1] == found[2]
     error = None if ok else "two runs have other bits"
-    return {"ok": ok, "error": error, "loss": found[0][2], "graphs": len(step.replays)}
+    return {"ok": ok, "error": error, "loss": found[0][2], "graphs": len(stepper.replays)}
 
 
 def operations_time(setting):
@@ -302,8 +301,8 @@ def peer_step(setting, running, batch_size):
     batches = [Batch.of(setting.loader, batch, setting.labels()[1]) for batch in rows]
     running.load(params)
     _, theirs = running.gradient(batches[0])
-    own.begin(rows, 0, 0, [0.0] * len(rows))
-    own.run(rows[0])
+    own.begin(rows, [0.0] * len(rows))
+    own.step(0)
     mine = own.gradient()
     norm = np.sqrt(sum((array.astype(float) ** 2).sum() for array in theirs.values()))
     apart = float(np.sqrt(sum(((mine[key].astype(float) - theirs[key]) ** 2).sum() for key in theirs)) / norm)
@@ -330,12 +329,12 @@ def epoch(setting):
         config = Config(setting.model(), None, DataConfig(), TrainingConfig(batch_size=batch_size))
         params, ops = initialise(config.model, 0), load_backend("cuda")
         adam = Adam(params.vector, params.decay_mask(), config.training)
-        own = DeviceStep(config, ops, setting.loader, label, params, adam, len(rows), len(batches))
+        own = CudaStepper(config, ops, setting.loader, setting.dataset.id, label, params, adam)
         taken = []
         for _ in range(2):  # the first one captures
             began = time.perf_counter()
             run_steps(own, batches)
-            own.pull(params, adam)
+            own.settle()
             taken.append(time.perf_counter() - began)
         found[str(batch_size)] = {"first_seconds": taken[0], "seconds": taken[1], "graphs": len(own.replays)}
     return {"ok": True, "molecules": len(rows), "batch": found}
@@ -347,7 +346,7 @@ def train(setting):
     training = TrainingConfig(epochs=1 if setting.quick else 5, batch_size=min(128, n // 2), learning_rate=5e-4)
     data = DataConfig(path=setting.data, target=setting.label_name)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = DeviceTrainer.start(Config(setting.model(), None, data, training), Path(folder) / "run", None, "cuda")
+        trainer = Trainer.start(Config(setting.model(), None, data, training), Path(folder) / "run", None, "cuda")
 
         def progress(record):
             if "valid_mae" in record:
@@ -374,10 +373,11 @@ def sanitize():
         config = Config(model, GraphConfig(), DataConfig(), TrainingConfig(batch_size=4))
         loader, params = Loader(random_dataset(6, config, n_sites), model, "float32"), initialise(model, 0)
         adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
-        own = DeviceStep(config, load_backend("cuda"), loader, np.ones(6, np.float32), params, adam, 4, 1, False)
+        ops, ids, label = load_backend("cuda"), np.arange(6), np.ones(6, np.float32)
+        own = CudaStepper(config, ops, loader, ids, label, params, adam, capture=False)
         run_steps(own, [rows])
-        losses.append(own.pull(params, adam)[0])
-        losses.append(float(predict_on_device(params, model, own.ops, loader, np.arange(6))[0][0]))
+        losses.append(own.settle()[0])
+        losses.append(float(predict_rows(params, model, own.ops, loader, np.arange(6), map)[0][0]))
     return losses
 
 

@@ -13,14 +13,13 @@ from refattn.data.loader import Loader
 from refattn.data.splits import Split, labelled_rows
 from refattn.errors import DataError
 from refattn.network.checkpoint import model_file
-from refattn.network.evaluate import predict_split, summarise
+from refattn.network.evaluate import predict_split, summarise, write_predictions
 from refattn.network.threads import workers
 from refattn.prediction.calibration import Calibration, write_calibration
 from refattn.prediction.ensemble import members_of
 from refattn.prediction.predictor import check_elements, load
 from refattn.prediction.uncertainty import rank_correlation, reliability
 from refattn.report.plots import uncertainty_plot
-from refattn.training.results import write_predictions
 
 COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 

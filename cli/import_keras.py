@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from refattn.cli.options import as_json, note
-from refattn.common.files import write_text
+from refattn.common.files import make_directory, write_text
 from refattn.common.strict_json import to_json
 from refattn.config import config_from_dict, to_toml
 from refattn.data.sources.files import LABELS
@@ -15,7 +15,6 @@ from refattn.errors import RunError
 from refattn.keras_import import read_keras, read_label, suggest_graph
 from refattn.network.checkpoint import Checkpoint, save_checkpoint
 from refattn.network.params import from_arrays
-from refattn.training.train import make_directory
 
 
 @click.command(name="import-keras")

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 from refattn.errors import ConfigError, in_one_line
+from refattn.training.loss import LOSSES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ CHOICES = {
     "model.features": ("atomic", "cgcnn"),
     "model.readout": ("intensive", "published"),
     "graph.rule": ("isolated", "upstream"),
-    "training.loss": ("rmse", "mse", "mae", "huber"),
+    "training.loss": tuple(LOSSES),
     "training.schedule": ("constant", "cosine", "sgdr"),
     "training.dtype": ("float32", "float64"),
 }

@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from refattn.errors import OutputError
+from refattn.errors import OutputError, RunError
 
 
 @contextlib.contextmanager
@@ -36,3 +36,11 @@ def write_text(path, text):
     """Write a text file; it appears complete or not at all. Raises OutputError."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def make_directory(path: Path) -> None:
+    """Make a run directory where there is none. Raises RunError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be made ({error}); choose another directory") from None

@@ -1,10 +1,14 @@
 """Predictions and metrics of every part of the split."""
 
+import csv
 import typing
+from pathlib import Path
 
 import numpy as np
 
+from refattn.common.files import replacing
 from refattn.data.splits import Split, resolve_split
+from refattn.data.store import Dataset
 from refattn.network.inference import ask
 from refattn.network.metrics import metrics
 from refattn.ops import load_backend
@@ -55,3 +59,16 @@ def summarise(checkpoint, parts):
     if all(summary.get(name, {}).get("n") for name in ("train", "test")):
         summary["baseline_mae"] = float(np.abs(parts["test"].label - parts["train"].label.mean()).mean())
     return summary
+
+
+def write_predictions(path: Path, dataset: Dataset, parts: dict[str, Part], target: str) -> None:
+    """Write a CSV row for every structure: id, part of the split, label, prediction and, of an ensemble, spread."""
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        with_spread = any(part.spread is not None for part in parts.values())
+        writer.writerow(["id", "split", target, "prediction"] + ["spread"] * with_spread)
+        for name, part in parts.items():
+            columns = [dataset.id[part.rows], [name] * len(part.rows), part.label.tolist(), part.prediction.tolist()]
+            if with_spread:
+                columns.append(part.spread.tolist())
+            writer.writerows(zip(*columns, strict=True))

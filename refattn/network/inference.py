@@ -172,42 +172,51 @@ def overflow_is_reported():
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def predict_rows(params, config, ops, loader, rows, run):
+def predict_rows(params, config, ops, loader, rows, map_fn):
     """Output (scaled units), global attention and representation of the structures `rows`.
 
     Returns
     -------
     output : (S,); beta : list of (N_s,) arrays; struct : (S, G); all in the order of rows
     """
-
+    infer_shards = infer_on_threads
     if ops.on_device:
-        from refattn.network.cuda_inference import predict_on_device  # asks for a GPU
-
-        return predict_on_device(params, config, ops, loader, rows)
-
-    def outcome(part, run=map):
-        shard = loader.shard(part)
-        found = infer(params, shard, config, ops, run)
-        return found.prediction.copy(), np.split(found.beta.copy(), shard.site_ptr[1:-1]), found.struct.copy()
-
-    def alone(part):
-        with ops.work_arrays(), overflow_is_reported():
-            return outcome(part)
-
-    def outcomes(parts):
-        """In order; a large structure is alone in its part, and has all threads for itself."""
-        for large, some in itertools.groupby(parts, lambda part: len(part) == 1 and loader.n_edges[part[0]] > LARGE):
-            some = list(some)
-            yield from [outcome(part, run) for part in some] if large else run(alone, some)
-
+        from refattn.network.cuda_inference import infer_shards  # asks for a GPU
     dtype = params.vector.dtype
-    output, beta, struct = [np.zeros(0, dtype)], [], [np.zeros((0, config.global_width), dtype)]
+    outcomes = [Outcome(np.zeros(0, dtype), np.zeros(0, dtype), np.zeros((0, config.global_width), dtype))]
+    outcomes += infer_shards(params, config, ops, loader, rows, map_fn)
+    output, beta, struct = (np.concatenate(arrays) for arrays in zip(*outcomes))
+    ends = np.cumsum(np.diff(loader.site_ptr)[rows])
+    return output, np.split(beta, ends)[:-1], struct
+
+
+def infer_on_threads(params, config, ops, loader, rows, map_fn):
+    """The Outcomes of the structures `rows`, shard by shard; those of small structures side by side.
+
+    Parameters
+    ----------
+    loader : Loader; rows : (S,) int; map_fn : callable, like map      the others as of `infer`
+    """
+
+    def infer_shard(shard_rows, map_blocks=map):
+        outcome = infer(params, loader.shard(shard_rows), config, ops, map_blocks)
+        return Outcome(*(array.copy() for array in outcome))
+
+    def infer_alone(shard_rows):
+        with ops.work_arrays(), overflow_is_reported():
+            return infer_shard(shard_rows)
+
+    def is_large(shard_rows):
+        return len(shard_rows) == 1 and loader.n_edges[shard_rows[0]] > LARGE
+
+    outcomes = []
     with overflow_is_reported():
-        for prediction, attention, representation in outcomes(loader.cut(rows)):
-            output.append(prediction)
-            beta.extend(attention)
-            struct.append(representation)
-    return np.concatenate(output), beta, np.concatenate(struct)
+        for large, shards in itertools.groupby(loader.cut(rows), is_large):
+            if large:  # it has all threads for itself
+                outcomes += [infer_shard(shard_rows, map_fn) for shard_rows in shards]
+            else:
+                outcomes += map_fn(infer_alone, shards)
+    return outcomes
 
 
 class Answer(typing.NamedTuple):

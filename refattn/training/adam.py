@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from refattn.common.jit import jit
+from refattn.config import TrainingConfig
 
 
 class Adam:
@@ -20,15 +21,18 @@ class Adam:
     Source   Kingma & Ba, ICLR 2015, section 2 (last paragraph); docs/authors_code.md section 4 (Keras 2.10)
     """
 
-    def __init__(self, vector, decay_mask, config):
-        self.m, self.v, self.step = np.zeros_like(vector), np.zeros_like(vector), 0
+    def __init__(self, vector: np.ndarray, decay_mask: np.ndarray, config: TrainingConfig):
+        self.m = np.zeros_like(vector)
+        self.v = np.zeros_like(vector)
+        self.step = 0
         self.decay = (2 * config.weight_decay * decay_mask).astype(vector.dtype)
         self.config = config
 
-    def update(self, vector, grad, rate):
+    def update(self, vector: np.ndarray, grad: np.ndarray, rate: float) -> None:
         """Change `vector` (P,) in place by one step with the gradient `grad` (P,) of the loss without weight decay."""
-        c, number = self.config, vector.dtype.type
-        rate = step_size(rate, self.step, c)
+        config = self.config
+        scalar = vector.dtype.type
+        rate = step_size(rate, self.step, config)
         self.step += 1
         _adam_kernel(
             vector,
@@ -36,18 +40,18 @@ class Adam:
             self.v,
             grad,
             self.decay,
-            number(rate),
-            number(c.beta_1),
-            number(c.beta_2),
-            number(c.epsilon),
+            scalar(rate),
+            scalar(config.beta_1),
+            scalar(config.beta_2),
+            scalar(config.epsilon),
         )
 
-    def penalty(self, vector):
+    def penalty(self, vector: np.ndarray) -> float:
         """weight_decay times the squared norm of the decayed kernels: the second term of the loss."""
         return 0.5 * float(np.dot(self.decay * vector, vector))
 
 
-def step_size(rate, step, config):
+def step_size(rate: float, step: int, config: TrainingConfig) -> float:
     """rate_t of step 0, 1, ... (t - 1 in the formulas of Adam) from the schedule's rate."""
     rate = rate / (1 + config.rate_decay * step)
     return rate * (math.sqrt(1 - config.beta_2 ** (step + 1)) / (1 - config.beta_1 ** (step + 1)))

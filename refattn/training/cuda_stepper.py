@@ -1,4 +1,4 @@
-"""Training steps and predictions on a GPU, where data, parameters and optimiser stay; a batch is one shard.
+"""Optimiser steps on a GPU, where data, parameters and optimiser stay; a batch is one shard.
 
 A step is a fixed sequence of launches for arrays of fixed sizes: batches are filled up to a few sizes (filled_up), and
 the sequence of each is captured once as a CUDA graph. Repeating it takes one call of the driver. The batch's number, in
@@ -6,115 +6,155 @@ device memory, leads to its structures, its learning rate and its dropout; the l
 crosses the bus within an epoch, and nothing waits.
 """
 
+import types
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-from refattn.errors import DeviceError
+from refattn.config import Config, ModelConfig
+from refattn.data.loader import Loader
+from refattn.errors import DeviceError, TrainingError
 from refattn.network.model import backward, forward, radial_centres
 from refattn.network.params import Parameters
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.adam import adam_update, advance, loss_slope
 from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
-from refattn.ops.cuda.sums import Gradients
+from refattn.ops.cuda.sums import PendingGradient, Sums
 from refattn.ops.random import mix
-from refattn.training.adam import step_size
+from refattn.training.adam import Adam, step_size
+from refattn.training.loss import loss_of
 
 STEPS_OF_SIZE = 16  # sizes between a number and its double: at most 1/16 of a batch is not of structures
-EDGES_OF_A_PAD, SITES_OF_A_PAD = 16, 512  # of the sites and structures that fill up, so that none takes long
+EDGES_OF_A_PAD = 16  # of the sites that fill up, so that none takes long
+SITES_OF_A_PAD = 512  # of the structures that fill up
 
 
-class DeviceStep:
-    """The training step: parameters, moments and gradients on the device, and the data set's batches.
+class CudaStepper:
+    """See refattn.training.stepper: for what is asked of it, and for the parameters.
 
-    Parameters
-    ----------
-    config : Config
-    ops : namespace of operations    of "cuda" or "cuda-tf32"
-    loader : Loader
-    label : (S,) float               of every structure of the data set, scaled
-    params : Parameters, adam : Adam
-        On the host; `pull` brings them up to date.
-    n_rows, n_batches : int          of an epoch
-    capture : bool                   whether steps are captured as graphs; the simulator never does
+    `params` and `adam`, on the host, are those of the last `settle`; `grads` and what stands in `device_params`, `m`
+    and `v` are on the device. Steps are captured as graphs with `capture`; the simulator never does.
     """
 
-    def __init__(self, config, ops, loader, label, params, adam, n_rows, n_batches, capture=True):
-        self.config, self.ops, self.capture = config, ops, capture
-        self.data, self.label = DeviceDataset.of(loader), ops.to_device(label)
-        radial_centres(config.model, params.vector.dtype, ops.xp)  # made here, and not from a graph's memory
-        self.params = Parameters(params.table, ops.to_device(params.vector.copy()))
-        self.grads = Gradients(params.table, ops.to_device(np.zeros_like(params.vector)))
-        self.m, self.v, self.decay = (ops.to_device(array.copy()) for array in (adam.m, adam.v, adam.decay))
-        self.plan = Plan.of(*(np.zeros(n, np.int64) for n in (n_rows, n_batches, n_batches)))
-        self.rate, self.totals = ops.to_device(np.zeros(n_batches, label.dtype)), ops.to_device(np.zeros(3))
-        self.scratch, self.replays = toolchain.Scratch(), {}
+    def __init__(
+        self,
+        config: Config,
+        ops: types.SimpleNamespace,
+        loader: Loader,
+        ids: np.ndarray,
+        label: np.ndarray,
+        params: Parameters,
+        adam: Adam,
+        capture: bool = True,
+    ):
+        self.config = config
+        self.ops = ops
+        self.ids = ids
+        self.params = params
+        self.adam = adam
+        self.capture = capture
+        self.loss = loss_of(config.training.loss)
+        self.plan = None
+        self.scratch = toolchain.Scratch()
+        self.replays = {}
+        try:
+            self._to_device(loader, label)
+        except toolchain.OutOfMemory:
+            raise DeviceError("the data set does not fit into the memory of the GPU; train on --device cpu") from None
 
-    def begin(self, batches, first, step, rates):
-        """Send the batches of an epoch to the device.
+    def _to_device(self, loader, label):
+        to_device = self.ops.to_device
+        params, adam = self.params, self.adam
+        self.data = DeviceDataset.of(loader)
+        self.label = to_device(label)
+        radial_centres(self.config.model, params.vector.dtype, self.ops.xp)  # made here, not from a graph's memory
+        self.device_params = Parameters(params.table, to_device(params.vector.copy()))
+        self.grads = Gradients(params.table, to_device(np.zeros_like(params.vector)))
+        self.m = to_device(adam.m.copy())
+        self.v = to_device(adam.v.copy())
+        self.decay = to_device(adam.decay.copy())
+        self.totals = to_device(np.zeros(3))
 
-        Parameters
-        ----------
-        batches : list of (S,) int   structures of every batch
-        first : int                  number of the next batch
-        step : int                   of the optimiser, at that batch
-        rates : (n_batches,) float   of the schedule
-        """
-        seed, steps = self.config.training.seed, np.arange(len(batches)) + step - first
-        streams = mix(mix(np.full(1, seed, np.uint64)) + steps.astype(np.uint64))
-        sizes = [step_size(rate, int(t), self.config.training) for rate, t in zip(rates, steps, strict=True)]
-        start = np.cumsum([0, *map(len, batches[:-1])])
-        for mine, new in zip(self.plan, Plan.of(np.concatenate(batches), start, streams, first), strict=True):
-            mine[...] = new
-        self.rate[...] = self.ops.to_device(np.array(sizes, self.rate.dtype))
-        self.totals[...] = self.ops.to_device(np.array([0.0, 0.0, -1.0]))
+    def begin(
+        self,
+        batches: Sequence[np.ndarray],
+        rates: Sequence[float],
+        first: int = 0,
+        totals: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        training = self.config.training
+        steps = np.arange(len(batches)) + self.adam.step - first
+        streams = mix(mix(np.full(1, training.seed, np.uint64)) + steps.astype(np.uint64))
+        starts = np.cumsum([0, *map(len, batches[:-1])])
+        plan = Plan.of(np.concatenate(batches), starts, streams, first)
+        sizes = [step_size(rate, int(step), training) for rate, step in zip(rates, steps, strict=True)]
+        step_sizes = self.ops.to_device(np.array(sizes, self.label.dtype))
+        if self.plan is None:  # captured steps read these arrays, so they stay, and all epochs are as long
+            self.plan = plan
+            self.step_sizes = step_sizes
+        else:
+            for mine, new in zip((*self.plan, self.step_sizes), (*plan, step_sizes), strict=True):
+                mine[...] = new
+        self.totals[...] = self.ops.to_device(np.array([*totals, -1.0]))
+        self.batches = batches
 
-    def run(self, rows):
-        """The next step, whose batch has the structures `rows` (S,); returns before the device has done it.
-
-        Raises DeviceError when the memory does not suffice.
-        """
-        size = filled_up(self.data.size(rows))
+    def step(self, batch: int, map_fn: Callable = map) -> None:
+        size = filled_up(self.data.size(self.batches[batch]))
         if size not in self.replays:
-            self.replays[size] = toolchain.Replay(lambda: self._step(size), self.scratch, self.capture)
+            self.replays[size] = toolchain.Replay(lambda: self._launch_step(size), self.scratch, self.capture)
         try:
             self.replays[size]()
         except toolchain.OutOfMemory:
             raise DeviceError(too_little_memory(self.config, size, self.params, toolchain.free_memory())) from None
+        self.adam.step += 1
 
-    def _step(self, size):
+    def _launch_step(self, size):
         training, model, ops = self.config.training, self.config.model, self.ops
+        params = self.device_params
         shard = self.data.gather(self.plan, size)
         dropout = self.data.dropout(shard, self.plan, size)
-        tape = forward(self.params, shard, model, ops, dropout)
-        loss = training.loss, training.huber_delta
-        slope = loss_slope(self.totals, tape.prediction, self.label, self.plan, size.n_real, *loss)
+        tape = forward(params, shard, model, ops, dropout)
+        slope = loss_slope(
+            self.totals, tape.prediction, self.label, self.plan, size.n_real, self.loss, training.huber_delta
+        )
         with self.grads.sums.collected():
-            backward(slope, tape, self.params, self.grads, model, ops, dropout)
+            backward(slope, tape, params, self.grads, model, ops, dropout)
         self.grads.sums.add(size)
-        state = self.params.vector, self.m, self.v, self.grads.vector, self.decay
-        adam_update(*state, self.rate, self.plan.cursor, training)
-        advance(self.plan.cursor)
+        cursor = self.plan.cursor
+        adam_update(params.vector, self.m, self.v, self.grads.vector, self.decay, self.step_sizes, cursor, training)
+        advance(cursor)
 
-    def gradient(self):
-        """Gradient of the last step, of the loss without weight decay, as Parameters on the host."""
+    def settle(self) -> tuple[float, float]:
+        pairs = (self.params.vector, self.device_params.vector), (self.adam.m, self.m), (self.adam.v, self.v)
+        for on_host, on_device in pairs:
+            on_host[...] = self.ops.to_host(on_device)
+        loss, absolute, broken = self.ops.to_host(self.totals).tolist()
+        if broken >= 0:
+            batch = int(broken)
+            names = ", ".join(self.ids[self.batches[batch]])
+            raise TrainingError(f"batch {batch + 1}: the loss is not finite in one of the structures {names}")
+        return loss, absolute
+
+    def gradient(self) -> Parameters:
         return Parameters(self.params.table, self.ops.to_host(self.grads.vector))
 
-    def pull(self, params, adam):
-        """Wait for the device, and bring parameters and moments to the host.
 
-        Returns
-        -------
-        loss : float       sum over the steps since `begin` of the batch's loss times its structures
-        absolute : float   sum of the absolute errors, in scaled units
-        broken : int       number of the first batch whose loss was not finite, or -1
-        """
-        pairs = (params.vector, self.params.vector), (adam.m, self.m), (adam.v, self.v)
-        for host, mine in pairs:
-            host[...] = self.ops.to_host(mine)
-        loss, absolute, broken = self.ops.to_host(self.totals).tolist()
-        return loss, absolute, int(broken)
+class Gradients(Parameters):
+    """Parameters for the gradients of a step; those of one dimension are noted in `sums`, and written by its `add`."""
+
+    def __init__(self, table: tuple, vector):
+        super().__init__(table, vector)
+        self.sums = Sums(vector, sum(entry.size for entry in table if len(entry.shape) == 1))
+        start = 0
+        for entry in table:
+            if len(entry.shape) == 1:
+                layer, dot, name = entry.name.partition(".")
+                views = self._layers[layer] if dot else self._views
+                views[name if dot else layer] = PendingGradient(self.sums, start)
+            start += entry.size
 
 
-def filled_up(size):
+def filled_up(size: Size) -> Size:
     """The Size that a batch is filled up to: one of few, so that few graphs serve all batches."""
     n_structures, n_sites, n_edges, _ = size
     all_edges = _rounded_up(n_edges)
@@ -130,7 +170,7 @@ def _rounded_up(n):
     return -(-n // unit) * unit
 
 
-def step_bytes(config, size, itemsize):
+def step_bytes(config: ModelConfig, size: Size, itemsize: int) -> int:
     """Bytes that the work arrays of a training step take; an estimate, held to what a step asks for by the tests.
 
     Counted in rows of width D: a layer keeps of every edge v, geo and k (SCANN: k), and of every site eight; the
@@ -142,7 +182,7 @@ def step_bytes(config, size, itemsize):
     return itemsize * (rows + size.n_sites * sites * config.width)
 
 
-def too_little_memory(config, size, params, free):
+def too_little_memory(config: Config, size: Size, params: Parameters, free: int | None) -> str:
     """One sentence on a batch that does not fit, and on one that would."""
     needed = step_bytes(config.model, size, params.vector.itemsize)
     batch = f"a batch of {size.n_real} structures takes about {needed / 1e9:.1f} GB"

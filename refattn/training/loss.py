@@ -1,53 +1,83 @@
 """Losses of a batch, in two halves, so that every shard can go from forward to backward on its own.
 
-A loss is F(sum_s l(error_s)): `point_loss` gives l and its slope, `batch_loss` gives F and its slope. The gradient
-of a shard is taken with the slope of l; when all shards are summed, the sum is multiplied by the slope of F.
+A loss is F(sum_s l(error_s)), where error is the prediction minus the label, scaled. `point` is l and its slope,
+`reduce` is F and its slope. The gradient of a shard is taken with the slope of l; when all shards are summed, the sum
+is multiplied by the slope of F.
+
+The formulas are of one error and of one batch: the CPU calls them, and a kernel of the GPU is compiled from them, so an
+entry of LOSSES is all that a new loss takes. A constant in `point` is a float32, which takes the type of what it meets.
 """
+
+import math
+import typing
+from collections.abc import Callable
 
 import numpy as np
 
 from refattn.errors import ConfigError
 
+HALF = np.float32(0.5)
 
-def point_loss(name, error, delta=1.0):
-    """l(error) of every structure, and its derivative.
 
-    rmse, mse: error^2;  mae: |error|;  huber: error^2 / 2 within delta, delta (|error| - delta / 2) beyond
+class Loss(typing.NamedTuple):
+    """The two halves of a loss.
 
-    Parameters
-    ----------
-    name : "rmse", "mse", "mae" or "huber"
-    error : (S,) float    prediction minus label, scaled
-    delta : float         of huber, in the same unit
-
-    Returns
-    -------
-    value, slope : (S,)
-
-    Source   huber: Huber, Ann. Math. Statist. 35, 73 (1964)
+    point : (error, delta) -> value, slope          l and its derivative; delta is TrainingConfig.huber_delta
+    reduce : (total, n_structures) -> value, slope  F of the batch's sum of l, and its derivative by the sum
     """
-    if name in ("rmse", "mse"):
-        return error**2, 2 * error
-    if name == "mae":
-        return np.abs(error), np.sign(error)
-    if name == "huber":
-        slope = np.clip(error, -delta, delta)
-        return slope * (error - slope / 2), slope
-    raise ConfigError(f"there is no loss {name!r}; choose rmse, mse, mae or huber")
+
+    point: Callable[[float, float], tuple[float, float]]
+    reduce: Callable[[float, int], tuple[float, float]]
+
+    def points(self, error: np.ndarray, delta: float) -> np.ndarray:
+        """(2, S) l of every error (S,), and its derivative."""
+        delta = error.dtype.type(delta)
+        return np.array([self.point(e, delta) for e in error], error.dtype).reshape(-1, 2).T.copy()
 
 
-def batch_loss(name, total, n):
-    """F(sum of l) of a batch, and its derivative by the sum.
+def squared_error(error, delta):
+    """error^2"""
+    return error * error, error + error
 
-    rmse: sqrt(total / n), as published (a root for every batch, not for the epoch); otherwise total / n.
-    Where the rmse is 0 its derivative is taken as 0: every error is 0 there.
 
-    Parameters
-    ----------
-    total : float    sum of point_loss over the batch
-    n : int          structures in the batch
+def absolute_error(error, delta):
+    """|error|; the slope at 0 is 0"""
+    return abs(error), int(error > 0) - int(error < 0)
+
+
+def huber_error(error, delta):
+    """error^2 / 2 within delta, delta (|error| - delta / 2) beyond
+
+    Source   Huber, Ann. Math. Statist. 35, 73 (1964)
     """
-    if name == "rmse":
-        value = np.sqrt(total / n)
-        return value, (0.5 / (n * value) if value != 0 else 0.0)
-    return total / n, 1 / n
+    slope = min(max(error, -delta), delta)
+    return slope * (error - HALF * slope), slope
+
+
+def mean(total, n_structures):
+    """total / n"""
+    return total / n_structures, 1 / n_structures
+
+
+def root_mean(total, n_structures):
+    """sqrt(total / n), as published: a root for every batch, not for the epoch
+
+    Where it is 0 its derivative is taken as 0: every error is 0 there.
+    """
+    value = math.sqrt(total / n_structures)
+    return value, 0.5 / (n_structures * value) if value != 0 else 0.0
+
+
+LOSSES = {
+    "rmse": Loss(squared_error, root_mean),
+    "mse": Loss(squared_error, mean),
+    "mae": Loss(absolute_error, mean),
+    "huber": Loss(huber_error, mean),
+}
+
+
+def loss_of(name: str) -> Loss:
+    """The Loss of that name. Raises ConfigError where there is none."""
+    if name not in LOSSES:
+        raise ConfigError(f"there is no loss {name!r}; choose one of {', '.join(LOSSES)}")
+    return LOSSES[name]

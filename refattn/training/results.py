@@ -1,19 +1,32 @@
-"""What a run leaves for people: metrics.json, predictions.csv, the learning curve and the parity plot."""
+"""Write metrics.json, predictions.csv, calibration.h5, the learning curve and the parity plot of a run."""
 
-import csv
+from collections.abc import Callable
+from pathlib import Path
 
 from refattn.common.environment import peak_memory_mb
-from refattn.common.files import replacing, write_text
+from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
-from refattn.network.evaluate import predict_split, summarise
+from refattn.data.loader import Loader
+from refattn.data.store import Dataset
+from refattn.network.checkpoint import Checkpoint
+from refattn.network.evaluate import predict_split, summarise, write_predictions
 from refattn.prediction.calibration import Calibration, write_calibration
 from refattn.report.plots import learning_curve, parity_plot
 
 
-def write_results(out, checkpoint, loader, dataset, history, n_threads, run, device):
+def write_results(
+    out: Path,
+    checkpoint: Checkpoint,
+    loader: Loader,
+    dataset: Dataset,
+    history: list[dict],
+    n_threads: int,
+    map_fn: Callable,
+    device: str,
+) -> dict:
     """Evaluate the best model and write everything that `out` still lacks. Returns the dict of metrics.json."""
-    parts = predict_split([checkpoint], loader, dataset, run, device)
-    write_calibration(out / "calibration.h5", Calibration.of(parts["train"], parts["valid"], run=run), checkpoint)
+    parts = predict_split([checkpoint], loader, dataset, map_fn, device)
+    write_calibration(out / "calibration.h5", Calibration.of(parts["train"], parts["valid"], run=map_fn), checkpoint)
     summary = summarise(checkpoint, parts)
     seconds = sum(record["seconds"] for record in history)
     best = min(history, key=lambda record: record["valid_mae"])
@@ -28,45 +41,40 @@ def write_results(out, checkpoint, loader, dataset, history, n_threads, run, dev
         "device": device,
     }
     learning_curve(out / "curve.png", history, summary["unit"])
-    _write_outcome(out, summary, parts, dataset)
+    _write_evaluated(out, summary, parts, dataset)
     return summary
 
 
-def write_ensemble_results(out, checkpoints, members, loader, dataset, run, device):
+def write_ensemble_results(
+    out: Path,
+    checkpoints: list[Checkpoint],
+    member_metrics: list[dict],
+    loader: Loader,
+    dataset: Dataset,
+    map_fn: Callable,
+    device: str,
+) -> dict:
     """Evaluate the mean of the members' predictions and write it beside them. Returns the dict of metrics.json.
 
-    Parameters
-    ----------
-    checkpoints : list of Checkpoint
-    members : list of dict     metrics.json of each
+    member_metrics : list of dict     metrics.json of each
     """
-    parts = predict_split(checkpoints, loader, dataset, run, device)
+    parts = predict_split(checkpoints, loader, dataset, map_fn, device)
     summary = summarise(checkpoints[0], parts)
     summary |= {
-        "n_members": len(members),
-        "member_test_mae": [member["test"]["mae"] for member in members],
-        "seconds": sum(member["seconds"] for member in members),
+        "n_members": len(member_metrics),
+        "member_test_mae": [metrics["test"]["mae"] for metrics in member_metrics],
+        "seconds": sum(metrics["seconds"] for metrics in member_metrics),
     }
-    _write_outcome(out, summary, parts, dataset)
+    _write_evaluated(out, summary, parts, dataset)
     return summary
 
 
-def _write_outcome(out, summary, parts, dataset):
+def _write_evaluated(out, summary, parts, dataset):
     """predictions.csv, parity.png and, last, metrics.json."""
-    target, unit = summary["target"], summary["unit"]
+    target = summary["target"]
     write_predictions(out / "predictions.csv", dataset, parts, target)
-    shown = {name: (p.label, p.prediction, summary[name]["mae"]) for name, p in parts.items() if len(p.rows)}
-    parity_plot(out / "parity.png", shown, target, unit)
+    shown = {
+        name: (part.label, part.prediction, summary[name]["mae"]) for name, part in parts.items() if len(part.rows)
+    }
+    parity_plot(out / "parity.png", shown, target, summary["unit"])
     write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")
-
-
-def write_predictions(path, dataset, parts, target):
-    """A row for every structure: id, part of the split, label, prediction and, of an ensemble, spread."""
-    with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        with_spread = any(p.spread is not None for p in parts.values())
-        writer.writerow(["id", "split", target, "prediction"] + ["spread"] * with_spread)
-        for name, p in parts.items():
-            ids, spread = dataset.id[p.rows].tolist(), [p.spread.tolist()] if with_spread else []
-            columns = [ids, [name] * len(ids), p.label.tolist(), p.prediction.tolist(), *spread]
-            writer.writerows(zip(*columns, strict=True))

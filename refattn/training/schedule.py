@@ -2,6 +2,8 @@
 
 import math
 
+from refattn.config import TrainingConfig
+
 UNKNOWN = float("inf")
 
 
@@ -16,7 +18,7 @@ class Schedule:
         starts after the first epoch with a validation MAE of at most sgdr_trigger.
     """
 
-    def __init__(self, config, steps_per_epoch):
+    def __init__(self, config: TrainingConfig, steps_per_epoch: int):
         self.config = config
         self.n_steps = max(1.0, config.cosine_fraction * config.epochs * steps_per_epoch)
         peak = config.learning_rate
@@ -25,30 +27,33 @@ class Schedule:
             "best": UNKNOWN, "started": 0.0,
         }  # fmt: skip
 
-    def rate(self, step):
+    def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, ..."""
-        c = self.config
-        if c.schedule == "constant":
-            return c.learning_rate
-        if c.schedule == "sgdr":
+        config = self.config
+        if config.schedule == "constant":
+            return config.learning_rate
+        if config.schedule == "sgdr":
             return self.state["rate"]
         fall = 0.5 * (1 + math.cos(math.pi * min(step / self.n_steps, 1.0)))
-        return c.learning_rate_min + (c.learning_rate - c.learning_rate_min) * fall
+        return config.learning_rate_min + (config.learning_rate - config.learning_rate_min) * fall
 
-    def end_epoch(self, valid_mae):
+    def end_epoch(self, valid_mae: float) -> None:
         """Take in the validation MAE (scaled units) of an epoch and, for sgdr, set the rate of the next."""
-        c, s = self.config, self.state
-        if c.schedule != "sgdr":
+        config = self.config
+        state = self.state
+        if config.schedule != "sgdr":
             return
-        if valid_mae <= c.sgdr_trigger:
-            s["started"] = 1.0
-        if not s["started"]:
+        if valid_mae <= config.sgdr_trigger:
+            state["started"] = 1.0
+        if not state["started"]:
             return
-        if valid_mae < s["best"]:
-            s["best"] = valid_mae
-            s["next_peak"] = max(s["peak"] / c.sgdr_compression, s["rate"])
-        s["place"] += 1
-        if s["place"] > s["period"]:
-            s["period"], s["place"], s["peak"] = float(int(c.sgdr_factor * s["period"])), 1.0, s["next_peak"]
-        fall = 0.5 * (1 + math.cos(math.pi * s["place"] / s["period"]))
-        s["rate"] = c.learning_rate_min + (s["peak"] - c.learning_rate_min) * fall
+        if valid_mae < state["best"]:
+            state["best"] = valid_mae
+            state["next_peak"] = max(state["peak"] / config.sgdr_compression, state["rate"])
+        state["place"] += 1
+        if state["place"] > state["period"]:
+            state["period"] = float(int(config.sgdr_factor * state["period"]))
+            state["place"] = 1.0
+            state["peak"] = state["next_peak"]
+        fall = 0.5 * (1 + math.cos(math.pi * state["place"] / state["period"]))
+        state["rate"] = config.learning_rate_min + (state["peak"] - config.learning_rate_min) * fall

@@ -4,35 +4,46 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from refattn.common.environment import available_cores
-from refattn.common.files import write_text
+from refattn.common.files import make_directory, write_text
 from refattn.config import Config, to_toml
 from refattn.data.builtin import SETS, open_data
 from refattn.data.loader import Loader, epoch_batches
-from refattn.data.splits import choose_split, labels_of_target, resolve_split, write_split
+from refattn.data.splits import Split, choose_split, labels_of_target, resolve_split, write_split
+from refattn.data.store import Dataset
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
 from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file, save_checkpoint
 from refattn.network.inference import predict_rows
 from refattn.network.metrics import metrics
-from refattn.network.params import initialise, parameter_table
+from refattn.network.params import Parameters, initialise, parameter_table
 from refattn.network.threads import workers
 from refattn.ops import load_backend
 from refattn.prediction.ensemble import is_ensemble
 from refattn.training.adam import Adam
 from refattn.training.results import write_results
 from refattn.training.schedule import Schedule
-from refattn.training.step import Stepper
+from refattn.training.stepper import make_stepper
 
 
 class Interrupted(Exception):
     """The training was asked to stop; everything to go on with is in `last.h5`."""
 
 
-def train(config, out=None, n_threads=None, resume=False, init=None, progress=None, stop=None, device="cpu"):
+def train(
+    config: Config | None,
+    out: str | os.PathLike | None = None,
+    n_threads: int | None = None,
+    resume: bool = False,
+    init: str | os.PathLike | None = None,
+    progress: Callable[[dict], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    device: str = "cpu",
+) -> dict:
     """Train a network and leave a complete run directory (docs/design.md section 7).
 
     Parameters
@@ -58,45 +69,44 @@ def train(config, out=None, n_threads=None, resume=False, init=None, progress=No
     """
     out = Path(out) if out else free_directory(config.data.target)
     n_threads = n_threads or available_cores()
-    kind = trainer_class(device)
-    trainer = kind.resume(out, device) if resume else kind.start(config, out, init, device)
-    with workers(n_threads) as run:
-        trainer.fit(run, progress or (lambda record: None), stop or (lambda: False))
+    trainer = Trainer.resume(out, device) if resume else Trainer.start(config, out, init, device)
+    with workers(n_threads) as map_fn:
+        trainer.fit(map_fn, progress or (lambda record: None), stop or (lambda: False))
         best = load_checkpoint(out / "model.h5")
-        return write_results(out, best, trainer.loader, trainer.dataset, trainer.history, n_threads, run, device)
-
-
-def trainer_class(device):
-    """Trainer, or what it is on a GPU."""
-    if not device.startswith("cuda"):
-        return Trainer
-    from refattn.training.device_train import DeviceTrainer  # asks for a GPU
-
-    return DeviceTrainer
+        return write_results(out, best, trainer.loader, trainer.dataset, trainer.history, n_threads, map_fn, device)
 
 
 class Trainer:
-    """A training in progress: the data, the network, the optimiser, and the place reached."""
+    """A training in progress: the data, the network, the optimiser, the schedule, and how far it is.
 
-    def __init__(self, out, checkpoint, dataset, rows, device):
+    Parameters
+    ----------
+    out : Path               the run directory
+    checkpoint : Checkpoint  whose parameters are trained
+    dataset : Dataset
+    rows : tuple of three (S,) int    structures to train on, to validate on, to test on
+    device : str             as of `train`
+    """
+
+    def __init__(self, out: Path, checkpoint: Checkpoint, dataset: Dataset, rows: tuple, device: str):
         config = checkpoint.config
-        self.out, self.checkpoint, self.dataset, self.config = out, checkpoint, dataset, config
-        self.params, self.ops = checkpoint.params, load_backend(device)
-        self.loader = Loader(dataset, config.model, config.training.dtype)
-        label = dataset.labels[config.data.target]
+        self.out = out
+        self.checkpoint = checkpoint
+        self.config = config
+        self.dataset = dataset
         self.rows = rows
-        scaled = ((label - checkpoint.mean) / checkpoint.std).astype(config.training.dtype)
-        self.label = label
-        self.stepper = Stepper(config, self.ops, self.loader, dataset.id, scaled)
+        self.label = dataset.labels[config.data.target]
+        self.ops = load_backend(device)
+        self.loader = Loader(dataset, config.model, config.training.dtype)
+        self.params = checkpoint.params
         self.adam = Adam(self.params.vector, self.params.decay_mask(), config.training)
-        self.n_batches = -(-len(self.rows[0]) // config.training.batch_size)
+        self.n_batches = -(-len(rows[0]) // config.training.batch_size)
         self.schedule = Schedule(config.training, self.n_batches)
-        self.gradient = self.params.zeros_like()
-        self.place = {"epoch": 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
+        self.progress = _epoch_start(1)
         self.history = []
 
     @classmethod
-    def start(cls, config, out, init, device):
+    def start(cls, config: Config, out: Path, init: str | os.PathLike | None, device: str) -> "Trainer":
         """A new run. Raises RunError when `out` already holds one."""
         refuse_existing(out)
         config, dataset, split, rows = open_split(config)
@@ -115,119 +125,139 @@ class Trainer:
         return trainer
 
     @classmethod
-    def resume(cls, out, device):
+    def resume(cls, out: Path, device: str) -> "Trainer":
         """Go on with the run in `out` from its `last.h5`. Raises RunError when there is none, or it is damaged."""
         checkpoint = load_checkpoint(out / "last.h5")
-        state, checkpoint.state = checkpoint.state, {}
+        state = checkpoint.state
+        checkpoint.state = {}
         dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         check_labels(dataset, checkpoint.config.data.target, np.concatenate(rows))
         trainer = cls(out, checkpoint, dataset, rows, device)
         try:
-            trainer.adam.m[:], trainer.adam.v[:] = state["adam_m"], state["adam_v"]
+            trainer.adam.m[:] = state["adam_m"]
+            trainer.adam.v[:] = state["adam_v"]
             trainer.adam.step = int(state["adam_step"])
-            trainer.schedule.state, trainer.place, trainer.history = state["schedule"], state["place"], state["history"]
+            trainer.schedule.state = state["schedule"]
+            trainer.progress = state["place"]
+            trainer.history = state["history"]
         except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{out / 'last.h5'}: lacks the state of the optimiser ({error}); train again") from None
         if trainer.history:
             load_checkpoint(out / "model.h5")  # the best so far: better found damaged now than after the last epoch
         return trainer
 
-    def fit(self, run, progress, stop):
-        """Epochs until the last one, or until the validation MAE has not improved for `patience` epochs."""
-        progress(self._reached())
-        while self.place["epoch"] <= self.config.training.epochs and not self._out_of_patience():
-            self._epoch(run, progress, stop)
-            progress(self.history[-1])
+    def fit(self, map_fn: Callable, report: Callable[[dict], None], stop: Callable[[], bool]) -> None:
+        """Epochs until the last one, or until the validation MAE has not improved for `patience` epochs.
+
+        Parameters
+        ----------
+        map_fn : callable          like map; see refattn.network.threads.workers
+        report, stop : callable    `progress` and `stop` of `train`
+        """
+        label = ((self.label - self.checkpoint.mean) / self.checkpoint.std).astype(self.config.training.dtype)
+        stepper = make_stepper(self.config, self.ops, self.loader, self.dataset.id, label, self.params, self.adam)
+        report(self._reached())
+        while self.progress["epoch"] <= self.config.training.epochs and not self._out_of_patience():
+            self._epoch(stepper, map_fn, report, stop)
+            report(self.history[-1])
 
     def _reached(self):
-        """The place in the training, for `progress`."""
-        place = {"epoch": self.place["epoch"], "batch": self.place["batch"], "n_batches": self.n_batches}
-        return {**place, "n_epochs": self.config.training.epochs, "unit": self.checkpoint.unit}
+        """How far the training is, for `report`."""
+        reached = {"epoch": self.progress["epoch"], "batch": self.progress["batch"], "n_batches": self.n_batches}
+        return {**reached, "n_epochs": self.config.training.epochs, "unit": self.checkpoint.unit}
 
     def _out_of_patience(self):
-        return self.history and self.place["epoch"] - 1 - self._best()["epoch"] >= self.config.training.patience
+        return self.history and self.progress["epoch"] - 1 - self._best()["epoch"] >= self.config.training.patience
 
     def _best(self):
         return min(self.history, key=lambda record: record["valid_mae"])
 
-    def _epoch(self, run, progress, stop):
-        training, place = self.config.training, self.place
-        epoch, began = place["epoch"], time.perf_counter() - place["seconds"]
-        batches = epoch_batches(self.rows[0], training.batch_size, training.seed, epoch)
-        self._begin(batches)
-        while place["batch"] < len(batches):
-            self._step(batches[place["batch"]], run)
-            place["seconds"] = time.perf_counter() - began
-            progress(self._reached())
-            if stop():
-                self._settle()
-                self._save()
-                raise Interrupted(f"epoch {epoch}, batch {place['batch']} of {len(batches)}")
-        self._settle()
-        self._finish_epoch(run, time.perf_counter() - began)
-
-    def _begin(self, batches):
-        """Before the steps of an epoch, from the place reached on."""
-
-    def _settle(self):
-        """After the steps, when `params`, `adam` and `place` are to be what they are."""
-
-    def _step(self, rows, run):
-        """One optimiser step on the structures `rows`."""
-        place, step = self.place, self.adam.step
+    def _epoch(self, stepper, map_fn, report, stop):
+        progress = self.progress
+        began = time.perf_counter() - progress["seconds"]
         try:
-            loss, absolute = self.stepper.gradient(self.params, self.gradient, rows, step, run)
+            for batch in self._begin(stepper):
+                stepper.step(batch, map_fn)
+                progress["batch"] = batch + 1
+                progress["seconds"] = time.perf_counter() - began
+                report(self._reached())
+                if stop():
+                    self._settle(stepper)
+                    self._save()
+                    raise Interrupted(f"epoch {progress['epoch']}, batch {batch + 1} of {self.n_batches}")
+            self._settle(stepper)
         except TrainingError as error:
-            raise TrainingError(self._explain(error, f"epoch {place['epoch']}, batch {place['batch'] + 1}")) from None
-        self.adam.update(self.params.vector, self.gradient.vector, self.schedule.rate(step))
-        place["batch"] += 1
-        place["loss"] += loss * len(rows)
-        place["absolute"] += absolute
+            raise TrainingError(self._explain(f"epoch {progress['epoch']}, {error}")) from None
+        self._finish_epoch(map_fn, time.perf_counter() - began)
 
-    def _finish_epoch(self, run, seconds):
-        n_train, epoch, std = len(self.rows[0]), self.place["epoch"], self.checkpoint.std
-        valid = self.predict(self.rows[1], run)
-        scores = metrics(self.label[self.rows[1]], valid)
+    def _begin(self, stepper):
+        """Hand the epoch to the stepper; the numbers of the batches that are left."""
+        training = self.config.training
+        progress = self.progress
+        first = progress["batch"]
+        batches = epoch_batches(self.rows[0], training.batch_size, training.seed, progress["epoch"])
+        rates = [self.schedule.rate(self.adam.step + batch - first) for batch in range(len(batches))]
+        stepper.begin(batches, rates, first, (progress["loss"], progress["absolute"]))
+        return range(first, len(batches))
+
+    def _settle(self, stepper):
+        self.progress["loss"], self.progress["absolute"] = stepper.settle()
+
+    def _finish_epoch(self, map_fn, seconds):
+        n_train = len(self.rows[0])
+        epoch = self.progress["epoch"]
+        std = self.checkpoint.std
+        scores = metrics(self.label[self.rows[1]], self.predict(self.rows[1], map_fn))
         if not np.isfinite(scores["mae"]):
-            raise TrainingError(self._explain("a prediction of the validation set is not finite", f"epoch {epoch}"))
+            raise TrainingError(self._explain(f"epoch {epoch}: a prediction of the validation set is not finite"))
         last_rate = self.schedule.rate(self.adam.step - 1)
         self.schedule.end_epoch(scores["mae"] / std)
         self.history.append({
             "epoch": epoch,
-            "loss": self.place["loss"] / n_train,
+            "loss": self.progress["loss"] / n_train,
             "penalty": self.adam.penalty(self.params.vector),
-            "train_mae": self.place["absolute"] / n_train * std,
+            "train_mae": self.progress["absolute"] / n_train * std,
             "valid_mae": scores["mae"],
             "valid_rmse": scores["rmse"],
             "learning_rate": last_rate,
             "structures_per_second": n_train / seconds,
             "seconds": seconds,
         })  # fmt: skip
-        self.place = {"epoch": epoch + 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
+        self.progress = _epoch_start(epoch + 1)
         if self._best()["epoch"] == epoch:
             save_checkpoint(self.out / "model.h5", self.checkpoint)
         self._save()
 
-    def predict(self, rows, run):
+    def predict(self, rows: np.ndarray, map_fn: Callable) -> np.ndarray:
         """Predictions (S,) of the structures `rows`, in the label's unit."""
-        output, _, _ = predict_rows(self.params, self.config.model, self.ops, self.loader, rows, run)
+        output, _, _ = predict_rows(self.params, self.config.model, self.ops, self.loader, rows, map_fn)
         return self.checkpoint.mean + self.checkpoint.std * output.astype(float)
 
     def _save(self):
-        adam = self.adam
-        state = {"adam_m": adam.m, "adam_v": adam.v, "adam_step": adam.step, "schedule": self.schedule.state}
-        state |= {"place": self.place, "history": self.history}
+        state = {
+            "adam_m": self.adam.m,
+            "adam_v": self.adam.v,
+            "adam_step": self.adam.step,
+            "schedule": self.schedule.state,
+            "place": self.progress,
+            "history": self.history,
+        }
         save_checkpoint(self.out / "last.h5", dataclasses.replace(self.checkpoint, state=state))
         write_text(self.out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
 
-    def _explain(self, error, where):
+    def _explain(self, error):
         kept = f"the best model so far stays in {self.out / 'model.h5'}" if self.history else "no model was saved yet"
-        return f"{where}: {error}; {kept}; look at these labels or lower training.learning_rate"
+        return f"{error}; {kept}; look at these labels or lower training.learning_rate"
 
 
-def refuse_existing(out):
+def _epoch_start(epoch):
+    """Progress at the beginning of an epoch: the next batch, sums over those before it, and their seconds."""
+    return {"epoch": epoch, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
+
+
+def refuse_existing(out: Path) -> None:
     """Raise RunError where the folder `out` already holds a run or an ensemble."""
     if (out / "model.h5").exists() or (out / "last.h5").exists():
         raise RunError(f"{out}: already holds a run; choose another --out, or go on with --resume")
@@ -235,7 +265,7 @@ def refuse_existing(out):
         raise RunError(f"{out}: already holds an ensemble; choose another --out, or go on with --resume")
 
 
-def open_split(config):
+def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
     """The resolved configuration, its Dataset, the Split and the rows of its parts.
 
     Raises what open_data, resolve, choose_split and check_labels do.
@@ -248,7 +278,7 @@ def open_split(config):
     return config, dataset, split, rows
 
 
-def resolve(config, dataset):
+def resolve(config: Config, dataset: Dataset) -> Config:
     """The configuration with the data set's neighbour rule and an absolute path. Raises ConfigError on a conflict."""
     graph = dataset.graph_config
     if config.graph not in (None, graph):
@@ -270,7 +300,7 @@ def resolve(config, dataset):
     return Config(config.model, graph, data, config.training)
 
 
-def check_labels(dataset, target, rows):
+def check_labels(dataset: Dataset, target: str, rows: np.ndarray) -> None:
     """Raise DataError, naming the structure, when one of `rows` has no finite label `target`."""
     finite = np.isfinite(labels_of_target(dataset, target)[rows])
     if not finite.all():
@@ -278,7 +308,7 @@ def check_labels(dataset, target, rows):
         raise DataError(f"the label {target} of structure {where} is not finite; correct it or leave it out")
 
 
-def label_scale(label, config):
+def label_scale(label: np.ndarray, config: Config) -> tuple[float, float]:
     """Mean and standard deviation of the training labels (S,), which scale the target.
 
     A non-negative target is divided but not shifted, so that the clip at 0 keeps its meaning.
@@ -289,28 +319,22 @@ def label_scale(label, config):
     return mean, float(label.std()) or 1.0
 
 
-def load_initial(init, config):
+def load_initial(init: str | os.PathLike, config: Config) -> Parameters:
     """Parameters of a run or model file to start from. Raises RunError when its network is another."""
     start = load_checkpoint(model_file(init))
-    theirs, ours = start.config.model, config.model
+    theirs = start.config.model
+    ours = config.model
     same = all(getattr(theirs, name) == getattr(ours, name) for name in ("n_heads", "radial_max", "radial_width"))
     if not same or parameter_table(theirs) != parameter_table(ours):
         raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
     return start.params
 
 
-def free_directory(name):
+def free_directory(name: str) -> Path:
     """runs/NAME, or runs/NAME-2 and so on when that exists."""
-    number, path = 1, Path("runs") / name
+    number = 1
+    path = Path("runs") / name
     while path.exists():
         number += 1
         path = Path("runs") / f"{name}-{number}"
     return path
-
-
-def make_directory(path):
-    """Make a run directory where there is none. Raises RunError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be made ({error}); choose another directory") from None

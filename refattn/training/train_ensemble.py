@@ -1,29 +1,34 @@
 """Training of an ensemble: the same network from several seeds, one run after the other, and their mean at the end."""
 
+import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from refattn.common.environment import available_cores
+from refattn.common.files import make_directory
+from refattn.config import Config
 from refattn.data.builtin import open_data
 from refattn.data.loader import Loader
 from refattn.errors import ConfigError, RunError, in_one_line
 from refattn.network.threads import workers
 from refattn.prediction.ensemble import MEMBER, Plan, load_members, members_of, read_plan, write_plan
 from refattn.training.results import write_ensemble_results
-from refattn.training.train import (
-    free_directory,
-    load_initial,
-    make_directory,
-    open_split,
-    refuse_existing,
-    train,
-)
+from refattn.training.train import free_directory, load_initial, open_split, refuse_existing, train
 
 
 def train_ensemble(
-    config, n_members, out=None, n_threads=None, resume=False, init=None, progress=None, stop=None, device="cpu"
-):
+    config: Config | None,
+    n_members: int | None,
+    out: str | os.PathLike | None = None,
+    n_threads: int | None = None,
+    resume: bool = False,
+    init: str | os.PathLike | None = None,
+    progress: Callable[[dict], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    device: str = "cpu",
+) -> dict:
     """Train an ensemble and leave its folder: a complete run in each of member_0, member_1, ..., and their mean.
 
     The members have the configuration and the split in common; member k has the seed training.seed + k.
@@ -45,16 +50,21 @@ def train_ensemble(
     out = Path(out) if out else free_directory(config.data.target)
     plan = read_plan(out) if resume else start_ensemble(config, n_members, out, init)
     for number in range(plan.n_members):
-        member, place = out / MEMBER.format(number), {"member": number, "n_members": plan.n_members}
+        member = out / MEMBER.format(number)
         if (member / "metrics.json").exists():
             continue
         begun = (member / "last.h5").exists()
-        told = progress and (lambda record, place=place: progress({**record, **place}))
-        train(plan.config_of(number), member, n_threads, begun, None if begun else plan.init, told, stop, device)
+        start_from = None if begun else plan.init
+        report = progress and functools.partial(_report_member, progress, number, plan.n_members)
+        train(plan.config_of(number), member, n_threads, begun, start_from, report, stop, device)
     return finish_ensemble(out, n_threads or available_cores(), device)
 
 
-def start_ensemble(config, n_members, out, init):
+def _report_member(progress, member, n_members, record):
+    progress({**record, "member": member, "n_members": n_members})
+
+
+def start_ensemble(config: Config, n_members: int, out: Path, init: str | os.PathLike | None) -> Plan:
     """Check everything that can be checked before the first member, and write the Plan."""
     if n_members < 2:
         raise ConfigError(f"an ensemble of {n_members} has no spread; ask for at least 2 members")
@@ -68,18 +78,18 @@ def start_ensemble(config, n_members, out, init):
     return plan
 
 
-def finish_ensemble(out, n_threads, device):
+def finish_ensemble(out: Path, n_threads: int, device: str) -> dict:
     """Evaluate the finished members together."""
-    members = [read_metrics(member / "metrics.json") for member in members_of(out)]
+    member_metrics = [read_metrics(member / "metrics.json") for member in members_of(out)]
     checkpoints = load_members(out)
     config = checkpoints[0].config
     dataset = open_data(config.data.path, config.graph)
     loader = Loader(dataset, config.model, config.training.dtype)
-    with workers(n_threads) as run:
-        return write_ensemble_results(out, checkpoints, members, loader, dataset, run, device)
+    with workers(n_threads) as map_fn:
+        return write_ensemble_results(out, checkpoints, member_metrics, loader, dataset, map_fn, device)
 
 
-def read_metrics(path):
+def read_metrics(path: Path) -> dict:
     """The metrics.json of a run. Raises RunError for a file that cannot be read or lacks what is needed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -11,9 +11,8 @@ import gpu_report
 import gpu_stages
 import numpy as np
 import pytest
+from ledger import Entry
 from small_data import write_molecules
-
-from refattn.ops.cuda.ledger import Entry
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 

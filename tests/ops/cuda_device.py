@@ -11,6 +11,7 @@ import types
 import numpy as np
 import pytest
 import tolerances
+from ledger import Ledger
 from simulator import smaller_config
 from small_data import write_molecules
 
@@ -21,16 +22,14 @@ from refattn.network.dropout import Dropout
 from refattn.network.params import initialise
 from refattn.ops import load_backend
 from refattn.ops.cuda import launch, toolchain
-from refattn.ops.cuda.adam import LOSSES, adam_update, advance, loss_slope
+from refattn.ops.cuda.adam import adam_update, advance, loss_slope
 from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
 from refattn.ops.cuda.graph import transposed
-from refattn.ops.cuda.ledger import Ledger
 from refattn.ops.cuda.products import column_total
-from refattn.ops.cuda.sums import Gradients
 from refattn.ops.random import mix
 from refattn.training.adam import Adam, step_size
-from refattn.training.cuda_stepper import DeviceStep, filled_up, step_bytes
-from refattn.training.loss import batch_loss, point_loss
+from refattn.training.cuda_stepper import CudaStepper, Gradients, filled_up, step_bytes
+from refattn.training.loss import LOSSES
 
 CUDA = load_backend("cuda")
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -142,9 +141,9 @@ def test_loss_and_slope_are_those_of_the_formulas(loss):
     rows = rng.permutation(20)[:n]
     totals, plan = CUDA.to_device(np.array([2.0, 3.0, -1.0])), Plan.of(rows)
     arguments = totals, CUDA.to_device(prediction), CUDA.to_device(label), plan
-    slope = host(loss_slope(*arguments, n, loss, delta))
-    value, local = point_loss(loss, prediction[:n] - label[rows], delta)
-    total, factor = batch_loss(loss, value.sum(), n)
+    slope = host(loss_slope(*arguments, n, LOSSES[loss], delta))
+    value, local = LOSSES[loss].points(prediction[:n] - label[rows], delta)
+    total, factor = LOSSES[loss].reduce(value.sum(), n)
     assert np.allclose(slope[:n], factor * local, rtol=tolerances.PARITY, atol=0)
     assert not slope[n:].any()
     expected = [2 + n * total, 3 + np.abs(prediction[:n] - label[rows]).sum(), -1]
@@ -156,7 +155,7 @@ def test_the_first_batch_with_a_loss_that_is_not_finite_is_remembered():
     totals, label = CUDA.to_device(np.array([0.0, 0.0, -1.0])), CUDA.to_device(np.zeros(4))
     plan = Plan.of(np.arange(4), start=[0, 1, 2, 3])
     for prediction in (1.0, np.inf, np.nan, 0.0):
-        loss_slope(totals, CUDA.to_device(np.array([prediction])), label, plan, 1, "rmse", 1.0)
+        loss_slope(totals, CUDA.to_device(np.array([prediction])), label, plan, 1, LOSSES["rmse"], 1.0)
         advance(plan.cursor)
     assert host(totals)[2] == 1
     assert host(plan.cursor)[0] == 4
@@ -164,7 +163,7 @@ def test_the_first_batch_with_a_loss_that_is_not_finite_is_remembered():
 
 def test_a_perfect_batch_has_no_slope():
     totals, label = CUDA.to_device(np.array([0.0, 0.0, -1.0])), CUDA.to_device(np.ones(3))
-    slope = loss_slope(totals, CUDA.to_device(np.ones(3)), label, Plan.of(np.arange(3)), 3, "rmse", 1.0)
+    slope = loss_slope(totals, CUDA.to_device(np.ones(3)), label, Plan.of(np.arange(3)), 3, LOSSES["rmse"], 1.0)
     assert host(slope).tolist() == [0, 0, 0]
     assert host(totals).tolist() == [0, 0, -1]
 
@@ -361,11 +360,11 @@ def test_the_estimate_of_a_step_s_memory_holds(data, variant):
     loader, params = Loader(read_dataset(data), model, np.float32), initialise(model, 0)
     adam = Adam(params.vector, params.decay_mask(), config.training)
     with Ledger():
-        step = DeviceStep(config, CUDA, loader, np.zeros(10, np.float32), params, adam, 10, 1)
-        step.begin([np.arange(10)], 0, 0, [1e-3])
+        stepper = CudaStepper(config, CUDA, loader, np.arange(10), np.zeros(10, np.float32), params, adam)
+        stepper.begin([np.arange(10)], [1e-3])
     with Ledger() as ledger:
-        step.run(np.arange(10))
-    estimate = step_bytes(model, filled_up(step.data.size(np.arange(10))), 4)
+        stepper.step(0)
+    estimate = step_bytes(model, filled_up(stepper.data.size(np.arange(10))), 4)
     assert 1 <= estimate / ledger.peak_bytes <= 1.4
     launches = [entry.kind for entry in ledger.entries]
     assert launches.count("product") == (170 if variant == "scann+" else 131)

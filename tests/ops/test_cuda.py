@@ -46,7 +46,7 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
 def test_commands_say_it_in_one_sentence(monkeypatch, tmp_path, words):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.chdir(tmp_path)
-    for name in [name for name in sys.modules if name.startswith(("refattn.ops.cuda", "refattn.training.device"))]:
+    for name in [name for name in sys.modules if name.startswith(("refattn.ops.cuda", "refattn.training.cuda"))]:
         monkeypatch.delitem(sys.modules, name)
     load_backend.cache_clear()
     if words[0] == "predict":

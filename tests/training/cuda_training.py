@@ -18,20 +18,20 @@ from refattn.cli.main import cli
 from refattn.config import to_toml
 from refattn.data.loader import Loader
 from refattn.data.store import read_dataset
-from refattn.errors import DeviceError, TrainingError
+from refattn.errors import ConfigError, DeviceError, TrainingError
 from refattn.explanation.explain import COSTLY, explain
+from refattn.network import cuda_inference
 from refattn.network.checkpoint import load_checkpoint
 from refattn.network.inference import predict_rows
 from refattn.network.params import initialise
-from refattn.network.threads import workers
 from refattn.ops import load_backend
 from refattn.ops.cuda import toolchain
 from refattn.prediction.embedding import embed
 from refattn.prediction.predictor import load
-from refattn.training import cuda_stepper as device_step
-from refattn.training import device_train
+from refattn.training import cuda_stepper
 from refattn.training.adam import Adam
-from refattn.training.step import Stepper
+from refattn.training.loss import LOSSES, Loss
+from refattn.training.stepper import make_stepper
 from refattn.training.train import Interrupted, train
 
 CUDA, CPU = load_backend("cuda"), load_backend("cpu")
@@ -117,43 +117,86 @@ def test_an_ensemble_in_tf32_names_its_device(config, tmp_path):
     assert [member["device"] for member in members] == ["cuda-tf32"] * 2
 
 
-def one_step(data, dtype, loss, model, capture=True):
-    """Parameters after a step on the device, and after the same on the CPU."""
+def batch_and_steppers(data, dtype, loss, model, devices=(CUDA, CPU)):
+    """The rows of a batch, and a new Stepper on each device."""
     config = smaller_config(data, model, loss=loss, dtype=dtype, batch_size=7)
     dataset = read_dataset(data)
     ring = np.random.default_rng(0).integers(0, 2, (len(dataset.z), 2)).astype(float)
     loader = Loader(dataclasses.replace(dataset, arrays={"ring": ring}), config.model, dtype)
-    label, rows = np.random.default_rng(1).normal(size=10).astype(dtype), np.array([8, 1, 0, 5, 2, 9, 4])
-    params = initialise(config.model, 0, dtype)
-    adam, grads = Adam(params.vector, params.decay_mask(), config.training), params.zeros_like()
-    step = device_step.DeviceStep(config, CUDA, loader, label, params, adam, 7, 1, capture)
-    step.begin([rows], 0, 0, [1e-3])
-    step.run(rows)
-    mine = params.zeros_like()
-    loss_sum, absolute, broken = step.pull(mine, Adam(mine.vector, params.decay_mask(), config.training))
-    with workers(1) as run:
-        value, cpu_absolute = Stepper(config, CPU, loader, dataset.id, label).gradient(params, grads, rows, 0, run)
-    adam.update(params.vector, grads.vector, 1e-3)
-    assert (loss_sum, absolute) == pytest.approx((7 * value, cpu_absolute), rel=1e-5)
-    assert broken == -1
-    return mine.vector, params.vector, CUDA.to_host(step.grads.vector), grads.vector
+    label = np.random.default_rng(1).normal(size=10).astype(dtype)
+    steppers = []
+    for ops in devices:
+        params = initialise(config.model, 0, dtype)
+        adam = Adam(params.vector, params.decay_mask(), config.training)
+        steppers.append(make_stepper(config, ops, loader, dataset.id, label, params, adam))
+    return np.array([8, 1, 0, 5, 2, 9, 4]), steppers
 
 
+def one_step(stepper, rows):
+    """The totals after a step on the batch `rows`."""
+    stepper.begin([rows], [1e-3])
+    stepper.step(0)
+    return stepper.settle()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(
-    ("loss", "model"),
-    [("rmse", {"attention_dropout": 0.3}), ("huber", RING | {"variant": "scann", "readout": "published"})],
+    "model", [{"attention_dropout": 0.3}, RING | {"variant": "scann", "readout": "published"}], ids=["scann+", "scann"]
 )
 def test_a_step_of_float64_is_that_of_the_cpu(data, loss, model):
-    mine, theirs, grad, expected = one_step(data, "float64", loss, model)
-    assert np.abs(grad - expected).max() <= tolerances.NETWORK * np.abs(expected).max()
+    rows, (cuda, cpu) = batch_and_steppers(data, "float64", loss, model)
+    assert one_step(cuda, rows) == pytest.approx(one_step(cpu, rows), rel=1e-5)
+    assert cuda.adam.step == cpu.adam.step == 1
+    expected = cpu.gradient().vector
+    assert np.abs(cuda.gradient().vector - expected).max() <= tolerances.NETWORK * np.abs(expected).max()
     # a first step of Adam is the rate times the gradient's sign, where it is not next to nothing
     clear = np.abs(expected) > 1e-6 * np.abs(expected).max()
-    assert np.abs(mine - theirs)[clear].max() <= 1e-8
+    assert np.abs(cuda.params.vector - cpu.params.vector)[clear].max() <= 1e-8
 
 
 def test_two_runs_give_the_same_bits(data):
-    first, again = (one_step(data, "float32", "rmse", {"attention_dropout": 0.1}, capture) for capture in (True, False))
-    assert np.array_equal(first[0], again[0])
+    rows, steppers = batch_and_steppers(data, "float32", "rmse", {"attention_dropout": 0.1}, (CUDA, CUDA))
+    steppers[1].capture = False
+    for stepper in steppers:
+        one_step(stepper, rows)
+    assert np.array_equal(steppers[0].params.vector, steppers[1].params.vector)
+
+
+def test_totals_go_on_where_the_epoch_was_left(data):
+    """The second of two batches alone, begun with what the first one left, on both devices."""
+    rows, steppers = batch_and_steppers(data, "float64", "rmse", {})
+    epoch = [rows, rows], [1e-3, 1e-3]
+    for stepper in steppers:
+        stepper.begin(*epoch)
+        stepper.step(0)
+        totals = stepper.settle()
+        stepper.begin(*epoch, 1, totals)
+        assert stepper.settle() == totals
+        stepper.step(1)
+        assert stepper.settle() > totals
+        assert stepper.adam.step == 2
+
+
+@pytest.mark.parametrize("ops", [CPU, CUDA], ids=["cpu", "cuda"])
+def test_a_loss_that_the_table_lacks_is_refused_on_every_device(monkeypatch, data, ops):
+    monkeypatch.delitem(LOSSES, "huber")
+    with pytest.raises(ConfigError, match="there is no loss 'huber'; choose one of rmse, mse, mae"):
+        batch_and_steppers(data, "float64", "huber", {}, (ops,))
+
+
+def quartic_error(error, delta):
+    return error * error * error * error, 4 * error * error * error
+
+
+def test_an_entry_of_the_table_is_all_that_a_new_loss_takes(monkeypatch, data):
+    rows, (known,) = batch_and_steppers(data, "float64", "mse", {}, (CPU,))
+    one_step(known, rows)
+    monkeypatch.setitem(LOSSES, "mse", Loss(quartic_error, LOSSES["mse"].reduce))
+    rows, (cuda, cpu) = batch_and_steppers(data, "float64", "mse", {})
+    assert one_step(cuda, rows) == pytest.approx(one_step(cpu, rows), rel=1e-5)
+    expected = cpu.gradient().vector
+    assert np.abs(cuda.gradient().vector - expected).max() <= tolerances.NETWORK * np.abs(expected).max()
+    assert not np.allclose(expected, known.gradient().vector, rtol=0.1)
 
 
 # ---- prediction and explanation ----------------------------------------------------------------------------------
@@ -162,7 +205,7 @@ def test_two_runs_give_the_same_bits(data):
 def test_predictions_are_the_cpu_s_for_any_cut(monkeypatch, data, runs):
     checkpoint = load_checkpoint(runs[0] / "model.h5")
     model, dataset, rows = checkpoint.config.model, read_dataset(data), np.array([4, 4, 0, 9])
-    monkeypatch.setattr(device_step, "EDGES_TO_PREDICT", 40)
+    monkeypatch.setattr(cuda_inference, "EDGES_TO_PREDICT", 40)
     loader = Loader(dataset, model, np.float32)
     for chosen in (rows, rows[:0]):
         mine, theirs = (predict_rows(checkpoint.params, model, ops, loader, chosen, map) for ops in (CUDA, CPU))
@@ -262,14 +305,14 @@ def test_out_of_memory_says_which_batch_would_fit(monkeypatch, config, tmp_path)
 
 def test_predictions_take_smaller_shards_where_memory_is_short(monkeypatch, data, runs):
     checkpoint, limits = load_checkpoint(runs[0] / "model.h5"), []
-    model, cut = checkpoint.config.model, device_step.cut_shards
+    model, cut = checkpoint.config.model, cuda_inference.cut_shards
 
     def short(n_edges, limit):
         limits.append(limit)
         return no_memory() if len(limits) < 3 else cut(n_edges, limit)
 
-    monkeypatch.setattr(device_step, "cut_shards", short)
-    monkeypatch.setattr(device_step, "EDGES_TO_PREDICT", 6400)
+    monkeypatch.setattr(cuda_inference, "cut_shards", short)
+    monkeypatch.setattr(cuda_inference, "EDGES_TO_PREDICT", 6400)
     loader, rows = Loader(read_dataset(data), model, np.float32), np.arange(2)
     output = predict_rows(checkpoint.params, model, CUDA, loader, rows, map)[0]
     assert limits == [6400, 800, 100]
@@ -278,10 +321,9 @@ def test_predictions_take_smaller_shards_where_memory_is_short(monkeypatch, data
 
 
 def test_out_of_memory_for_the_data_set_is_one_sentence(monkeypatch, config, data, runs, tmp_path):
-    monkeypatch.setattr(device_train, "DeviceStep", no_memory)
+    monkeypatch.setattr(cuda_stepper.DeviceDataset, "of", no_memory)
     with pytest.raises(DeviceError, match="the data set does not fit into the memory of the GPU"):
         train(config, tmp_path / "run", device="cuda")
-    monkeypatch.setattr(device_step, "DeviceDataset", type("None", (), {"of": no_memory}))
     result = command("evaluate", runs[0], "--device", "cuda")
     assert result.exit_code == 1
     assert "refattn: the structures do not fit into the memory of the GPU" in result.output

@@ -15,7 +15,7 @@ import small_data
 from small_data import small_config, write_molecules
 from upstream_fixtures import open_network, variant
 
-from refattn.config import ModelConfig, TrainingConfig, config_from_dict
+from refattn.config import CHOICES, ModelConfig, TrainingConfig, config_from_dict
 from refattn.data.splits import read_split
 from refattn.errors import ConfigError, DataError, RefattnError, RunError, TrainingError
 from refattn.network.checkpoint import load_checkpoint
@@ -25,7 +25,7 @@ from refattn.network.params import from_arrays
 from refattn.ops import load_backend
 from refattn.structures.graph import Shard
 from refattn.training.adam import Adam
-from refattn.training.loss import batch_loss, point_loss
+from refattn.training.loss import LOSSES, loss_of
 from refattn.training.schedule import Schedule
 from refattn.training.train import Interrupted, train
 
@@ -43,32 +43,46 @@ def data(tmp_path_factory):
 # ---- loss, Adam, schedules -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["rmse", "mse", "mae", "huber"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_loss_is_the_formula_and_its_gradient_the_difference_quotient(name):
     error = np.array([0.3, -2.0, 1.1, 0.05])
+    delta = 0.7
     expected = {
         "rmse": math.sqrt((error**2).mean()),
         "mse": (error**2).mean(),
         "mae": np.abs(error).mean(),
-        "huber": np.mean([e * e / 2 if abs(e) <= 1 else abs(e) - 0.5 for e in error]),
+        "huber": np.mean([e * e / 2 if abs(e) <= delta else delta * (abs(e) - delta / 2) for e in error]),
     }[name]
 
     def loss(e):
-        return batch_loss(name, point_loss(name, e)[0].sum(), len(e))[0]
+        value, slope = LOSSES[name].points(e, delta)
+        total, factor = LOSSES[name].reduce(value.sum(), len(e))
+        return total, factor * slope
 
-    assert loss(error) == pytest.approx(expected, rel=1e-14)
-    slope = point_loss(name, error)[1] * batch_loss(name, point_loss(name, error)[0].sum(), 4)[1]
-    numeric = [(loss(error + h) - loss(error - h)) / 2e-6 for h in 1e-6 * np.eye(4)]
-    np.testing.assert_allclose(slope, numeric, rtol=1e-8)
-
-
-def test_rmse_of_a_perfect_batch_has_no_gradient():
-    assert batch_loss("rmse", 0.0, 4) == (0.0, 0.0)
+    assert loss(error)[0] == pytest.approx(expected, rel=1e-14)
+    numeric = [(loss(error + h)[0] - loss(error - h)[0]) / 2e-6 for h in 1e-6 * np.eye(4)]
+    np.testing.assert_allclose(loss(error)[1], numeric, rtol=1e-8)
 
 
-def test_unknown_loss():
-    with pytest.raises(ConfigError, match="choose rmse"):
-        point_loss("cubic", np.zeros(1))
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_losses_keep_the_type_and_the_shape(name, dtype):
+    for n_structures in (1, 3):
+        points = LOSSES[name].points(np.linspace(-2, 1, n_structures, dtype=dtype), 0.1)
+        assert (points.dtype, points.shape) == (dtype, (2, n_structures))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_perfect_batch_has_no_loss_and_no_gradient(name):
+    value, slope = LOSSES[name].points(np.zeros(4), 1.0)
+    total, factor = LOSSES[name].reduce(value.sum(), 4)
+    assert (total, *(factor * slope)) == (0, 0, 0, 0, 0)
+
+
+def test_an_unknown_loss_is_one_sentence_with_the_choices():
+    with pytest.raises(ConfigError, match="^there is no loss 'cubic'; choose one of rmse, mse, mae, huber$"):
+        loss_of("cubic")
+    assert CHOICES["training.loss"] == tuple(LOSSES)
 
 
 def test_adam_by_hand():
@@ -99,8 +113,8 @@ def test_three_steps_equal_the_authors_code(name):
     adam, grads = Adam(params.vector, params.decay_mask(), in_float32()), params.zeros_like()
     for step in range(3):
         tape = forward(params, fixture_shard(fixture), model, ops)
-        value, slope = point_loss("rmse", tape.prediction - y)
-        loss, factor = batch_loss("rmse", value.sum(), len(y))
+        value, slope = LOSSES["rmse"].points(tape.prediction - y, 1.0)
+        loss, factor = LOSSES["rmse"].reduce(value.sum(), len(y))
         assert loss + adam.penalty(params.vector) == pytest.approx(losses[step], rel=1e-9)
         backward(slope * factor, tape, params, grads, model, ops)
         adam.update(params.vector, grads.vector, float(np.float32(5e-4)))

@@ -9,7 +9,7 @@ from refattn.network.inference import predict_rows
 from refattn.network.threads import workers
 from refattn.ops import load_backend
 from refattn.training.adam import Adam
-from refattn.training.step import Stepper
+from refattn.training.cpu_stepper import CpuStepper
 
 
 class Own:
@@ -18,9 +18,10 @@ class Own:
     def __init__(self, config, params, source=None, n_threads=1, backend="cpu"):
         self.config, self.params, self.ops = config, params, load_backend(backend)
         self.loader = source.loader
-        self.stepper = Stepper(config, self.ops, self.loader, source.dataset.id, source.label)
         self.adam = Adam(params.vector, params.decay_mask(), config.training)
-        self.grads = params.zeros_like()
+        self.stepper = CpuStepper(
+            config, self.ops, self.loader, source.dataset.id, source.label, params, self.adam
+        )
         self.pool = contextlib.ExitStack()  # kept, because it stops the threads when it is collected
         self.run = self.pool.enter_context(workers(n_threads))
 
@@ -28,15 +29,16 @@ class Own:
         return predict_rows(self.params, self.config.model, self.ops, self.loader, batch.rows, self.run)[0]
 
     def gradient(self, batch):
-        loss, _ = self.stepper.gradient(self.params, self.grads, batch.rows, 0, self.run)
-        return loss, {name: np.array(self.grads[name]) for name in self.grads}
+        loss, _ = self.stepper.compute_gradient(batch.rows, 0, self.run)
+        grads = self.stepper.gradient()
+        return loss, {name: np.array(grads[name]) for name in grads}
 
     def step(self, batch):
         return self.train(batch.rows)
 
     def train(self, rows):
-        loss, _ = self.stepper.gradient(self.params, self.grads, rows, self.adam.step, self.run)
-        self.adam.update(self.params.vector, self.grads.vector, self.config.training.learning_rate)
+        loss, _ = self.stepper.compute_gradient(rows, self.adam.step, self.run)
+        self.adam.update(self.params.vector, self.stepper.grads.vector, self.config.training.learning_rate)
         return loss
 
     def epoch(self, source, rows):

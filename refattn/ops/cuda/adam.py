@@ -1,23 +1,24 @@
 """The end of a training step on the device: loss and its slope, and Adam; formulas in training/loss.py and adam.py."""
 
+import functools
 import math
 
 import numpy as np
 
+from refattn.config import TrainingConfig
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.launch import block_sum, launch_flat, threads_of
 from refattn.ops.cuda.memory import empty
-from refattn.ops.cuda.toolchain import cuda, kernel
+from refattn.ops.cuda.toolchain import cuda, device, kernel
 
-LOSSES = ("rmse", "mse", "mae", "huber")
 LOSS_THREADS = 4 if toolchain.SIMULATED else 1024
 
 
-def loss_slope(totals, prediction, label, plan, n_real, loss, delta):
+def loss_slope(totals, prediction, label, plan, n_real: int, loss, delta: float):
     """Derivative of the batch's loss by each prediction; loss and absolute error are added to `totals`.
 
-    See point_loss and batch_loss; totals[0] grows by the batch's loss times its structures, totals[1] by the absolute
-    errors, and totals[2] becomes the number of the first batch whose loss is not finite, where it is -1.
+    totals[0] grows by the batch's loss times its structures, totals[1] by the absolute errors, and totals[2] becomes
+    the number of the first batch whose loss is not finite, where it is -1.
 
     Parameters
     ----------
@@ -25,7 +26,8 @@ def loss_slope(totals, prediction, label, plan, n_real, loss, delta):
     prediction : (S,) float     of which the first n_real are structures; the slope of the others is zero
     label : (M,) float          of every structure of the data set, scaled
     plan : Plan                 see dataset.py
-    loss : str; delta : float   as of point_loss
+    loss : Loss                 of refattn/training/loss.py
+    delta : float               of the Huber loss
 
     Returns
     -------
@@ -36,44 +38,43 @@ def loss_slope(totals, prediction, label, plan, n_real, loss, delta):
     """
     slope = empty(prediction.shape, prediction.dtype)
     threads = min(threads_of(min(len(slope), LOSS_THREADS)), LOSS_THREADS)
-    arguments = slope, totals, prediction, label, plan.order, plan.start, plan.cursor, n_real, LOSSES.index(loss)
-    toolchain.call(_loss_kernel, 1, threads, 2 * threads * 8, (*arguments, prediction.dtype.type(delta)))
+    arguments = slope, totals, prediction, label, plan.order, plan.start, plan.cursor, n_real
+    toolchain.call(_kernel_of(loss), 1, threads, 2 * threads * 8, (*arguments, prediction.dtype.type(delta)))
     return slope
 
 
-@kernel
-def _loss_kernel(slope, totals, prediction, label, order, start, cursor, n_real, loss, delta):
-    lane, threads, first = cuda.threadIdx.x, cuda.blockDim.x, start[cursor[0]]
-    buffer = cuda.shared.array(0, totals.dtype)
-    total = absolute = np.float64(0)
-    zero, half, one = slope.dtype.type(0), slope.dtype.type(0.5), slope.dtype.type(1)
-    for s in range(lane, n_real, threads):
-        error = prediction[s] - label[order[first + s]]
-        if loss < 2:
-            value, local = error * error, error + error
-        elif loss == 2:
-            value, local = abs(error), one if error > zero else (-one if error < zero else zero)
-        else:
-            local = min(max(error, -delta), delta)
-            value = local * (error - half * local)
-        slope[s] = local
-        total += value
-        absolute += abs(error)
-    total, absolute = block_sum(buffer, total) / n_real, block_sum(buffer, absolute)
-    factor = np.float64(1) / n_real
-    if loss == 0:
-        total = math.sqrt(total)
-        factor = np.float64(0.5) / (n_real * total) if total != 0 else np.float64(0)
-    for s in range(lane, len(slope), threads):
-        slope[s] = slope[s] * slope.dtype.type(factor) if s < n_real else zero
-    if lane == 0:
-        totals[0] += total * n_real
-        totals[1] += absolute
-        if not abs(total) < np.inf and totals[2] < 0:
-            totals[2] = cursor[0]
+@functools.cache
+def _kernel_of(loss):
+    """The kernel of a Loss, into which its formulas are compiled."""
+    point = device(loss.point)
+    reduce = device(loss.reduce)
+
+    @kernel
+    def _loss_kernel(slope, totals, prediction, label, order, start, cursor, n_real, delta):
+        lane, threads = cuda.threadIdx.x, cuda.blockDim.x
+        first = start[cursor[0]]
+        buffer = cuda.shared.array(0, totals.dtype)
+        total = absolute = np.float64(0)
+        for s in range(lane, n_real, threads):
+            error = prediction[s] - label[order[first + s]]
+            value, slope[s] = point(error, delta)
+            total += value
+            absolute += abs(error)
+        total = block_sum(buffer, total)
+        absolute = block_sum(buffer, absolute)
+        batch_loss, factor = reduce(total, n_real)
+        for s in range(lane, len(slope), threads):
+            slope[s] = slope[s] * slope.dtype.type(factor) if s < n_real else slope.dtype.type(0)
+        if lane == 0:
+            totals[0] += batch_loss * n_real
+            totals[1] += absolute
+            if not abs(batch_loss) < np.inf and totals[2] < 0:
+                totals[2] = cursor[0]
+
+    return _loss_kernel
 
 
-def adam_update(vector, m, v, grad, decay, rate, cursor, config):
+def adam_update(vector, m, v, grad, decay, rate, cursor, config: TrainingConfig) -> None:
     """Change `vector`, `m` and `v` (P,) in place by one step; see training/adam.py.
 
     Parameters
@@ -91,16 +92,18 @@ def adam_update(vector, m, v, grad, decay, rate, cursor, config):
 
 @kernel
 def _adam_kernel(w, m, v, grad, decay, rate, cursor, beta_1, beta_2, epsilon):
-    one, step = w.dtype.type(1), rate[cursor[0]]
+    one = w.dtype.type(1)
+    step_size = rate[cursor[0]]
     for p in range(cuda.grid(1), len(w), cuda.gridsize(1)):
         g = grad[p] + decay[p] * w[p]
         m_p = beta_1 * m[p] + (one - beta_1) * g
         v_p = beta_2 * v[p] + (one - beta_2) * g * g
-        m[p], v[p] = m_p, v_p
-        w[p] -= step * m_p / (math.sqrt(v_p) + epsilon)
+        m[p] = m_p
+        v[p] = v_p
+        w[p] -= step_size * m_p / (math.sqrt(v_p) + epsilon)
 
 
-def advance(cursor):
+def advance(cursor) -> None:
     """Add 1 to the number of the batch: the last launch of a step."""
     toolchain.call(_advance_kernel, 1, 1, 0, (cursor,))
 

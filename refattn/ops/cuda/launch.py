@@ -15,15 +15,16 @@ MAX_WARPS = 32  # of a block
 MAX_BLOCKS = 2 if SIMULATED else 2112  # 16 for each of the 132 multiprocessors of an H200; fixed, as sums depend on it
 PUT_OFF = None  # the Sums (sums.py) that are being collected
 FLAT_THREADS = WARP if SIMULATED else 256  # of a block where each thread has elements of its own
-ZERO, ONE = np.float32(0), np.float32(1)  # a float32 constant takes the type of what it meets; a literal is float64
+ZERO = np.float32(0)  # a float32 constant takes the type of what it meets; a literal is float64
+ONE = np.float32(1)
 
 
-def n_blocks(n_rows):
+def n_blocks(n_rows: int) -> int:
     """Blocks of a launch over `n_rows` rows, at least one; as many rows has the array for their column sums."""
     return min(max(n_rows, 1), MAX_BLOCKS)
 
 
-def threads_of(width):
+def threads_of(width: int) -> int:
     """Threads of a block with one for each of `width` columns. Raises ConfigError where that is too many."""
     threads = -(-width // WARP) * WARP
     if threads > MAX_THREADS:
@@ -31,7 +32,7 @@ def threads_of(width):
     return threads
 
 
-def launch(function, n_rows, width, *arguments):
+def launch(function, n_rows: int, width: int, *arguments) -> None:
     """Run a kernel over `n_rows` rows with a thread for each of `width` columns.
 
     The kernel's threads with threadIdx.x >= width have no column, but take part in the sums. Dynamic shared memory
@@ -41,12 +42,12 @@ def launch(function, n_rows, width, *arguments):
     call(function, n_blocks(n_rows), threads, (threads + MAX_WARPS) * 8, arguments)
 
 
-def launch_flat(function, n, *arguments):
+def launch_flat(function, n: int, *arguments) -> None:
     """Run a kernel whose threads take `n` elements in turn: n = cuda.grid(1), cuda.grid(1) + cuda.gridsize(1), ..."""
     call(function, n_blocks(-(-n // FLAT_THREADS)), FLAT_THREADS, 0, arguments)
 
 
-def partial_sums(n_sums, n_rows, width, dtype):
+def partial_sums(n_sums: int, n_rows: int, width: int, dtype):
     """(n_sums, n_blocks, D) for what each block sums over its rows."""
     if PUT_OFF is not None:
         return PUT_OFF.take(n_sums, n_blocks(n_rows), width)
@@ -69,8 +70,10 @@ def column_sums(partial):
 def _column_sums_kernel(sums, partial, n_parts):
     _, n_rows, width = partial.shape
     buffer = cuda.shared.array(0, sums.dtype)
-    lane, stride = cuda.threadIdx.x, cuda.blockDim.x // WARP
-    p, d, first = cuda.blockIdx.x // n_parts, cuda.blockIdx.x % n_parts * WARP + lane % WARP, lane // WARP
+    lane = cuda.threadIdx.x
+    first, stride = lane // WARP, cuda.blockDim.x // WARP
+    p = cuda.blockIdx.x // n_parts
+    d = cuda.blockIdx.x % n_parts * WARP + lane % WARP
     total = sums.dtype.type(0)
     if d < width:
         for n in range(first, n_rows, stride):

@@ -10,14 +10,10 @@ xp = toolchain.xp
 
 
 def empty(shape, dtype):
-    """An array with whatever was there before; under a Ledger (ledger.py) one that tells what is done with it."""
-    return _watched(toolchain.xp.empty(shape, dtype))
+    """An array with whatever was there before."""
+    return toolchain.xp.empty(shape, dtype)
 
 
 def to_device(array):
     """A NumPy array on the device."""
-    return _watched(toolchain.xp.asarray(array))
-
-
-def _watched(array):
-    return array if toolchain.LISTENER is None else toolchain.LISTENER.array(array)
+    return toolchain.xp.asarray(array)

@@ -10,6 +10,7 @@ import functools
 import math
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numba import cuda as numba_cuda
@@ -76,17 +77,24 @@ def _quicken_simulator():
 
 if SIMULATED:
     _quicken_simulator()
-    cuda, xp = _SimulatedCuda(), np
+    cuda = _SimulatedCuda()
+    xp = np
     to_host = np.asarray
     exp = np.exp  # of the type of its argument; math.exp is exact in float32 too, and a Python float
-    kernel, device = numba_cuda.jit, lambda function: function
+    kernel = numba_cuda.jit
     OutOfMemory = MemoryError
+
+    def device(function):
+        return function
+
 else:
-    cuda, xp = numba_cuda, _import_cupy()
+    cuda = numba_cuda
+    xp = _import_cupy()
     _load_numba_cuda()
     to_host = xp.asnumpy
     exp = math.exp
-    kernel, device = functools.partial(numba_cuda.jit, cache=True), functools.partial(numba_cuda.jit, device=True)
+    kernel = functools.partial(numba_cuda.jit, cache=True)
+    device = functools.partial(numba_cuda.jit, device=True)
     OutOfMemory = xp.cuda.memory.OutOfMemoryError
     # Both libraries work in the stream that is current in CuPy, so that the order of launches is the order of
     # execution: Numba need not wait for the stream of every array. And small shards are meant.
@@ -95,7 +103,7 @@ else:
 
 # ---- launches ----------------------------------------------------------------------------------------------------
 
-LISTENER = None  # a Ledger (ledger.py) takes launches and products in the place of the device; see there
+LISTENER = None  # takes launches and products in the place of the device; benchmarks/ledger.py counts them
 
 
 class _View:
@@ -116,7 +124,7 @@ def _numba_stream(pointer):
     return numba_cuda.external_stream(pointer) if pointer else 0
 
 
-def call(function, blocks, threads, shared, arguments):
+def call(function, blocks: int, threads: int, shared: int, arguments: Sequence) -> None:
     """Launch the kernel `function` in the current stream, with `shared` bytes of dynamic shared memory."""
     if LISTENER is not None:
         LISTENER.launched(function, blocks, threads, arguments)
@@ -189,15 +197,17 @@ class _Cublas:
     def __init__(self):
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
-        self.library, self.handles = ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path), {}
-        pointer, number = ctypes.c_void_p, ctypes.c_int
+        self.library = ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+        self.handles = {}
+        pointer = ctypes.c_void_p
+        integer = ctypes.c_int
         for name in ("cublasSgemm_v2", "cublasDgemm_v2"):
-            shape = [number] * 5 + [pointer] * 2 + [number, pointer, number, pointer, pointer, number]
+            shape = [integer] * 5 + [pointer] * 2 + [integer, pointer, integer, pointer, pointer, integer]
             getattr(self.library, name).argtypes = [pointer, *shape]
         self.library.cublasCreate_v2.argtypes = [pointer]
         self.library.cublasSetStream_v2.argtypes = [pointer, pointer]
         self.library.cublasSetWorkspace_v2.argtypes = [pointer, pointer, ctypes.c_size_t]
-        self.library.cublasSetMathMode.argtypes = [pointer, number]
+        self.library.cublasSetMathMode.argtypes = [pointer, integer]
 
     def __call__(self, name, *arguments):
         status = getattr(self.library, name)(*arguments)
@@ -207,7 +217,8 @@ class _Cublas:
     def handle(self, stream, tf32):
         """The handle for a stream (its address). Made on first use, which is to be before a capture."""
         if (stream, tf32) not in self.handles:
-            handle, workspace = ctypes.c_void_p(), xp.cuda.Memory(WORKSPACE)
+            handle = ctypes.c_void_p()
+            workspace = xp.cuda.Memory(WORKSPACE)
             self("cublasCreate_v2", ctypes.byref(handle))
             self("cublasSetStream_v2", handle, stream)
             self("cublasSetWorkspace_v2", handle, workspace.ptr, WORKSPACE)
@@ -222,13 +233,14 @@ _cublas = functools.cache(_Cublas)
 TF32 = False  # whether products of float32 take factors rounded to 10 bits, by tensor cores; see in_tf32
 
 
-def in_tf32(function):
+def in_tf32(function: Callable) -> Callable:
     """The function with all products inside it in TF32."""
 
     @functools.wraps(function)
     def call_in_tf32(*arguments, **keywords):
         global TF32
-        before, TF32 = TF32, True
+        before = TF32
+        TF32 = True
         try:
             return function(*arguments, **keywords)
         finally:
@@ -237,7 +249,7 @@ def in_tf32(function):
     return call_in_tf32
 
 
-def multiply(a, b, out, accumulate=False):
+def multiply(a, b, out, accumulate: bool = False):
     """out = a b, or out += a b with `accumulate`; rows or columns of a and b are contiguous.
 
     Parameters
@@ -257,16 +269,17 @@ def multiply(a, b, out, accumulate=False):
         if not accumulate:
             out[...] = 0
     else:
-        letter, number = ("S", ctypes.c_float) if out.dtype == np.float32 else ("D", ctypes.c_double)
+        letter, scalar = ("S", ctypes.c_float) if out.dtype == np.float32 else ("D", ctypes.c_double)
         handle = _cublas().handle(xp.cuda.get_current_stream().ptr, TF32)
-        one, beta = ctypes.byref(number(1)), ctypes.byref(number(accumulate))
+        one = ctypes.byref(scalar(1))
+        beta = ctypes.byref(scalar(accumulate))
         *sizes, step_b, step_a, step_out = by_columns(a, b, out)
         pointers = b.data.ptr, step_b, a.data.ptr, step_a, beta, out.data.ptr, step_out
         _cublas()(f"cublas{letter}gemm_v2", handle, *sizes, one, *pointers)
     return out
 
 
-def by_columns(a, b, out):
+def by_columns(a, b, out) -> tuple[int, ...]:
     """The product as cuBLAS takes it, which goes by columns: out^T = b^T a^T, where it reads each array transposed.
 
     Returns
@@ -323,8 +336,11 @@ class Replay:
     capture=False, and in the simulator, it is called each time. It is to start and end with the same arrays.
     """
 
-    def __init__(self, function, scratch, capture=True):
-        self.function, self.scratch, self.capture, self.graph = function, scratch, capture and not SIMULATED, None
+    def __init__(self, function: Callable[[], None], scratch: Scratch, capture: bool = True):
+        self.function = function
+        self.scratch = scratch
+        self.capture = capture and not SIMULATED
+        self.graph = None
 
     def __call__(self):
         with training_stream() as stream, self.scratch.in_use():
@@ -345,20 +361,20 @@ class Replay:
         self.graph = stream.end_capture()
 
 
-def synchronise():
+def synchronise() -> None:
     """Wait until the device is done with everything."""
     if not SIMULATED:
         xp.cuda.runtime.deviceSynchronize()
 
 
-def free_memory():
+def free_memory() -> int | None:
     """Bytes that can still be had on the device, those in CuPy's pool among them; None in the simulator."""
     if SIMULATED:
         return None
     return xp.cuda.runtime.memGetInfo()[0] + xp.get_default_memory_pool().free_bytes()
 
 
-def seconds(function, times=1):
+def seconds(function: Callable[[], object], times: int = 1) -> float:
     """Time of `times` calls of a function on the device, from event to event, in s a call."""
     if SIMULATED:
         began = time.perf_counter()
@@ -374,7 +390,7 @@ def seconds(function, times=1):
     return xp.cuda.get_elapsed_time(*events) / 1e3 / times
 
 
-def device_facts():
+def device_facts() -> dict:
     """Name, memory and versions of the device, as a dict."""
     if SIMULATED:
         return {"name": "Numba's simulator"}

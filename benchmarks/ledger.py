@@ -40,13 +40,19 @@ class Ledger:
     """
 
     def __init__(self):
-        self.entries, self.signatures, self.peak_bytes, self._bytes = [], {}, 0, 0
+        self.entries = []
+        self.signatures = {}
+        self.peak_bytes = 0
+        self._bytes = 0
 
     def __enter__(self):
+        self._xp = toolchain.xp
+        toolchain.xp = _CountedArrays(self, toolchain.xp)
         toolchain.LISTENER = self
         return self
 
     def __exit__(self, *error):
+        toolchain.xp = self._xp
         toolchain.LISTENER = None
 
     def array(self, array):
@@ -79,11 +85,29 @@ class Ledger:
         self.entries.append(Entry(name, "library", moved, 0, np.shape(arrays[-1])))
 
 
+class _CountedArrays:
+    """A library of arrays, whose new ones are counted."""
+
+    def __init__(self, ledger, xp):
+        self.ledger = ledger
+        self.xp = xp
+
+    def empty(self, shape, dtype):
+        return self.ledger.array(self.xp.empty(shape, dtype))
+
+    def asarray(self, array):
+        return self.ledger.array(self.xp.asarray(array))
+
+    def __getattr__(self, name):
+        return getattr(self.xp, name)
+
+
 class _Size:
     """Takes the bytes of a work array off the ledger when the last view of it is gone."""
 
     def __init__(self, ledger, n):
-        self.ledger, self.n = ledger, n
+        self.ledger = ledger
+        self.n = n
 
     def __del__(self):
         self.ledger._bytes -= self.n
@@ -96,9 +120,11 @@ class _Counted(np.ndarray):
         self.finalizer = getattr(other, "finalizer", None)
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        ledger, plain = toolchain.LISTENER, [np.asarray(x) if isinstance(x, np.ndarray) else x for x in inputs]
+        ledger = toolchain.LISTENER
+        plain = [np.asarray(x) if isinstance(x, np.ndarray) else x for x in inputs]
         if out is None:
-            shape, dtype = np.broadcast_shapes(*map(np.shape, plain)), np.result_type(*plain)
+            shape = np.broadcast_shapes(*map(np.shape, plain))
+            dtype = np.result_type(*plain)
             out = (ledger.array(np.empty(shape, dtype)),)
         ledger.library(ufunc.__name__, *plain, out[0])
         return out[0]

@@ -1,0 +1,86 @@
+"""What the training loop asks of a device."""
+
+import types
+import typing
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from refattn.config import Config
+from refattn.data.loader import Loader
+from refattn.network.params import Parameters
+from refattn.training.adam import Adam
+from refattn.training.cpu_stepper import CpuStepper
+
+
+class Stepper(typing.Protocol):
+    """Optimiser steps on one device, which changes the Parameters and the Adam that it was made with.
+
+    An epoch is `begin`, `step` for each of its batches, and `settle`.
+    """
+
+    def begin(
+        self,
+        batches: Sequence[np.ndarray],
+        rates: Sequence[float],
+        first: int = 0,
+        totals: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        """Take the batches of an epoch.
+
+        Parameters
+        ----------
+        batches : list of (S,) int     structures of every batch, by their rows in the data set
+        rates : (n_batches,) float     learning rate of every batch, without Adam's bias correction
+        first : int                    the batch to go on with
+        totals : (float, float)        what `settle` gave when the epoch was left before that batch
+        """
+
+    def step(self, batch: int, map_fn: Callable = map) -> None:
+        """One optimiser step on the next batch, number `batch`; may return before the device is done.
+
+        map_fn : callable    like map, for what can be computed side by side; see refattn.network.threads.workers
+
+        Raises TrainingError, which names batch and structures, when a loss or a gradient is not finite, and
+        DeviceError when the memory does not suffice.
+        """
+
+    def settle(self) -> tuple[float, float]:
+        """Wait until Parameters and Adam are up to date.
+
+        Returns
+        -------
+        loss : float        sum over the epoch's batches so far of the loss times its structures
+        absolute : float    sum of the absolute errors, in scaled units
+
+        Raises TrainingError, as `step` does.
+        """
+
+    def gradient(self) -> Parameters:
+        """Gradient of the last batch's loss, without weight decay."""
+
+
+def make_stepper(
+    config: Config,
+    ops: types.SimpleNamespace,
+    loader: Loader,
+    ids: np.ndarray,
+    label: np.ndarray,
+    params: Parameters,
+    adam: Adam,
+) -> Stepper:
+    """The Stepper of the device that `ops` computes on.
+
+    Parameters
+    ----------
+    ops : namespace of operations    see refattn.ops.load_backend
+    loader : Loader                  the data set
+    ids, label : (S,) str, float     of every structure of the data set; the label is scaled
+
+    Raises ConfigError for an unknown loss, DeviceError where the memory of a GPU does not suffice for the data set.
+    """
+    if not ops.on_device:
+        return CpuStepper(config, ops, loader, ids, label, params, adam)
+    from refattn.training.cuda_stepper import CudaStepper  # asks for a GPU
+
+    return CudaStepper(config, ops, loader, ids, label, params, adam)
