@@ -101,7 +101,8 @@ def print_table(record):
     for row in record["results"]:
         cells = [f"{row['peer']:26} {row['threads']:>7}"]
         for kind in ("step", "predict"):
-            values, base = row[kind], own.get(row["threads"])
+            values = row[kind]
+            base = own.get(row["threads"])
             times = f"{values['median'] / base[kind]['median']:5.2f}x" if base else "-"
             cells.append(
                 f"{1e3 * values['median']:9.1f} {values['structures_per_second']:7.0f} "

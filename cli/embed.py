@@ -1,13 +1,10 @@
 """refattn embed: structures and sites as vectors, and maps of them."""
 
-import itertools
-
 import click
 
-from refattn.cli.explain import labelled
-from refattn.cli.options import StatusLine, as_json, device, refuse_input_as_output, threads
+from refattn.cli.options import LeftOut, StatusLine, as_json, device, refuse_input_as_output, threads
 from refattn.common.strict_json import to_json
-from refattn.data.sources.files import open_files
+from refattn.data.sources.files import open_files, read_structures
 from refattn.network.checkpoint import model_file
 from refattn.prediction.embedding import embed_stream
 from refattn.prediction.predictor import load
@@ -34,15 +31,13 @@ def embed(run, files, out, skip_bad, threads, device, as_json, **shown):
     OUT gets embedding.h5 (vectors), map.csv and structures.png (a point for every structure), site_map.csv and
     sites.png (a point for every site, or for a random sample of them). FILES are read as by predict.
     """
-    model, sources, status, shown = load(run, device), open_files(files), StatusLine(), Shown(**shown)
+    model = load(run, device)
+    sources = open_files(files)
+    status = StatusLine()
+    shown = Shown(**shown)
     for path in files_of(out, shown).values():
         refuse_input_as_output([model_file(run), *(file for source in sources for file in source.files)], path)
-    structures = itertools.chain.from_iterable(labelled(source, model.target) for source in sources)
-    left_out = []
-
-    def skip(id, error):
-        left_out.append(id)
-        status.line(f"left out {id}: {str(error).removeprefix(f'{id}: ')}")
+    left_out = LeftOut(status)
 
     def counted(blocks):
         done = 0
@@ -51,15 +46,15 @@ def embed(run, files, out, skip_bad, threads, device, as_json, **shown):
             done += len(block[0])
             status.update(f"{done} structures")
 
-    blocks = embed_stream(model, structures, n_threads=threads, skip=skip if skip_bad else None)
+    structures = read_structures(sources, model.target)
+    blocks = embed_stream(model, structures, n_threads=threads, skip=left_out if skip_bad else None)
     summary = write_maps(out, model, run, counted(blocks), shown)
     if as_json:
         names = {"run": str(run), "out": str(out), "target": model.target, "unit": model.unit}
-        click.echo(to_json({**names, **summary, "left_out": left_out}))
+        click.echo(to_json({**names, **summary, "left_out": left_out.ids}))
     else:
         print_axes(summary)
-    left_out = f", {len(left_out)} left out" if left_out else ""
-    status.line(f"{summary['structures']} structures{left_out}, {summary['sites']} sites, written to {out}")
+    status.line(f"{summary['structures']} structures{left_out.in_words()}, {summary['sites']} sites, written to {out}")
 
 
 def print_axes(summary):

@@ -44,7 +44,8 @@ def evaluate(run, data, out, coverage, plot, calibrate, threads, device, as_json
     if calibrate and data:
         raise click.UsageError("--calibrate takes the run's own data; leave --data out")
     model = load(run, device)
-    checkpoints, settings = model.checkpoints, model.config
+    checkpoints = model.checkpoints
+    settings = model.config
     if not data and not any(checkpoints[0].split):
         raise DataError(f"{run}: the model has no data of its own; give --data")
     path = data or settings.data.path
@@ -88,7 +89,8 @@ def report(model, part, coverage, plot, run):
         found["mean_spread"] = float(part.spread.mean())
         found["spearman_spread"] = rank_correlation(np.abs(part.label - part.prediction), part.spread)
     if plot:
-        error, uncertainty = np.abs(part.label - part.prediction), model.conformal.uncertainty(distance)
+        error = np.abs(part.label - part.prediction)
+        uncertainty = model.conformal.uncertainty(distance)
         uncertainty_plot(Path(plot), error, uncertainty, found["curve"], model.unit)
     return found
 

@@ -1,13 +1,11 @@
 """refattn explain: what predictions rest on, as tables, pictures and pages."""
 
-import itertools
-
 import click
 
-from refattn.cli.options import StatusLine, as_json, device, refuse_input_as_output, threads
+from refattn.cli.options import LeftOut, StatusLine, as_json, device, refuse_input_as_output, threads
 from refattn.cli.validate import validate_scores
 from refattn.common.strict_json import to_json
-from refattn.data.sources.files import open_files
+from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, SITE_SCORES
 from refattn.network.checkpoint import model_file
@@ -86,19 +84,18 @@ def explain(
     if not compare and set(shown["score"]) & POPULATIONS.keys():
         raise click.UsageError("populations are only shown with --compare orbitals")
     scores = tuple(dict.fromkeys([*scores, *(name for name in shown["score"] if name in COSTLY)]))
-    model, sources, status = load(run, device), open_files(files), StatusLine()
+    model = load(run, device)
+    sources = open_files(files)
+    status = StatusLine()
     for path in files_of(out):
         refuse_input_as_output([model_file(run), *(file for source in sources for file in source.files)], path)
-    structures = itertools.chain.from_iterable(labelled(source, model.target) for source in sources)
-    options, total = {"scores": scores, "share": share, "n_threads": threads}, Summary(model, run, out)
-
-    def skip(id, error):
-        total.left_out.append(id)
-        status.line(f"left out {id}: {str(error).removeprefix(f'{id}: ')}")
-
+    structures = read_structures(sources, model.target)
+    options = {"scores": scores, "share": share, "n_threads": threads}
+    left_out = LeftOut(status)
+    total = Summary(model, run, out, left_out)
     attributes = {"scores": ",".join(scores), "share": share, "compare": compare or ""}
     with explanation_folder(out, model, run, Shown(**shown), attributes, status.line) as drawer:
-        for finding in findings(model, structures, bool(compare), skip if skip_bad else None, **options):
+        for finding in findings(model, structures, bool(compare), left_out if skip_bad else None, **options):
             drawer.add(finding)
             total.add(finding)
             status.update(f"{total.n} structures")
@@ -109,18 +106,10 @@ def explain(
     status.line(total.in_words(drawer))
 
 
-def labelled(source, target):
-    """The structures of a FilesSource as ase.Atoms, with `id` and the known `label` in info, and per-site arrays."""
-    for record in source:
-        for name, values in record.arrays.items():
-            record.atoms.set_array(name, values)
-        record.atoms.info["label"] = record.labels.get(target)
-        yield record.atoms
-
-
 def line_of(finding, names):
     """Id, prediction, the site where each shown column is largest, and correlations with the populations."""
-    e, parts = finding.explanation, []
+    e = finding.explanation
+    parts = []
     for name in names:
         top = finding.top_site(name)
         parts.append(
@@ -135,9 +124,11 @@ def line_of(finding, names):
 class Summary:
     """What was explained, counted; correlations as means over the structures where they are defined."""
 
-    def __init__(self, model, run, out):
+    def __init__(self, model, run, out, left_out):
         self.names = {"run": str(run), "out": str(out), "target": model.target, "unit": model.unit}
-        self.n, self.left_out, self.sums = 0, [], {}
+        self.n = 0
+        self.left_out = left_out
+        self.sums = {}
 
     def add(self, finding):
         """Count a Finding."""
@@ -151,11 +142,10 @@ class Summary:
         means = {}
         for (score, population), (n, total) in self.sums.items():
             means.setdefault(score, {})[population] = {"n": n, "mean_spearman": total / n if n else None}
-        counts = {"structures": self.n, "left_out": self.left_out}
+        counts = {"structures": self.n, "left_out": self.left_out.ids}
         return {**self.names, **counts, "pictures": drawer.n_pictures, "pages": drawer.n_pages, "correlation": means}
 
     def in_words(self, drawer):
         """The last line for the user."""
-        left_out = f", {len(self.left_out)} left out" if self.left_out else ""
-        counts = f"{self.n} structures{left_out}, {drawer.n_pictures} pictures, {drawer.n_pages} pages"
+        counts = f"{self.n} structures{self.left_out.in_words()}, {drawer.n_pictures} pictures, {drawer.n_pages} pages"
         return f"{counts}, written to {self.names['out']}"

@@ -48,7 +48,9 @@ def prepare_command(name, item, folder=""):
 
 def progress_printer(name):
     """A function (done, total) that reports rate and time left: a status line, or now and then a line in a log."""
-    status, start, first = StatusLine(), time.perf_counter(), None
+    status = StatusLine()
+    start = time.perf_counter()
+    first = None
     last = shown = start
 
     def show(done, total):

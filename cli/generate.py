@@ -71,8 +71,10 @@ def pt_graphene(out, snapshots, calculator, jobs, **settings):
 
 def run(out, snapshots, calculator, jobs, make, **settings):
     """Make the trajectories, and the set from them."""
-    method, status = open_method(calculator), StatusLine()
-    began, first = time.perf_counter(), None
+    method = open_method(calculator)
+    status = StatusLine()
+    began = time.perf_counter()
+    first = None
 
     def progress(count, total):
         nonlocal first

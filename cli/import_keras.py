@@ -52,7 +52,8 @@ def import_keras(model, run, target, unit, mean, std, omega_min, as_json):
     make_directory(path)
     save_checkpoint(path / "model.h5", checkpoint)
     write_text(path / "config.toml", to_toml(config))
-    size, variant = len(checkpoint.params.vector), network.variant
+    size = len(checkpoint.params.vector)
+    variant = network.variant
     if as_json:
         facts = {"run": run, "target": target, "unit": unit, "mean": mean, "std": std, "variant": variant}
         click.echo(to_json({**facts, "n_parameters": size}))

@@ -9,21 +9,8 @@ import click
 import refattn
 from refattn.errors import RefattnError, in_one_line
 
-# Command: its module in refattn.cli and its function.
+# Command: what it does. Its module in refattn.cli and the function in it have its name.
 COMMANDS = {
-    "prepare": ("prepare", "prepare"),
-    "train": ("train", "train"),
-    "evaluate": ("evaluate", "evaluate"),
-    "predict": ("predict", "predict"),
-    "explain": ("explain", "explain"),
-    "embed": ("embed", "embed"),
-    "gradcheck": ("gradcheck", "gradcheck"),
-    "bench": ("bench", "bench"),
-    "data": ("data", "data"),
-    "import-keras": ("import_keras", "import_keras"),
-    "info": ("info", "info"),
-}
-SUMMARIES = {
     "prepare": "Structures and labels to a data set with its graph.",
     "train": "Train a network; without argument the built-in experiment.",
     "evaluate": "Errors of a trained run on its split, or on another data set.",
@@ -50,12 +37,12 @@ class Commands(click.Group):
     def get_command(self, context, name):
         if name not in COMMANDS:
             return None
-        module, function = COMMANDS[name]
-        return getattr(importlib.import_module(f"refattn.cli.{module}"), function)
+        name = name.replace("-", "_")
+        return getattr(importlib.import_module(f"refattn.cli.{name}"), name)
 
     def format_commands(self, context, formatter):
         with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
+            formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, context):
         try:

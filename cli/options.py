@@ -23,7 +23,8 @@ class StatusLine:
     """A line on stderr that overwrites itself on a terminal; elsewhere only whole lines are written."""
 
     def __init__(self):
-        self.terminal, self.width = sys.stderr.isatty(), 0
+        self.terminal = sys.stderr.isatty()
+        self.width = 0
 
     def update(self, text):
         """Show a passing state, on a terminal only."""
@@ -35,6 +36,21 @@ class StatusLine:
         """Write a line that stays."""
         click.echo(("\r" if self.terminal else "") + text.ljust(self.width), err=True)
         self.width = 0
+
+
+class LeftOut:
+    """Called with the id of a structure that is left out and the reason; says so, and counts."""
+
+    def __init__(self, status):
+        self.status = status
+        self.ids = []
+
+    def __call__(self, id, error):
+        self.ids.append(id)
+        self.status.line(f"left out {id}: {str(error).removeprefix(f'{id}: ')}")
+
+    def in_words(self):
+        return f", {len(self.ids)} left out" if self.ids else ""
 
 
 def refuse_input_as_output(inputs, out):

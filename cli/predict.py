@@ -1,13 +1,12 @@
 """refattn predict: structures in, properties and attention out."""
 
 import contextlib
-import itertools
 
 import click
 
-from refattn.cli.options import StatusLine, as_json, device, refuse_input_as_output, threads
+from refattn.cli.options import LeftOut, StatusLine, as_json, device, refuse_input_as_output, threads
 from refattn.common.strict_json import to_json
-from refattn.data.sources.files import open_files
+from refattn.data.sources.files import open_files, read_structures
 from refattn.network.checkpoint import model_file
 from refattn.prediction.ensemble import members_of
 from refattn.prediction.files import json_records, prediction_writer
@@ -39,16 +38,15 @@ def predict(run, files, out, uncertainty, coverage, skip_bad, threads, device, a
     An interval of --coverage 0.9 holds the true value in 90 % of structures like those of the validation set; see
     `refattn evaluate RUN --coverage 0.9`. The distance counts in standard deviations of the training set.
     """
-    model, sources, status, done = load(run, device), open_files(files), StatusLine(), 0
+    model = load(run, device)
+    sources = open_files(files)
+    status = StatusLine()
+    done = 0
     if out:
         models = map(model_file, members_of(run))
         refuse_input_as_output([*models, *(file for source in sources for file in source.files)], out)
-    structures, bad = itertools.chain.from_iterable(map(read_structures, sources)), []
-
-    def skip(id, error):
-        bad.append(id)
-        status.line(f"left out {id}: {str(error).removeprefix(f'{id}: ')}")
-
+    left_out = LeftOut(status)
+    structures = read_structures(sources)
     asked = {"n_threads": threads, "uncertainty": uncertainty, "coverage": coverage}
     with contextlib.ExitStack() as stack:
         if out:
@@ -56,20 +54,11 @@ def predict(run, files, out, uncertainty, coverage, skip_bad, threads, device, a
             add = stack.enter_context(prediction_writer(out, model.target, model.unit, extra))
         else:
             add = print_result(as_json)
-        for chunk, result in model.predict_stream(structures, skip=skip if skip_bad else None, **asked):
+        for chunk, result in model.predict_stream(structures, skip=left_out if skip_bad else None, **asked):
             add(chunk, result)
             done += len(chunk)
             status.update(f"{done} structures")
-    left_out = f", {len(bad)} left out" if bad else ""
-    status.line(f"{done} structures{left_out}" + (f", written to {out}" if out else ""))
-
-
-def read_structures(source):
-    """The structures of a FilesSource as ase.Atoms with `id` in info and their per-site arrays."""
-    for record in source:
-        for name, values in record.arrays.items():
-            record.atoms.set_array(name, values)
-        yield record.atoms
+    status.line(f"{done} structures{left_out.in_words()}" + (f", written to {out}" if out else ""))
 
 
 def print_result(as_json):

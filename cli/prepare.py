@@ -73,7 +73,8 @@ def progress_printer():
 
     Structures that an earlier run has done are not in the rate.
     """
-    status, start = StatusLine(), time.perf_counter()
+    status = StatusLine()
+    start = time.perf_counter()
     last = start
 
     def show(done, total, resumed):

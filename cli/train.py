@@ -48,7 +48,8 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
     else:
         settings = read_settings(config, data, target, epochs, assignments, init)
         out = out or free_directory(settings.data.target)
-    stop, status = StopFlag(), StatusLine()
+    stop = StopFlag()
+    status = StatusLine()
     progress = Progress(
         status, f"{'resuming' if resume else 'training'} in {out}; Ctrl-C stops after the current batch"
     )
@@ -103,18 +104,25 @@ class Progress:
     """Prints batches as they pass and a line for each epoch."""
 
     def __init__(self, status, title):
-        self.status, self.title, self.n_epochs, self.unit = status, title, 0, ""
-        self.times, self.member = [], None
+        self.status = status
+        self.title = title
+        self.n_epochs = 0
+        self.unit = ""
+        self.times = []
+        self.member = None
 
     def __call__(self, record):
         if self.title:
             self.status.line(self.title)
-            self.title, self.times = "", [time.perf_counter()]
+            self.title = ""
+            self.times = [time.perf_counter()]
         if record.get("member", self.member) != self.member:
-            self.member, self.times = record["member"], [time.perf_counter()]
+            self.member = record["member"]
+            self.times = [time.perf_counter()]
             self.status.line(f"member {self.member + 1} of {record['n_members']}")
         if "batch" in record:
-            self.n_epochs, self.unit = record["n_epochs"], record["unit"]
+            self.n_epochs = record["n_epochs"]
+            self.unit = record["unit"]
             self.status.update(f"epoch {record['epoch']}: batch {record['batch']}/{record['n_batches']}")
             return
         self.times = [*self.times[-5:], time.perf_counter()]

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from refattn.cli.options import StatusLine, refuse_input_as_output
+from refattn.cli.options import LeftOut, StatusLine, refuse_input_as_output
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
 from refattn.data.builtin import open_data
-from refattn.data.sources.files import open_files
+from refattn.data.sources.files import open_files, read_structures
 from refattn.data.splits import resolve_split
 from refattn.errors import DataError, OutputError
 from refattn.network.checkpoint import model_file
@@ -33,7 +33,9 @@ def validate_scores(run, files, out, amount, chosen, skip_bad, threads, device, 
 
     Raises OutputError, and what study.study and loading raise.
     """
-    models, status, left_out = [load(member, device) for member in members_of(run)], StatusLine(), []
+    models = [load(member, device) for member in members_of(run)]
+    status = StatusLine()
+    left_out = LeftOut(status)
     structures, sources = read_held_out(models[0], files, status)
     for name in FILES:
         refuse_input_as_output([*map(model_file, members_of(run)), *sources], Path(out) / name)
@@ -43,13 +45,8 @@ def validate_scores(run, files, out, amount, chosen, skip_bad, threads, device, 
         raise OutputError(f"{out}: cannot be made ({error}); choose another folder") from None
     settings = Settings(**chosen, n_costly=amount["n_costly"], n_threads=threads or available_cores())
     structures = sample_of(structures, amount["sample"], settings.seed)
-
-    def skip(id, error):
-        left_out.append(id)
-        status.line(f"left out {id}: {str(error).removeprefix(f'{id}: ')}")
-
-    record = study(models, structures, settings, status.update, skip if skip_bad else None)
-    record |= {"run": str(run), "left_out": left_out}
+    record = study(models, structures, settings, status.update, left_out if skip_bad else None)
+    record |= {"run": str(run), "left_out": left_out.ids}
     write_report(out, record, shlex.join(["refattn", *sys.argv[1:]]))
     if as_json:
         click.echo(to_json(record))
@@ -62,7 +59,8 @@ def validate_scores(run, files, out, amount, chosen, skip_bad, threads, device, 
 
 def read_held_out(model, files, status):
     """Structures that the model was not trained on, as ase.Atoms with `label` in info, and the files that hold them."""
-    split, target = model.checkpoint.split, model.target
+    split = model.checkpoint.split
+    target = model.target
     if not files:
         if not split.test:
             raise DataError("the run has no test set of its own; name FILES to validate with")
@@ -72,18 +70,12 @@ def read_held_out(model, files, status):
         for atoms in structures:
             atoms.info["label"] = atoms.info.get(target)
         return structures, [path]
-    learned, structures, n_learned = {*split.train, *split.valid}, [], 0
+    learned = {*split.train, *split.valid}
     sources = open_files(files)
-    for source in sources:
-        for record in source:
-            if record.id in learned:
-                n_learned += 1
-                continue
-            for name, values in record.arrays.items():
-                record.atoms.set_array(name, values)
-            record.atoms.info["label"] = record.labels.get(target)
-            structures.append(record.atoms)
-    if n_learned:
+    everything = list(read_structures(sources, target))
+    structures = [atoms for atoms in everything if atoms.info["id"] not in learned]
+    if len(structures) < len(everything):
+        n_learned = len(everything) - len(structures)
         status.line(f"left out {n_learned} structures of the training and validation set")
     return structures, [file for source in sources for file in source.files]
 

@@ -1,21 +1,94 @@
 """Every hyper-parameter: its name, default, unit, and where the value comes from.
 
 "SI" is the supporting information of Vu et al., npj Comput. Mater. 9, 215 (2023); "code" is the authors' code,
-sinhvt3421/scann--material, version 1.0. A configuration is a TOML file with the four sections below.
+sinhvt3421/scann--material, version 1.0. A configuration is a TOML file with the four sections below, or made of these
+classes; a wrong type or an impossible value is a ConfigError either way.
 """
 
 import dataclasses
 import json
+import numbers
+import os
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from refattn.errors import ConfigError, in_one_line
 from refattn.training.loss import LOSSES
 
+CHOICES = {
+    "model.variant": ("scann", "scann+"),
+    "model.features": ("atomic", "cgcnn"),
+    "model.readout": ("intensive", "published"),
+    "graph.rule": ("isolated", "upstream"),
+    "training.loss": tuple(LOSSES),
+    "training.schedule": ("constant", "cosine", "sgdr"),
+    "training.dtype": ("float32", "float64"),
+}
+POSITIVE = {
+    *("model.n_layers", "model.width", "model.n_heads", "model.global_width", "model.head_width"),
+    *("model.embedding_width", "model.n_elements", "model.n_radial", "model.radial_max", "model.radial_width"),
+    *("graph.r_max", "training.epochs", "training.batch_size", "training.huber_delta", "training.learning_rate"),
+    *("training.cosine_fraction", "training.sgdr_period", "training.sgdr_factor", "training.sgdr_compression"),
+    *("training.epsilon", "training.patience"),
+}
+BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2"}
+LARGEST = 2**31 - 1  # of any integer
+LARGEST_SIZE = 2**16  # of the numbers of [model], beyond which nothing fits in memory
+
+
+class Section:
+    """What the four sections have in common: their values are checked as they are made."""
+
+    name = ""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            name = f"{self.name}.{field.name}"
+            value = getattr(self, field.name)
+            if type(value) is not type(field.default):
+                value = _typed(value, type(field.default), name)
+                object.__setattr__(self, field.name, value)  # the way into a frozen dataclass
+            _check(value, name)
+
+
+def _typed(value, wanted, name):
+    """The value as `wanted`: an integer where a float belongs, a number of NumPy, a path; or ConfigError."""
+    if isinstance(value, numbers.Integral) and abs(value) > LARGEST:
+        raise ConfigError(f"{name} is too large; it must be at most {LARGEST}")
+    kind = {int: numbers.Integral, float: numbers.Real, str: os.PathLike}.get(wanted, wanted)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r:.60}; it must be of type {wanted.__name__}")
+    return os.fspath(value) if wanted is str else wanted(value)
+
+
+def _check(value, name):
+    """Raise ConfigError for a value of the right type that is impossible."""
+    wanted = ""
+    if isinstance(value, str):
+        if value not in CHOICES.get(name, (value,)):
+            wanted = f"one of {', '.join(CHOICES[name])}"
+    elif type(value) is int and abs(value) > LARGEST:
+        raise ConfigError(f"{name} is too large; it must be at most {LARGEST}")
+    elif not 0 <= value < float("inf"):
+        wanted = "finite and not negative"
+    elif value > LARGEST_SIZE and name.startswith("model."):
+        wanted = f"at most {LARGEST_SIZE}"
+    elif value == 0 and name in POSITIVE:
+        wanted = "greater than 0"
+    elif value >= 1 and name in BELOW_ONE:
+        wanted = "below 1"
+    elif value < 1 and name == "training.sgdr_factor":
+        wanted = "at least 1"
+    if wanted:
+        raise ConfigError(f"{name} is {value!r:.60}; it must be {wanted}")
+
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section):
     """The network (docs/design.md section 3). Widths are the published ones for QM9 (code, configs/qm9)."""
+
+    name = "model"
 
     variant: str = "scann+"  # "scann+" updates the geometry in every layer; "scann" does not
     n_layers: int = 7  # local attention layers (code: n_attention)
@@ -37,10 +110,19 @@ class ModelConfig:
     attention_dropout: float = 0.0  # of the local attention weights (code: 0.05 with use_drop)
     non_negative: bool = False  # clip the property at zero (code: target e_b)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.width % self.n_heads:
+            raise ConfigError(
+                f"model.width {self.width} is no multiple of model.n_heads {self.n_heads}; change one of them"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
-class GraphConfig:
+class GraphConfig(Section):
     """The neighbour rule (docs/design.md section 4). Thresholds are the published ones for molecules."""
+
+    name = "graph"
 
     rule: str = "isolated"  # "isolated", or "upstream" for the authors' graphs
     r_max: float = 4.0  # Å, longest edge kept
@@ -49,8 +131,10 @@ class GraphConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Section):
     """What to learn from. An empty path means the data set that ships inside the package."""
+
+    name = "data"
 
     path: str = "fullerene"  # a data set made by `refattn prepare`, or the name of a built-in one
     target: str = "homo"  # a label of the data set
@@ -62,8 +146,10 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Section):
     """How to learn. Optimiser constants are those of the authors' code (Keras's legacy Adam)."""
+
+    name = "training"
 
     epochs: int = 100
     batch_size: int = 32  # structures
@@ -87,6 +173,14 @@ class TrainingConfig:
     dtype: str = "float32"
     seed: int = 0
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.schedule != "constant" and self.learning_rate_min > self.learning_rate:
+            raise ConfigError(
+                f"training.learning_rate_min is {self.learning_rate_min}; it must be at most training.learning_rate, "
+                f"{self.learning_rate}"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -97,56 +191,39 @@ class Config:
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
 
+    def __post_init__(self):
+        for name, section in SECTIONS.items():
+            found = getattr(self, name)
+            if not (isinstance(found, section) or (name == "graph" and found is None)):
+                raise ConfigError(f"{name} is {found!r:.60}; it must be a {section.__name__}")
 
-CHOICES = {
-    "model.variant": ("scann", "scann+"),
-    "model.features": ("atomic", "cgcnn"),
-    "model.readout": ("intensive", "published"),
-    "graph.rule": ("isolated", "upstream"),
-    "training.loss": tuple(LOSSES),
-    "training.schedule": ("constant", "cosine", "sgdr"),
-    "training.dtype": ("float32", "float64"),
-}
-POSITIVE = {
-    "model": (
-        *("n_layers", "width", "n_heads", "global_width", "head_width", "embedding_width", "n_elements", "n_radial"),
-        *("radial_max", "radial_width"),
-    ),
-    "graph": ("r_max",),
-    "training": (
-        *("epochs", "batch_size", "huber_delta", "learning_rate", "cosine_fraction", "sgdr_period", "sgdr_factor"),
-        *("sgdr_compression", "epsilon", "patience"),
-    ),
-}
-LARGEST, LARGEST_SIZE = 2**31 - 1, 2**16  # of any integer; of those of [model], beyond which nothing fits in memory
-BELOW_ONE = {"model": ("dropout", "attention_dropout"), "training": ("beta_1", "beta_2")}
 
+SECTIONS = {section.name: section for section in (ModelConfig, GraphConfig, DataConfig, TrainingConfig)}
 # What tomllib raises: its own error is a ValueError, as are those of text that is not UTF-8 and of integers too long.
 UNREADABLE = (OSError, ValueError, RecursionError)
 
 
-def config_from_dict(sections, where="configuration"):
+def config_from_dict(sections: Mapping[str, dict], where: str = "configuration") -> Config:
     """Build and check a Config from nested dictionaries; missing keys keep their defaults.
 
     Raises ConfigError, naming `where`, for an unknown section or key, a wrong type or an impossible value.
     """
-    known = {"model": ModelConfig, "graph": GraphConfig, "data": DataConfig, "training": TrainingConfig}
     parts = {}
     for section, values in sections.items():
-        if section not in known or not isinstance(values, dict):
-            raise ConfigError(f"{where}: there is no section [{section}]; the sections are {', '.join(known)}")
-        fields = {field.name: field for field in dataclasses.fields(known[section])}
+        if section not in SECTIONS or not isinstance(values, dict):
+            raise ConfigError(f"{where}: there is no section [{section}]; the sections are {', '.join(SECTIONS)}")
+        known = [field.name for field in dataclasses.fields(SECTIONS[section])]
         for key in values:
-            if key not in fields:
-                raise ConfigError(f"{where}: [{section}] has no key {key!r}; it has {', '.join(fields)}")
-        typed = {key: _typed(fields[key], value, f"{where}: {section}.{key}") for key, value in values.items()}
-        parts[section] = known[section](**typed)
-    config = Config(**parts)
-    _check_values(config, where)
-    return config
+            if key not in known:
+                raise ConfigError(f"{where}: [{section}] has no key {key!r}; it has {', '.join(known)}")
+        try:
+            parts[section] = SECTIONS[section](**values)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    return Config(**parts)
 
 
-def load_config(path):
+def load_config(path: Path | str) -> Config:
     """Read a TOML configuration. Raises ConfigError for a file that is missing, not TOML or not valid."""
     try:
         sections = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -157,7 +234,7 @@ def load_config(path):
     return config_from_dict(sections, str(path))
 
 
-def override(config, assignments):
+def override(config: Config, assignments: Iterable[str]) -> Config:
     """Apply `section.key=value` strings (a TOML value, or a bare word for a string). Raises ConfigError."""
     sections = _sections(config)
     for assignment in assignments:
@@ -173,7 +250,7 @@ def override(config, assignments):
     return config_from_dict(sections, "--set")
 
 
-def to_toml(config):
+def to_toml(config: Config) -> str:
     """The whole configuration as TOML text; load_config reads it back unchanged."""
     lines = []
     for section, values in _sections(config).items():
@@ -186,46 +263,3 @@ def to_toml(config):
 def _sections(config):
     """The sections as nested dictionaries, without a [graph] that is not given."""
     return {name: values for name, values in dataclasses.asdict(config).items() if values is not None}
-
-
-def _typed(field, value, where):
-    wanted = type(field.default)
-    if type(value) is int and abs(value) > LARGEST:
-        raise ConfigError(f"{where} is too large; it must be at most {LARGEST}")
-    if wanted is float and type(value) is int:
-        value = float(value)
-    if type(value) is not wanted:
-        raise ConfigError(f"{where} is {value!r:.60}; it must be of type {wanted.__name__}")
-    return value
-
-
-def _check_values(config, where):
-    values = {f"{section}.{key}": value for section, keys in _sections(config).items() for key, value in keys.items()}
-
-    def require(names, holds, wanted):
-        for name in names:
-            if name in values and not holds(values[name]):
-                raise ConfigError(f"{where}: {name} is {values[name]!r}; it must be {wanted}")
-
-    def named(table):
-        return [f"{section}.{key}" for section, keys in table.items() for key in keys]
-
-    numbers = [name for name, value in values.items() if isinstance(value, (int, float))]
-    require(numbers, lambda value: 0 <= value < float("inf"), "finite and not negative")
-    sizes = [name for name in numbers if name.startswith("model.")]
-    require(sizes, lambda value: value <= LARGEST_SIZE, f"at most {LARGEST_SIZE}")
-    require(named(POSITIVE), lambda value: value > 0, "greater than 0")
-    require(named(BELOW_ONE), lambda value: value < 1, "below 1")
-    for name, choices in CHOICES.items():
-        require([name], lambda value, choices=choices: value in choices, f"one of {', '.join(choices)}")
-    model, training = config.model, config.training
-    require(["training.sgdr_factor"], lambda value: value >= 1, "at least 1")
-    if training.schedule != "constant":
-        limit = training.learning_rate
-        require(
-            ["training.learning_rate_min"], lambda value: value <= limit, f"at most training.learning_rate, {limit}"
-        )
-    if model.width % model.n_heads:
-        raise ConfigError(
-            f"{where}: model.width {model.width} is no multiple of model.n_heads {model.n_heads}; change one"
-        )

@@ -98,7 +98,8 @@ def read_yaml(path):
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: cannot be read as text ({error}); check the path") from None
-    sections, section = {}, None
+    sections = {}
+    section = None
     for number, line in enumerate(lines, 1):
         text = line.split(" #")[0].rstrip()
         if not text or text.lstrip().startswith("#"):
@@ -132,7 +133,8 @@ def _described_layers(file, path):
         raise RunError(f"{path}: has no Keras model_config and model_weights; save the whole model with model.save")
     layers = {}
     for layer in json.loads(file.attrs["model_config"])["config"]["layers"]:
-        kind, settings = layer["class_name"], layer["config"]
+        kind = layer["class_name"]
+        settings = layer["config"]
         if kind not in KERAS_LAYERS + SCANN_LAYERS:
             raise RunError(
                 f"{path}: has a layer of the kind {kind!r}, which SCANN has not; give a model of the authors"
@@ -157,7 +159,8 @@ def _common(settings, key, path):
 
 def _check_options(layers, path):
     """RunError where the layers are not those of SCANN, or have options that refattn has not."""
-    local, residual = _of_kind(layers, "LocalAttention"), _of_kind(layers, "ResidualNorm")
+    local = _of_kind(layers, "LocalAttention")
+    residual = _of_kind(layers, "ResidualNorm")
     pooling = _of_kind(layers, "GlobalAttention")
     if not local or len(residual) not in (0, len(local)) or len(pooling) != 1:
         raise RunError(
@@ -182,7 +185,8 @@ def _check_options(layers, path):
 def _model_config(layers, path):
     """ModelConfig of the described layers; RunError where they are not a network of refattn."""
     _check_options(layers, path)
-    local, residual = _of_kind(layers, "LocalAttention"), _of_kind(layers, "ResidualNorm")
+    local = _of_kind(layers, "LocalAttention")
+    residual = _of_kind(layers, "ResidualNorm")
     pooling = _of_kind(layers, "GlobalAttention")[0]
     plus = _common(local, "g_update", path)
     centres = _centres(layers, plus, path)

@@ -26,7 +26,8 @@ from refattn.structures.graph import Graph
 
 DIGEST_BYTES = 32
 OURS = re.compile(r"(\d{6,}\.block|command\.json)(\.part)?")  # files of other names are not removed
-EDGE_ARRAYS, SITE_ARRAYS = ("nbr", "image", "r", "omega"), ("z", "omega_max")
+EDGE_ARRAYS = ("nbr", "image", "r", "omega")
+SITE_ARRAYS = ("z", "omega_max")
 
 
 class Checkpoint:
@@ -48,7 +49,8 @@ class Checkpoint:
     def __init__(self, out, command, note=None):
         self.folder = Path(out).with_name(Path(out).name + ".parts")
         self.text = json.dumps(command, indent=1, sort_keys=True)
-        self.note, self.is_open = note or (lambda text: None), False
+        self.note = note or (lambda text: None)
+        self.is_open = False
 
     def __enter__(self):
         return self
@@ -167,9 +169,12 @@ def _packed(results):
 
 def _unpacked(arrays, records):
     """The results that _packed made arrays of."""
-    reasons, ends = arrays["reasons"].tobytes(), np.cumsum(arrays["reason_sizes"]).tolist()
+    reasons = arrays["reasons"].tobytes()
+    ends = np.cumsum(arrays["reason_sizes"]).tolist()
     reasons = iter([reasons[a:b].decode() for a, b in zip([0, *ends], ends)])
-    results, site, edge = [], 0, 0
+    results = []
+    site = 0
+    edge = 0
     for n_sites in arrays["n_sites"].tolist():
         if n_sites < 0:
             results.append(StructureError(next(reasons)))
@@ -179,5 +184,6 @@ def _unpacked(arrays, records):
         parts = {name: arrays[name][site : site + n_sites] for name in SITE_ARRAYS}
         parts |= {name: arrays[name][edge : edge + edge_ptr[-1]] for name in EDGE_ARRAYS}
         results.append(Graph(edge_ptr=edge_ptr, **parts))
-        site, edge = site + n_sites, edge + int(edge_ptr[-1])
+        site += n_sites
+        edge += int(edge_ptr[-1])
     return results

@@ -21,7 +21,8 @@ from refattn.data.writer import DatasetWriter
 from refattn.errors import DataError, StructureError
 from refattn.structures.graph import Graph
 
-BLOCK_STRUCTURES, BLOCK_SITES = 512, 16384  # a block is full when it reaches one of them
+BLOCK_STRUCTURES = 512  # a block is full when it reaches this or the next
+BLOCK_SITES = 16384
 REASONS_KEPT = 5
 
 
@@ -86,10 +87,13 @@ def prepare(
     After an error of the disk, Ctrl-C or a kill the folder OUT.parts stays, and the same call goes on from it. All
     other errors remove it: to repair what they complain of makes another command of it.
     """
-    start, config = time.perf_counter(), graph_config or GraphConfig()
+    start = time.perf_counter()
+    config = graph_config or GraphConfig()
     origin = {"source": source.name, "licence": source.licence, "citation": source.citation}
     writer = DatasetWriter(out, config, **origin, label_attrs=_label_attrs(units or {}), append=append)
-    count, seconds, skipped = collections.Counter(), collections.Counter(), []
+    count = collections.Counter()
+    seconds = collections.Counter()
+    skipped = []
     with Checkpoint(out, command_of(source, config), note) as checkpoint, _timed(writer, seconds):
         checkpoint.open()
         blocks = _blocks(itertools.islice(source, limit), count, seconds)
@@ -143,7 +147,9 @@ def _timed(writer, seconds):
 
 def _blocks(records, count, seconds):
     """Lists of successive records, counted in count["read"] and timed in seconds["reading"]."""
-    block, n_sites, began = [], 0, time.thread_time()
+    block = []
+    n_sites = 0
+    began = time.thread_time()
     for record in records:
         block.append(record)
         n_sites += len(record.atoms)
@@ -151,7 +157,9 @@ def _blocks(records, count, seconds):
             count["read"] += len(block)
             seconds["reading"] += time.thread_time() - began
             yield block
-            block, n_sites, began = [], 0, time.thread_time()
+            block = []
+            n_sites = 0
+            began = time.thread_time()
     count["read"] += len(block)
     seconds["reading"] += time.thread_time() - began
     if block:
@@ -163,7 +171,8 @@ def _graphs(number, block, checkpoint, config):
 
     An exception must not take the rest of the block with it.
     """
-    began, rule = time.thread_time(), dataclasses.asdict(config)
+    began = time.thread_time()
+    rule = dataclasses.asdict(config)
     results = checkpoint.load(number, block)
     resumed = results is not None
     if not resumed:
@@ -179,7 +188,8 @@ def _graphs(number, block, checkpoint, config):
 
 def _in_order(blocks, checkpoint, config, n_threads, seconds):
     """(block, results, whether resumed) in the order of the blocks; at most two blocks a thread are in memory."""
-    pool, waiting = ThreadPoolExecutor(n_threads), collections.deque()
+    pool = ThreadPoolExecutor(n_threads)
+    waiting = collections.deque()
 
     def first():
         block, future = waiting.popleft()

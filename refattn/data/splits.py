@@ -48,7 +48,8 @@ def split_indices(n, n_train=0, n_valid=0, n_test=0, seed=0, legacy=False):
 
     Raises DataError when n is too small for the sizes.
     """
-    n_valid, n_test = n_valid or max(n // 10, 1), n_test or max(n // 10, 1)
+    n_valid = n_valid or max(n // 10, 1)
+    n_test = n_test or max(n // 10, 1)
     n_train = n_train or max(n - n_valid - n_test, 1)
     if n_train + n_valid + n_test > n:
         wanted = f"{n_train} + {n_valid} + {n_test} structures (train + valid + test)"
@@ -116,7 +117,8 @@ def published_split(dataset, name, sizes=(0, 0, 0)):
     if name not in PUBLISHED_SPLITS:
         raise DataError(f"there is no published split {name!r}; there are {', '.join(PUBLISHED_SPLITS)}")
     n_parts, sort, sha256 = PUBLISHED_SPLITS[name]
-    n, found = sum(n_parts), len(dataset)
+    n = sum(n_parts)
+    found = len(dataset)
     if found != n:
         raise DataError(
             f"the published split of {name} is one of {n} structures, the data set has {found}; prepare the whole set "

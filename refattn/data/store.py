@@ -18,7 +18,8 @@ import numpy as np
 from refattn.config import GraphConfig, config_from_dict
 from refattn.errors import ConfigError, DataError, in_one_line
 
-FORMAT, VERSION = "refattn-dataset", 1
+FORMAT = "refattn-dataset"
+VERSION = 1
 ADVICE = "restore the file, or make it again with `refattn prepare`"
 LARGEST_LABEL = 1e100  # a sum of squares is still a number
 # What h5py raises for damaged files, and NumPy for what they hold.
@@ -258,7 +259,8 @@ def _read_slice(file, start, stop, with_positions):
 
 def _check_pointers(dataset):
     """Nothing may point outside: compiled kernels follow these numbers without a check of their own."""
-    sizes, degrees = np.diff(dataset.site_ptr), np.diff(dataset.edge_ptr)
+    sizes = np.diff(dataset.site_ptr)
+    degrees = np.diff(dataset.edge_ptr)
     if np.any(sizes <= 0) or dataset.site_ptr[-1] != len(dataset.z):
         raise DataError(f"/structures/site_ptr does not divide the sites into structures; {ADVICE}")
     if np.any(degrees < 0) or dataset.edge_ptr[-1] != len(dataset.nbr):

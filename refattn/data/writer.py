@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from refattn.common.files import put_in_place
+from refattn.common.hdf5 import append
 from refattn.data import store
 from refattn.data.store import FIELDS, POINTERS
 from refattn.errors import DataError, OutputError
@@ -53,11 +54,14 @@ class DatasetWriter:
     """
 
     def __init__(self, path, graph_config, source="", licence="", citation="", label_attrs=None, append=False):
-        self.path, self.graph_config, self.append = Path(path), graph_config, append
+        self.path = Path(path)
+        self.graph_config = graph_config
+        self.append = append
         self.origin = {"source": source, "licence": licence, "citation": citation}
         self.label_attrs = label_attrs or {}
         self.part = self.path.with_name(self.path.name + ".part")
-        self.ids, self.skipped = {}, []  # a dict keeps the order and finds duplicates
+        self.ids = {}  # a dict keeps the order and finds duplicates
+        self.skipped = []
         self.open = {}  # path -> dataset; to open one for every block would pack and unpack its last chunk every time
         self.n_sites = self.n_edges = 0
 
@@ -126,13 +130,15 @@ class DatasetWriter:
             if rule != self.graph_config:
                 raise DataError(f"it was made with {rule}; append with the same rule, or write another file")
             for name, label in file["labels"].items():
-                unit, wanted = label.attrs["unit"], self.label_attrs.get(name, NO_ATTRS)["unit"]
+                unit = label.attrs["unit"]
+                wanted = self.label_attrs.get(name, NO_ATTRS)["unit"]
                 if unit != wanted:
                     raise DataError(f"the unit of /labels/{name} is {unit!r}, not {wanted!r}; append in that unit")
             self.ids = dict.fromkeys(store.read_strings(file["structures/id"]).tolist())
             skipped = (store.read_strings(file[f"skipped/{name}"]).tolist() for name in ("id", "reason"))
             self.skipped = list(zip(*skipped, strict=True))
-            self.n_sites, self.n_edges = len(file["structures/z"]), len(file["graph/nbr"])
+            self.n_sites = len(file["structures/z"])
+            self.n_edges = len(file["graph/nbr"])
         return True
 
     def _write_head(self, previous):
@@ -168,10 +174,7 @@ class DatasetWriter:
     def _extend(self, path, values):
         if path not in self.open:
             self.open[path] = self.file[path]
-        dataset = self.open[path]
-        start = len(dataset)
-        dataset.resize(start + len(values), axis=0)
-        dataset[start:] = values
+        append(self.open[path], values)
 
     def _add_id(self, id):
         if not id.isprintable() or not id:
@@ -181,7 +184,8 @@ class DatasetWriter:
         self.ids[id] = None
 
     def _add_labels(self, records):
-        group, n_before = self.file["labels"], len(self.ids) - len(records)
+        group = self.file["labels"]
+        n_before = len(self.ids) - len(records)
         for name in dict.fromkeys(name for record in records for name in record.labels):
             if name not in group:
                 self._create_label(name, n_before)

@@ -42,7 +42,9 @@ def equivalent_sites(atoms, tolerance=TOLERANCE, radius=None):
     ptr, nbr, distance, pad = _pairs(atoms, radius)
     colour = _numbered(np.asarray(atoms.numbers))
     while True:
-        refined, n_classes, nbr_colour = np.empty(len(colour), dtype=np.int64), 0, colour[nbr]
+        refined = np.empty(len(colour), dtype=np.int64)
+        n_classes = 0
+        nbr_colour = colour[nbr]
         for members in np.split(np.argsort(colour, kind="stable"), np.cumsum(np.bincount(colour))[:-1]):
             group = np.zeros(len(members), dtype=np.int64)
             if len(members) > 1:
@@ -103,16 +105,21 @@ def _pairs(atoms, radius):
         return np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0), 1.0
     if radius is None:
         radius = EVERYTHING if not atoms.pbc.any() and len(atoms) <= ALL_PAIRS else RADIUS
-    positions, cell = np.array(atoms.positions, dtype=float), np.array(atoms.cell.array, dtype=float)
+    positions = np.array(atoms.positions, dtype=float)
+    cell = np.array(atoms.cell.array, dtype=float)
     reciprocal = reciprocal_vectors(cell, np.asarray(atoms.pbc))
     around = surroundings(float(radius), positions, cell, reciprocal)
-    counts, nbr, distance = [0], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    counts = [0]
+    nbr = [np.zeros(0, dtype=np.int64)]
+    distance = [np.zeros(0)]
     for i in range(len(atoms)):
         n = sites_within(i, float(radius), around)
         counts.append(n)
         nbr.append(around.tree.label[around.index[:n], 0].astype(np.int64))
         distance.append(around.distance[:n].copy())  # the next site overwrites it
-    ptr, nbr, distance = np.cumsum(counts), np.concatenate(nbr), np.concatenate(distance)
+    ptr = np.cumsum(counts)
+    nbr = np.concatenate(nbr)
+    distance = np.concatenate(distance)
     return ptr, nbr, distance, min(radius, distance.max(initial=0) + 1)
 
 
@@ -131,7 +138,8 @@ def _groups(ptr, around, distance, pad, tolerance):
     lists = _as_matrix(ptr, around, distance, pad)
     # Only sites are compared that are alike in the column that differs most.
     column = lists[:, np.ptp(lists, axis=0).argmax()] if lists.size else np.zeros(n_sites)
-    order, n_groups = np.argsort(column, kind="stable"), 0
+    order = np.argsort(column, kind="stable")
+    n_groups = 0
     end = np.searchsorted(column[order], column[order] + 2 * tolerance, side="right")
     for n, leader in enumerate(order):
         if group[leader] < 0:
@@ -144,7 +152,8 @@ def _groups(ptr, around, distance, pad, tolerance):
 
 def _as_matrix(ptr, around, distance, pad):
     """(n, width) Å: columns for the first, second, ... site of each colour, by distance; `pad` where it has fewer."""
-    n_rows, (colours, around) = len(ptr) - 1, np.unique(around, return_inverse=True)
+    n_rows = len(ptr) - 1
+    colours, around = np.unique(around, return_inverse=True)
     row = np.repeat(np.arange(n_rows), np.diff(ptr))
     count = np.zeros((n_rows, len(colours)), dtype=np.int64)
     np.add.at(count, (row, around), 1)

@@ -135,7 +135,9 @@ def generate(trajectories, n_snapshots, folder, dynamics, method, jobs=1, progre
         _check_structure(file, trajectory, text)
     waiting = [(count, index) for index, count in enumerate(counts) if count < n_snapshots]
     heapq.heapify(waiting)
-    done, total, running = sum(min(c, n_snapshots) for c in counts), n_snapshots * len(files), {}
+    done = sum(min(c, n_snapshots) for c in counts)
+    total = n_snapshots * len(files)
+    running = {}
     with _executor(jobs, method) as pool:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -155,7 +157,8 @@ def generate(trajectories, n_snapshots, folder, dynamics, method, jobs=1, progre
 
 def _check_settings(folder, files, dynamics, method):
     """Write what the trajectories are made with, or compare; other settings would mix two sets into one."""
-    path, settings = folder / SETTINGS, {"method": method.name, **dataclasses.asdict(dynamics)}
+    path = folder / SETTINGS
+    settings = {"method": method.name, **dataclasses.asdict(dynamics)}
     if not path.exists() and not any(file.exists() for file in files):
         write_text(path, to_json(settings, indent=1))
     try:
@@ -277,11 +280,15 @@ def _last_snapshot(file):
     if not file.exists():
         return 0, ""
     with open(file, "rb+") as stream:
-        count, end, last = 0, 0, []
+        count = 0
+        end = 0
+        last = []
         while line := stream.readline():
             rows = [stream.readline() for _ in range(int(line) + 1)] if line.strip().isdigit() else [b""]
             if not rows[-1].endswith(b"\n"):
                 break
-            count, end, last = count + 1, stream.tell(), [line, *rows]
+            count += 1
+            end = stream.tell()
+            last = [line, *rows]
         stream.truncate(end)
     return count, b"".join(last).decode("utf-8")

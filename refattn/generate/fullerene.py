@@ -34,7 +34,8 @@ def generate_fullerenes(
     (eV/Å), homo_population, lumo_population. Raises MissingExtra without tblite, and DataError as cages,
     trajectory_names and generate do.
     """
-    method, starts = method or XTB(), cages(start)
+    method = method or XTB()
+    starts = cages(start)
     names = trajectory_names(starts, temperatures)
     with single_threaded(method):
         relaxed = {name: relax(cage, method.calculator(), name) for name, cage in starts.items()}

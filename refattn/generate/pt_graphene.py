@@ -17,7 +17,9 @@ from refattn.generate.methods import XTB
 
 TEMPERATURES = (300.0, 600.0, 1000.0)  # K
 LARGEST = 13  # atoms of the largest cluster, an icosahedron
-CC_BOND, CH_BOND, PT_PT = 1.42, 1.09, 2.77  # Å, at the start
+CC_BOND = 1.42  # Å, as the two below; at the start
+CH_BOND = 1.09
+PT_PT = 2.77
 HEIGHT = 2.2  # Å, of the lowest platinum atom above the sheet at the start
 TILT = (0.10, 0.23, 1.0)  # 1, the direction in which a cluster grows; off every axis, so that no two atoms are level
 # u. Hydrogen moves as slowly as tritium does, so that steps of 2 fs resolve its vibrations too. Averages over
@@ -41,7 +43,8 @@ def sheet(rings=1):
     steps = range(-rings, rings + 1)  # a and b enclose 120 degrees: i a + j b is max(|i|, |j|, |i - j|) hexagons away
     centres = [i * a + j * b for i, j in itertools.product(steps, steps) if abs(i - j) <= rings]
     carbon = positions[KDTree(centres).query(positions)[0] < 1.1 * CC_BOND]
-    tree, hydrogen = KDTree(carbon), []
+    tree = KDTree(carbon)
+    hydrogen = []
     for position in carbon:
         near = carbon[tree.query_ball_point(position, 1.1 * CC_BOND)]
         if len(near) == 3:  # itself and two neighbours
@@ -82,7 +85,8 @@ def generate_pt_graphene(
     each other), homo, lumo (eV); arrays: forces (eV/Å), homo_population, lumo_population. Raises MissingExtra without
     tblite, and DataError as trajectory_names and generate do.
     """
-    method, sites = method or XTB(), adsorption_sites()
+    method = method or XTB()
+    sites = adsorption_sites()
     starts = {f"Pt{n}_{site}": (n, site) for n in range(1, largest + 1) for site in sites}
     names = trajectory_names(starts, temperatures)
     with single_threaded(method):
@@ -90,7 +94,8 @@ def generate_pt_graphene(
         particles = {n: relax(cluster(n), method.calculator(), f"Pt{n}") for n in range(1, largest + 1)}
     trajectories = []
     for (start, temperature), name in names.items():
-        (particle, energy), site = particles[starts[start][0]], sites[starts[start][1]]
+        particle, energy = particles[starts[start][0]]
+        site = sites[starts[start][1]]
         together = adsorbed(support, particle, site)
         trajectories.append(Trajectory(name, together, temperature, support_energy + energy))
     return generate(trajectories, n_snapshots, folder, Dynamics(seed=seed), method, jobs, progress)

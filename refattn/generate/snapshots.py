@@ -19,7 +19,8 @@ def merge_trajectories(files, out, n_snapshots):
     Momenta are left out and arrays rounded to DECIMALS, below what the labels can tell. The same trajectories give
     the same bytes. Returns the number of snapshots; raises OutputError when `out` cannot be written.
     """
-    count, packed = 0, str(out).endswith(".gz")
+    count = 0
+    packed = str(out).endswith(".gz")
     with replacing(out) as part, open(part, "wb") as raw:
         target = gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) if packed else raw
         with io.TextIOWrapper(target, encoding="utf-8", newline="\n") as stream:

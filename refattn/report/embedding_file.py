@@ -8,6 +8,8 @@ import contextlib
 import h5py
 import numpy as np
 
+from refattn.common.hdf5 import append
+
 LAYOUT = """
 /structures   id, value, label (NaN where unknown), site_ptr, z, structure_vector
               sites of structure s are site_ptr[s]:site_ptr[s + 1]
@@ -43,7 +45,7 @@ def embedding_writer(path, model, attributes):
         _column(file, "structures/structure_vector", model.dtype, vector)
         _column(file, "sites/beta", "f8", description="global attention")
         _column(file, "sites/site_embedding", model.dtype, vector)
-        _extend(file["structures/site_ptr"], [0])
+        append(file["structures/site_ptr"], [0])
         yield lambda structures, found: _add(file, structures, found)
 
 
@@ -56,19 +58,14 @@ def _column(file, name, dtype, shape=(), **attributes):
 def _add(file, structures, found):
     labels = [atoms.info.get("label") for atoms in structures]
     site_ptr = file["structures/site_ptr"]
-    _extend(file["structures/id"], found.id)
-    _extend(file["structures/value"], found.value)
-    _extend(file["structures/label"], [np.nan if label is None else label for label in labels])
-    _extend(site_ptr, site_ptr[-1] + np.cumsum([len(z) for z in found.z]))
-    _extend(file["structures/z"], np.concatenate(found.z))
-    _extend(file["structures/structure_vector"], found.structure_vector)
-    _extend(file["sites/beta"], np.concatenate(found.beta))
-    _extend(file["sites/site_embedding"], np.concatenate(found.site_embedding))
-
-
-def _extend(data, values):
-    data.resize(len(data) + len(values), axis=0)
-    data[-len(values) :] = values
+    append(file["structures/id"], found.id)
+    append(file["structures/value"], found.value)
+    append(file["structures/label"], [np.nan if label is None else label for label in labels])
+    append(site_ptr, site_ptr[-1] + np.cumsum([len(z) for z in found.z]))
+    append(file["structures/z"], np.concatenate(found.z))
+    append(file["structures/structure_vector"], found.structure_vector)
+    append(file["sites/beta"], np.concatenate(found.beta))
+    append(file["sites/site_embedding"], np.concatenate(found.site_embedding))
 
 
 def row_blocks(data, rows=None):

@@ -14,7 +14,8 @@ from refattn.validation.study import UNTRAINED
 
 # Okabe & Ito's colours, which the colour-blind tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
-PLAIN, BLANK = "#9aa1ab", "#d9dce1"
+PLAIN = "#9aa1ab"
+BLANK = "#d9dce1"
 SIZE = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "ytick.labelsize": 7}
 
 
@@ -123,7 +124,8 @@ def _stability(record):
 
 def _cascade(record):
     def draw(figure):
-        axes, numbers = figure.subplots(), record["randomisation"]
+        axes = figure.subplots()
+        numbers = record["randomisation"]
         for name, means in numbers["all"].items():
             values = [1.0, *(np.nan if mean is None else mean for mean in means)]
             axes.plot(values, "o-", ms=3, lw=1.2, color=_colour(name, record), label=title_of(name, record))

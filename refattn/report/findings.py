@@ -18,6 +18,11 @@ SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 NARROWEST = 0.02
 
 
+def with_unit(name, unit):
+    """A name with its unit in brackets, where it has one."""
+    return f"{name} ({unit})" if unit else name
+
+
 class Column(typing.NamedTuple):
     """A number for every site.
 
@@ -34,7 +39,7 @@ class Column(typing.NamedTuple):
     @property
     def title(self):
         """What it is, with its unit."""
-        return f"{self.text} ({self.unit})" if self.unit else self.text
+        return with_unit(self.text, self.unit)
 
     @property
     def limits(self):
@@ -75,7 +80,8 @@ class Finding:
     @cached_property
     def columns(self):
         """{name: Column} of every score that was computed, then of the populations."""
-        values, unit = self.explanation.site_scores(), self.explanation.unit
+        values = self.explanation.site_scores()
+        unit = self.explanation.unit
         scores = [s for s in SITE_SCORES if s.name in values]
         found = [Column(s.name, s.text, unit if s.in_unit else "", s.signed, values[s.name]) for s in scores]
         found += [Column(name, POPULATIONS[name], "", False, known) for name, known in self.populations.items()]

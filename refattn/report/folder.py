@@ -60,7 +60,8 @@ def explanation_folder(folder, model, run, shown, attributes, note):
 
     Raises MissingExtra where pages are wanted without plotly, OutputError where the folder cannot be written.
     """
-    script, folder = plotly_script() if shown.pages else None, Path(folder)
+    script = plotly_script() if shown.pages else None
+    folder = Path(folder)
     try:
         for name in ("", "pictures", *(("pages", "thumbnails") if shown.pages else ())):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,8 @@ def explanation_folder(folder, model, run, shown, attributes, note):
         drawer = Drawer(folder, shown, note, stack.enter_context(tables(folder, record, shown.edges)))
         if shown.pages:
             write_shared_files(folder, script)
-            title, text = f"{model.target.replace('_', ' ')}, explained", f"Predicted by {run}."
+            title = f"{model.target.replace('_', ' ')}, explained"
+            text = f"Predicted by {run}."
             drawer.list = stack.enter_context(list_writer(folder / "index.html", title, text, shown.score[0]))
         yield drawer
 
@@ -85,21 +87,31 @@ class Drawer:
     """
 
     def __init__(self, folder, shown, note, add_to_tables):
-        self.folder, self.shown, self.note, self.add_to_tables = folder, shown, note, add_to_tables
-        self.list, self.names, self.n_pictures, self.n_pages = None, set(), 0, 0
+        self.folder = folder
+        self.shown = shown
+        self.note = note
+        self.add_to_tables = add_to_tables
+        self.list = None
+        self.names = set()
+        self.n_pictures = 0
+        self.n_pages = 0
 
     def add(self, finding):
         """Add a structure to everything."""
         self.add_to_tables(finding)
-        links, name, first = {}, None, self.shown.score[0]
+        links = {}
+        name = None
+        first = self.shown.score[0]
         if self._within("pictures", self.n_pictures, self.shown.max_pictures):
-            name, self.n_pictures = self._name_for(finding.id), self.n_pictures + 1
+            name = self._name_for(finding.id)
+            self.n_pictures += 1
             links["picture"] = f"pictures/{name}.png"
             picture(self.folder / links["picture"], finding, rows_of(finding, self.shown.score), self.shown.background)
         if self.list is None:
             return
         if self._within("pages", self.n_pages, self.shown.max_pages):
-            name, self.n_pages = name or self._name_for(finding.id), self.n_pages + 1
+            name = name or self._name_for(finding.id)
+            self.n_pages += 1
             links |= {"page": f"pages/{name}.html", "thumbnail": f"thumbnails/{name}.png"}
             thumbnail(self.folder / links["thumbnail"], finding, first)
             beside = f"../{links['picture']}" if "picture" in links else None
@@ -116,7 +128,8 @@ class Drawer:
     def _name_for(self, id):
         """A file name, without suffix, that no other structure has, on systems that do not tell cases apart either."""
         plain = re.sub(r"[^A-Za-z0-9._-]+", "_", id).strip("._")[-LONGEST:] or "structure"
-        name, number = plain, 1
+        name = plain
+        number = 1
         while f"{name.lower()}." in self.names:
             number += 1
             name = f"{plain}-{number}"

@@ -12,8 +12,12 @@ from ase.data import chemical_symbols
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-WIDTH, HEIGHT, INCH, DPI = 8.5, 7.2, 2.54, 300  # cm, cm, cm, pixels/inch
-FONT, SMALL = 8, 7  # pt
+WIDTH = 8.5  # cm
+HEIGHT = 7.2  # cm
+INCH = 2.54  # cm
+DPI = 300
+FONT = 8  # pt
+SMALL = 7  # pt
 LONGEST = 36  # letters beside the colour bar
 STEPS = [1, 2, 2.5, 5, 10]  # of ticks
 GREY = "#b4b4b4"
@@ -95,7 +99,8 @@ def element_groups(z):
     and come first.
     """
     ranked = [number for number, _ in collections.Counter(z.tolist()).most_common()]
-    named, others = ranked[: len(OWN)], ranked[len(OWN) :]
+    named = ranked[: len(OWN)]
+    others = ranked[len(OWN) :]
     free = [colour for number, colour in OWN.items() if number not in named]
     groups = [(0, GREY, np.flatnonzero(np.isin(z, others)))] if others else []
     for number in named:

@@ -24,6 +24,7 @@ from refattn.common.files import replacing
 from refattn.common.strict_json import to_json
 from refattn.errors import DataError, OutputError
 from refattn.report.embedding_file import embedding_writer
+from refattn.report.findings import with_unit
 from refattn.report.map_pictures import by_colour_bar, by_element
 from refattn.report.projection import LAYOUTS
 
@@ -73,7 +74,8 @@ def write_maps(folder, model, run, blocks, shown):
     Raises MissingExtra for UMAP without umap-learn, DataError where there is nothing to map, OutputError where the
     folder cannot be written.
     """
-    lay_out, files = LAYOUTS[shown.map](), files_of(folder, shown)
+    lay_out = LAYOUTS[shown.map]()
+    files = files_of(folder, shown)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,7 +94,8 @@ def write_maps(folder, model, run, blocks, shown):
 
 def _map(file, parts, lay_out, shown):
     """Lay out what is in the open embedding.h5, and write tables and pictures to `parts`."""
-    n_structures, n_sites = len(file["structures/id"]), len(file["sites/beta"])
+    n_structures = len(file["structures/id"])
+    n_sites = len(file["sites/beta"])
     if not n_structures:
         raise DataError("there is no structure to map; give files that hold one that the model can read")
     colour = _colour(file, shown.colour)
@@ -117,7 +120,9 @@ def _map_sites(file, parts, lay_out, shown):
     rows = np.random.default_rng(0).permutation(len(data))[: shown.max_points]
     rows.sort()
     layout = lay_out(data, rows)
-    site_ptr, z, beta = file["structures/site_ptr"][()], file["structures/z"][()], file["sites/beta"][()]
+    site_ptr = file["structures/site_ptr"][()]
+    z = file["structures/z"][()]
+    beta = file["sites/beta"][()]
     structure = np.searchsorted(site_ptr, rows, side="right") - 1
     _write_site_map(parts["site_map.csv"], file, structure, rows - site_ptr[structure], z[rows], layout.xy, beta[rows])
     if shown.site_colour == "element":
@@ -132,28 +137,26 @@ def _colour(file, name):
     """(values (S,), title) of the colours of the structures."""
     if name == "size":
         return np.diff(file["structures/site_ptr"][()]), "number of sites"
-    target, unit = file.attrs["target"], file.attrs["unit"]
+    target = file.attrs["target"]
+    unit = file.attrs["unit"]
     values = file["structures/value" if name == "prediction" else "structures/label"][()]
     if np.isnan(values).all():
         raise DataError(f"no structure has the label {target}; give files that have it, or take --colour prediction")
-    return values, _with_unit(f"{target.replace('_', ' ')}, {name}", unit)
-
-
-def _with_unit(name, unit):
-    return f"{name} ({unit})" if unit else name
+    return values, with_unit(f"{target.replace('_', ' ')}, {name}", unit)
 
 
 def _write_map(path, file, xy):
     """map.csv; the label's cell is empty where it is not known."""
-    target, unit = file.attrs["target"], file.attrs["unit"]
+    target = file.attrs["target"]
+    unit = file.attrs["unit"]
     label = ["" if np.isnan(label) else label for label in file["structures/label"][()].tolist()]
     columns = {
         "id": file["structures/id"].asstr()[()].tolist(),
         "sites": np.diff(file["structures/site_ptr"][()]).tolist(),
         "x": xy[:, 0].tolist(),
         "y": xy[:, 1].tolist(),
-        _with_unit(f"predicted {target}", unit): file["structures/value"][()].tolist(),
-        _with_unit(target, unit): label,
+        with_unit(f"predicted {target}", unit): file["structures/value"][()].tolist(),
+        with_unit(target, unit): label,
     }
     _write_csv(path, columns)
 

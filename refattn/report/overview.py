@@ -13,7 +13,8 @@ N_LABELS = 8  # panels of labels in the picture, four a row
 N_ELEMENTS = 16  # bars with names that can be read
 STEPS = [1, 2, 5, 10]  # of the numbers at an axis
 REASONS_SHOWN = 5
-STRUCTURE, LABEL = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito, which all eyes tell apart
+STRUCTURE = "#0072b2"  # blue of Okabe and Ito, which all eyes tell apart from their vermilion
+LABEL = "#d55e00"  # vermilion
 
 
 def describe(dataset):
@@ -21,7 +22,8 @@ def describe(dataset):
 
     Lengths in Å, angles in sr; `histogram` counts structures or sites by their number of sites or edges.
     """
-    sizes, degrees = np.diff(dataset.site_ptr), np.diff(dataset.edge_ptr)
+    sizes = np.diff(dataset.site_ptr)
+    degrees = np.diff(dataset.edge_ptr)
     facts = {
         **dataset.attrs,
         "structures": len(dataset),

@@ -106,7 +106,8 @@ def write_page(path, finding, first, picture=None):
 
 def page_data(finding, first):
     """What the page's script draws, a dict for JSON: atoms, bonds, cell, and every column with its colours."""
-    scene, columns = Scene.of(finding.atoms), finding.columns.values()
+    scene = Scene.of(finding.atoms)
+    columns = finding.columns.values()
     keys = ("name", "text", "unit", "signed", "low", "high", "values")
     rows = ((c.name, c.text, c.unit, c.signed, *c.limits, c.values.tolist()) for c in columns)
     return {
@@ -177,7 +178,8 @@ def _cells(finding, links, first):
     e = finding.explanation
     unit = f" ({e.unit})" if e.unit else ""
     image = f'<img src="{links["thumbnail"]}" alt="" loading="lazy">' if "thumbnail" in links else ""
-    name, top = html.escape(e.id), finding.top_site(first)
+    name = html.escape(e.id)
+    top = finding.top_site(first)
     name = f'<a href="{links["page"]}">{name}</a>' if "page" in links else name
     pictures = f'<a href="{links["picture"]}">picture</a>' if "picture" in links else ""
     error = None if finding.label is None else e.value - finding.label

@@ -22,15 +22,30 @@ from refattn.common.files import replacing
 from refattn.report.findings import SUBSCRIPTS, in_words
 from refattn.report.scene import Scene
 
-WIDTH, DPI, INCH = 17.0, 300, 2.54  # cm: two columns of a journal
-BAR, TITLE, HEAD, FOOT, GAP = 2.2, 1.4, 0.6, 0.8, 0.35  # cm: colour bar, headings, scale bar, between the views
-LEAST_ROW, MOST_ROW, MOST_SCALE = 2.6, 6.0, 1.15  # cm, cm, cm/Å
-LETTER, NUMBER, LABEL = 10, 9, 0.35  # pt, pt, cm: text, numbers of the colour bar, room for the name of an axis
+DPI = 300
+INCH = 2.54  # cm, as all lengths down to MOST_ROW
+WIDTH = 17.0  # two columns of a journal
+BAR = 2.2  # colour bar
+TITLE = 1.4
+HEAD = 0.6
+FOOT = 0.8  # scale bar
+GAP = 0.35  # between the views
+LABEL = 0.35  # room for the name of an axis
+LEAST_ROW = 2.6
+MOST_ROW = 6.0
+MOST_SCALE = 1.15  # cm/Å
+LETTER = 10  # pt: text
+NUMBER = 9  # pt: numbers of the colour bar
 MOST_LETTERS = 80  # drawn atoms
-LEAST_LETTER, MOST_LETTER = 4.5, 11.0  # pt
-BOND_WIDTH, BOX_WIDTH, BOX_PIECES = 0.09, 0.02, 64  # Å, half of the width; pieces that are sorted by depth
-FOG, PALE = 0.65, 0.5  # part of the background in bonds, and in balls, that are farthest away
-SHALLOW, FEW = 6.0, 30  # Å: a structure that is less deep fades less; balls: of fewer none pales
+LEAST_LETTER = 4.5  # pt
+MOST_LETTER = 11.0  # pt
+BOND_WIDTH = 0.09  # Å, half of the width
+BOX_WIDTH = 0.02  # Å, half of the width
+BOX_PIECES = 64  # that are sorted by depth
+FOG = 0.65  # part of the background in the bonds that are farthest away
+PALE = 0.5  # the same in balls
+SHALLOW = 6.0  # Å; a structure that is less deep fades less
+FEW = 30  # balls; of fewer none pales
 CAP = np.linspace(-np.pi / 2, np.pi / 2, 9)  # rad, along the visible half of a stick's end
 CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 48, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
 MAPS = {False: "viridis", True: "RdBu_r"}
@@ -75,7 +90,8 @@ def picture(path, finding, names, background="light"):
 
     Raises OutputError where it cannot be written.
     """
-    theme, scene = THEMES[background], Scene.of(finding.atoms)
+    theme = THEMES[background]
+    scene = Scene.of(finding.atoms)
     rects = [scene.extent(view) for view in scene.views.values()]
     sizes = np.array([high - low for low, high in rects])
     gap = GAP + LABEL * bool(scene.axes)
@@ -87,7 +103,8 @@ def picture(path, finding, names, background="light"):
     figure = Figure(figsize=(WIDTH / INCH, height / INCH), dpi=DPI, facecolor=theme.background)
     spare = (room - sizes[:, 0].sum()) / (len(rects) + 1) + gap
     for number, name in enumerate(names, start=1):
-        bottom, left = height - TITLE - number * (HEAD + row), spare
+        bottom = height - TITLE - number * (HEAD + row)
+        left = spare
         for view, rect, size in zip(scene.views.values(), rects, sizes, strict=True):
             place = left, bottom + (row - size[1]) / 2, *size
             _draw(_axes(figure, place, rect), scene, view, finding.columns[name], theme, scale)
@@ -141,7 +158,8 @@ def _axes(figure, place, rect):
 
 def _draw(axes, scene, view, column, theme, scale, letters=True):
     """The structure in one view, farthest things first."""
-    points, colours = scene.position @ view.T, colours_of(column)[scene.site]
+    points = scene.position @ view.T
+    colours = colours_of(column)[scene.site]
     fog = _Fog(points[:, 2], theme.background)
     shapes = [*_balls(scene, points, colours, fog, theme, scale), *_sticks(scene, points, fog, theme)]
     shapes = sorted([*shapes, *_box_lines(scene, points, view, fog, theme)], key=lambda shape: shape.depth)
@@ -164,7 +182,8 @@ def _names_of_axes(axes, scene, points, view, theme, room):
         outwards = np.array([along[1], -along[0]])
         offsets = ((starts + ends) / 2 - centre) @ outwards
         outer = np.abs(offsets).argmax()
-        point, outwards = (starts + ends)[outer] / 2, outwards * (np.sign(offsets[outer]) or 1)
+        point = (starts + ends)[outer] / 2
+        outwards = outwards * (np.sign(offsets[outer]) or 1)
         steps = point + outwards * np.arange(room / 2, scene.radius.max() + 2 * room, room / 8)[:, None]
         clear = np.linalg.norm(steps[:, None] - points[:, :2], axis=2) > scene.radius + room / 2
         free = clear.all(axis=1)
@@ -175,7 +194,8 @@ class _Fog:
     """Blends a colour into the background by depth, `of_ball` that of a ball in the back half only."""
 
     def __init__(self, depth, background):
-        self.near, self.span = depth.max(), max(np.ptp(depth), SHALLOW)
+        self.near = depth.max()
+        self.span = max(np.ptp(depth), SHALLOW)
         self.pale = PALE * (np.ptp(depth) > SHALLOW and len(depth) > FEW)
         self.background = np.array(to_rgb(background))
 
@@ -191,7 +211,8 @@ class _Fog:
 
 def _balls(scene, points, colours, fog, theme, scale):
     for point, radius, colour in zip(points, scene.radius, colours):
-        width, depth = np.clip(0.06 * _in_points(radius, scale), 0.15, 0.7), point[2]
+        width = np.clip(0.06 * _in_points(radius, scale), 0.15, 0.7)
+        depth = point[2]
         corners = point[:2] + radius * CIRCLE
         yield Shape(depth, corners, fog.of_ball(colour, depth), fog(theme.outline, depth), width)
 
@@ -249,7 +270,8 @@ def _letters(axes, scene, points, colours, scale):
         if sizes[i] < LEAST_LETTER or covered.any():
             continue
         luminance = np.dot(colours[i][:3], (0.299, 0.587, 0.114))
-        text, colour = chemical_symbols[scene.z[i]], "black" if luminance > 0.5 else "white"
+        text = chemical_symbols[scene.z[i]]
+        colour = "black" if luminance > 0.5 else "white"
         size = sizes[i] * (0.85 if len(text) > 1 else 1)
         axes.text(*point[:2], text, color=colour, fontsize=size, ha="center", va="center_baseline")
 
@@ -274,7 +296,8 @@ def _colour_bar(figure, bottom, row, column, theme):
 
 def _row_heading(figure, y, finding, name, first, theme):
     """What the row shows, and how it correlates with the first; y in cm."""
-    text, rho = finding.columns[name].title, finding.correlations.get((first, name), np.nan)
+    text = finding.columns[name].title
+    rho = finding.correlations.get((first, name), np.nan)
     text += "" if np.isnan(rho) else f"; Spearman correlation with the first row {rho:.2f}".replace("-", "−")
     height = figure.get_figheight() * INCH
     figure.text(GAP / WIDTH, y / height, text, color=theme.text, fontsize=LETTER, va="center", parse_math=False)
@@ -282,7 +305,8 @@ def _row_heading(figure, y, finding, name, first, theme):
 
 def _heading(figure, finding, theme):
     """Id and formula, and below them prediction and label."""
-    explanation, height = finding.explanation, figure.get_figheight() * INCH
+    explanation = finding.explanation
+    height = figure.get_figheight() * INCH
     name = finding.id if len(finding.id) <= 44 else f"{finding.id[:20]}…{finding.id[-22:]}"
     above = finding.formula if name.translate(SUBSCRIPTS) == finding.formula else f"{name}   {finding.formula}"
     below = f"{explanation.target.replace('_', ' ')} {amounts(explanation, finding.label)}"

@@ -54,7 +54,10 @@ class Scene:
     @classmethod
     def of(cls, atoms):
         """The Scene of an ase.Atoms."""
-        site, position, box, axes = np.arange(len(atoms)), np.array(atoms.positions, dtype=float), [], ""
+        site = np.arange(len(atoms))
+        position = np.array(atoms.positions, dtype=float)
+        box = []
+        axes = ""
         if atoms.pbc.any():
             cell = complete_cell(atoms.cell)
             site, position = _inside_cell(position, cell, atoms.pbc)
@@ -111,7 +114,8 @@ class Scene:
 
     def extent(self, view):
         """(low, high), each (2,) Å: the rectangle that a view of the structure fills."""
-        atoms, corners = self.position @ view[:2].T, self.box.reshape(-1, 3) @ view[:2].T
+        atoms = self.position @ view[:2].T
+        corners = self.box.reshape(-1, 3) @ view[:2].T
         reach = self.radius[:, None]
         low = np.concatenate([atoms - reach, corners]).min(axis=0)
         return low, np.concatenate([atoms + reach, corners]).max(axis=0)
@@ -119,7 +123,8 @@ class Scene:
 
 def _tilted(view, about_x, about_y):
     """A view (3, 3) turned about its horizontal axis and, before that, its vertical one; angles in radians."""
-    (cos_x, cos_y), (sin_x, sin_y) = np.cos([about_x, about_y]), np.sin([about_x, about_y])
+    cos_x, cos_y = np.cos([about_x, about_y])
+    sin_x, sin_y = np.sin([about_x, about_y])
     turn_x = np.array([[1, 0, 0], [0, cos_x, -sin_x], [0, sin_x, cos_x]])
     turn_y = np.array([[cos_y, 0, sin_y], [0, 1, 0], [-sin_y, 0, cos_y]])
     return turn_x @ turn_y @ view
@@ -155,10 +160,12 @@ def _cell_frame(cell):
 def _inside_cell(position, cell, pbc):
     """Sites (M,) and positions (M, 3), Å, of all images in the closed cell; see the head of this file."""
     inverse = np.linalg.inv(cell)
-    fractional, site = position @ inverse, np.arange(len(position))
+    fractional = position @ inverse
+    site = np.arange(len(position))
     for axis in np.flatnonzero(pbc):
         spacing = 1 / np.linalg.norm(inverse[:, axis])  # of the lattice planes
-        along, start = fractional[:, axis], _start_of_piece(fractional[:, axis], VACUUM / spacing)
+        along = fractional[:, axis]
+        start = _start_of_piece(fractional[:, axis], VACUUM / spacing)
         if start is not None:
             along = start + (along - start) % 1
             fractional[:, axis] = along - np.floor(along.mean())
@@ -166,7 +173,8 @@ def _inside_cell(position, cell, pbc):
         fractional[:, axis] = along - np.floor(along + ON_FACE / spacing)
         twins = fractional[:, axis] <= ON_FACE / spacing
         opposite = fractional[twins] + np.eye(3)[axis]
-        fractional, site = np.concatenate([fractional, opposite]), np.concatenate([site, site[twins]])
+        fractional = np.concatenate([fractional, opposite])
+        site = np.concatenate([site, site[twins]])
     return site, fractional @ cell
 
 
@@ -179,7 +187,8 @@ def _start_of_piece(along, vacuum):
 
 def _box(cell, pbc, middle):
     """Edges of the cell, a list of pairs of (3,) Å, and the names of its periods; in other directions at `middle`."""
-    periodic, edges = np.flatnonzero(pbc), []
+    periodic = np.flatnonzero(pbc)
+    edges = []
     shift = (middle @ np.linalg.inv(cell))[~pbc] @ cell[~pbc]
     for axis in periodic:
         others = [other for other in periodic if other != axis]

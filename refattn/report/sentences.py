@@ -6,7 +6,10 @@ from refattn.validation.agreement import BASELINES
 from refattn.validation.equivalence import EQUAL
 from refattn.validation.study import UNTRAINED
 
-HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
+HOLDS = "holds"
+FAILS = "does not hold"
+UNDECIDED = "undecided"
+UNTESTED = "not tested"
 FORGOTTEN = 0.3  # rank correlation below which a score of random parameters is another one
 FOLLOWS = 0.3  # rank correlation below which a score hardly follows an orbital, however sure its mean is
 SITES = {"all": "all sites", "without_hydrogen": "sites other than hydrogen"}
@@ -82,11 +85,13 @@ def _agreement(record):
 
 def _follows(topic, name, rows, record):
     """Whether a score follows the orbital better than the element alone."""
-    row, gain = rows[name], sign_of(rows[name]["gain_on_element"])
+    row = rows[name]
+    gain = sign_of(rows[name]["gain_on_element"])
     says = {1: "better than", -1: "worse than", 0: "not distinguishably from", None: "beside"}[gain]
     verdict = {1: HOLDS, -1: FAILS, 0: UNDECIDED, None: UNTESTED}[gain]
     if verdict == HOLDS and row["spearman"]["mean"] < FOLLOWS:
-        says, verdict = "hardly at all, though better than", FAILS
+        says = "hardly at all, though better than"
+        verdict = FAILS
     share = "" if row["better_than_element"] is None else f", better in {row['better_than_element']:.0%} of structures"
     text = (
         f"{title_of(name, record)}: rank correlation {with_error(row['spearman'])} over {row['spearman']['n']} "
@@ -118,7 +123,8 @@ def _faithfulness(record):
     for name, row in record["faithfulness"].items():
         if name not in record["titles"]:
             continue
-        deleted, kept = sign_of(row["deletion"]["minus_random"]), sign_of(row["insertion"]["minus_random"])
+        deleted = sign_of(row["deletion"]["minus_random"])
+        kept = sign_of(row["insertion"]["minus_random"])
         verdict = HOLDS if (deleted, kept) == (1, -1) else FAILS if deleted == -1 or kept == 1 else UNDECIDED
         text = (
             f"{title_of(name, record)}: deleting its first sites changes the prediction "
@@ -161,7 +167,8 @@ def _stability(record):
 
 
 def _randomisation(record):
-    found, numbers = [], record["randomisation"]
+    found = []
+    numbers = record["randomisation"]
     for name, means in numbers["all"].items():
         left = means[-1]
         verdict = UNTESTED if left is None else HOLDS if abs(left) < FORGOTTEN else FAILS
@@ -174,7 +181,8 @@ def _randomisation(record):
 
 
 def _equivalence(record):
-    found, numbers = [], record["equivalence"]
+    found = []
+    numbers = record["equivalence"]
     for structure, spreads in numbers["exact"].items():
         name = max(spreads, key=spreads.get)
         verdict = HOLDS if spreads[name] <= EQUAL else FAILS

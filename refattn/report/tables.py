@@ -18,7 +18,9 @@ import numpy as np
 from ase.io.extxyz import key_val_dict_to_str
 
 from refattn.common.files import replacing
+from refattn.common.hdf5 import append
 from refattn.explanation.explain import SITE_SCORES
+from refattn.report.findings import with_unit
 
 LAYOUT = """
 /structures   id, value, label (NaN where unknown), site_ptr, edge_ptr, z, position, cell, pbc, structure_vector;
@@ -85,32 +87,30 @@ def _cell(value):
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
-def _with_unit(name, unit):
-    return f"{name} ({unit})" if unit else name
-
-
 def _structure_rows(finding):
     e = finding.explanation
     row = {"id": e.id, "formula": finding.formula, "sites": len(e.z)}
-    row |= {_with_unit(f"predicted {e.target}", e.unit): e.value, _with_unit(e.target, e.unit): finding.label}
+    row |= {with_unit(f"predicted {e.target}", e.unit): e.value, with_unit(e.target, e.unit): finding.label}
     if e.baseline_value is not None:
-        row |= {_with_unit("baseline", e.unit): e.baseline_value, "completeness error": e.completeness_error}
+        row |= {with_unit("baseline", e.unit): e.baseline_value, "completeness error": e.completeness_error}
     for (score, population), rho in finding.correlations.items():
         row[f"Spearman {score} {population}"] = rho
     return [row]
 
 
 def _site_rows(finding):
-    names = [_with_unit(column.name, column.unit) for column in finding.columns.values()]
+    names = [with_unit(column.name, column.unit) for column in finding.columns.values()]
     values = np.stack([column.values for column in finding.columns.values()], axis=1).tolist()
-    symbols, positions = finding.atoms.get_chemical_symbols(), finding.atoms.positions.tolist()
+    symbols = finding.atoms.get_chemical_symbols()
+    positions = finding.atoms.positions.tolist()
     for site, (symbol, position, numbers) in enumerate(zip(symbols, positions, values, strict=True)):
         row = {"id": finding.id, "site": site, "element": symbol}
         yield row | dict(zip(("x (Å)", "y (Å)", "z (Å)"), position)) | dict(zip(names, numbers))
 
 
 def _edge_rows(finding):
-    edges, mean = finding.explanation.edges, finding.explanation.alpha.mean(axis=2).T.tolist()
+    edges = finding.explanation.edges
+    mean = finding.explanation.alpha.mean(axis=2).T.tolist()
     layers = [f"alpha_{layer}" for layer in range(len(finding.explanation.alpha))]
     columns = (edges.site, edges.nbr, edges.image, edges.r, edges.omega)
     for i, j, image, r, omega, alpha in zip(*(column.tolist() for column in columns), mean, strict=True):
@@ -129,7 +129,8 @@ def extxyz_frame(finding):
 
     In the comment line stand the cell, the periods, `id`, `predicted_TARGET`, and TARGET where the label is known.
     """
-    atoms, e = finding.atoms, finding.explanation
+    atoms = finding.atoms
+    e = finding.explanation
     info = {"id": e.id, f"predicted_{e.target}": float(e.value)}
     info |= {} if finding.label is None else {e.target: float(finding.label)}
     columns = ":".join(["species:S:1:pos:R:3", *(f"{name}:R:1" for name in finding.columns)])
@@ -154,7 +155,9 @@ def _h5(path, attributes):
 
 
 def _add_to_h5(file, finding):
-    e, atoms, unit = finding.explanation, finding.atoms, finding.explanation.unit
+    e = finding.explanation
+    atoms = finding.atoms
+    unit = finding.explanation.unit
     _append(file, "structures/id", [e.id], h5py.string_dtype())
     _append(file, "structures/value", [e.value], unit=unit, description=f"predicted {e.target}")
     _append(file, "structures/label", [np.nan if finding.label is None else finding.label], unit=unit)
@@ -183,13 +186,12 @@ def _append(file, name, values, dtype=None, axis=0, **attributes):
     values = np.asarray(values, dtype=object if dtype else None)
     if name not in file:
         shape, most, chunk = ([*values.shape] for _ in range(3))
-        shape[axis], most[axis], chunk[axis] = 0, None, CHUNK
+        shape[axis] = 0
+        most[axis] = None
+        chunk[axis] = CHUNK
         data = file.create_dataset(name, shape, maxshape=most, chunks=tuple(chunk), dtype=dtype or values.dtype)
         data.attrs.update(attributes)
-    data, size = file[name], values.shape[axis]
-    if size:
-        data.resize(data.shape[axis] + size, axis=axis)
-        data[(slice(None),) * axis + (slice(-size, None),)] = values
+    append(file[name], values, axis)
 
 
 FILES = {

@@ -33,7 +33,8 @@ def agreement(score, population):
     (3,) float64 in the order of MEASURES; NaN where the structure cannot tell: fewer than TOP + 1 sites, or a
     population that is the same everywhere
     """
-    score, population = np.abs(score), np.asarray(population, dtype=float)
+    score = np.abs(score)
+    population = np.asarray(population, dtype=float)
     if len(score) <= TOP or not np.isfinite(score).all() or np.ptp(population) <= TIED * np.abs(population).max():
         return np.full(len(MEASURES), np.nan)
     rho = spearman(score, population)
@@ -113,7 +114,8 @@ def baseline_scores(keys, populations):
     _, key = np.unique(np.concatenate(keys), return_inverse=True)
     sizes = np.array([len(values) for values in keys])
     scaled = np.concatenate(populations) * np.repeat(sizes, sizes)
-    total, count = np.bincount(key, weights=scaled), np.bincount(key)
+    total = np.bincount(key, weights=scaled)
+    count = np.bincount(key)
     scores = []
     for own, values in zip(np.split(key, np.cumsum(sizes)[:-1]), np.split(scaled, np.cumsum(sizes)[:-1]), strict=True):
         own_total, own_count = (np.bincount(own, weights=w, minlength=len(total)) for w in (values, None))

@@ -96,7 +96,8 @@ def study(models, structures, settings, note=lambda text: None, skip=None):
     cases, *first = first_scores(models[0], structures, settings, skip)
     if not cases:
         raise DataError("there is no structure to validate with; give some that can be explained")
-    atoms, few = [case.atoms for case in cases], cases[: settings.n_costly]
+    atoms = [case.atoms for case in cases]
+    few = cases[: settings.n_costly]
     found = [first]
     for number, model in enumerate(models[1:], start=2):
         note(f"scores of run {number} of {len(models)}")
@@ -119,7 +120,9 @@ def study(models, structures, settings, note=lambda text: None, skip=None):
 
 def first_scores(model, structures, settings, skip):
     """Case, scores and prediction of every structure that has them."""
-    cases, found, values = [], [], []
+    cases = []
+    found = []
+    values = []
     costly = [name for name in settings.scores if name in FOR_ALL]
     for atoms, e in explain_stream(model, structures, costly, settings.share, n_threads=settings.n_threads, skip=skip):
         classes = equivalent_sites(atoms)
@@ -137,7 +140,8 @@ def first_scores(model, structures, settings, skip):
 def site_scores(model, structures, settings, costly=None):
     """Scores, a dict of name -> (N,) float64, and prediction of every structure."""
     first = [name for name in settings.scores if name in FOR_ALL] if costly is None else costly
-    found, values = [], []
+    found = []
+    values = []
     for _, e in explain_stream(model, structures, first, settings.share, n_threads=settings.n_threads):
         found.append(ranked(e.site_scores()))
         values.append(e.value)
@@ -184,7 +188,8 @@ def describe(models, cases, values, settings):
 
 def baselines(cases, population):
     """{name of BASELINES: scores of all structures} that know no network."""
-    element, degree = [case.atoms.numbers for case in cases], [case.n_neighbours for case in cases]
+    element = [case.atoms.numbers for case in cases]
+    degree = [case.n_neighbours for case in cases]
     both = [z * 1000 + n for z, n in zip(element, degree, strict=True)]
     known = [case.populations[population] for case in cases]
     keys = {"element": element, "neighbours": degree, "element_and_neighbours": both}
@@ -199,7 +204,8 @@ def selections(cases):
 
 def agreements(cases, scored, blank, population, references):
     """{sites: {score: numbers}}: every score of the networks, of an untrained one, and baselines, with a population."""
-    names, record = list(scored[0][0]), {}
+    names = list(scored[0][0])
+    record = {}
     for which in selections(cases):
         element = measured(cases, references["element"], population, which)
         rows = {name: np.array([measured(cases, own, population, which, name) for own in scored]) for name in names}
@@ -214,7 +220,8 @@ def measured(cases, scores, population, which, name=None):
     missing = np.full(len(MEASURES), np.nan)
     found = []
     for case, own in zip(cases, scores, strict=True):
-        values, sites = own if name is None else own.get(name), case.sites[which]
+        values = own if name is None else own.get(name)
+        sites = case.sites[which]
         known = case.populations[population][sites]
         found.append(missing if values is None else agreement(symmetrised(values, case.classes)[sites], known))
     return np.array(found)
@@ -237,7 +244,8 @@ def compared(values, element):
 def faithfulness(models, cases, scored, references, settings):
     """{score: deletion and insertion}, in the label's unit, means over structures and runs, against random orders."""
     named = {name: own for name, own in references.items() if name != "even"}
-    areas, curves = {}, {}
+    areas = {}
+    curves = {}
 
     def one(job):
         model, own, number = job
@@ -259,7 +267,8 @@ def faithfulness(models, cases, scored, references, settings):
     for name, curve in curves.items():
         record[name] = {}
         for kind, text in enumerate(("deletion", "insertion")):
-            own, random = areas[name][:, kind], areas["random"][:, kind]
+            own = areas[name][:, kind]
+            random = areas["random"][:, kind]
             ratio = own.mean() / random.mean() if random.mean() > 0 else None
             record[name][text] = {
                 "curve": curve[:, kind].mean(axis=0).tolist(),
@@ -272,7 +281,8 @@ def faithfulness(models, cases, scored, references, settings):
 
 def stability(cases, scored):
     """{sites: {score: numbers}}: agreement between every two runs; empty for a single one."""
-    pairs, record = list(itertools.combinations(scored, 2)), {}
+    pairs = list(itertools.combinations(scored, 2))
+    record = {}
     for which in selections(cases) if pairs else ():
         record[which] = {}
         for name in scored[0][0]:
@@ -320,6 +330,7 @@ def equivalence(models, cases, scored, settings):
         own = [(class_spread(scored[s][name], cases[s].classes), s) for s in symmetric if name in scored[s]]
         if own:
             largest, worst = max(own)
-            median, id = float(np.median([spread for spread, _ in own])), cases[worst].atoms.info.get("id")
+            median = float(np.median([spread for spread, _ in own]))
+            id = cases[worst].atoms.info.get("id")
             record["data"][name] = {"median": median, "largest": largest, "id": str(id)}
     return record

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from small_data import label, molecules
 from upstream_fixtures import VARIANTS, open_network, unpack_model, variant
 
-from refattn.cli.main import COMMANDS, SUMMARIES, cli
+from refattn.cli.main import COMMANDS, cli
 from refattn.cli.train import free_directory
 from refattn.prediction.predictor import Model
 
@@ -98,10 +98,9 @@ def test_every_command_and_option_is_documented(name, command):
 
 
 def test_the_list_of_commands_is_complete():
-    assert list(COMMANDS) == list(SUMMARIES)
     output = run("--help").stdout
     assert all(f"  {name}  " in output for name in COMMANDS)
-    assert all(text.endswith(".") for text in SUMMARIES.values())
+    assert all(text.endswith(".") for text in COMMANDS.values())
 
 
 def test_help_is_quick_and_imports_nothing_large():

@@ -141,7 +141,9 @@ class Part:
     """The growing file and the note beside it."""
 
     def __init__(self, path, stream):
-        self.path, self.stream, self.note = path, stream, Path(f"{path}.part.json")
+        self.path = path
+        self.stream = stream
+        self.note = Path(f"{path}.part.json")
 
     def size(self):
         return os.fstat(self.stream.fileno()).st_size
@@ -198,7 +200,8 @@ def _download(part, file, options):
 
 def _transfer(part, url, file, options):
     """Bytes of `url` into the part until all are there. Raises GivenUp, or OSError where the disk refuses."""
-    failures, reached = 0, part.size()
+    failures = 0
+    reached = part.size()
     while True:
         try:
             with contextlib.closing(_request(part, url, options)) as stream:
@@ -255,7 +258,8 @@ def _check_scheme(url, schemes):
 
 def _understand(stream, part, url):
     """The Answer in a response; None where the part is complete already. Raises GivenUp for what is no file."""
-    headers, size = stream.headers, part.size()
+    headers = stream.headers
+    size = part.size()
     span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", ""))
     if stream.status == 416 and span and span[2] == str(size):
         return None
@@ -321,7 +325,8 @@ def _check(file, path, recorded="", advice=""):
     if file.size not in (None, size):
         raise DataError(f"{path}: has {size} bytes, the published file has {file.size}{advice}")
     kind = _published(file)
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    sha256 = hashlib.sha256()
+    md5 = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as stream:
         while data := stream.read(1 << 20):
             sha256.update(data)

@@ -2,12 +2,12 @@
 
 A source is iterated once and yields a Record at a time, so that its size does not matter. Labels are the numbers
 in `atoms.info`, in the results of a calculator (ASE moves keys such as energy or dipole there), in the key-value
-pairs of a database, or in a CSV file. Frames of (gzipped) extended XYZ are read by extxyz.py, as a stream; those that
-are unusual are handed to ASE one by one, because its own loop over frames seeks, which is quadratic in a packed file.
+pairs of a database, or in a CSV file. (Gzipped) extended XYZ is read as a stream of frames, see extxyz.py.
 """
 
 import collections
 import csv
+import gzip
 import io
 import itertools
 import math
@@ -20,15 +20,15 @@ import ase.io
 from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError
 
-from refattn.data.sources.extxyz import Frame, check_widths, cut_frames, frame_of, parse_frame
-from refattn.data.sources.gunzip import PIECE, Gunzip
+from refattn.data.sources.extxyz import Frame, check_widths, cut_frames, frame_of
 from refattn.data.store import LARGEST_LABEL, Record
 from refattn.errors import DataError, in_one_line
 
 SUFFIXES = "cif|xyz|extxyz|vasp|poscar|pdb|sdf|mol|traj|xsf|gen|res|json"
 STRUCTURE_FILE = re.compile(rf"(?i)(.*\.({SUFFIXES})(\.gz)?|(POSCAR|CONTCAR).*)")
 
-FRAMES_PER_LOOK = 128
+PIECE = 1 << 18  # bytes; every call to the system or to zlib lets other threads go first
+FRAMES_PER_LOOK = 128  # for the same reason
 
 # Labels by their usual names: unit, kind, description. Other names have no unit unless the user gives one.
 _KNOWN = """
@@ -102,7 +102,9 @@ class FilesSource:
         self.path = Path(path)
         if not self.path.exists():
             raise DataError(f"{path}: there is no such file or folder; check the path")
-        self.name, self.fraction, self.files = self.path.name, None, [self.path]
+        self.name = self.path.name
+        self.fraction = None
+        self.files = [self.path]
         if self.path.is_dir():
             self.files = _structure_files(self.path)
         self.names = {file: _stem(file) for file in self.files}  # the ids of structures that have none
@@ -113,7 +115,8 @@ class FilesSource:
         for place, fallback, frame in self._structures():
             id = frame.id or fallback
             if id in seen:
-                where, other = self._where(*place), self._where(*seen[id])
+                where = self._where(*place)
+                other = self._where(*seen[id])
                 raise DataError(f"{where}: the id {id} is also that of {other}; give each structure its own")
             seen[id] = place
             labels = {
@@ -179,17 +182,15 @@ class FilesSource:
     def _xyz(self, path):
         """Structures of an extended XYZ file, read as a stream of lines."""
         size = max(path.stat().st_size, 1)
-        unpack = Gunzip if path.suffix.lower() == ".gz" else io.BufferedReader
-        with open(path, "rb") as raw, unpack(raw) as unpacked, io.BufferedReader(unpacked, PIECE) as binary:
-            lines = io.TextIOWrapper(binary, encoding="utf-8-sig")  # editors on Windows put a byte order mark first
+        with open(path, "rb") as raw:
+            unpacked = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
+            # editors on Windows put a byte order mark first
+            lines = io.TextIOWrapper(io.BufferedReader(unpacked, PIECE), encoding="utf-8-sig")
             for number, (header, comment, rows, line) in enumerate(cut_frames(lines, path)):
-                if number % FRAMES_PER_LOOK == 0:  # tell() gives up the GIL, see gunzip.py
+                if number % FRAMES_PER_LOOK == 0:
                     self._progress(raw.tell() / size)
-                frame = parse_frame(comment, rows)
-                if frame is None:  # unusual or damaged: ASE knows, but for columns that are missing
-                    check_widths(comment, rows, f"{path}, frame {number} (line {line})")
-                    frame = next(read_xyz(io.StringIO(header + comment + "".join(rows)), 0))
-                yield frame
+                check_widths(comment, rows, f"{path}, frame {number} (line {line})")
+                yield next(read_xyz(io.StringIO(header + comment + "".join(rows)), 0))
             self._progress(1)
 
     def _database(self, path):
@@ -213,11 +214,26 @@ def open_files(paths):
     return sources
 
 
+def read_structures(sources, target=None):
+    """The structures of every FilesSource as ase.Atoms, with their `id` in info, and their per-site arrays.
+
+    With `target` the `label` of that name is in info too, None where it is not known.
+    """
+    for record in itertools.chain.from_iterable(sources):
+        for name, values in record.arrays.items():
+            record.atoms.set_array(name, values)
+        if target is not None:
+            record.atoms.info["label"] = record.labels.get(target)
+        yield record.atoms
+
+
 class LabelTable:
     """The rows of a CSV file of labels; raises DataError with the line for whatever does not fit."""
 
     def __init__(self, path):
-        self.path, self.rows, self.taken = path, {}, set()
+        self.path = path
+        self.rows = {}
+        self.taken = set()
         try:
             with open(path, newline="", encoding="utf-8-sig") as stream:
                 self._read(csv.reader(stream, strict=True))

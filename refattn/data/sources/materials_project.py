@@ -62,15 +62,19 @@ class MaterialsProjectSource:
     """
 
     name = "Materials Project 2018.6.1 (MEGNet)"
-    licence, citation = PUBLISHED["materials_project"].licence, PUBLISHED["materials_project"].citation
+    licence = PUBLISHED["materials_project"].licence
+    citation = PUBLISHED["materials_project"].citation
 
     def __init__(self, path):
-        self.path, self.fraction, self.skipped = Path(path), 0.0, []
+        self.path = Path(path)
+        self.fraction = 0.0
+        self.skipped = []
         if not self.path.is_file():
             raise DataError(f"{path}: there is no such file; fetch it with `refattn data fetch materials_project`")
 
     def __iter__(self):
-        size, seen = max(self.path.stat().st_size, 1), set()
+        size = max(self.path.stat().st_size, 1)
+        seen = set()
         try:
             with open(self.path, "rb") as raw, self._text(raw) as text:
                 for number, element in enumerate(ListCutter(text), 1):
@@ -91,7 +95,8 @@ class MaterialsProjectSource:
     def _text(self, raw):
         """The JSON text as a stream."""
         with contextlib.ExitStack() as stack:
-            stream, beginning = raw, raw.read(2)
+            stream = raw
+            beginning = raw.read(2)
             raw.seek(0)
             if beginning == b"PK":
                 archive = stack.enter_context(zipfile.ZipFile(raw))
@@ -112,7 +117,9 @@ class ListCutter:
     """
 
     def __init__(self, text):
-        self.text, self.buffer, self.at = text, "", 0
+        self.text = text
+        self.buffer = ""
+        self.at = 0
         self.decoder = json.JSONDecoder()
 
     def __iter__(self):
@@ -121,10 +128,12 @@ class ListCutter:
         self.at += 1
         mark = ","
         if self._next() == "]":
-            mark, self.at = "]", self.at + 1
+            mark = "]"
+            self.at += 1
         while mark == ",":
             yield self._object()
-            mark, self.at = self._next(), self.at + 1
+            mark = self._next()
+            self.at += 1
         if mark != "]" or self._next():
             raise ValueError("the list does not end as one")
 
@@ -150,13 +159,15 @@ class ListCutter:
 
     def _more(self):
         chunk = self.text.read(max(CHUNK, len(self.buffer) - self.at))
-        self.buffer, self.at = self.buffer[self.at :] + chunk, 0
+        self.buffer = self.buffer[self.at :] + chunk
+        self.at = 0
         return bool(chunk)
 
 
 def read_element(element, where):
     """Record of one object of the list. Raises DataError that names `where` and what is wrong."""
-    id, cif = element.get("material_id"), element.get("structure")
+    id = element.get("material_id")
+    cif = element.get("structure")
     if not (isinstance(id, str) and id and isinstance(cif, str)):
         raise DataError(f"{where}: has no material_id or no structure; {ADVICE}")
     labels = {}
@@ -217,7 +228,10 @@ def _items(cif):
 
     A loop ends at the next item; a line of it with another number of words than it has columns makes it empty.
     """
-    fields, loops, names, columns = {}, [], None, []
+    fields = {}
+    loops = []
+    names = None
+    columns = []
     if "\n;" in cif:
         return fields, loops
     for line in cif.splitlines():
@@ -225,10 +239,12 @@ def _items(cif):
         if line.startswith("_") and names is not None and not columns:
             names.append(line)
         elif line.startswith("_"):
-            names, (name, _, value) = None, line.partition(" ")
+            names = None
+            name, _, value = line.partition(" ")
             fields[name] = value.strip().strip("'")
         elif line == "loop_":
-            names, columns = [], []
+            names = []
+            columns = []
             loops.append((names, columns))
         elif line and names is not None and not line.startswith("#"):
             columns.append([quoted or word for quoted, word in WORD.findall(line)])

@@ -73,10 +73,14 @@ class QM9Source:
         No list, or a file that is missing, damaged or of another format.
     """
 
-    name, licence, citation = "QM9 (dsgdb9nsd)", LICENCE, CITATION
+    name = "QM9 (dsgdb9nsd)"
+    licence = LICENCE
+    citation = CITATION
 
     def __init__(self, path, uncharacterised=None, keep_uncharacterised=False):
-        self.path, self.fraction, self.skipped = Path(path), 0.0, []
+        self.path = Path(path)
+        self.fraction = 0.0
+        self.skipped = []
         if not self.path.exists():
             raise DataError(f"{path}: there is no such file or folder; get it from {WHERE_TO_GET}")
         self.left_out = set() if keep_uncharacterised else read_uncharacterised(uncharacterised or self._find_list())
@@ -127,7 +131,8 @@ class QM9Source:
                 for member in archive:
                     if not (member.isfile() and MEMBER.fullmatch(member.name)):
                         continue
-                    found, self.fraction = True, raw.tell() / size
+                    found = True
+                    self.fraction = raw.tell() / size
                     yield f"{self.path}, {member.name}", archive.extractfile(member).read().decode("utf-8")
                 # tarfile stops at a damaged header as if it were the end: read on, to the checksum of the compression.
                 if any(rest.strip(b"\0") for rest in iter(lambda: stream.read(1 << 20), b"")):
@@ -160,14 +165,16 @@ def parse_molecule(text, where):
     if len(words) != 2 + len(PROPERTIES) or words[0] != "gdb" or not words[1].isdecimal():
         raise DataError(f"{where}, line 2: must be gdb, a number and {len(PROPERTIES)} properties; restore the file")
     values = _numbers(words[2:], f"{where}, line 2")
-    symbols, rows = [], []
+    symbols = []
+    rows = []
     for number, line in enumerate(lines[2 : n_sites + 2], 3):
         symbol, *rest = line.split() or [""]
         if symbol not in ase.data.atomic_numbers or len(rest) != 4:
             raise DataError(f"{where}, line {number}: must be an element, a position and a charge; restore the file")
         symbols.append(symbol)
         rows.append(_numbers(rest, f"{where}, line {number}"))
-    id, rows = f"gdb_{int(words[1])}", np.array(rows)
+    id = f"gdb_{int(words[1])}"
+    rows = np.array(rows)
     labels = {name: value * unit for (name, unit), value in zip(PROPERTIES.items(), values, strict=True)}
     return Record(id, ase.Atoms(symbols, rows[:, :3], info={"id": id}), labels, {"mulliken_charge": rows[:, 3]})
 

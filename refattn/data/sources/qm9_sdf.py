@@ -25,7 +25,8 @@ from refattn.data.sources.qm9 import PROPERTIES, UNCHARACTERISED, QM9Source
 from refattn.data.store import Record
 from refattn.errors import DataError, in_one_line
 
-SDF, TABLE = "gdb9.sdf", "gdb9.sdf.csv"
+SDF = "gdb9.sdf"
+TABLE = "gdb9.sdf.csv"
 COLUMNS = {"rotational_a": "A", "rotational_b": "B", "rotational_c": "C"}  # the others have our names
 ADVICE = "fetch it again with `refattn data fetch qm9_sdf`"
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, tarfile.TarError)
@@ -109,7 +110,8 @@ def read_table(lines, where):
         absent = [name for name in names if name not in header]
         if absent:
             raise DataError(f"{where}, line 1: has no column {absent[0]}; {ADVICE}")
-        columns, table = [header.index(name) for name in names], {}
+        columns = [header.index(name) for name in names]
+        table = {}
         units = np.array(list(PROPERTIES.values()))
         for cells in filter(None, reader):
             if len(cells) != len(header) or cells[columns[0]] in table:

@@ -55,11 +55,15 @@ class ScannArchive:
     depth = 2  # of FOLDER/NAME.xyz
 
     def __init__(self, path):
-        self.path, self.fraction, self.skipped = Path(path), 0.0, []
+        self.path = Path(path)
+        self.fraction = 0.0
+        self.skipped = []
         if not self.path.exists():
             raise DataError(f"{path}: there is no such file or folder; {self._advice()}")
         item = PUBLISHED[self.published]
-        self.name, self.licence, self.citation = item.description.partition(":")[0], item.licence, item.citation
+        self.name = item.description.partition(":")[0]
+        self.licence = item.licence
+        self.citation = item.citation
 
     def __iter__(self):
         where = self.path
@@ -146,7 +150,8 @@ class PtGrapheneArchive(ScannArchive):
 
 def spans(sizes):
     """Of files of these sizes, read one after the other: (part read before, part read after, its size), at least 1."""
-    total, done = max(sum(sizes), 1), 0
+    total = max(sum(sizes), 1)
+    done = 0
     for size in sizes:
         yield done / total, (done + size) / total, max(size, 1)
         done += size
@@ -178,7 +183,8 @@ def read_frames(stream, where):
         if not n_sites:
             raise DataError(f"{where}, line {number}: is {header.strip()[:40]!r}, not a number of atoms; restore it")
         _, comment = next(lines, (0, ""))
-        numbers, positions = [], []
+        numbers = []
+        positions = []
         for after in range(2, n_sites + 2):
             at, row = next(lines, (number + after, ""))
             z, position = _site(row, f"{where}, line {at}")

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from refattn.common.jit import jit
-from refattn.errors import ConfigError, StructureError
+from refattn.errors import StructureError
 from refattn.structures.voronoi import isolated_rule, upstream_rule
 from refattn.structures.voronoi.sphere import reciprocal_vectors
 from refattn.structures.voronoi.vectors import cross, dot
@@ -74,8 +74,7 @@ def voronoi_neighbours(numbers, positions, cell, pbc, config, name):
     omega_max : (N,) float64, sr    largest facet that the rule counts, before the thresholds; 0 for a lone site
 
     Raises StructureError, naming the structure, for one that has no graph: empty, not finite, an impossible atomic
-    number, coincident atoms (closer than 1e-3 Å, images included), a singular cell, an image beyond int8; ConfigError
-    for an unknown rule.
+    number, coincident atoms (closer than 1e-3 Å, images included), a singular cell, an image beyond int8.
     """
     slack = SLACK if config.rule == "isolated" else 0.0
     thresholds = config.omega_min - slack, config.weight_min - slack, config.r_max + slack
@@ -204,8 +203,6 @@ def _key(f, where, size):
 
 def _checked(numbers, positions, cell, pbc, config, name):
     """Contiguous float64 positions and cell, boolean pbc (3,), whether the rule is `upstream`; or an error."""
-    if config.rule not in ("isolated", "upstream"):
-        raise ConfigError(f"graph.rule is {config.rule!r}; choose one of isolated, upstream")
     upstream = config.rule == "upstream"
     numbers = np.asarray(numbers)
     positions = np.ascontiguousarray(positions, dtype=np.float64)

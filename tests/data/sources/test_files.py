@@ -11,6 +11,7 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from refattn.data.sources.extxyz import check_widths
 from refattn.data.sources.files import LABELS, FilesSource, LabelTable, open_files
 from refattn.errors import DataError
 
@@ -132,12 +133,22 @@ def test_damaged_compression_and_encoding(tmp_path):
     path, packed = tmp_path / "set.extxyz.gz", gzip.compress((WATER + SALT).encode())
     flipped = bytearray(packed)
     flipped[len(packed) // 2] ^= 0x55
-    for damaged in (packed[:-12], packed[:5], b"", b"not gzip", bytes(flipped), gzip.compress(b"\xff\xfe\n")):
+    checksum = bytearray(packed)
+    checksum[-6] ^= 1
+    cut = (packed[:-1], packed[:-12], packed[:5], b"", b"\0")
+    for damaged in (*cut, b"not gzip", packed + b"x", bytes(flipped), bytes(checksum), gzip.compress(b"\xff\xfe\n")):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=str(path)):
             list(FilesSource(path))
     with pytest.raises(DataError, match="there is no such"):
         FilesSource(tmp_path / "absent.xyz")
+
+
+def test_widths_are_checked_before_ase_reads():
+    rows = ["H 0 0 0 1\n", "H 0 0\n"]
+    check_widths("Properties=species:S:1:pos:R:3", rows, "here")  # as many in all: ASE finds the short line
+    with pytest.raises(DataError, match="here: has 8 values for its 2 atoms, not 10"):
+        check_widths("Properties=species:S:1:pos:R:3:f:R:1", rows, "here")
 
 
 @pytest.fixture

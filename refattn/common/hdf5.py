@@ -1,0 +1,11 @@
+"""HDF5 data sets that grow."""
+
+import numpy as np
+
+
+def append(data, values, axis=0):
+    """Enlarge the h5py.Dataset `data` by `values` along `axis`."""
+    start = data.shape[axis]
+    data.resize(start + np.shape(values)[axis], axis=axis)
+    if data.shape[axis] > start:
+        data[(slice(None),) * axis + (slice(start, None),)] = values
