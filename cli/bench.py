@@ -72,7 +72,7 @@ def bench(data, target, variant, threads, names, words, batch_size, rounds, assi
         print_table(record)
 
 
-def prepared(data, target, folder):
+def prepared(data: str, target: str, folder: Path) -> str:
     """A file that every worker reads: of a built-in set its graphs, made once. Raises DataError."""
     path = data
     if data in SETS:
@@ -85,7 +85,7 @@ def prepared(data, target, folder):
     return str(path)
 
 
-def print_table(record):
+def print_table(record: dict) -> None:
     """Rates of the machine, a row for each peer and number of threads, and what is missing."""
     facts = record["machine"]
     click.echo(f"{facts['processor']}, {facts['cores']} cores; {record['variant']}, batches of {record['batch_size']}")
@@ -113,7 +113,7 @@ def print_table(record):
     print_missing(record["missing"])
 
 
-def print_missing(missing):
+def print_missing(missing: dict[str, str]) -> None:
     """One line for each way of installing what is not there, and one for each peer that failed."""
     by_reason = {}
     for name, reason in missing.items():

@@ -7,7 +7,7 @@ from refattn.cli.generate import generate
 from refattn.cli.options import as_json
 from refattn.common.strict_json import to_json
 from refattn.data.builtin import SETS
-from refattn.data.sources.published import PUBLISHED
+from refattn.data.sources.published import PUBLISHED, RemoteFile
 
 
 @click.group()
@@ -36,11 +36,11 @@ def list_sets(as_json):
         click.echo(f"    refattn data fetch {name}\n    {prepare_command(name, item)}")
 
 
-def size_of(file):
+def size_of(file: RemoteFile) -> str:
     return f"{file.size / 1e6:.1f} MB" if file.size else "size not known"
 
 
-def facts():
+def facts() -> dict:
     """name -> what is known of the set, for machines."""
     sets = {
         name: {"kind": "built-in", "file": str(item.path), "description": item.description}

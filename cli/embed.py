@@ -57,7 +57,7 @@ def embed(run, files, out, skip_bad, threads, device, as_json, **shown):
     status.line(f"{summary['structures']} structures{left_out.in_words()}, {summary['sites']} sites, written to {out}")
 
 
-def print_axes(summary):
+def print_axes(summary: dict) -> None:
     """A line for each map: how much of the variance its two axes hold."""
     for name, parts in summary.get("variance_fraction", {}).items():
         click.echo(f"{name}\t{' and '.join(f'{100 * part:.1f} %' for part in parts)} of the variance")

@@ -8,16 +8,18 @@ import numpy as np
 
 from refattn.cli.options import as_json, cell, device, note, print_metrics, refuse_input_as_output, threads
 from refattn.common.environment import available_cores
+from refattn.config import GraphConfig
 from refattn.data.builtin import open_data
 from refattn.data.loader import Loader
 from refattn.data.splits import Split, labelled_rows
+from refattn.data.store import Dataset
 from refattn.errors import DataError
-from refattn.network.checkpoint import model_file
-from refattn.network.evaluate import predict_split, summarise, write_predictions
+from refattn.network.checkpoint import Checkpoint, model_file
+from refattn.network.evaluate import Part, predict_split, summarise, write_predictions
 from refattn.network.threads import workers
 from refattn.prediction.calibration import Calibration, write_calibration
 from refattn.prediction.ensemble import members_of
-from refattn.prediction.predictor import check_elements, load
+from refattn.prediction.predictor import Model, check_elements, load
 from refattn.prediction.uncertainty import rank_correlation, reliability
 from refattn.report.plots import uncertainty_plot
 
@@ -75,13 +77,13 @@ def evaluate(run, data, out, coverage, plot, calibrate, threads, device, as_json
         print_uncertainty(summary["uncertainty"], model.unit)
 
 
-def write_calibrations(model, parts, run):
+def write_calibrations(model: Model, parts: dict, run: str) -> None:
     """Write calibration.h5 of a run, or of every member of an ensemble, from the Parts of its split."""
     for k, (path, checkpoint) in enumerate(zip(model.calibrations, model.checkpoints, strict=True)):
         write_calibration(path, Calibration.of(parts["train"], parts["valid"], k, run), checkpoint)
 
 
-def report(model, part, coverage, plot, run):
+def report(model: Model, part: Part, coverage: float | None, plot: str | None, run: str) -> dict:
     """How well the intervals hold on a Part, as a dict; and as a picture, the path `plot`, where it is given."""
     distance = model.conformal.distance(part.structs, run)
     found = reliability(model.conformal, coverage, part.label, part.prediction, distance)
@@ -95,7 +97,7 @@ def report(model, part, coverage, plot, run):
     return found
 
 
-def print_uncertainty(found, unit):
+def print_uncertainty(found: dict, unit: str) -> None:
     """The figures of `report`, a line each."""
     width = f"{found['mean_width']:.4g} {unit}".rstrip()
     click.echo(f"  intervals of {found['wanted_coverage']:.4g}: hold {found['coverage']:.4f} of {found['n']} labels")
@@ -108,7 +110,7 @@ def print_uncertainty(found, unit):
         )
 
 
-def check_data_fit(checkpoint, dataset, rows, path):
+def check_data_fit(checkpoint: Checkpoint, dataset: Dataset, rows: np.ndarray, path: Path | str) -> None:
     """Raise DataError when the label's unit is another one, or a structure has an element that the model never saw."""
     target = checkpoint.config.data.target
     unit = dataset.label_attrs[target].get("unit", "")
@@ -121,7 +123,7 @@ def check_data_fit(checkpoint, dataset, rows, path):
         check_elements(checkpoint, dataset.id[row], dataset.z[dataset.site_ptr[row] : dataset.site_ptr[row + 1]])
 
 
-def note_other_graphs(found, wanted):
+def note_other_graphs(found: GraphConfig, wanted: GraphConfig) -> None:
     """Say on stderr where the neighbour rule of the data set is not the one that the model was trained with."""
     values = dataclasses.asdict(wanted)
     changed = {name: value for name, value in dataclasses.asdict(found).items() if value != values[name]}

@@ -9,15 +9,15 @@ from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, SITE_SCORES
 from refattn.network.checkpoint import model_file
-from refattn.prediction.predictor import load
-from refattn.report.findings import findings, in_words
-from refattn.report.folder import Shown, explanation_folder, files_of
+from refattn.prediction.predictor import Model, load
+from refattn.report.findings import Finding, findings, in_words
+from refattn.report.folder import Drawer, Shown, explanation_folder, files_of
 from refattn.report.pictures import THEMES
 
 SHOWN = [*(score.name for score in SITE_SCORES), *POPULATIONS]
 
 
-def parse_scores(context, parameter, text):
+def parse_scores(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
     """Names with commas between, `all` or `none`, as a tuple."""
     names = {"all": COSTLY, "none": ()}.get(text, tuple(name.strip() for name in text.split(",")))
     unknown = [name for name in names if name not in COSTLY]
@@ -26,7 +26,7 @@ def parse_scores(context, parameter, text):
     return names
 
 
-def parse_share(context, parameter, text):
+def parse_share(context: click.Context, parameter: click.Parameter, text: str) -> float | str:
     """A number from 0 to 1, or `norm`."""
     try:
         share = text if text == "norm" else float(text)
@@ -106,7 +106,7 @@ def explain(
     status.line(total.in_words(drawer))
 
 
-def line_of(finding, names):
+def line_of(finding: Finding, names: tuple[str, ...]) -> str:
     """Id, prediction, the site where each shown column is largest, and correlations with the populations."""
     e = finding.explanation
     parts = []
@@ -124,20 +124,20 @@ def line_of(finding, names):
 class Summary:
     """What was explained, counted; correlations as means over the structures where they are defined."""
 
-    def __init__(self, model, run, out, left_out):
+    def __init__(self, model: Model, run: str, out: str, left_out: LeftOut):
         self.names = {"run": str(run), "out": str(out), "target": model.target, "unit": model.unit}
         self.n = 0
         self.left_out = left_out
         self.sums = {}
 
-    def add(self, finding):
+    def add(self, finding: Finding) -> None:
         """Count a Finding."""
         self.n += 1
         for key, rho in finding.correlations.items():
             n, total = self.sums.get(key, (0, 0.0))
             self.sums[key] = (n + 1, total + rho) if rho == rho else (n, total)
 
-    def record(self, drawer):
+    def record(self, drawer: Drawer) -> dict:
         """A dict for JSON."""
         means = {}
         for (score, population), (n, total) in self.sums.items():
@@ -145,7 +145,7 @@ class Summary:
         counts = {"structures": self.n, "left_out": self.left_out.ids}
         return {**self.names, **counts, "pictures": drawer.n_pictures, "pages": drawer.n_pages, "correlation": means}
 
-    def in_words(self, drawer):
+    def in_words(self, drawer: Drawer) -> str:
         """The last line for the user."""
         counts = f"{self.n} structures{self.left_out.in_words()}, {drawer.n_pictures} pictures, {drawer.n_pages} pages"
         return f"{counts}, written to {self.names['out']}"

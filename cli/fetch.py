@@ -1,6 +1,7 @@
 """refattn data fetch: the files of a published set."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ import click
 from refattn.cli.options import StatusLine, as_json, note
 from refattn.common.strict_json import to_json
 from refattn.data.sources.fetch import fetch as fetch_file
-from refattn.data.sources.published import PUBLISHED, published_set
+from refattn.data.sources.published import PUBLISHED, PublishedSet, published_set
 
 LOG_SECONDS = 10  # between two lines where stderr is not a terminal
 CHECKS = {
@@ -41,12 +42,12 @@ def fetch(name, out, as_json):
     click.echo(f"licence: {item.licence}\ncite: {item.citation}\nnext: {prepare_command(name, item, out)}")
 
 
-def prepare_command(name, item, folder=""):
+def prepare_command(name: str, item: PublishedSet, folder: Path | str = "") -> str:
     """The command that makes a data set of the downloaded files, with the neighbour rule of the authors."""
     return f"refattn prepare {Path(folder) / item.files[0].name} {name}.h5 --format {item.format} {item.options}"
 
 
-def progress_printer(name):
+def progress_printer(name: str) -> Callable[[int, int | None], None]:
     """A function (done, total) that reports rate and time left: a status line, or now and then a line in a log."""
     status = StatusLine()
     start = time.perf_counter()

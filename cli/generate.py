@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ def generate():
     """
 
 
-def shared_options(temperatures, snapshots):
+def shared_options(temperatures: tuple[float, ...], snapshots: int) -> Callable:
     """The options of every set, with its own defaults."""
     options = [
         click.argument("out", type=click.Path()),
@@ -69,7 +70,7 @@ def pt_graphene(out, snapshots, calculator, jobs, **settings):
     run(out, snapshots, calculator, jobs, platinum.generate_pt_graphene, **settings)
 
 
-def run(out, snapshots, calculator, jobs, make, **settings):
+def run(out: str, snapshots: int, calculator: str | None, jobs: int | None, make: Callable, **settings: object) -> None:
     """Make the trajectories, and the set from them."""
     method = open_method(calculator)
     status = StatusLine()

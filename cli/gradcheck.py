@@ -9,7 +9,7 @@ import click
 
 from refattn.cli.options import DEVICES
 from refattn.config import load_config
-from refattn.gradient_check import FLOOR, STEP, TOLERANCE
+from refattn.gradient_check import FLOOR, STEP, TOLERANCE, GradcheckResult, Row
 from refattn.gradient_check import gradcheck as check_gradients
 from refattn.ops import BACKENDS
 
@@ -41,15 +41,15 @@ def gradcheck(config, device, as_json):
         raise SystemExit(1)
 
 
-def worst_as_json(row):
+def worst_as_json(row: Row) -> float | None:
     return row.worst if math.isfinite(row.worst) else None  # JSON has no NaN
 
 
-def report_progress(row):
+def report_progress(row: Row) -> None:
     click.echo(f"{row.name}, {row.kind}, {row.backend}: {'ok' if row.ok else 'WRONG'}", err=True)
 
 
-def print_tables(result):
+def print_tables(result: GradcheckResult) -> None:
     """A table of the operations and one of the networks, each row with its worst entry."""
     click.echo(
         f"Worst difference from central differences (step {STEP:g}), relative to the largest entry of the array's "

@@ -11,7 +11,7 @@ from refattn.cli.options import as_json, note, refuse_input_as_output
 from refattn.common.environment import available_cores, devices, versions
 from refattn.common.strict_json import to_json
 from refattn.config import to_toml
-from refattn.data.store import read_dataset
+from refattn.data.store import Dataset, read_dataset
 from refattn.errors import DataError, in_one_line
 from refattn.network.checkpoint import UNREADABLE, load_checkpoint, model_file
 from refattn.prediction.ensemble import is_ensemble, members_of
@@ -44,7 +44,7 @@ def info(path, plot, as_json):
     print_facts(facts)
 
 
-def draw(dataset, path, plot):
+def draw(dataset: Dataset | None, path: str | None, plot: str) -> None:
     """Write the picture `plot` of the data set `path`. Raises DataError where there is none."""
     if dataset is None:
         raise DataError(
@@ -57,7 +57,7 @@ def draw(dataset, path, plot):
     note(f"{plot}: drawn")
 
 
-def is_model(path):
+def is_model(path: Path | str) -> bool:
     """Whether the file is HDF5 with the mark of a model; raises DataError when it is no HDF5 file."""
     try:
         with h5py.File(path, "r") as file:
@@ -69,7 +69,7 @@ def is_model(path):
         raise DataError(f"{path}: cannot be read as HDF5 ({reason}); give a run, a model file or a data set") from None
 
 
-def describe_model(path):
+def describe_model(path: Path | str) -> dict:
     """Facts of a model file, as a dict."""
     checkpoint = load_checkpoint(path)
     return {
@@ -84,7 +84,7 @@ def describe_model(path):
     }
 
 
-def describe_run(path):
+def describe_run(path: Path) -> dict:
     """Facts of a run directory: its best model (of an ensemble the first) and, where it is finished, its metrics."""
     members = members_of(path)
     facts = describe_model(model_file(members[0]))
@@ -99,7 +99,7 @@ def describe_run(path):
     return facts
 
 
-def print_facts(facts, indent=""):
+def print_facts(facts: dict, indent: str = "") -> None:
     """Facts as an indented list; text of several lines as it is."""
     for name, value in facts.items():
         if isinstance(value, dict):
@@ -111,7 +111,7 @@ def print_facts(facts, indent=""):
             click.echo(f"{indent}{name}: {shown(value)}")
 
 
-def shown(value):
+def shown(value: object) -> str:
     """A fact as text; a dash stands for one that is not defined."""
     if value is None:
         return "-"

@@ -31,20 +31,20 @@ class Commands(click.Group):
     Those of the system too, such as a full disk, and Ctrl-C, with status 130. Click itself would abort with status 1.
     """
 
-    def list_commands(self, context):
+    def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, context, name):
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
         name = name.replace("-", "_")
         return getattr(importlib.import_module(f"refattn.cli.{name}"), name)
 
-    def format_commands(self, context, formatter):
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def invoke(self, context):
+    def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
         except RefattnError as error:

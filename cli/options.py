@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
@@ -14,7 +16,7 @@ device = click.option("--device", type=click.Choice(DEVICES), default="cpu", sho
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
-def note(text):
+def note(text: str) -> None:
     """A line for people, on stderr."""
     click.echo(text, err=True)
 
@@ -26,13 +28,13 @@ class StatusLine:
         self.terminal = sys.stderr.isatty()
         self.width = 0
 
-    def update(self, text):
+    def update(self, text: str) -> None:
         """Show a passing state, on a terminal only."""
         if self.terminal:
             click.echo("\r" + text.ljust(self.width), err=True, nl=False)
             self.width = len(text)
 
-    def line(self, text):
+    def line(self, text: str) -> None:
         """Write a line that stays."""
         click.echo(("\r" if self.terminal else "") + text.ljust(self.width), err=True)
         self.width = 0
@@ -41,19 +43,19 @@ class StatusLine:
 class LeftOut:
     """Called with the id of a structure that is left out and the reason; says so, and counts."""
 
-    def __init__(self, status):
+    def __init__(self, status: StatusLine):
         self.status = status
         self.ids = []
 
-    def __call__(self, id, error):
+    def __call__(self, id: str, error: Exception) -> None:
         self.ids.append(id)
         self.status.line(f"left out {id}: {str(error).removeprefix(f'{id}: ')}")
 
-    def in_words(self):
+    def in_words(self) -> str:
         return f", {len(self.ids)} left out" if self.ids else ""
 
 
-def refuse_input_as_output(inputs, out):
+def refuse_input_as_output(inputs: Iterable[Path | str], out: Path | str) -> None:
     """Raise OutputError where the file `out` is one of the files `inputs`, under whatever name.
 
     Files appear by replacement, so the input would be lost.
@@ -63,12 +65,12 @@ def refuse_input_as_output(inputs, out):
             raise OutputError(f"{out}: is the input {path} itself; choose another file for the output")
 
 
-def cell(number, spec):
+def cell(number: float | None, spec: str) -> str:
     """A number of a table; a dash stands for one that is not defined."""
     return "-" if number is None else format(number, spec)
 
 
-def print_metrics(summary, as_json):
+def print_metrics(summary: dict, as_json: bool) -> None:
     """Mean absolute error, root mean square error and R2 of every part, as a table or as JSON."""
     if as_json:
         click.echo(to_json(summary))

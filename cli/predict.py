@@ -1,6 +1,7 @@
 """refattn predict: structures in, properties and attention out."""
 
 import contextlib
+from collections.abc import Callable
 
 import click
 
@@ -61,7 +62,7 @@ def predict(run, files, out, uncertainty, coverage, skip_bad, threads, device, a
     status.line(f"{done} structures{left_out.in_words()}" + (f", written to {out}" if out else ""))
 
 
-def print_result(as_json):
+def print_result(as_json: bool) -> Callable:
     """A function (structures, Prediction) that prints a line for each structure: id, value and unit, or JSON."""
 
     def add(structures, result):

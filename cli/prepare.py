@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import click
 
@@ -15,7 +16,7 @@ from refattn.data.sources.registry import FORMATS, open_source
 LOG_SECONDS = 10  # between two lines where stderr is not a terminal
 
 
-def parse_units(context, parameter, assignments):
+def parse_units(context: click.Context, parameter: click.Parameter, assignments: tuple[str, ...]) -> dict[str, str]:
     """NAME=UNIT strings as a dict."""
     pairs = [assignment.partition("=") for assignment in assignments]
     if not all(name and equals for name, equals, _ in pairs):
@@ -68,7 +69,7 @@ def prepare(source, out, format, labels, units, limit, threads, append, as_json,
             click.echo(f"  {id}: {reason}")
 
 
-def progress_printer():
+def progress_printer() -> Callable[[int, int | None, int], None]:
     """A function (done, total, resumed) that reports rate and time left, in a status line, or now and then in a log.
 
     Structures that an earlier run has done are not in the rate.

@@ -67,7 +67,14 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
     note(f"model, predictions and pictures are in {out}")
 
 
-def read_settings(config, data, target, epochs, assignments, init):
+def read_settings(
+    config: str | None,
+    data: str | None,
+    target: str | None,
+    epochs: int | None,
+    assignments: tuple[str, ...],
+    init: str | None,
+) -> Config:
     """The Config of a training from a file or name and the options that change it."""
     if config is None and init:
         settings = Config(model=load_checkpoint(model_file(init)).config.model)
@@ -96,14 +103,14 @@ class StopFlag:
         self.set = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def __call__(self):
+    def __call__(self) -> bool:
         return self.set
 
 
 class Progress:
     """Prints batches as they pass and a line for each epoch."""
 
-    def __init__(self, status, title):
+    def __init__(self, status: StatusLine, title: str):
         self.status = status
         self.title = title
         self.n_epochs = 0
@@ -111,7 +118,7 @@ class Progress:
         self.times = []
         self.member = None
 
-    def __call__(self, record):
+    def __call__(self, record: dict) -> None:
         if self.title:
             self.status.line(self.title)
             self.title = ""

@@ -4,6 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import ase
 import click
 import numpy as np
 
@@ -16,13 +17,23 @@ from refattn.data.splits import resolve_split
 from refattn.errors import DataError, OutputError
 from refattn.network.checkpoint import model_file
 from refattn.prediction.ensemble import members_of
-from refattn.prediction.predictor import load
+from refattn.prediction.predictor import Model, load
 from refattn.report.sentences import sentences
 from refattn.report.validation import FILES, write_report
 from refattn.validation.study import Settings, study
 
 
-def validate_scores(run, files, out, amount, chosen, skip_bad, threads, device, as_json):
+def validate_scores(
+    run: str,
+    files: tuple[str, ...],
+    out: str,
+    amount: dict,
+    chosen: dict,
+    skip_bad: bool,
+    threads: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
     """Validate the scores of a run or an ensemble, print the sentences or the JSON, and write the report into `out`.
 
     Parameters
@@ -57,7 +68,7 @@ def validate_scores(run, files, out, amount, chosen, skip_bad, threads, device, 
     status.line(f"{record['n_structures']} structures, {record['n_runs']} runs; open {Path(out) / FILES[1]}")
 
 
-def read_held_out(model, files, status):
+def read_held_out(model: Model, files: tuple[str, ...], status: StatusLine) -> tuple[list[ase.Atoms], list[Path | str]]:
     """Structures that the model was not trained on, as ase.Atoms with `label` in info, and the files that hold them."""
     split = model.checkpoint.split
     target = model.target
@@ -80,7 +91,7 @@ def read_held_out(model, files, status):
     return structures, [file for source in sources for file in source.files]
 
 
-def sample_of(structures, n, seed):
+def sample_of(structures: list[ase.Atoms], n: int, seed: int) -> list[ase.Atoms]:
     """At most n of the structures, drawn at random, in their order."""
     if len(structures) <= n:
         return structures

@@ -39,7 +39,7 @@ _PUBLIC = {
 __all__ = list(_PUBLIC)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'refattn' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"refattn.{_PUBLIC[name]}"), name)

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from refattn.config import GraphConfig, config_from_dict
+from refattn.config import GraphConfig, ModelConfig, config_from_dict
 from refattn.errors import ConfigError, RunError
 from refattn.network.params import parameter_table
 
@@ -25,7 +25,7 @@ ACTIVATIONS = {"embed_atom": "linear", "extra_embed": "linear"}  # of the named 
 LABELS = ("target", "target_mean", "target_std")
 
 
-def read_keras(path):
+def read_keras(path: Path | str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
     """The network and the weights of one of the authors' models.
 
     Parameters
@@ -56,7 +56,7 @@ def read_keras(path):
         ) from None
 
 
-def suggest_graph(config, omega_min=0.4):
+def suggest_graph(config: ModelConfig, omega_min: float = 0.4) -> GraphConfig:
     """The GraphConfig under which the authors made a model: their rule, with edges as long as the last Gaussian.
 
     The smallest solid angle (sr) is not in the file; 0.4 is theirs but for Pt/graphene (0.2).
@@ -64,7 +64,7 @@ def suggest_graph(config, omega_min=0.4):
     return GraphConfig(rule="upstream", r_max=config.radial_max, omega_min=omega_min)
 
 
-def read_label(path):
+def read_label(path: Path | str) -> tuple[str, float, float]:
     """Name, mean and standard deviation of the label, from the yaml that the authors' training leaves with a model.
 
     Looked for as the model's name with `.yaml`, then as `config.yaml` in its folder and in the folder above. A label
@@ -89,7 +89,7 @@ def read_label(path):
     return "", 0.0, 1.0
 
 
-def read_yaml(path):
+def read_yaml(path: Path | str) -> dict[str, dict]:
     """The authors' configurations: sections of `key: value` lines, the only part of YAML that they use.
 
     Returns {section: {key: str, bool, int or float}}. Raises RunError, naming the line, for anything else.

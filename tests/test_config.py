@@ -1,12 +1,16 @@
 """Configurations: read, checked, overridden, written; every mistake one sentence."""
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from refattn.config import (
     CHOICES,
+    SECTIONS,
     Config,
+    DataConfig,
     GraphConfig,
     ModelConfig,
     TrainingConfig,
@@ -16,6 +20,7 @@ from refattn.config import (
     to_toml,
 )
 from refattn.errors import ConfigError, RefattnError
+from refattn.training.train import train
 
 
 def message_of(function, *args):
@@ -86,6 +91,57 @@ def test_mistakes_are_named(sections, words):
     message = message_of(config_from_dict, sections, "file.toml")
     for word in ("file.toml", *words):
         assert word in message
+
+
+WRONG = {
+    int: (-1, 2**40, 3.0, "3", True, None),
+    float: (-0.5, float("nan"), float("inf"), 2**40, "0.5", False, None),
+    bool: (1, 0.0, "true", None),
+    str: (3, True, None),
+}
+EVERY_KEY = [
+    pytest.param(section, field, id=f"{name}.{field.name}")
+    for name, section in SECTIONS.items()
+    for field in dataclasses.fields(section)
+]
+
+
+@pytest.mark.parametrize(("section", "field"), EVERY_KEY)
+def test_every_key_is_checked_from_toml_and_from_python(section, field):
+    name = f"{section.name}.{field.name}"
+    for value in WRONG[type(field.default)] + (("nonsense",) if name in CHOICES else ()):
+        from_python = message_of(lambda value=value: section(**{field.name: value}))
+        from_toml = message_of(config_from_dict, {section.name: {field.name: value}}, "file.toml")
+        assert from_python.startswith(name)
+        assert from_toml == f"file.toml: {from_python}"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ModelConfig(width=4), ("model.width 4", "model.n_heads 8")),
+        (lambda: ModelConfig(variant="scan"), ("model.variant", "'scan'", "scann, scann+")),
+        (lambda: ModelConfig(dropout=1.0), ("model.dropout", "below 1")),
+        (lambda: TrainingConfig(learning_rate=1e-5), ("training.learning_rate_min", "at most", "1e-05")),
+        (lambda: dataclasses.replace(ModelConfig(), n_heads=3), ("model.n_heads 3",)),
+        (lambda: Config(model={"width": 4}), ("model", "ModelConfig")),
+        (lambda: Config(training=None), ("training", "TrainingConfig")),
+        (lambda: Config(graph=ModelConfig()), ("graph", "GraphConfig")),
+    ],
+)
+def test_mistakes_in_python_are_one_sentence_and_leave_no_folder(make, words, tmp_path):
+    message = message_of(lambda: train(Config(model=make()), tmp_path / "run"))
+    for word in words:
+        assert word in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_and_paths_are_taken():
+    config = Config(
+        model=ModelConfig(width=np.int64(64), radial_max=np.float32(6)), data=DataConfig(path=Path("set.h5"))
+    )
+    assert config == Config(model=ModelConfig(width=64, radial_max=6.0), data=DataConfig(path="set.h5"))
+    assert "width = 64\n" in to_toml(config)
 
 
 def test_files_that_are_no_configuration(tmp_path):

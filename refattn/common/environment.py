@@ -11,14 +11,14 @@ PACKAGES = ("numpy", "numba", "scipy", "ase", "h5py", "click", "threadpoolctl", 
 CUDA_PACKAGES = ("numba-cuda", "cupy-cuda13x", "cupy-cuda12x")
 
 
-def available_cores():
+def available_cores() -> int:
     """Cores that this process may use: the number of threads by default."""
     if hasattr(os, "sched_getaffinity"):  # Linux; a container may have fewer cores than the machine
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def peak_memory_mb():
+def peak_memory_mb() -> float | None:
     """Largest resident memory of this process so far, in MB; None where the system does not say."""
     try:
         import resource
@@ -28,7 +28,7 @@ def peak_memory_mb():
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
-def devices():
+def devices() -> list[str]:
     """Names of the devices that this machine has, for `--device`."""
     from refattn.ops import BACKENDS, load_backend  # which stand on Numba: imported where they are asked for
 
@@ -39,7 +39,7 @@ def devices():
     return [*reversed(BACKENDS), "cuda"]
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Versions of Python, refattn and the libraries it stands on; an optional one that is missing is left out."""
     found = {"python": platform.python_version()}
     for name in ("refattn", *PACKAGES, *CUDA_PACKAGES):

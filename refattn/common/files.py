@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from refattn.errors import OutputError, RunError
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends well and is removed otherwise.
 
     Raises OutputError when the system refuses.
@@ -25,14 +26,14 @@ def replacing(path):
             part.unlink()
 
 
-def put_in_place(part, path):
+def put_in_place(part: Path, path: Path) -> None:
     """Give the finished file `part` the name `path`. Raises OSError."""
     with open(part, "rb+") as stream:
         os.fsync(stream.fileno())  # else a power cut could leave the new name without the new contents
     os.replace(part, path)
 
 
-def write_text(path, text):
+def write_text(path: Path | str, text: str) -> None:
     """Write a text file; it appears complete or not at all. Raises OutputError."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")

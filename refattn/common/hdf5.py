@@ -1,9 +1,10 @@
 """HDF5 data sets that grow."""
 
+import h5py
 import numpy as np
 
 
-def append(data, values, axis=0):
+def append(data: h5py.Dataset, values: np.ndarray | list, axis: int = 0) -> None:
     """Enlarge the h5py.Dataset `data` by `values` along `axis`."""
     start = data.shape[axis]
     data.resize(start + np.shape(values)[axis], axis=axis)

@@ -1,5 +1,7 @@
 """The one decorator for compiled functions (docs/design.md section 6): every Numba kernel of refattn is made by it."""
 
+from collections.abc import Callable
+
 import numba
 
 # Sums may be reordered, which vectorises them, and a product fused with a sum; NaN and infinity keep their meaning,
@@ -7,7 +9,9 @@ import numba
 REORDER = {"reassoc", "contract", "arcp", "nsz"}
 
 
-def jit(function=None, *, fastmath=False, inline=False, allocates=True):
+def jit(
+    function: Callable | None = None, *, fastmath: bool = False, inline: bool = False, allocates: bool = True
+) -> Callable:
     """numba.njit for refattn, as `@jit` or `@jit(fastmath=True)`.
 
     nogil, because threads live one level above; error_model="numpy", because with the default every division

@@ -4,7 +4,7 @@ import json
 import math
 
 
-def to_json(value, **options):
+def to_json(value: object, **options: object) -> str:
     """JSON text of `value`; a number that is not finite becomes null. Options are those of json.dumps."""
     return json.dumps(_without_nan(value), allow_nan=False, **options)
 

@@ -15,12 +15,15 @@ import io
 import json
 import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import llvmlite.binding
 import numba
 import numpy as np
 
+from refattn.config import GraphConfig
+from refattn.data.store import Record, Source
 from refattn.errors import OutputError, RefattnError, StructureError
 from refattn.structures.graph import Graph
 
@@ -46,21 +49,21 @@ class Checkpoint:
         Is told when the checkpoint of another command is removed.
     """
 
-    def __init__(self, out, command, note=None):
+    def __init__(self, out: Path | str, command: dict, note: Callable[[str], None] | None = None):
         self.folder = Path(out).with_name(Path(out).name + ".parts")
         self.text = json.dumps(command, indent=1, sort_keys=True)
         self.note = note or (lambda text: None)
         self.is_open = False
 
-    def __enter__(self):
+    def __enter__(self) -> "Checkpoint":
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         to_be_kept = kind is not None and (not issubclass(kind, RefattnError) or issubclass(kind, OutputError))
         if self.is_open and not to_be_kept:
             self.remove()
 
-    def open(self):
+    def open(self) -> None:
         """Take over the folder of an earlier run of this command, or begin one. Raises OutputError.
 
         To be called when this process is known to be the only one that writes the data set.
@@ -77,7 +80,7 @@ class Checkpoint:
             raise OutputError(f"{self.folder}: cannot be written ({error}); check the folder and its space") from None
         self.is_open = True
 
-    def load(self, number, records):
+    def load(self, number: int, records: list[Record]) -> list[Graph | StructureError] | None:
         """The Graph or StructureError of every record of block `number`, or None where they are to be computed."""
         try:
             content = self._path(number).read_bytes()
@@ -89,7 +92,7 @@ class Checkpoint:
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             return _unpacked(dict(arrays), records)
 
-    def save(self, number, records, results):
+    def save(self, number: int, records: list[Record], results: list[Graph | StructureError]) -> None:
         """Keep the Graph or StructureError of every record of block `number`. Raises OutputError."""
         stream = io.BytesIO()
         np.savez(stream, **_packed(results))
@@ -99,7 +102,7 @@ class Checkpoint:
         except OSError as error:
             raise OutputError(f"{self.folder}: cannot be written ({error}); check the folder and its space") from None
 
-    def remove(self):
+    def remove(self) -> None:
         """Remove the folder, but for files that are somebody else's."""
         with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way: it has a digest
             for file in self.folder.iterdir():
@@ -125,7 +128,7 @@ class Checkpoint:
         return digest.digest()
 
 
-def command_of(source, graph_config):
+def command_of(source: Source, graph_config: GraphConfig) -> dict:
     """What decides about the graphs besides the structures themselves, as a dict for JSON.
 
     Where the structures come from, with size and time of the last change; the rule; program, libraries and processor.

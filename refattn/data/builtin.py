@@ -9,7 +9,7 @@ from refattn.common.environment import available_cores
 from refattn.config import GraphConfig
 from refattn.data.prepare import prepare
 from refattn.data.sources.registry import open_source
-from refattn.data.store import read_dataset
+from refattn.data.store import Dataset, read_dataset
 
 FOLDER = Path(__file__).parent / "sets"
 
@@ -34,7 +34,7 @@ SETS = {
 }
 
 
-def open_data(path, graph_config, with_positions=False):
+def open_data(path: Path | str, graph_config: GraphConfig | None, with_positions: bool = False) -> Dataset:
     """A data set in memory: the file `path`, or a built-in set by its name.
 
     The built-in sets ship as structures and labels; their graphs are made here, by `graph_config` (None: the default

@@ -12,11 +12,14 @@ import contextlib
 import dataclasses
 import itertools
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from refattn.config import GraphConfig
 from refattn.data.blocks import Checkpoint, command_of
 from refattn.data.sources.files import LABELS
+from refattn.data.store import Source
 from refattn.data.writer import DatasetWriter
 from refattn.errors import DataError, StructureError
 from refattn.structures.graph import Graph
@@ -50,8 +53,16 @@ class PrepareReport:
 
 
 def prepare(
-    source, out, graph_config=None, units=None, limit=None, n_threads=1, append=False, progress=None, note=None
-):
+    source: Source,
+    out: Path | str,
+    graph_config: GraphConfig | None = None,
+    units: dict[str, str] | None = None,
+    limit: int | None = None,
+    n_threads: int = 1,
+    append: bool = False,
+    progress: Callable[[int, int | None, int], None] | None = None,
+    note: Callable[[str], None] | None = None,
+) -> PrepareReport:
     """Write the structures of `source` with their graphs and labels to the dataset `out`.
 
     Parameters

@@ -13,6 +13,8 @@ import numpy as np
 
 from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
+from refattn.config import DataConfig
+from refattn.data.store import Dataset
 from refattn.errors import DataError
 
 FORMAT = "refattn-split"
@@ -28,7 +30,9 @@ class Split(typing.NamedTuple):
     test: list
 
 
-def split_indices(n, n_train=0, n_valid=0, n_test=0, seed=0, legacy=False):
+def split_indices(
+    n: int, n_train: int = 0, n_valid: int = 0, n_test: int = 0, seed: int = 0, legacy: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw three disjoint sets of the numbers 0 to n - 1.
 
     The test set is drawn first, then the validation set, so that both stay the same when n_train changes.
@@ -61,7 +65,7 @@ def split_indices(n, n_train=0, n_valid=0, n_test=0, seed=0, legacy=False):
     return order[n_test + n_valid :][:n_train], order[n_test:][:n_valid], order[:n_test]
 
 
-def choose_split(dataset, data):
+def choose_split(dataset: Dataset, data: DataConfig) -> Split:
     """The Split that a DataConfig asks for: a published one, that of a file, or one that is drawn.
 
     Raises DataError as published_split, read_split and make_split do.
@@ -73,7 +77,9 @@ def choose_split(dataset, data):
     return make_split(dataset, data.target, data.n_train, data.n_valid, data.n_test, data.split_seed)
 
 
-def make_split(dataset, target, n_train=0, n_valid=0, n_test=0, seed=0):
+def make_split(
+    dataset: Dataset, target: str, n_train: int = 0, n_valid: int = 0, n_test: int = 0, seed: int = 0
+) -> Split:
     """Split the structures of a Dataset whose label `target` is known; the rest is in no part.
 
     Returns a Split. Raises DataError for a label that the data set does not have, and as split_indices does.
@@ -83,7 +89,7 @@ def make_split(dataset, target, n_train=0, n_valid=0, n_test=0, seed=0):
     return Split(*(dataset.id[known[part]].tolist() for part in parts))
 
 
-def published_split(dataset, name, sizes=(0, 0, 0)):
+def published_split(dataset: Dataset, name: str, sizes: tuple[int, int, int] = (0, 0, 0)) -> Split:
     """The split of the SCANN authors, `name` one of PUBLISHED_SPLITS, for a Dataset of the whole set.
 
     They number the structures, draw a permutation of the numbers with seed 0 and take the parts off it one after the
@@ -176,7 +182,7 @@ PUBLISHED_SPLITS = {
 }
 
 
-def labels_of_target(dataset, target):
+def labels_of_target(dataset: Dataset, target: str) -> np.ndarray:
     """The labels `target` (S,) of a Dataset, NaN where unknown. Raises DataError when there is no such label."""
     if target not in dataset.labels:
         names = ", ".join(sorted(dataset.labels)) or "none"
@@ -184,18 +190,18 @@ def labels_of_target(dataset, target):
     return dataset.labels[target]
 
 
-def labelled_rows(dataset, target):
+def labelled_rows(dataset: Dataset, target: str) -> np.ndarray:
     """Row numbers of the structures whose label `target` is known. Raises DataError as labels_of_target does."""
     return np.flatnonzero(~np.isnan(labels_of_target(dataset, target)))
 
 
-def write_split(path, split):
+def write_split(path: Path | str, split: Split) -> None:
     """Write a Split as JSON with a checksum of its ids; the file appears complete or not at all. Raises OutputError."""
     content = {"format": FORMAT, "version": 1, "sha256": _checksum(split), **split._asdict()}
     write_text(path, to_json(content, indent=1, ensure_ascii=False))
 
 
-def read_split(path):
+def read_split(path: Path | str) -> Split:
     """Read a Split from JSON, as write_split leaves it in a run or as somebody wrote it by hand:
 
         {"format": "refattn-split", "version": 1, "train": ["id", ...], "valid": [...], "test": [...]}
@@ -226,7 +232,7 @@ def read_split(path):
     return split
 
 
-def resolve_split(split, dataset):
+def resolve_split(split: Split, dataset: Dataset) -> tuple[np.ndarray, ...]:
     """Row numbers of a Split in a Dataset: three arrays of int64, in the split's order.
 
     Raises DataError that names the first id that the data set lacks.

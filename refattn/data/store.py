@@ -10,6 +10,8 @@ error and not another number. Compression is gzip, which every HDF5 tool can rea
 import contextlib
 import dataclasses
 import typing
+from collections.abc import Iterator
+from pathlib import Path
 
 import ase
 import h5py
@@ -33,6 +35,17 @@ class Record(typing.NamedTuple):
     atoms: ase.Atoms
     labels: dict  # name -> float; NaN or absent where unknown
     arrays: dict  # name -> (N, ...) float array
+
+
+class Source(typing.Protocol):
+    """Where structures come from: iterated once, a Record at a time, so that its size does not matter."""
+
+    name: str
+    licence: str
+    citation: str
+    fraction: float | None  # part of the input that has been read
+
+    def __iter__(self) -> Iterator[Record]: ...
 
 
 class Field(typing.NamedTuple):
@@ -143,7 +156,7 @@ class Dataset:
         return atoms
 
 
-def ragged_rows(ptr, chosen):
+def ragged_rows(ptr: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pointers and rows of the runs `chosen` of a ragged array: values[rows] holds them one after the other.
 
     Parameters
@@ -160,7 +173,7 @@ def ragged_rows(ptr, chosen):
     return new_ptr, rows
 
 
-def read_dataset(path, index=None, with_positions=True):
+def read_dataset(path: Path | str, index: np.ndarray | None = None, with_positions: bool = True) -> Dataset:
     """Read a dataset, or its structures `index` (a slice of step 1), into memory.
 
     Raises DataError for a file that is missing, not HDF5, damaged, of another format or version, or inconsistent.
@@ -177,7 +190,7 @@ def read_dataset(path, index=None, with_positions=True):
 
 
 @contextlib.contextmanager
-def open_dataset(path):
+def open_dataset(path: Path | str) -> Iterator[h5py.File]:
     """The open HDF5 file, after its format and version; whatever goes wrong while it is read becomes a DataError."""
     try:
         with h5py.File(path, "r") as file:
@@ -194,7 +207,7 @@ def open_dataset(path):
         raise DataError(f"{path}: cannot be read as a dataset ({in_one_line(error)}); {ADVICE}") from None
 
 
-def check_layout(file):
+def check_layout(file: h5py.File) -> None:
     """Compare names and shapes in an open dataset with FIELDS; return its number of structures. Raises DataError."""
 
     def shape(name):
@@ -221,12 +234,12 @@ def check_layout(file):
     return rows["structure"][0]
 
 
-def read_strings(dataset, rows=slice(None)):
+def read_strings(dataset: h5py.Dataset, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
     """Strings of an HDF5 dataset as an array of str."""
     return np.asarray(dataset.asstr()[rows], dtype=str)
 
 
-def read_graph_config(file):
+def read_graph_config(file: h5py.File) -> GraphConfig:
     """The neighbour rule that an open dataset was made with."""
     attrs = file["graph"].attrs
     names = [field.name for field in dataclasses.fields(GraphConfig)]
@@ -306,6 +319,6 @@ def _check_promises(dataset):
         raise DataError(f"the id {ids[np.argmax(counts)]} occurs {counts.max()} times; ids must be unique")
 
 
-def verify(path):
+def verify(path: Path | str) -> None:
     """Check every promise of the format, positions included. Raises DataError for the first breach."""
     read_dataset(path)

@@ -10,6 +10,10 @@ import importlib.metadata
 import shutil
 from pathlib import Path
 
+from refattn.config import GraphConfig
+from refattn.data.store import Record
+from refattn.structures.graph import Graph
+
 try:
     import fcntl
 except ImportError:  # Windows, where a file that is open for writing cannot be opened again
@@ -53,7 +57,16 @@ class DatasetWriter:
         Data that do not fit the format, or a file that cannot be written; the target is left as it was.
     """
 
-    def __init__(self, path, graph_config, source="", licence="", citation="", label_attrs=None, append=False):
+    def __init__(
+        self,
+        path: Path | str,
+        graph_config: GraphConfig,
+        source: str = "",
+        licence: str = "",
+        citation: str = "",
+        label_attrs: dict[str, dict] | None = None,
+        append: bool = False,
+    ):
         self.path = Path(path)
         self.graph_config = graph_config
         self.append = append
@@ -65,7 +78,7 @@ class DatasetWriter:
         self.open = {}  # path -> dataset; to open one for every block would pack and unpack its last chunk every time
         self.n_sites = self.n_edges = 0
 
-    def __enter__(self):
+    def __enter__(self) -> "DatasetWriter":
         if self.path.is_dir() or not self.path.absolute().parent.is_dir():
             raise DataError(f"{self.path}: is a folder or lies in none; give a file in a folder that exists")
         if not self.append and self.path.exists() and not _is_dataset(self.path):
@@ -83,7 +96,7 @@ class DatasetWriter:
             raise OutputError(f"{self.path}: cannot be written ({error}); check the folder and its space") from None
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         try:
             if kind is None:
                 self._write_strings()
@@ -97,7 +110,7 @@ class DatasetWriter:
                 self.file.close()
             self.part.unlink(missing_ok=True)
 
-    def add(self, records, graphs):
+    def add(self, records: list[Record], graphs: list[Graph]) -> None:
         """Append structures: a list of Record and their Graphs, in order. Raises as the class says."""
         if not records:
             return
@@ -114,11 +127,11 @@ class DatasetWriter:
         self.n_sites += len(rows["z"])
         self.n_edges += len(rows["nbr"])
 
-    def skip(self, id, reason):
+    def skip(self, id: str, reason: str) -> None:
         """Record that a structure of the source is not in the dataset, and why."""
         self.skipped.append((id, reason))
 
-    def label_units(self):
+    def label_units(self) -> dict[str, str]:
         """Name -> unit of every label that the file holds."""
         return {name: str(label.attrs["unit"]) for name, label in self.file["labels"].items()}
 

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from refattn.config import load_config
+from refattn.config import Config, load_config
 from refattn.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 
 
-def experiment_names():
+def experiment_names() -> list[str]:
     """Names of the experiments that ship with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def load_experiment(name):
+def load_experiment(name: str) -> Config:
     """Config of an experiment by its name. Raises ConfigError for an unknown one."""
     if name not in experiment_names():
         raise ConfigError(f"there is no experiment {name!r}; there are {', '.join(experiment_names())}")

@@ -7,13 +7,15 @@ angles and the edges themselves, stays as it is in all scores but `removal`.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import ase
 import numpy as np
 
 from refattn.data.loader import Loader
+from refattn.explanation.variants import Subject
 from refattn.network.inference import predict_rows
-from refattn.prediction.predictor import graph_dataset
+from refattn.prediction.predictor import Model, graph_dataset
 from refattn.structures.graph import EDGES_PER_SHARD, Graph
 
 COMPLETENESS = 1e-3  # relative; tolerance of the sum of integrated gradients
@@ -23,7 +25,7 @@ ROUNDING = 100
 GRAPHS = 32  # shards' worth of graphs that `removal` holds at a time
 
 
-def gradient_times_input(subject):
+def gradient_times_input(subject: Subject) -> np.ndarray:
     """Gradient times input of every site.
 
     score[i] = sum_d (c[i,d] - b[d]) d y / d c[i,d],  b = 0 unless the subject has another baseline
@@ -63,7 +65,7 @@ class IntegratedGradients:
     settled: bool
 
 
-def integrated_gradients(subject, run=map, tolerance=COMPLETENESS):
+def integrated_gradients(subject: Subject, run: Callable = map, tolerance: float = COMPLETENESS) -> IntegratedGradients:
     """Integrated gradients of every site, along the straight path on which all sites appear together.
 
     score[i] = sum_d (c[i,d] - b[d]) int_0^1 dt d y / d c[i,d] at b + t (c - b)
@@ -110,7 +112,7 @@ def _quadrature(subject, n_nodes, run):
     return (difference * gradient).sum(axis=1)
 
 
-def occlusion(subject, run=map):
+def occlusion(subject: Subject, run: Callable = map) -> np.ndarray:
     """Occlusion of every site: what the output loses when the site says nothing about itself.
 
     score[i] = y(c) - y(c with b at site i)
@@ -138,7 +140,7 @@ def occlusion(subject, run=map):
     return subject.output() - subject.outputs(occluded, len(subject.embedding), run)
 
 
-def removal(model, subject, atoms, run=map):
+def removal(model: Model, subject: Subject, atoms: ase.Atoms, run: Callable = map) -> np.ndarray:
     """Removal of every atom: what the output loses when the atom is taken away and the graph is made anew.
 
     score[i] = y(structure) - y(structure without atom i)

@@ -1,5 +1,6 @@
 """Orbital populations of the sites, to be laid beside the attention, and the correlation of their ranks."""
 
+import ase
 import numpy as np
 
 from refattn.errors import DataError, in_one_line
@@ -13,7 +14,7 @@ FEWEST = 3  # sites: two always correlate perfectly
 TIED = 1e-9  # of the largest magnitude; scores of equivalent atoms of C60 differ by 4e-13 (refattn.explain, dtype)
 
 
-def populations(atoms):
+def populations(atoms: ase.Atoms) -> dict[str, np.ndarray]:
     """Populations of the frontier orbitals: the structure's own arrays if it has both, else GFN2-xTB's.
 
     Where an orbital is degenerate, as in benzene or C60, xTB gives one member of the set, and which one is arbitrary.
@@ -48,7 +49,7 @@ def populations(atoms):
     return {name: np.asarray(arrays[name], dtype=float) for name in POPULATIONS}
 
 
-def spearman(x, y):
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's rank correlation of two scores.
 
     rho = Pearson correlation of the ranks; ties, up to rounding, share the mean of their ranks

@@ -28,9 +28,12 @@ Source   Abnar & Zuidema, ACL 2020, arXiv 2005.00928, "attention rollout" (their
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse
+
+from refattn.network.model import Tape
 
 BLOCK = 256  # rows of the flow at a time
 
@@ -48,16 +51,16 @@ class Flow:
 
     layers: tuple
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.layers[0].shape[0]
 
-    def rows(self, sites):
+    def rows(self, sites: np.ndarray) -> np.ndarray:
         """(n, N) float64: rows `sites` (n,) int of the flow, where these sites get their representation from."""
         unit = np.zeros((len(sites), len(self)))
         unit[np.arange(len(sites)), sites] = 1
         return self._from_left(unit)
 
-    def columns(self, sites):
+    def columns(self, sites: np.ndarray) -> np.ndarray:
         """(N, n) float64: columns `sites` (n,) int of the flow, where these sites' input goes to."""
         block = np.zeros((len(self), len(sites)))
         block[sites, np.arange(len(sites))] = 1
@@ -65,20 +68,20 @@ class Flow:
             block = matrix @ block
         return block
 
-    def blocks(self, size=BLOCK):
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[slice, np.ndarray]]:
         """The whole flow in bounded memory: yields (slice of sites, their rows)."""
         for start in range(0, len(self), size):
             part = slice(start, min(start + size, len(self)))
             yield part, self.rows(np.arange(part.start, part.stop))
 
-    def dense(self):
+    def dense(self) -> np.ndarray:
         """(N, N) float64: 8 N^2 bytes, 8 MB for 1,000 sites and 3 GB for 20,000."""
         flow = np.empty((len(self), len(self)))
         for part, rows in self.blocks():
             flow[part] = rows
         return flow
 
-    def impact(self, beta):
+    def impact(self, beta: np.ndarray) -> np.ndarray:
         """Impact of every site on the prediction, through local and global attention.
 
         impact[j] = sum_i beta[i] flow[i,j]; sums to 1 as beta does. Linear in the number of edges.
@@ -99,7 +102,7 @@ class Flow:
         return block
 
 
-def attention_flow(alpha, edge_ptr, nbr, share=0.5):
+def attention_flow(alpha: np.ndarray, edge_ptr: np.ndarray, nbr: np.ndarray, share: float | np.ndarray = 0.5) -> Flow:
     """The Flow of one structure.
 
     Parameters
@@ -126,7 +129,7 @@ def _layer(alpha, edge_ptr, nbr, share):
     return (scipy.sparse.diags_array(passed_on) @ mean + scipy.sparse.diags_array(own)).tocsr()
 
 
-def residual_share(tape):
+def residual_share(tape: Tape) -> np.ndarray:
     """Weight of the residual path in every layer, by the norms of the two vectors that are added.
 
     share[l,i] = |q[i]| / (|q[i]| + |sum over the edges of i of alpha[e] k[e]|), norms over all heads and channels

@@ -12,6 +12,7 @@ Distances are not cut into bins, whose edges would separate equal ones: the sort
 entry by entry, and are alike where no entry differs by more than the tolerance.
 """
 
+import ase
 import numpy as np
 
 from refattn.data.store import ragged_rows
@@ -22,7 +23,7 @@ RADIUS = 6.0  # Å
 ALL_PAIRS = 500  # sites of a structure without periods up to which all pairs are looked at
 
 
-def equivalent_sites(atoms, tolerance=TOLERANCE, radius=None):
+def equivalent_sites(atoms: ase.Atoms, tolerance: float = TOLERANCE, radius: float | None = None) -> np.ndarray:
     """Classes of equivalent sites.
 
     Parameters
@@ -56,7 +57,7 @@ def equivalent_sites(atoms, tolerance=TOLERANCE, radius=None):
         colour = refined
 
 
-def class_spread(score, classes):
+def class_spread(score: np.ndarray, classes: np.ndarray) -> float:
     """Largest difference of a score between sites of one class, relative to its largest magnitude.
 
     Parameters
@@ -73,7 +74,7 @@ def class_spread(score, classes):
     return float(spread / largest) if largest != 0 else 0.0
 
 
-def symmetrised(values, classes):
+def symmetrised(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Values averaged over classes of equivalent sites.
 
     An orbital of a degenerate set is one choice among many; the average over equivalent sites does not hang on the

@@ -17,12 +17,14 @@ import os
 import signal
 import threading
 import zlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import threadpoolctl
 from ase import units
+from ase.calculators.calculator import Calculator
 from ase.io.extxyz import read_xyz, write_xyz
 from ase.md.langevin import Langevin
 from ase.optimize import BFGS
@@ -30,7 +32,7 @@ from ase.optimize import BFGS
 from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
 from refattn.errors import DataError
-from refattn.generate.methods import failure
+from refattn.generate.methods import Method, failure
 
 SETTINGS = "settings.json"  # beside the trajectories: what they were made with
 SAME_ENERGY = 0.01  # eV; a relaxed structure's energy differs by less between machines, and by more between isomers
@@ -65,7 +67,7 @@ class Trajectory:
     reference_energy: float
 
 
-def relax(atoms, calculator, name, fmax=0.01):
+def relax(atoms: ase.Atoms, calculator: Calculator, name: str, fmax: float = 0.01) -> tuple[ase.Atoms, float]:
     """A copy of `atoms` without a force above `fmax` (eV/Å), and its energy in eV.
 
     Raises DataError, naming the structure, if that takes more than 500 steps or the calculator fails.
@@ -83,7 +85,7 @@ def relax(atoms, calculator, name, fmax=0.01):
     return atoms, energy
 
 
-def trajectory_names(starts, temperatures):
+def trajectory_names(starts: Iterable[str], temperatures: Sequence[float]) -> dict[tuple[str, float], str]:
     """(structure's name, temperature) -> name of the trajectory, temperature by temperature.
 
     Raises DataError for temperatures that are not finite and above 0 or that would share a trajectory.
@@ -96,7 +98,15 @@ def trajectory_names(starts, temperatures):
     return {(s, t): f"{s}_{text}" for t, text in zip(temperatures, shown, strict=True) for s in starts}
 
 
-def generate(trajectories, n_snapshots, folder, dynamics, method, jobs=1, progress=None):
+def generate(
+    trajectories: list[Trajectory],
+    n_snapshots: int,
+    folder: Path,
+    dynamics: Dynamics,
+    method: Method,
+    jobs: int = 1,
+    progress: Callable[..., None] | None = None,
+) -> list[Path]:
     """Run all trajectories in turns until each has `n_snapshots`; what `folder` already holds is kept.
 
     Parameters
@@ -205,7 +215,7 @@ def _executor(jobs, method):
         yield pool
 
 
-def single_threaded(method):
+def single_threaded(method: Method) -> contextlib.AbstractContextManager:
     """Limit the numerical libraries to one thread, in a `with` statement or for good."""
     method.calculator()  # loads the library whose threads are limited
     return threadpoolctl.threadpool_limits(limits=1)

@@ -4,19 +4,21 @@ The authors made theirs with density functional theory (Vu et al. 2023, "Fullere
 same kind of structures and targets from a method that runs on a laptop.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import ase
 from ase.build import molecule
 
 from refattn.data.sources.files import FilesSource
 from refattn.generate.dynamics import Dynamics, Trajectory, generate, relax, single_threaded, trajectory_names
-from refattn.generate.methods import XTB
+from refattn.generate.methods import XTB, Method
 
 TEMPERATURES = (300.0, 600.0, 1000.0)  # K
 CAGES = Path(__file__).parents[1] / "data" / "sets" / "cages.extxyz"
 
 
-def cages(start=None):
+def cages(start: Path | str | None = None) -> dict[str, ase.Atoms]:
     """Starting cages by their names: C60 from ASE, and those of the extended XYZ file `start`.
 
     By default C36, C50, C70 and C72: the isomers of lowest energy in FullereneNet (MIT licence), relaxed here by
@@ -26,8 +28,15 @@ def cages(start=None):
 
 
 def generate_fullerenes(
-    folder, n_snapshots, start=None, seed=0, temperatures=TEMPERATURES, method=None, jobs=1, progress=None
-):
+    folder: Path,
+    n_snapshots: int,
+    start: Path | str | None = None,
+    seed: int = 0,
+    temperatures: Sequence[float] = TEMPERATURES,
+    method: Method | None = None,
+    jobs: int = 1,
+    progress: Callable[..., None] | None = None,
+) -> list[Path]:
     """Snapshots of every cage at every temperature, labelled by `method` (GFN2-xTB); see simulate.generate.
 
     Labels of GFN2-xTB: energy, deformation_energy (above that of the relaxed cage), homo, lumo (eV); arrays: forces

@@ -2,6 +2,9 @@
 
 import importlib
 
+import ase
+from ase.calculators.calculator import Calculator
+
 from refattn.errors import DataError, RefattnError, in_one_line
 from refattn.generate.orbitals import METHOD, xtb_calculator, xtb_labels
 
@@ -11,11 +14,11 @@ class XTB:
 
     name = METHOD
 
-    def calculator(self):
+    def calculator(self) -> Calculator:
         """A fresh ASE calculator. Raises MissingExtra without tblite."""
         return xtb_calculator()
 
-    def labels(self, atoms):
+    def labels(self, atoms: ase.Atoms) -> tuple[dict, dict]:
         """Labels and per-site arrays of a structure; see xtb_labels."""
         return xtb_labels(atoms)
 
@@ -26,7 +29,7 @@ class AnyCalculator:
     Raises DataError for a name that cannot be imported or called without arguments.
     """
 
-    def __init__(self, name):
+    def __init__(self, name: str):
         self.name = name
         module, colon, attribute = name.partition(":")
         if not (module and colon and attribute):
@@ -37,26 +40,29 @@ class AnyCalculator:
             raise failure(f"the calculator {name} cannot be imported", error) from None
         self.calculator()
 
-    def calculator(self):
+    def calculator(self) -> Calculator:
         """A fresh ASE calculator."""
         try:
             return self.make()
         except Exception as error:  # any code again
             raise failure(f"the calculator {self.name} cannot be made without arguments", error) from None
 
-    def labels(self, atoms):
+    def labels(self, atoms: ase.Atoms) -> tuple[dict, dict]:
         """`energy` (eV), and `forces` (N, 3) in eV/Å."""
         atoms = atoms.copy()
         atoms.calc = self.calculator()
         return {"energy": float(atoms.get_potential_energy())}, {"forces": atoms.get_forces()}
 
 
-def open_method(calculator=None):
+Method = XTB | AnyCalculator
+
+
+def open_method(calculator: str | None = None) -> Method:
     """The method for `calculator`, `module:Class`; GFN2-xTB without one. Raises DataError as AnyCalculator does."""
     return AnyCalculator(calculator) if calculator else XTB()
 
 
-def failure(what, error):
+def failure(what: str, error: Exception) -> RefattnError:
     """The error to raise when a calculator fails; one of our own already is a sentence."""
     if isinstance(error, RefattnError):
         return error

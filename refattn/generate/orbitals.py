@@ -1,6 +1,8 @@
 """Frontier orbitals of one structure from GFN2-xTB: the labels and the yardstick of the homemade sets."""
 
+import ase
 import numpy as np
+from ase.calculators.calculator import Calculator
 from ase.units import Bohr, Hartree
 
 from refattn.errors import MissingExtra
@@ -16,12 +18,12 @@ def _tblite():
     return ase, interface
 
 
-def xtb_calculator():
+def xtb_calculator() -> Calculator:
     """A fresh ASE calculator for GFN2-xTB. Raises MissingExtra without the `xtb` extra."""
     return _tblite()[0].TBLite(method=METHOD, verbosity=0)
 
 
-def xtb_labels(atoms):
+def xtb_labels(atoms: ase.Atoms) -> tuple[dict, dict]:
     """Energy, frontier orbitals, forces and orbital populations of a molecule by GFN2-xTB.
 
     The population of an orbital c on atom A is Mulliken's, sum over mu in A of c_mu (S c)_mu, with the

@@ -5,7 +5,10 @@ of structures and the same target, the deformation energy, from a method that ru
 """
 
 import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import ase
 import numpy as np
 from ase import Atoms
 from ase.build import graphene
@@ -13,7 +16,7 @@ from ase.cluster import Icosahedron
 from scipy.spatial import KDTree
 
 from refattn.generate.dynamics import Dynamics, Trajectory, generate, relax, single_threaded, trajectory_names
-from refattn.generate.methods import XTB
+from refattn.generate.methods import XTB, Method
 
 TEMPERATURES = (300.0, 600.0, 1000.0)  # K
 LARGEST = 13  # atoms of the largest cluster, an icosahedron
@@ -27,7 +30,7 @@ TILT = (0.10, 0.23, 1.0)  # 1, the direction in which a cluster grows; off every
 HYDROGEN_MASS = 3.016
 
 
-def sheet(rings=1):
+def sheet(rings: int = 1) -> ase.Atoms:
     """A hexagon of graphene with hydrogen at its rim, flat around the origin, unrelaxed.
 
     Parameters
@@ -53,20 +56,20 @@ def sheet(rings=1):
     return Atoms(f"C{len(carbon)}H{len(hydrogen)}", np.vstack([carbon, hydrogen]))
 
 
-def cluster(n_atoms):
+def cluster(n_atoms: int) -> ase.Atoms:
     """The lowest 1 to 13 atoms of a tilted icosahedron of platinum, unrelaxed."""
     whole = Icosahedron("Pt", noshells=2, latticeconstant=PT_PT * np.sqrt(2)).positions
     return Atoms(f"Pt{n_atoms}", whole[np.argsort(whole @ TILT)[:n_atoms]])
 
 
-def adsorption_sites():
+def adsorption_sites() -> dict[str, np.ndarray]:
     """Name -> (2,) position in the plane of sheet(), Å: the centre of a hexagon, a bond of it and an atom of it."""
     atom = CC_BOND * np.array([0.0, 1.0])
     neighbour = CC_BOND * np.array([np.sqrt(3) / 2, 0.5])
     return {"hollow": np.zeros(2), "bridge": (atom + neighbour) / 2, "top": atom}
 
 
-def adsorbed(support, particle, site):
+def adsorbed(support: ase.Atoms, particle: ase.Atoms, site: np.ndarray) -> ase.Atoms:
     """`particle` on `support`, its lowest atom HEIGHT above the position `site` (2,); hydrogen gets HYDROGEN_MASS."""
     particle = particle.copy()
     lowest = particle.positions[particle.positions[:, 2].argmin()]
@@ -77,8 +80,16 @@ def adsorbed(support, particle, site):
 
 
 def generate_pt_graphene(
-    folder, n_snapshots, largest=LARGEST, rings=1, seed=0, temperatures=TEMPERATURES, method=None, jobs=1, progress=None
-):
+    folder: Path,
+    n_snapshots: int,
+    largest: int = LARGEST,
+    rings: int = 1,
+    seed: int = 0,
+    temperatures: Sequence[float] = TEMPERATURES,
+    method: Method | None = None,
+    jobs: int = 1,
+    progress: Callable[..., None] | None = None,
+) -> list[Path]:
     """Snapshots of every cluster of 1 to `largest` atoms on every site at every temperature; see simulate.generate.
 
     Labels of GFN2-xTB: energy, deformation_energy (above that of the relaxed sheet and the relaxed cluster, far from

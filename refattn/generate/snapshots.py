@@ -3,6 +3,7 @@
 import gzip
 import io
 import itertools
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -13,7 +14,7 @@ from refattn.common.files import replacing
 DECIMALS = {"positions": 5, "forces": 4, "homo_population": 5, "lumo_population": 5}  # Å, eV/Å, 1, 1
 
 
-def merge_trajectories(files, out, n_snapshots):
+def merge_trajectories(files: list[Path], out: Path | str, n_snapshots: int) -> int:
     """Put the first `n_snapshots` of every trajectory into one extended XYZ file, gzipped if its name ends so.
 
     Momenta are left out and arrays rounded to DECIMALS, below what the labels can tell. The same trajectories give

@@ -4,11 +4,14 @@ What it shares with explanations.h5 (tables.py) stands under the same names.
 """
 
 import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import h5py
 import numpy as np
 
 from refattn.common.hdf5 import append
+from refattn.prediction.predictor import Model
 
 LAYOUT = """
 /structures   id, value, label (NaN where unknown), site_ptr, z, structure_vector
@@ -22,7 +25,7 @@ BLOCK = 16384  # rows that are read at once
 
 
 @contextlib.contextmanager
-def embedding_writer(path, model, attributes):
+def embedding_writer(path: Path | str, model: Model, attributes: dict) -> Iterator[Callable]:
     """A function (list of ase.Atoms, Embedding) that adds structures to the HDF5 file `path`.
 
     Parameters
@@ -68,7 +71,7 @@ def _add(file, structures, found):
     append(file["sites/site_embedding"], np.concatenate(found.site_embedding))
 
 
-def row_blocks(data, rows=None):
+def row_blocks(data: h5py.Dataset | np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """The rows of a data set or array in blocks, for one pass in bounded memory.
 
     Parameters

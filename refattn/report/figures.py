@@ -19,7 +19,7 @@ BLANK = "#d9dce1"
 SIZE = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "ytick.labelsize": 7}
 
 
-def figures(record):
+def figures(record: dict) -> list[tuple[str, str]]:
     """The figures of a study as (caption, PNG in base64)."""
     found = [
         (f"Rank correlation with the {population.split('_')[0].upper()} population", _bars(rows, record))

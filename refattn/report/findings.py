@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import typing
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 import ase
@@ -12,13 +13,14 @@ from refattn.errors import DataError
 from refattn.explanation.comparison import POPULATIONS, populations, spearman
 from refattn.explanation.explain import SITE_SCORES, Explanation, explain_stream
 from refattn.explanation.symmetry import equivalent_sites, symmetrised
+from refattn.prediction.predictor import Model
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 # Narrower than this part of the largest magnitude, a range of colours would show rounding.
 NARROWEST = 0.02
 
 
-def with_unit(name, unit):
+def with_unit(name: str, unit: str) -> str:
     """A name with its unit in brackets, where it has one."""
     return f"{name} ({unit})" if unit else name
 
@@ -37,12 +39,12 @@ class Column(typing.NamedTuple):
     values: np.ndarray
 
     @property
-    def title(self):
+    def title(self) -> str:
         """What it is, with its unit."""
         return with_unit(self.text, self.unit)
 
     @property
-    def limits(self):
+    def limits(self) -> tuple[float, float]:
         """(low, high): the ends of its colours; symmetric where it is signed, never so narrow as to show rounding."""
         finite = self.values[np.isfinite(self.values)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
@@ -74,11 +76,11 @@ class Finding:
     populations: dict = dataclasses.field(default_factory=dict)
 
     @property
-    def id(self):
+    def id(self) -> str:
         return self.explanation.id
 
     @cached_property
-    def columns(self):
+    def columns(self) -> dict[str, Column]:
         """{name: Column} of every score that was computed, then of the populations."""
         values = self.explanation.site_scores()
         unit = self.explanation.unit
@@ -88,7 +90,7 @@ class Finding:
         return {column.name: column for column in found}
 
     @cached_property
-    def correlations(self):
+    def correlations(self) -> dict[tuple[str, str], float]:
         """{(score, population): Spearman correlation over the sites}; NaN where one of the two is the same everywhere.
 
         Of a signed score the magnitude is ranked: a population has no sign.
@@ -101,7 +103,7 @@ class Finding:
         }
 
     @property
-    def formula(self):
+    def formula(self) -> str:
         """Formula with subscripts: Hill's order; for a crystal of three periods the smallest, metals first."""
         crystal = bool(self.atoms.pbc.all())
         counts = self.atoms.symbols.formula.convert("metal" if crystal else "hill").count()
@@ -109,22 +111,28 @@ class Finding:
         parts = (symbol + (str(n // divisor) if n > divisor else "") for symbol, n in counts.items())
         return "".join(parts).translate(SUBSCRIPTS)
 
-    def top_site(self, name):
+    def top_site(self, name: str) -> int | None:
         """Number of the site where a column's magnitude is largest, or None where it has no number."""
         magnitude = np.abs(self.columns[name].values)
         return None if np.isnan(magnitude).all() else int(np.nanargmax(magnitude))
 
-    def site_name(self, site):
+    def site_name(self, site: int) -> str:
         """Element and number of a site, such as O3."""
         return f"{self.atoms.symbols[site]}{site}"
 
 
-def in_words(value, unit):
+def in_words(value: float | None, unit: str) -> str:
     """A value with its unit; a dash where it is None or no number."""
     return "-" if value is None or math.isnan(value) else f"{value:.4g} {unit}".strip().replace("-", "−")
 
 
-def findings(model, structures, compare=False, skip=None, **options):
+def findings(
+    model: Model,
+    structures: Iterable[ase.Atoms],
+    compare: bool = False,
+    skip: Callable[[str, Exception], None] | None = None,
+    **options: object,
+) -> Iterator[Finding]:
     """The Finding of every structure, in bounded memory.
 
     Parameters

@@ -10,11 +10,14 @@ Every file appears complete or not at all; those that hold all structures appear
 import contextlib
 import dataclasses
 import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import refattn
 from refattn.common.strict_json import to_json
 from refattn.errors import OutputError
+from refattn.prediction.predictor import Model
+from refattn.report.findings import Finding
 from refattn.report.pages import list_writer, plotly_script, write_page, write_shared_files
 from refattn.report.pictures import picture, thumbnail
 from refattn.report.tables import FILES, tables
@@ -40,13 +43,15 @@ class Shown:
     edges: bool = False
 
 
-def files_of(folder):
+def files_of(folder: Path | str) -> list[Path]:
     """The files, pathlib.Path, that hold all structures."""
     return [Path(folder) / name for name in (*FILES, "index.html")]
 
 
 @contextlib.contextmanager
-def explanation_folder(folder, model, run, shown, attributes, note):
+def explanation_folder(
+    folder: Path | str, model: Model, run: Path | str, shown: Shown, attributes: dict, note: Callable[[str], None]
+) -> "Iterator[Drawer]":
     """A Drawer, whose `add` takes one Finding after the other.
 
     Parameters
@@ -86,7 +91,9 @@ class Drawer:
     n_pictures, n_pages : int     how many there are so far
     """
 
-    def __init__(self, folder, shown, note, add_to_tables):
+    def __init__(
+        self, folder: Path, shown: Shown, note: Callable[[str], None], add_to_tables: Callable[[Finding], None]
+    ):
         self.folder = folder
         self.shown = shown
         self.note = note
@@ -96,7 +103,7 @@ class Drawer:
         self.n_pictures = 0
         self.n_pages = 0
 
-    def add(self, finding):
+    def add(self, finding: Finding) -> None:
         """Add a structure to everything."""
         self.add_to_tables(finding)
         links = {}
@@ -137,7 +144,7 @@ class Drawer:
         return name
 
 
-def rows_of(finding, scores):
+def rows_of(finding: Finding, scores: Iterable[str]) -> list[str]:
     """Columns that a picture shows: the scores, and the population of the orbital that the target is about, or both."""
     target = finding.explanation.target.lower()
     about = [name for name in finding.populations if name.split("_")[0] in target]

@@ -6,11 +6,14 @@ of Okabe and Ito (Color Universal Design, 2008) are told apart with every common
 
 import collections
 import textwrap
+from pathlib import Path
 
 import numpy as np
 from ase.data import chemical_symbols
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from refattn.report.projection import Layout
 
 WIDTH = 8.5  # cm
 HEIGHT = 7.2  # cm
@@ -28,7 +31,7 @@ OWN |= {16: "#f0e442", 17: "#cc79a7", 9: "#009e73", 15: "#e69f00"}
 OUTSIDE = 2  # % of the points at each end whose colour is that of the end, so that a few odd ones do not flatten all
 
 
-def by_colour_bar(path, layout, values, title):
+def by_colour_bar(path: Path | str, layout: Layout, values: np.ndarray, title: str) -> None:
     """Points coloured by a number; grey, and beneath, where it is NaN.
 
     Parameters
@@ -58,7 +61,7 @@ def by_colour_bar(path, layout, values, title):
     _save(figure, path)
 
 
-def limits(values):
+def limits(values: np.ndarray) -> tuple[float, float]:
     """(low, high): the ends of the colours, percentiles; a little apart where all values are the same."""
     low, high = np.percentile(values, (OUTSIDE, 100 - OUTSIDE))
     if low == high:
@@ -67,7 +70,7 @@ def limits(values):
     return low - widen, high + widen
 
 
-def by_element(path, layout, z):
+def by_element(path: Path | str, layout: Layout, z: np.ndarray) -> None:
     """Points coloured by element, rare elements on top.
 
     Parameters
@@ -92,7 +95,7 @@ def by_element(path, layout, z):
     _save(figure, path)
 
 
-def element_groups(z):
+def element_groups(z: np.ndarray) -> list[tuple[int, str, np.ndarray]]:
     """What one colour stands for, frequent elements first: a list of (atomic number, colour, numbers of the points).
 
     The most frequent elements have a colour, their own where OWN names one; all others share grey, under the number 0,

@@ -13,8 +13,10 @@ and site, and for UMAP the vectors that are mapped.
 import contextlib
 import csv
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
+import ase
 import h5py
 import numpy as np
 from ase.data import chemical_symbols
@@ -23,6 +25,8 @@ import refattn
 from refattn.common.files import replacing
 from refattn.common.strict_json import to_json
 from refattn.errors import DataError, OutputError
+from refattn.prediction.embedding import Embedding
+from refattn.prediction.predictor import Model
 from refattn.report.embedding_file import embedding_writer
 from refattn.report.findings import with_unit
 from refattn.report.map_pictures import by_colour_bar, by_element
@@ -50,13 +54,15 @@ class Shown:
     max_points: int = 20000
 
 
-def files_of(folder, shown):
+def files_of(folder: Path | str, shown: Shown) -> dict[str, Path]:
     """{name: pathlib.Path} of all files that are written."""
     names = ["embedding.h5", "map.csv", "structures.png"] + ["site_map.csv", "sites.png"] * shown.sites
     return {name: Path(folder) / name for name in names}
 
 
-def write_maps(folder, model, run, blocks, shown):
+def write_maps(
+    folder: Path | str, model: Model, run: Path | str, blocks: Iterable[tuple[list[ase.Atoms], Embedding]], shown: Shown
+) -> dict:
     """Write vectors and maps of all structures into `folder`, which is made where there is none.
 
     Parameters

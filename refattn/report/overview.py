@@ -1,11 +1,14 @@
 """What is in a dataset, in numbers and in one picture."""
 
+from pathlib import Path
+
 import numpy as np
 from ase.data import chemical_symbols
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from refattn.common.files import replacing
+from refattn.data.store import Dataset
 from refattn.errors import DataError
 
 N_BINS = 12  # of a histogram in text
@@ -17,7 +20,7 @@ STRUCTURE = "#0072b2"  # blue of Okabe and Ito, which all eyes tell apart from t
 LABEL = "#d55e00"  # vermilion
 
 
-def describe(dataset):
+def describe(dataset: Dataset) -> dict:
     """Facts about a Dataset, as a dict for JSON: origin, counts, elements, neighbours, rule, labels, what was skipped.
 
     Lengths in Å, angles in sr; `histogram` counts structures or sites by their number of sites or edges.
@@ -45,7 +48,7 @@ def describe(dataset):
     return facts
 
 
-def histogram(counts):
+def histogram(counts: np.ndarray) -> dict[str, int]:
     """Text of a range -> how many of `counts`, (K,) int, are in it: at most N_BINS ranges of equal width."""
     if not len(counts):
         return {}
@@ -56,7 +59,7 @@ def histogram(counts):
     return {(f"{a}" if width == 1 else f"{a}-{a + width - 1}"): n for a, n in zip(starts, found, strict=True)}
 
 
-def plot_overview(dataset, path, name):
+def plot_overview(dataset: Dataset, path: Path | str, name: str) -> None:
     """Draw sizes, neighbours, elements and labels of a Dataset into the PNG `path`.
 
     Parameters

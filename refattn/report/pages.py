@@ -9,14 +9,16 @@ The data stand in the page itself, because a browser reads no other file for a p
 
 import contextlib
 import html
+from collections.abc import Callable, Iterator
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
 from refattn.common.files import replacing, write_text
 from refattn.common.strict_json import to_json
 from refattn.errors import MissingExtra
-from refattn.report.findings import in_words
+from refattn.report.findings import Finding, in_words
 from refattn.report.pictures import amounts, colour_stops
 from refattn.report.scene import Scene
 
@@ -61,7 +63,7 @@ LIST_END = """</tbody></table></div>
 """
 
 
-def plotly_script():
+def plotly_script() -> str:
     """The text of plotly.min.js. Raises MissingExtra without the `viz` extra."""
     try:
         from plotly.offline import get_plotlyjs
@@ -72,7 +74,7 @@ def plotly_script():
     return get_plotlyjs()
 
 
-def write_shared_files(folder, script=None):
+def write_shared_files(folder: Path, script: str | None = None) -> None:
     """Write what all pages share into `folder`; `script` is the text of plotly.min.js, None where no page needs it."""
     web = resources.files("refattn.report") / "web"
     for name in OWN_FILES:
@@ -81,7 +83,7 @@ def write_shared_files(folder, script=None):
         write_text(folder / "plotly.min.js", script)
 
 
-def write_page(path, finding, first, picture=None):
+def write_page(path: Path | str, finding: Finding, first: str, picture: str | None = None) -> None:
     """Write the page of a structure.
 
     Parameters
@@ -104,7 +106,7 @@ def write_page(path, finding, first, picture=None):
     write_text(path, text)
 
 
-def page_data(finding, first):
+def page_data(finding: Finding, first: str) -> dict:
     """What the page's script draws, a dict for JSON: atoms, bonds, cell, and every column with its colours."""
     scene = Scene.of(finding.atoms)
     columns = finding.columns.values()
@@ -139,7 +141,7 @@ def _script_safe(text):
 
 
 @contextlib.contextmanager
-def list_writer(path, title, text, first):
+def list_writer(path: Path | str, title: str, text: str, first: str) -> Iterator[Callable]:
     """A function (Finding, links) that adds a structure to the page that lists all; it appears when the block ends.
 
     Parameters

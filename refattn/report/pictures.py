@@ -8,6 +8,7 @@ of Matplotlib are told apart with every common kind of colour blindness.
 
 import math
 import typing
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -19,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from refattn.common.files import replacing
-from refattn.report.findings import SUBSCRIPTS, in_words
+from refattn.explanation.explain import Explanation
+from refattn.report.findings import SUBSCRIPTS, Column, Finding, in_words
 from refattn.report.scene import Scene
 
 DPI = 300
@@ -78,7 +80,7 @@ class Shape(typing.NamedTuple):
     width: float
 
 
-def picture(path, finding, names, background="light"):
+def picture(path: Path | str, finding: Finding, names: list[str], background: str = "light") -> None:
     """Write the picture of a structure: a row for every column of `names`, 17 cm wide, 300 dpi.
 
     Parameters
@@ -117,7 +119,7 @@ def picture(path, finding, names, background="light"):
         figure.savefig(part, format="png", dpi=DPI)
 
 
-def thumbnail(path, finding, name):
+def thumbnail(path: Path | str, finding: Finding, name: str) -> None:
     """Write the first view alone, small and without a background; coloured by column `name`."""
     scene = Scene.of(finding.atoms)
     view = next(iter(scene.views.values()))
@@ -133,14 +135,14 @@ def thumbnail(path, finding, name):
         figure.savefig(part, format="png", dpi=DPI)
 
 
-def colours_of(column):
+def colours_of(column: Column) -> np.ndarray:
     """(N, 4) float: the colour of every site; grey where it has no number."""
     colours = ScalarMappable(Normalize(*column.limits), MAPS[column.signed]).to_rgba(np.nan_to_num(column.values))
     colours[~np.isfinite(column.values)] = 0.6, 0.6, 0.6, 1
     return colours
 
 
-def colour_stops(signed, n=17):
+def colour_stops(signed: bool, n: int = 17) -> list:
     """n pairs (part of the range, "#rrggbb"), for pages that show the same colours."""
     colours = matplotlib.colormaps[MAPS[signed]](np.linspace(0, 1, n))
     return [[k / (n - 1), matplotlib.colors.to_hex(colour)] for k, colour in enumerate(colours)]
@@ -315,7 +317,7 @@ def _heading(figure, finding, theme):
     figure.text(GAP / WIDTH, 1 - 0.95 / height, below, **style)
 
 
-def amounts(explanation, label):
+def amounts(explanation: Explanation, label: float | None) -> str:
     """Prediction and label in words, to the same decimal place: four digits of the larger one."""
     values = {"predicted": explanation.value} | ({} if label is None else {"label": label})
     largest = max(map(abs, values.values()))

@@ -1,5 +1,7 @@
 """Pictures of a run: the learning curve and the parity plot."""
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -9,7 +11,7 @@ from refattn.common.files import replacing
 COLOURS = {"train": "#b0b7c3", "valid": "#e08a3c", "test": "#2b6cb0"}
 
 
-def learning_curve(path, history, unit):
+def learning_curve(path: Path | str, history: list[dict], unit: str) -> None:
     """Mean absolute error over the epochs, on training batches (with dropout) and on the validation set.
 
     Parameters
@@ -36,7 +38,7 @@ def learning_curve(path, history, unit):
     _save(figure, path)
 
 
-def parity_plot(path, parts, target, unit):
+def parity_plot(path: Path | str, parts: dict[str, tuple], target: str, unit: str) -> None:
     """Predictions against labels.
 
     Parameters
@@ -65,7 +67,9 @@ def parity_plot(path, parts, target, unit):
     _save(figure, path)
 
 
-def uncertainty_plot(path, error, uncertainty, curve, unit):
+def uncertainty_plot(
+    path: Path | str, error: np.ndarray, uncertainty: np.ndarray, curve: dict[str, list[float]], unit: str
+) -> None:
     """Absolute error against uncertainty, and found against wanted coverage.
 
     The line on the left joins the mean errors of up to ten groups of equal size, in the order of their uncertainty.

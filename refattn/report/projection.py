@@ -1,7 +1,9 @@
 """From vectors to points in a plane: principal components, and UMAP where it is installed."""
 
 import dataclasses
+from collections.abc import Callable
 
+import h5py
 import numpy as np
 
 from refattn.errors import DataError, MissingExtra
@@ -25,12 +27,12 @@ class PrincipalComponents:
     axes: np.ndarray
     variance_fraction: np.ndarray
 
-    def __call__(self, x):
+    def __call__(self, x: np.ndarray) -> np.ndarray:
         """(n, 2): y[n,a] = sum_g axes[a,g] (x[n,g] - mean[g])."""
         return (x - self.mean) @ self.axes.T
 
 
-def principal_components(data):
+def principal_components(data: h5py.Dataset | np.ndarray) -> PrincipalComponents:
     """Principal components of the rows of `data`, in two passes over it: the mean, then the covariance.
 
     C[g,h] = 1/n sum_n (x[n,g] - mean[g]) (x[n,h] - mean[h]);  C v = lambda v;  variance_fraction = lambda / trace C
@@ -73,7 +75,7 @@ class Layout:
     pca: PrincipalComponents | None = None
 
 
-def pca_layout():
+def pca_layout() -> Callable[..., Layout]:
     """A function (data, rows) that lays out the rows (m,) of data (n, G) along the principal components of all."""
 
     def lay_out(data, rows):
@@ -85,7 +87,7 @@ def pca_layout():
     return lay_out
 
 
-def umap_layout():
+def umap_layout() -> Callable[..., Layout]:
     """A function (data, rows) that lays out the rows (m,) of data (n, G) by UMAP with its own settings, seed 0.
 
     Neighbours in the plane are neighbours among the vectors; distances between groups mean little. In contrast to

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import itertools
 
+import ase
 import numpy as np
 from ase.data import covalent_radii
 from ase.geometry import complete_cell
@@ -52,7 +53,7 @@ class Scene:
     axes: str
 
     @classmethod
-    def of(cls, atoms):
+    def of(cls, atoms: ase.Atoms) -> "Scene":
         """The Scene of an ase.Atoms."""
         site = np.arange(len(atoms))
         position = np.array(atoms.positions, dtype=float)
@@ -80,7 +81,7 @@ class Scene:
         )
 
     @functools.cached_property
-    def views(self):
+    def views(self) -> dict[str, np.ndarray]:
         """{name: (3, 3)}: rows point to the right, up and to the viewer.
 
         Each is tilted by a little, so that as little as possible of the balls is hidden behind others. In the last two
@@ -112,7 +113,7 @@ class Scene:
 
         return cost
 
-    def extent(self, view):
+    def extent(self, view: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(low, high), each (2,) Å: the rectangle that a view of the structure fills."""
         atoms = self.position @ view[:2].T
         corners = self.box.reshape(-1, 3) @ view[:2].T

@@ -23,14 +23,14 @@ class Sentence(typing.NamedTuple):
     text: str
 
 
-def title_of(name, record):
+def title_of(name: str, record: dict) -> str:
     """A score or baseline in words."""
     if name.startswith(UNTRAINED):
         return f"untrained: {title_of(name.removeprefix(UNTRAINED), record)}"
     return record["titles"].get(name) or BASELINES.get(name) or name.replace("_", " ")
 
 
-def with_error(numbers, digits=2):
+def with_error(numbers: dict, digits: int = 2) -> str:
     """Mean and the half width of its interval."""
     if numbers["mean"] is None:
         return "undefined"
@@ -38,14 +38,14 @@ def with_error(numbers, digits=2):
     return f"{numbers['mean']:.{digits}f}{error}".replace("-", "−")
 
 
-def sign_of(numbers):
+def sign_of(numbers: dict) -> int | None:
     """1 or -1 where the interval of the mean is on one side of zero, else 0; None where there is no interval."""
     if numbers["error"] is None:
         return None
     return (numbers["mean"] > numbers["error"]) - (numbers["mean"] < -numbers["error"])
 
 
-def sentences(record):
+def sentences(record: dict) -> list[Sentence]:
     """All sentences about a study (study.study).
 
     Returns

@@ -12,6 +12,8 @@ A column's unit stands in brackets behind its name in CSV, and as the attribute 
 import contextlib
 import csv
 import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -20,7 +22,7 @@ from ase.io.extxyz import key_val_dict_to_str
 from refattn.common.files import replacing
 from refattn.common.hdf5 import append
 from refattn.explanation.explain import SITE_SCORES
-from refattn.report.findings import with_unit
+from refattn.report.findings import Finding, with_unit
 
 LAYOUT = """
 /structures   id, value, label (NaN where unknown), site_ptr, edge_ptr, z, position, cell, pbc, structure_vector;
@@ -35,7 +37,7 @@ SUMS_TO = {score.name: score.sums_to for score in SITE_SCORES}
 
 
 @contextlib.contextmanager
-def tables(folder, attributes, edges=False):
+def tables(folder: Path, attributes: dict, edges: bool = False) -> Iterator[Callable]:
     """A function (Finding) that adds a structure to all tables in `folder`.
 
     Parameters
@@ -124,7 +126,7 @@ def _extxyz(path, attributes):
         yield lambda finding: stream.write(extxyz_frame(finding))
 
 
-def extxyz_frame(finding):
+def extxyz_frame(finding: Finding) -> str:
     """A frame of extended XYZ, text: 17 digits of every score, so that nothing is lost on the way.
 
     In the comment line stand the cell, the periods, `id`, `predicted_TARGET`, and TARGET where the label is known.

@@ -65,7 +65,7 @@ NOTES = (
 )
 
 
-def write_report(folder, record, command):
+def write_report(folder: Path | str, record: dict, command: str) -> None:
     """Write validation.json and validation.html into `folder`.
 
     Parameters

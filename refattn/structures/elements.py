@@ -32,7 +32,7 @@ CATEGORIES = {
 N_FEATURES = sum(CATEGORIES.values())
 
 
-def cgcnn_features(z):
+def cgcnn_features(z: np.ndarray) -> np.ndarray:
     """The CGCNN features of atoms.
 
     Parameters

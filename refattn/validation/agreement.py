@@ -18,7 +18,7 @@ BASELINES = {
 }
 
 
-def agreement(score, population):
+def agreement(score: np.ndarray, population: np.ndarray) -> np.ndarray:
     """The three MEASURES of one structure.
 
     A score that is the same everywhere ranks nothing: its rank correlation counts as 0.
@@ -45,7 +45,7 @@ def agreement(score, population):
     ])  # fmt: skip
 
 
-def top_overlap(x, y, n):
+def top_overlap(x: np.ndarray, y: np.ndarray, n: int) -> float:
     """Overlap of the n first sites of two scores: sum_i min(u[i], v[i]) / n.
 
     u[i] is 1 for a site among the n largest of x; sites that tie for the last places share them, so that the result
@@ -70,7 +70,7 @@ def _membership(x, n):
     return above + tie * (n - above.sum()) / tie.sum()
 
 
-def divergence(p, q):
+def divergence(p: np.ndarray, q: np.ndarray) -> float:
     """Jensen-Shannon divergence of two scores, each divided by its sum.
 
     JS = (KL(p | m) + KL(q | m)) / 2,  m = (p + q) / 2,  KL(p | m) = sum_i p[i] log2(p[i] / m[i])
@@ -94,7 +94,7 @@ def divergence(p, q):
     return float(sum(parts) / 2)
 
 
-def baseline_scores(keys, populations):
+def baseline_scores(keys: list[np.ndarray], populations: list[np.ndarray]) -> list[np.ndarray]:
     """What is known of a site from its key alone: the mean population, times N, of that key in the OTHER structures.
 
     score[s,i] = (sum of populations[t,j] N[t] over t != s, key[t,j] = key[s,i]) / (their number)
@@ -125,7 +125,7 @@ def baseline_scores(keys, populations):
     return scores
 
 
-def mean_and_error(values):
+def mean_and_error(values: np.ndarray) -> dict:
     """Mean over the structures that can tell, half the width of its 95 % interval (normal), and their number.
 
     Parameters

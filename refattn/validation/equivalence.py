@@ -1,17 +1,19 @@
 """Equivalent sites must get equal scores: tested on structures of exact symmetry, and on those of the data."""
 
+from collections.abc import Iterable
+
 import ase
 import numpy as np
 from ase.build import bulk
 
 from refattn.errors import DataError
 from refattn.explanation.symmetry import class_spread, equivalent_sites
-from refattn.prediction.predictor import check_elements
+from refattn.prediction.predictor import Model, check_elements
 
 EQUAL = 1e-6  # relative; float64 leaves 1e-11 (measured with networks of random parameters)
 
 
-def exact_structures():
+def exact_structures() -> list[ase.Atoms]:
     """Structures whose symmetry is exact but for rounding: ethene, benzene, C60 and diamond.
 
     Returns
@@ -52,7 +54,7 @@ def _c60():
     return _named(ase.Atoms("C60", np.unique(points, axis=0) * 1.42 / 2), "C60")
 
 
-def known_to(model, structures):
+def known_to(model: Model, structures: Iterable[ase.Atoms]) -> list[ase.Atoms]:
     """The structures whose elements the model was trained on."""
 
     def known(atoms):
@@ -65,7 +67,7 @@ def known_to(model, structures):
     return [atoms for atoms in structures if known(atoms)]
 
 
-def spreads(atoms, scores, classes=None):
+def spreads(atoms: ase.Atoms, scores: dict[str, np.ndarray], classes: np.ndarray | None = None) -> dict[str, float]:
     """Largest difference of every score between equivalent sites, relative to its largest magnitude.
 
     Parameters

@@ -1,12 +1,16 @@
 """Deletion and insertion: does the prediction hang on the sites that a score names?"""
 
+from collections.abc import Callable
+
 import numpy as np
+
+from refattn.explanation.variants import Subject
 
 STEPS = 10
 N_RANDOM = 5  # random orders of a structure, averaged
 
 
-def orders(scores, rng):
+def orders(scores: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """The sites of a structure by falling magnitude of each score, ties in random order, and random orders.
 
     Parameters
@@ -27,7 +31,7 @@ def orders(scores, rng):
     return found
 
 
-def deletion_and_insertion(subject, order, run=map):
+def deletion_and_insertion(subject: Subject, order: np.ndarray, run: Callable = map) -> np.ndarray:
     """How far the output is from the full one while sites are deleted, or inserted, in an order.
 
     deletion[t]  = |y(c with b at the first n_t sites of the order) - y(c)|
@@ -62,6 +66,6 @@ def deletion_and_insertion(subject, order, run=map):
     return change.reshape(n_orders, 2, STEPS + 1).mean(axis=0)
 
 
-def area(curve):
+def area(curve: np.ndarray) -> float:
     """Area under curves (..., STEPS + 1) over the fraction of sites, by the trapezoidal rule."""
     return (curve[..., 1:] + curve[..., :-1]).sum(axis=-1) / (2 * STEPS)

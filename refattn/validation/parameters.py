@@ -2,14 +2,16 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
+from refattn.config import ModelConfig
 from refattn.network.params import initialise
 from refattn.prediction.predictor import Model
 
 
-def stages(config):
+def stages(config: ModelConfig) -> list[tuple[str, str]]:
     """Groups of parameters from the output to the input, as (text, regular expression of their names).
 
     Parameters
@@ -24,7 +26,7 @@ def stages(config):
     return [("output", "hidden_|output_"), ("global attention", "after_|global_"), *layers, ("input", "")]
 
 
-def randomised(model, seed):
+def randomised(model: Model, seed: int) -> Iterator[tuple[str, Model]]:
     """The model again and again, each time with one group more of random parameters; the last one knows nothing.
 
     Parameters
@@ -49,7 +51,7 @@ def randomised(model, seed):
         yield text, Model(copy, model.device)
 
 
-def untrained(model, seed):
+def untrained(model: Model, seed: int) -> Model:
     """The model with random parameters throughout."""
     checkpoint = model.checkpoint
     params = initialise(checkpoint.config.model, seed, np.dtype(checkpoint.params.vector.dtype))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable, Iterable
 
 import ase
 import numpy as np
@@ -13,6 +14,7 @@ from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, su
 from refattn.explanation.symmetry import class_spread, equivalent_sites, symmetrised
 from refattn.network.metrics import metrics
 from refattn.network.threads import workers
+from refattn.prediction.predictor import Model
 from refattn.validation.agreement import (
     MEASURES,
     TOP,
@@ -68,12 +70,18 @@ class Case:
     populations: dict
 
     @property
-    def sites(self):
+    def sites(self) -> dict[str, np.ndarray]:
         """{name: (N,) bool}: the sites of which ranks are compared."""
         return {"all": np.ones(len(self.atoms), dtype=bool), "without_hydrogen": self.atoms.numbers != 1}
 
 
-def study(models, structures, settings, note=lambda text: None, skip=None):
+def study(
+    models: list[Model],
+    structures: Iterable[ase.Atoms],
+    settings: Settings,
+    note: Callable[[str], None] = lambda text: None,
+    skip: Callable[[str, Exception], None] | None = None,
+) -> dict:
     """Test what the networks' scores say of the sites of structures that they were not trained on.
 
     Parameters

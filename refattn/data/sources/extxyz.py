@@ -8,6 +8,8 @@ import itertools
 import re
 import typing
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import ase
 import numpy as np
@@ -29,13 +31,13 @@ class Frame(typing.NamedTuple):
     arrays: dict  # name -> (N, ...) float64
 
 
-def frame_of(atoms):
+def frame_of(atoms: ase.Atoms) -> Frame:
     """The Frame of an ase.Atoms with info, arrays and perhaps a calculator."""
     plain = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     return Frame(str(atoms.info.get("id", "")).strip(), labels_of(atoms), plain, arrays_of(atoms))
 
 
-def labels_of(atoms):
+def labels_of(atoms: ase.Atoms) -> dict[str, int | float]:
     """key -> int or float: the numbers in `atoms.info` and in the results of its calculator, without `id`."""
     labels = {}
     for key, value in {**atoms.info, **(atoms.calc.results if atoms.calc else {})}.items():
@@ -46,7 +48,7 @@ def labels_of(atoms):
     return labels
 
 
-def arrays_of(atoms):
+def arrays_of(atoms: ase.Atoms) -> dict[str, np.ndarray]:
     """name -> (N, ...) float64: the per-site float arrays, forces and populations for example, but no velocities.
 
     `ring`, the flags that a network may ask for, may be integers or logicals too.
@@ -59,7 +61,7 @@ def arrays_of(atoms):
     return {name.replace("/", "_"): values.astype(float) for name, values in found.items()}
 
 
-def cut_frames(lines, path):
+def cut_frames(lines: Iterator[str], path: Path | str) -> Iterator[tuple[str, str, list[str], int]]:
     """(header, comment, lines of the atoms) of one frame after the other; there are as many lines as it says.
 
     Parameters
@@ -96,7 +98,7 @@ def _refuse(header, rows, n_sites, where):
     raise DataError(f"{where}: ends after {max(len(rows) - 1, 0)} of {n_sites} atoms; the file was cut, restore it")
 
 
-def check_widths(comment, rows, where):
+def check_widths(comment: str, rows: list[str], where: str) -> None:
     """Raise DataError for columns that `Properties` does not announce: ASE reads the first and is silent about others.
 
     Parameters

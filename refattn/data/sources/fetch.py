@@ -21,10 +21,13 @@ import typing
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import refattn
 from refattn.common.files import put_in_place, write_text
+from refattn.data.sources.published import RemoteFile
 from refattn.errors import DataError, OutputError, in_one_line
 
 try:
@@ -77,7 +80,9 @@ class Answer(typing.NamedTuple):
     total: int | None
 
 
-def fetch(file, folder, progress=None, **options):
+def fetch(
+    file: RemoteFile, folder: Path | str, progress: Callable[[int, int | None], None] | None = None, **options: object
+) -> Fetched:
     """Have the file at `folder`/NAME: find it there and check it, or download and check it.
 
     Parameters
@@ -140,15 +145,15 @@ def _by_hand(file, path):
 class Part:
     """The growing file and the note beside it."""
 
-    def __init__(self, path, stream):
+    def __init__(self, path: Path, stream: BinaryIO):
         self.path = path
         self.stream = stream
         self.note = Path(f"{path}.part.json")
 
-    def size(self):
+    def size(self) -> int:
         return os.fstat(self.stream.fileno()).st_size
 
-    def origin(self):
+    def origin(self) -> tuple[str, str]:
         """Address and validator of the bytes in the part; ("", "") where the note is absent or damaged."""
         try:
             url, validator = json.loads(self.note.read_text(encoding="utf-8"))
@@ -156,16 +161,16 @@ class Part:
             return "", ""
         return (url, validator) if isinstance(url, str) and isinstance(validator, str) else ("", "")
 
-    def restart(self, url="", validator=""):
+    def restart(self, url: str = "", validator: str = "") -> None:
         """Empty the part, and only then note whose bytes come: a stop in between leaves nothing to go on with."""
         self.stream.truncate(0)
         write_text(self.note, json.dumps([url, validator]))
 
-    def append(self, data):
+    def append(self, data: bytes) -> None:
         self.stream.write(data)
         self.stream.flush()
 
-    def remove(self):
+    def remove(self) -> None:
         Path(f"{self.path}.part").unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
@@ -240,7 +245,7 @@ def _request(part, url, options):
 class Redirections(urllib.request.HTTPRedirectHandler):
     """Follows redirections, but not from https to something else; and takes 416 for the answer that it is."""
 
-    def __init__(self, schemes):
+    def __init__(self, schemes: tuple[str, ...]):
         self.schemes = schemes
 
     def redirect_request(self, request, stream, code, message, headers, url):

@@ -13,6 +13,7 @@ import itertools
 import math
 import re
 import sqlite3
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ase.db
@@ -98,7 +99,7 @@ class FilesSource:
 
     licence = citation = ""
 
-    def __init__(self, path, labels=None):
+    def __init__(self, path: Path | str, labels: Path | str | None = None):
         self.path = Path(path)
         if not self.path.exists():
             raise DataError(f"{path}: there is no such file or folder; check the path")
@@ -110,7 +111,7 @@ class FilesSource:
         self.names = {file: _stem(file) for file in self.files}  # the ids of structures that have none
         self.table = LabelTable(labels) if labels else None
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Record]:
         seen = {}  # id -> place; a place is shorter than the text that names it
         for place, fallback, frame in self._structures():
             id = frame.id or fallback
@@ -205,7 +206,7 @@ class FilesSource:
                 yield atoms
 
 
-def open_files(paths):
+def open_files(paths: Iterable[Path | str]) -> list[FilesSource]:
     """A FilesSource for every path; files of one stem, such as a/POSCAR and b/POSCAR, have their paths as ids."""
     sources = [FilesSource(path) for path in paths]
     counts = collections.Counter(name for source in sources for name in source.names.values())
@@ -214,7 +215,7 @@ def open_files(paths):
     return sources
 
 
-def read_structures(sources, target=None):
+def read_structures(sources: Iterable[FilesSource], target: str | None = None) -> Iterator[ase.Atoms]:
     """The structures of every FilesSource as ase.Atoms, with their `id` in info, and their per-site arrays.
 
     With `target` the `label` of that name is in info too, None where it is not known.
@@ -230,7 +231,7 @@ def read_structures(sources, target=None):
 class LabelTable:
     """The rows of a CSV file of labels; raises DataError with the line for whatever does not fit."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path | str):
         self.path = path
         self.rows = {}
         self.taken = set()
@@ -254,7 +255,7 @@ class LabelTable:
             values = {name: _number(cell, name, where) for name, cell in zip(header[1:], cells[1:], strict=True)}
             self.rows[id] = reader.line_num, values
 
-    def take(self, names, where):
+    def take(self, names: tuple[str, ...], where: str) -> dict[str, float]:
         """Labels of the structure that is known by one of `names`."""
         for name in names:
             if name in self.rows:
@@ -262,7 +263,7 @@ class LabelTable:
                 return self.rows[name][1]
         raise DataError(f"{where}: {self.path} has no row for {names[0]}; add one or remove the structure")
 
-    def check_all_taken(self, source):
+    def check_all_taken(self, source: Path | str) -> None:
         """Raise DataError for the first row that no structure has asked for."""
         for id, (line, _) in self.rows.items():
             if id not in self.taken:
@@ -303,7 +304,7 @@ def _finite(value, name, where, place=()):
     return float(value)
 
 
-def reason_of(error):
+def reason_of(error: Exception) -> str:
     """An exception in one line."""
     if isinstance(error, KeyError):  # what ase.Atoms raises for a symbol that it does not know
         return f"unknown element or key {error}"

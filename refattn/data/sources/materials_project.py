@@ -17,7 +17,9 @@ import re
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import ase
 import numpy as np
@@ -65,14 +67,14 @@ class MaterialsProjectSource:
     licence = PUBLISHED["materials_project"].licence
     citation = PUBLISHED["materials_project"].citation
 
-    def __init__(self, path):
+    def __init__(self, path: Path | str):
         self.path = Path(path)
         self.fraction = 0.0
         self.skipped = []
         if not self.path.is_file():
             raise DataError(f"{path}: there is no such file; fetch it with `refattn data fetch materials_project`")
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Record]:
         size = max(self.path.stat().st_size, 1)
         seen = set()
         try:
@@ -116,13 +118,13 @@ class ListCutter:
     does not parse is tried again with twice the text, until there is no more.
     """
 
-    def __init__(self, text):
+    def __init__(self, text: TextIO):
         self.text = text
         self.buffer = ""
         self.at = 0
         self.decoder = json.JSONDecoder()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[dict]:
         if self._next() != "[":
             raise ValueError("it does not begin as a list")
         self.at += 1
@@ -164,7 +166,7 @@ class ListCutter:
         return bool(chunk)
 
 
-def read_element(element, where):
+def read_element(element: dict, where: str) -> Record:
     """Record of one object of the list. Raises DataError that names `where` and what is wrong."""
     id = element.get("material_id")
     cif = element.get("structure")
@@ -182,7 +184,7 @@ def read_element(element, where):
     return Record(id, atoms, labels, {})
 
 
-def read_crystal(cif, where):
+def read_crystal(cif: str, where: str) -> ase.Atoms:
     """The Atoms in the text of a CIF file: at once where it is written as by pymatgen in P1, else by ASE.
 
     Raises DataError that names `where`.
@@ -200,7 +202,7 @@ def read_crystal(cif, where):
     return atoms
 
 
-def read_plain_cif(cif):
+def read_plain_cif(cif: str) -> ase.Atoms | None:
     """Atoms of a CIF text with the identity as its only symmetry and every site fully occupied; None for any other.
 
     ASE takes milliseconds for it, most of them to look for symmetry.

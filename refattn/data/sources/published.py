@@ -151,7 +151,7 @@ PUBLISHED = {
 }
 
 
-def published_set(name):
+def published_set(name: str) -> PublishedSet:
     """The PublishedSet `name`. Raises DataError, with the names that there are."""
     if name not in PUBLISHED:
         raise DataError(f"there is no published set {name!r}; there are {', '.join(PUBLISHED)}")

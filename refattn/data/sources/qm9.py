@@ -12,6 +12,7 @@ import io
 import re
 import tarfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import ase
@@ -77,7 +78,7 @@ class QM9Source:
     licence = LICENCE
     citation = CITATION
 
-    def __init__(self, path, uncharacterised=None, keep_uncharacterised=False):
+    def __init__(self, path: Path | str, uncharacterised: Path | str | None = None, keep_uncharacterised: bool = False):
         self.path = Path(path)
         self.fraction = 0.0
         self.skipped = []
@@ -85,7 +86,7 @@ class QM9Source:
             raise DataError(f"{path}: there is no such file or folder; get it from {WHERE_TO_GET}")
         self.left_out = set() if keep_uncharacterised else read_uncharacterised(uncharacterised or self._find_list())
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Record]:
         seen = set()
         for where, text in self._folder() if self.path.is_dir() else self._archive():
             record = parse_molecule(text, where)
@@ -143,7 +144,7 @@ class QM9Source:
             raise DataError(f"{self.path}: the archive holds no dsgdb9nsd_NUMBER.xyz; check the path")
 
 
-def read_uncharacterised(path):
+def read_uncharacterised(path: Path | str) -> set[str]:
     """Ids in the authors' list: the first word of every line that begins with a number, other lines are text."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -155,7 +156,7 @@ def read_uncharacterised(path):
     return ids
 
 
-def parse_molecule(text, where):
+def parse_molecule(text: str, where: str) -> Record:
     """Record of one file's text. Raises DataError that names `where` and the line."""
     lines = text.rstrip().splitlines()
     n_sites = int(lines[0]) if lines and lines[0].strip().isdecimal() else 0

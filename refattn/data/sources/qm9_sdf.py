@@ -15,6 +15,7 @@ import io
 import itertools
 import tarfile
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ase
@@ -41,7 +42,7 @@ class QM9SdfSource(QM9Source):
 
     name = "QM9 (gdb9.sdf)"
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Record]:
         table = read_table(self._lines(TABLE), self._where(TABLE))
         seen = set()
         for id, atoms in read_molecules(self._lines(SDF), self._where(SDF)):
@@ -79,7 +80,7 @@ class QM9SdfSource(QM9Source):
             raise DataError(f"{self._where(name)}: cannot be read on ({in_one_line(error)}); {ADVICE}") from None
 
 
-def is_archive(path):
+def is_archive(path: Path) -> bool:
     return ".tar" in path.suffixes or path.suffix == ".tgz"
 
 
@@ -98,7 +99,7 @@ def _member(raw, file, name):
     raise ValueError(f"the archive holds no {name}")
 
 
-def read_table(lines, where):
+def read_table(lines: Iterable[str], where: str) -> dict[str, np.ndarray]:
     """id -> (15,) float64, the properties in the order and the units of files.LABELS, from the lines of gdb9.sdf.csv.
 
     Raises DataError that names `where` and the line.
@@ -125,7 +126,7 @@ def read_table(lines, where):
     return table
 
 
-def read_molecules(lines, where):
+def read_molecules(lines: Iterable[str], where: str) -> Iterator[tuple[str, ase.Atoms]]:
     """(id, Atoms) of every block, from the lines of gdb9.sdf. Raises DataError that names `where` and the line."""
     for start in itertools.count(1):
         block = list(itertools.islice(itertools.takewhile(lambda line: line.rstrip() != "$$$$", lines), MOST_LINES))
@@ -134,7 +135,7 @@ def read_molecules(lines, where):
         yield parse_block(block, f"{where}, molecule {start}")
 
 
-def parse_block(lines, where):
+def parse_block(lines: list[str], where: str) -> tuple[str, ase.Atoms]:
     """id and Atoms of one V2000 block: title, two lines of text, the counts, and a line an atom in fixed columns."""
     try:
         if len(lines) < 4 or "V2000" not in lines[3]:

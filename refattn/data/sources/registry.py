@@ -9,6 +9,7 @@ from refattn.data.sources.qm9 import QM9Source
 from refattn.data.sources.qm9_sdf import QM9SdfSource
 from refattn.data.sources.scann_archives import FullereneArchive, PtGrapheneArchive
 from refattn.data.sources.smfe12 import SmFe12Source
+from refattn.data.store import Source
 from refattn.errors import DataError
 
 QM9 = {"qm9": QM9Source, "qm9_sdf": QM9SdfSource}
@@ -32,7 +33,13 @@ FILES = {
 FOLDERS = {"dsgdb9nsd_*.xyz": "qm9", "gdb9.sdf.csv": "qm9_sdf"}
 
 
-def open_source(path, format="auto", labels=None, uncharacterised=None, keep_uncharacterised=False):
+def open_source(
+    path: Path | str,
+    format: str = "auto",
+    labels: Path | str | None = None,
+    uncharacterised: Path | str | None = None,
+    keep_uncharacterised: bool = False,
+) -> Source:
     """The source for `path`: an iterable of Record with name, licence, citation and fraction.
 
     Parameters
@@ -58,7 +65,7 @@ def open_source(path, format="auto", labels=None, uncharacterised=None, keep_unc
     return OTHERS[format](path)
 
 
-def guess_format(path):
+def guess_format(path: Path) -> str:
     """The format that the names speak for."""
     if path.is_dir():
         return next((format for pattern, format in FOLDERS.items() if any(path.glob(pattern))), "files")

@@ -14,7 +14,9 @@ import io
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 import ase
 import numpy as np
@@ -54,7 +56,7 @@ class ScannArchive:
     published = ""  # its name in PUBLISHED
     depth = 2  # of FOLDER/NAME.xyz
 
-    def __init__(self, path):
+    def __init__(self, path: Path | str):
         self.path = Path(path)
         self.fraction = 0.0
         self.skipped = []
@@ -65,7 +67,7 @@ class ScannArchive:
         self.licence = item.licence
         self.citation = item.citation
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Record]:
         where = self.path
         try:
             for name, stream, span in self._folder() if self.path.is_dir() else self._archive():
@@ -82,11 +84,13 @@ class ScannArchive:
             atoms.info["id"] = f"{name.removesuffix('.xyz')}-{number}"
             yield Record(atoms.info["id"], atoms, labels, {})
 
-    def frame(self, comment, numbers, positions, where):
+    def frame(
+        self, comment: str, numbers: list[int], positions: np.ndarray, where: str
+    ) -> tuple[ase.Atoms, dict[str, float]]:
         """Atoms and labels of a frame; `where` names its comment line."""
         return ase.Atoms(numbers, positions), self.labels(comment, where)
 
-    def labels(self, comment, where):
+    def labels(self, comment: str, where: str) -> dict[str, float]:
         """name -> float, from the comment line. Raises DataError."""
         raise NotImplementedError
 
@@ -133,7 +137,7 @@ class FullereneArchive(ScannArchive):
 
     published = "fullerene_md"
 
-    def labels(self, comment, where):
+    def labels(self, comment: str, where: str) -> dict[str, float]:
         homo, lumo, energy = numbers_of(comment, 3, where)
         return {"homo": homo, "lumo": lumo, "energy": energy}
 
@@ -143,12 +147,12 @@ class PtGrapheneArchive(ScannArchive):
 
     published = "pt_graphene_md"
 
-    def labels(self, comment, where):
+    def labels(self, comment: str, where: str) -> dict[str, float]:
         energy, reference = numbers_of(comment, 2, where)
         return {"energy": energy, "deformation_energy": energy - reference}
 
 
-def spans(sizes):
+def spans(sizes: list[int]) -> Iterator[tuple[float, float, int]]:
     """Of files of these sizes, read one after the other: (part read before, part read after, its size), at least 1."""
     total = max(sum(sizes), 1)
     done = 0
@@ -157,7 +161,7 @@ def spans(sizes):
         done += size
 
 
-def numbers_of(comment, count, where):
+def numbers_of(comment: str, count: int, where: str) -> list[float]:
     """The first `count` words of a comment line as floats; what follows is left alone, as by the authors."""
     words = comment.split()[:count]
     try:
@@ -169,7 +173,7 @@ def numbers_of(comment, count, where):
     return values
 
 
-def read_frames(stream, where):
+def read_frames(stream: TextIO, where: str) -> Iterator[tuple[int, str, list[int], np.ndarray]]:
     """The frames of an XYZ file: number of atoms, comment, and a line an atom with symbol or atomic number, x, y, z.
 
     Yields (number of the comment line, comment, atomic numbers, positions (N, 3) in Å). Raises DataError with `where`

@@ -27,7 +27,9 @@ class SmFe12Source(ScannArchive):
     published = "smfe12"
     depth = 3  # FOLDER/FOLDER/NAME.xyz
 
-    def frame(self, comment, numbers, positions, where):
+    def frame(
+        self, comment: str, numbers: list[int], positions: np.ndarray, where: str
+    ) -> tuple[ase.Atoms, dict[str, float]]:
         lattice = LATTICE.search(comment)
         quoted = comment.split('"')
         if not lattice or len(quoted) < 5:  # text, cell, text, energy, text

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from refattn.common.jit import jit
+from refattn.config import GraphConfig
 from refattn.errors import StructureError
 from refattn.structures.voronoi import isolated_rule, upstream_rule
 from refattn.structures.voronoi.sphere import reciprocal_vectors
@@ -43,12 +44,14 @@ class Facets:
     omega: np.ndarray
 
     @property
-    def site(self):
+    def site(self) -> np.ndarray:
         """(F,) the site that each facet belongs to."""
         return np.repeat(np.arange(len(self.ptr) - 1), np.diff(self.ptr))
 
 
-def voronoi_neighbours(numbers, positions, cell, pbc, config, name):
+def voronoi_neighbours(
+    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, config: GraphConfig, name: str
+) -> tuple[np.ndarray, ...]:
     """Edges from every site to the neighbours that its Voronoi cell shares a large enough facet with.
 
     An edge is kept when omega >= omega_min, omega / omega_max >= weight_min and r <= r_max, all inclusive (isolated:
@@ -87,7 +90,9 @@ def voronoi_neighbours(numbers, positions, cell, pbc, config, name):
     return tuple(edges)
 
 
-def voronoi_facets(numbers, positions, cell, pbc, config, name):
+def voronoi_facets(
+    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, config: GraphConfig, name: str
+) -> Facets:
     """All facets that config.rule counts, before the thresholds; parameters and errors as in voronoi_neighbours.
 
     Under the isolated rule these are the facets of the true Voronoi cells, open ones included, down to 1e-10 sr. Those

@@ -60,7 +60,7 @@ def upstream_box(positions):
     return rounded, cell
 
 
-def upstream_crystal(positions, cell):
+def upstream_crystal(positions: np.ndarray, cell: np.ndarray) -> np.ndarray:
     """(N, 3) coordinates, Å, of a crystal after its fractional coordinates were rounded to float32."""
     return np.linalg.solve(cell.T, positions.T).T.astype(np.float32).astype(np.float64) @ cell
 
