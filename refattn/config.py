@@ -13,8 +13,8 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from refattn.common.loss import LOSSES
 from refattn.errors import ConfigError, in_one_line
-from refattn.training.loss import LOSSES
 
 CHOICES = {
     "model.variant": ("scann", "scann+"),

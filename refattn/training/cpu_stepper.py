@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from refattn.common.jit import jit
+from refattn.common.loss import loss_of
 from refattn.config import Config
 from refattn.data.loader import Loader
 from refattn.errors import TrainingError
@@ -16,7 +17,6 @@ from refattn.network.inference import overflow_is_reported
 from refattn.network.model import backward, forward
 from refattn.network.params import Parameters
 from refattn.training.adam import Adam
-from refattn.training.loss import loss_of
 
 
 @dataclasses.dataclass(eq=False)

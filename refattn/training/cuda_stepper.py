@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from refattn.common.loss import loss_of
 from refattn.config import Config, ModelConfig
 from refattn.data.loader import Loader
 from refattn.errors import DeviceError, TrainingError
@@ -22,7 +23,6 @@ from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
 from refattn.ops.cuda.sums import PendingGradient, Sums
 from refattn.ops.random import mix
 from refattn.training.adam import Adam, step_size
-from refattn.training.loss import loss_of
 
 STEPS_OF_SIZE = 16  # sizes between a number and its double: at most 1/16 of a batch is not of structures
 EDGES_OF_A_PAD = 16  # of the sites that fill up, so that none takes long

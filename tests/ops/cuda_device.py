@@ -15,6 +15,7 @@ from ledger import Ledger
 from simulator import smaller_config
 from small_data import write_molecules
 
+from refattn.common.loss import LOSSES
 from refattn.config import ModelConfig, TrainingConfig
 from refattn.data.loader import Loader
 from refattn.data.store import read_dataset
@@ -29,7 +30,6 @@ from refattn.ops.cuda.products import column_total
 from refattn.ops.random import mix
 from refattn.training.adam import Adam, step_size
 from refattn.training.cuda_stepper import CudaStepper, Gradients, filled_up, step_bytes
-from refattn.training.loss import LOSSES
 
 CUDA = load_backend("cuda")
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")

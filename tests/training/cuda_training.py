@@ -15,6 +15,7 @@ from simulator import smaller_config
 from small_data import molecules, write_molecules
 
 from refattn.cli.main import cli
+from refattn.common.loss import LOSSES, Loss
 from refattn.config import to_toml
 from refattn.data.loader import Loader
 from refattn.data.store import read_dataset
@@ -30,7 +31,6 @@ from refattn.prediction.embedding import embed
 from refattn.prediction.predictor import load
 from refattn.training import cuda_stepper
 from refattn.training.adam import Adam
-from refattn.training.loss import LOSSES, Loss
 from refattn.training.stepper import make_stepper
 from refattn.training.train import Interrupted, train
 

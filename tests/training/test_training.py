@@ -15,6 +15,7 @@ import small_data
 from small_data import small_config, write_molecules
 from upstream_fixtures import open_network, variant
 
+from refattn.common.loss import LOSSES, loss_of
 from refattn.config import CHOICES, ModelConfig, TrainingConfig, config_from_dict
 from refattn.data.splits import read_split
 from refattn.errors import ConfigError, DataError, RefattnError, RunError, TrainingError
@@ -25,7 +26,6 @@ from refattn.network.params import from_arrays
 from refattn.ops import load_backend
 from refattn.structures.graph import Shard
 from refattn.training.adam import Adam
-from refattn.training.loss import LOSSES, loss_of
 from refattn.training.schedule import Schedule
 from refattn.training.train import Interrupted, train
 

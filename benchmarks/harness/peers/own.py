@@ -19,9 +19,7 @@ class Own:
         self.config, self.params, self.ops = config, params, load_backend(backend)
         self.loader = source.loader
         self.adam = Adam(params.vector, params.decay_mask(), config.training)
-        self.stepper = CpuStepper(
-            config, self.ops, self.loader, source.dataset.id, source.label, params, self.adam
-        )
+        self.stepper = CpuStepper(config, self.ops, self.loader, source.dataset.id, source.label, params, self.adam)
         self.pool = contextlib.ExitStack()  # kept, because it stops the threads when it is collected
         self.run = self.pool.enter_context(workers(n_threads))
 

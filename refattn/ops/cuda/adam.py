@@ -1,4 +1,4 @@
-"""The end of a training step on the device: loss and its slope, and Adam; formulas in training/loss.py and adam.py."""
+"""The end of a training step on the device: loss, its slope, and Adam; formulas: common/loss.py, training/adam.py."""
 
 import functools
 import math
@@ -26,7 +26,7 @@ def loss_slope(totals, prediction, label, plan, n_real: int, loss, delta: float)
     prediction : (S,) float     of which the first n_real are structures; the slope of the others is zero
     label : (M,) float          of every structure of the data set, scaled
     plan : Plan                 see dataset.py
-    loss : Loss                 of refattn/training/loss.py
+    loss : Loss                 of refattn/common/loss.py
     delta : float               of the Huber loss
 
     Returns
