@@ -35,17 +35,17 @@ class Loss(typing.NamedTuple):
         return np.array([self.point(e, delta) for e in error], error.dtype).reshape(-1, 2).T.copy()
 
 
-def squared_error(error, delta):
+def squared_error(error: float, delta: float) -> tuple[float, float]:
     """error^2"""
     return error * error, error + error
 
 
-def absolute_error(error, delta):
+def absolute_error(error: float, delta: float) -> tuple[float, float]:
     """|error|; the slope at 0 is 0"""
     return abs(error), int(error > 0) - int(error < 0)
 
 
-def huber_error(error, delta):
+def huber_error(error: float, delta: float) -> tuple[float, float]:
     """error^2 / 2 within delta, delta (|error| - delta / 2) beyond
 
     Source   Huber, Ann. Math. Statist. 35, 73 (1964)
@@ -54,12 +54,12 @@ def huber_error(error, delta):
     return slope * (error - HALF * slope), slope
 
 
-def mean(total, n_structures):
+def mean(total: float, n_structures: int) -> tuple[float, float]:
     """total / n"""
     return total / n_structures, 1 / n_structures
 
 
-def root_mean(total, n_structures):
+def root_mean(total: float, n_structures: int) -> tuple[float, float]:
     """sqrt(total / n), as published: a root for every batch, not for the epoch
 
     Where it is 0 its derivative is taken as 0: every error is 0 there.

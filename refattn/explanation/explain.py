@@ -174,8 +174,8 @@ def explain_stream(model, structures, scores=DEFAULT, share=0.5, dtype="float64"
     numbered = enumerate(structures)
     while chunk := list(itertools.islice(numbered, block)):
         with workers(n_threads or available_cores()) as run:
-            # One structure is spread over the threads; of several each has one, unless they wait for one GPU.
-            outer, inner = (map, run) if len(chunk) == 1 or model.ops.on_device else (run, map)
+            # One structure is spread over the threads; of several each has one.
+            outer, inner = (map, run) if len(chunk) == 1 else (model.ops.side_by_side(run), map)
             explained = list(outer(functools.partial(task.explained, inner), chunk))
         for id, atoms, found in explained:
             if isinstance(found, Explanation):

@@ -11,7 +11,6 @@ import numpy as np
 
 from refattn.network.inference import overflow_is_reported
 from refattn.network.placement import run_forward, run_gradients, run_input_embedding
-from refattn.network.threads import in_turn
 from refattn.structures.graph import EDGES_PER_SHARD, Shard
 
 
@@ -75,7 +74,7 @@ class Subject:
                 tape = run_forward(self.params, copies, self.config, self.ops, embedding=rows)
                 return tape.prediction.astype(float)
 
-        return np.concatenate(list(in_turn(run, self.ops)(part_outputs, self._cut(n_variants))))
+        return np.concatenate(list(self.ops.side_by_side(run)(part_outputs, self._cut(n_variants))))
 
     def summed_gradient(self, make, weights, run=map):
         """Gradient of the outputs by the input embedding, summed over variants.
@@ -102,7 +101,7 @@ class Subject:
                 return grad.sum(axis=0, dtype=float)
 
         total = np.zeros(self.embedding.shape)
-        for part in in_turn(run, self.ops)(part_gradient, self._cut(len(weights))):
+        for part in self.ops.side_by_side(run)(part_gradient, self._cut(len(weights))):
             total += part
         return total
 

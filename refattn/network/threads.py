@@ -12,11 +12,6 @@ import threadpoolctl
 from refattn.errors import ConfigError
 
 
-def in_turn(run, ops):
-    """`run` itself, or map where the operations compute on a GPU, which one thread keeps busy."""
-    return map if ops.on_device else run
-
-
 @contextlib.contextmanager
 def workers(n_threads):
     """A function like `map(function, items)`, on `n_threads` threads; results come lazily, in order.

@@ -71,7 +71,8 @@ def load_backend(name):
     """All operations of one backend as attributes, with `empty` for work arrays and `work_arrays` to reuse them.
 
     `xp` is the library of its arrays, NumPy or CuPy, and `to_device` and `to_host` bring them there and back; where
-    `on_device`, they live on a GPU.
+    `on_device`, they live on a GPU. `side_by_side(map_fn)` is the map for what threads can compute side by side:
+    map_fn, or map on a GPU, which one thread keeps busy.
 
     Parameters
     ----------
@@ -82,7 +83,8 @@ def load_backend(name):
     """
     folder, on_device = name.removesuffix("-tf32"), name.startswith("cuda")
     memory = importlib.import_module(f"refattn.ops.{folder}.memory")
-    functions = {key: getattr(memory, key) for key in ("empty", "work_arrays", "xp", "to_device", "to_host")}
+    memory_names = "empty", "work_arrays", "xp", "to_device", "to_host", "side_by_side"
+    functions = {key: getattr(memory, key) for key in memory_names}
     for direction in ("dense_forward", "dense_backward"):
         functions[direction] = functools.partial(getattr(dense, direction), empty=memory.empty, xp=memory.xp)
     if name != "reference":  # the same layers, in a kernel each

@@ -34,7 +34,7 @@ class Calibration:
 
     @classmethod
     def of(cls, train, valid, member=0, run=map):
-        """Of the Parts "train" and "valid" that the network `member` answered (refattn.training.results)."""
+        """Of the Parts "train" and "valid" that the network `member` answered (refattn.network.evaluate)."""
         representation = train.structs[member].astype(np.float32)
         distance = TrainingSet(representation).distance(valid.structs[member], run)
         return cls(representation, valid.label, valid.predictions[member], distance)

@@ -17,7 +17,7 @@ from refattn.data.loader import Loader
 from refattn.errors import DataError
 from refattn.network.inference import overflow_is_reported
 from refattn.network.placement import run_forward
-from refattn.network.threads import in_turn, workers
+from refattn.network.threads import workers
 from refattn.prediction.predictor import graph_dataset
 from refattn.structures.graph import Graph
 
@@ -107,8 +107,8 @@ def _embedded(model, numbered, n_threads, skip=None):
                 refuse(id, graph)
         ids, structures, graphs = map(list, zip(*with_graph)) if with_graph else ([], [], [])
         loader = Loader(graph_dataset(ids, structures, graphs, model.config), model.config.model, model.dtype)
-        run_shards, vectors_of = in_turn(run, model.ops), functools.partial(_shard_vectors, model, loader)
-        shards = run_shards(vectors_of, loader.cut(np.arange(len(ids))))
+        vectors_of = functools.partial(_shard_vectors, model, loader)
+        shards = model.ops.side_by_side(run)(vectors_of, loader.cut(np.arange(len(ids))))
         kept = []
         for id, atoms, vectors in zip(ids, structures, itertools.chain.from_iterable(shards), strict=True):
             if np.isfinite(vectors.struct).all() and np.isfinite(vectors.site).all() and np.isfinite(vectors.output):

@@ -20,6 +20,7 @@ from refattn.network.params import Parameters
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.adam import adam_update, advance, loss_slope
 from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
+from refattn.ops.cuda.memory import Array
 from refattn.ops.cuda.sums import PendingGradient, Sums
 from refattn.ops.random import mix
 from refattn.training.adam import Adam, step_size
@@ -142,7 +143,7 @@ class CudaStepper:
 class Gradients(Parameters):
     """Parameters for the gradients of a step; those of one dimension are noted in `sums`, and written by its `add`."""
 
-    def __init__(self, table: tuple, vector):
+    def __init__(self, table: tuple, vector: Array):
         super().__init__(table, vector)
         self.sums = Sums(vector, sum(entry.size for entry in table if len(entry.shape) == 1))
         start = 0

@@ -13,6 +13,10 @@ KEPT = 64  # sets of scratch arrays, of more than the kernels of a few networks
 _thread = threading.local()
 
 
+def side_by_side(map_fn):
+    return map_fn
+
+
 class _Pool:
     """A stack of bytes: arrays are cut off its top, and given back together. It grows when nobody uses it."""
 

@@ -2,19 +2,22 @@
 
 import functools
 import math
+import typing
 
 import numpy as np
 
 from refattn.config import TrainingConfig
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.launch import block_sum, launch_flat, threads_of
-from refattn.ops.cuda.memory import empty
+from refattn.ops.cuda.memory import Array, empty
 from refattn.ops.cuda.toolchain import cuda, device, kernel
 
 LOSS_THREADS = 4 if toolchain.SIMULATED else 1024
 
 
-def loss_slope(totals, prediction, label, plan, n_real: int, loss, delta: float):
+def loss_slope(
+    totals: Array, prediction: Array, label: Array, plan: typing.NamedTuple, n_real: int, loss: tuple, delta: float
+) -> Array:
     """Derivative of the batch's loss by each prediction; loss and absolute error are added to `totals`.
 
     totals[0] grows by the batch's loss times its structures, totals[1] by the absolute errors, and totals[2] becomes
@@ -74,7 +77,16 @@ def _kernel_of(loss):
     return _loss_kernel
 
 
-def adam_update(vector, m, v, grad, decay, rate, cursor, config: TrainingConfig) -> None:
+def adam_update(
+    vector: Array,
+    m: Array,
+    v: Array,
+    grad: Array,
+    decay: Array,
+    rate: Array,
+    cursor: Array,
+    config: TrainingConfig,
+) -> None:
     """Change `vector`, `m` and `v` (P,) in place by one step; see training/adam.py.
 
     Parameters
@@ -103,7 +115,7 @@ def _adam_kernel(w, m, v, grad, decay, rate, cursor, beta_1, beta_2, epsilon):
         w[p] -= step_size * m_p / (math.sqrt(v_p) + epsilon)
 
 
-def advance(cursor) -> None:
+def advance(cursor: Array) -> None:
     """Add 1 to the number of the batch: the last launch of a step."""
     toolchain.call(_advance_kernel, 1, 1, 0, (cursor,))
 

@@ -4,10 +4,12 @@ With D = 128 threads a block, 16 blocks fit on a multiprocessor; neighbouring th
 row stays in registers from the first read to the last write. Rows are sites, edges or structures.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from refattn.errors import ConfigError
-from refattn.ops.cuda.memory import empty
+from refattn.ops.cuda.memory import Array, empty
 from refattn.ops.cuda.toolchain import SIMULATED, WARP, call, cuda, device, group_sum, kernel, warp_sum
 
 MAX_THREADS = 1024  # of a block, on every GPU
@@ -32,7 +34,7 @@ def threads_of(width: int) -> int:
     return threads
 
 
-def launch(function, n_rows: int, width: int, *arguments) -> None:
+def launch(function: Callable, n_rows: int, width: int, *arguments: object) -> None:
     """Run a kernel over `n_rows` rows with a thread for each of `width` columns.
 
     The kernel's threads with threadIdx.x >= width have no column, but take part in the sums. Dynamic shared memory
@@ -42,19 +44,19 @@ def launch(function, n_rows: int, width: int, *arguments) -> None:
     call(function, n_blocks(n_rows), threads, (threads + MAX_WARPS) * 8, arguments)
 
 
-def launch_flat(function, n: int, *arguments) -> None:
+def launch_flat(function: Callable, n: int, *arguments: object) -> None:
     """Run a kernel whose threads take `n` elements in turn: n = cuda.grid(1), cuda.grid(1) + cuda.gridsize(1), ..."""
     call(function, n_blocks(-(-n // FLAT_THREADS)), FLAT_THREADS, 0, arguments)
 
 
-def partial_sums(n_sums: int, n_rows: int, width: int, dtype):
+def partial_sums(n_sums: int, n_rows: int, width: int, dtype: np.dtype) -> Array:
     """(n_sums, n_blocks, D) for what each block sums over its rows."""
     if PUT_OFF is not None:
         return PUT_OFF.take(n_sums, n_blocks(n_rows), width)
     return empty((n_sums, n_blocks(n_rows), width), dtype)
 
 
-def column_sums(partial):
+def column_sums(partial: Array) -> Array | list:
     """(n_sums, D) sums over the blocks of (n_sums, n_blocks, D), in one launch: a block takes WARP columns of a sum."""
     if PUT_OFF is not None:
         return PUT_OFF.put_off(partial)

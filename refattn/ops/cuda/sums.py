@@ -11,7 +11,7 @@ import typing
 import numpy as np
 
 from refattn.ops.cuda import launch
-from refattn.ops.cuda.memory import to_device
+from refattn.ops.cuda.memory import Array, to_device
 from refattn.ops.cuda.toolchain import WARP, call, cuda, kernel
 
 
@@ -32,7 +32,7 @@ class Sums:
     n_columns : int         of the sums that are collected before they are made
     """
 
-    def __init__(self, vector, n_columns: int):
+    def __init__(self, vector: Array, n_columns: int):
         self.vector = vector
         self.partial = to_device(np.zeros(n_columns * launch.MAX_BLOCKS, vector.dtype))
         self.used = 0
@@ -50,13 +50,13 @@ class Sums:
         finally:
             launch.PUT_OFF = None
 
-    def take(self, n_sums: int, n_blocks: int, width: int):
+    def take(self, n_sums: int, n_blocks: int, width: int) -> Array:
         """An array (n_sums, n_blocks, width) of those that stay."""
         first = self.used
         self.used += n_sums * n_blocks * width
         return self.partial[first : self.used].reshape(n_sums, n_blocks, width)
 
-    def put_off(self, partial) -> list[Pending]:
+    def put_off(self, partial: Array) -> list[Pending]:
         """The Pending sums over the blocks of the array that was taken last."""
         n_sums, n_blocks, width = partial.shape
         first = self.used - n_sums * n_blocks * width

@@ -124,7 +124,7 @@ def _numba_stream(pointer):
     return numba_cuda.external_stream(pointer) if pointer else 0
 
 
-def call(function, blocks: int, threads: int, shared: int, arguments: Sequence) -> None:
+def call(function: Callable, blocks: int, threads: int, shared: int, arguments: Sequence) -> None:
     """Launch the kernel `function` in the current stream, with `shared` bytes of dynamic shared memory."""
     if LISTENER is not None:
         LISTENER.launched(function, blocks, threads, arguments)
@@ -249,7 +249,7 @@ def in_tf32(function: Callable) -> Callable:
     return call_in_tf32
 
 
-def multiply(a, b, out, accumulate: bool = False):
+def multiply(a: xp.ndarray, b: xp.ndarray, out: xp.ndarray, accumulate: bool = False) -> xp.ndarray:
     """out = a b, or out += a b with `accumulate`; rows or columns of a and b are contiguous.
 
     Parameters
@@ -279,7 +279,7 @@ def multiply(a, b, out, accumulate: bool = False):
     return out
 
 
-def by_columns(a, b, out) -> tuple[int, ...]:
+def by_columns(a: xp.ndarray, b: xp.ndarray, out: xp.ndarray) -> tuple[int, ...]:
     """The product as cuBLAS takes it, which goes by columns: out^T = b^T a^T, where it reads each array transposed.
 
     Returns

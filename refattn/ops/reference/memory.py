@@ -7,3 +7,7 @@ import numpy as np
 xp, empty = np, np.empty
 to_device = to_host = np.asarray
 work_arrays = contextlib.nullcontext
+
+
+def side_by_side(map_fn):
+    return map_fn
