@@ -10,7 +10,6 @@ import math
 from fractions import Fraction
 
 import numpy as np
-from scipy.stats import rankdata
 
 from refattn.errors import ConfigError, DataError
 
@@ -173,6 +172,8 @@ def reliability(conformal, coverage, label, prediction, distance):
 
 def rank_correlation(a, b):
     """Spearman's rank correlation of `a` and `b` (S,), with mean ranks for ties; None where one of them is constant."""
+    from scipy.stats import rankdata  # half a second, of which a training has no use
+
     ranks = rankdata(a), rankdata(b)
     if min(rank.std() for rank in ranks) == 0:
         return None

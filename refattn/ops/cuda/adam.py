@@ -6,6 +6,7 @@ import typing
 
 import numpy as np
 
+from refattn.common.loss import Loss
 from refattn.config import TrainingConfig
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.launch import block_sum, launch_flat, threads_of
@@ -16,7 +17,7 @@ LOSS_THREADS = 4 if toolchain.SIMULATED else 1024
 
 
 def loss_slope(
-    totals: Array, prediction: Array, label: Array, plan: typing.NamedTuple, n_real: int, loss: tuple, delta: float
+    totals: Array, prediction: Array, label: Array, plan: typing.NamedTuple, n_real: int, loss: Loss, delta: float
 ) -> Array:
     """Derivative of the batch's loss by each prediction; loss and absolute error are added to `totals`.
 
@@ -29,7 +30,7 @@ def loss_slope(
     prediction : (S,) float     of which the first n_real are structures; the slope of the others is zero
     label : (M,) float          of every structure of the data set, scaled
     plan : Plan                 see dataset.py
-    loss : Loss                 of refattn/common/loss.py
+    loss : Loss
     delta : float               of the Huber loss
 
     Returns
