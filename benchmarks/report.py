@@ -1,9 +1,10 @@
-"""Writes the tables of the README from the results of the benchmarks; running it again changes nothing.
+"""Writes the tables of docs/benchmarks.md and the README from the results of the benchmarks.
 
-    python benchmarks/report.py [--results benchmarks/results/cpu] [--readme README.md] [--check]
+    python benchmarks/report.py [--results benchmarks/results/cpu] [--check] [PAGE ...]
 
 What stands between `<!-- benchmark: begin NAME -->` and `<!-- benchmark: end NAME -->` is replaced by the table NAME,
-one of those in TABLES. A table whose results are not there is left as it is, and named.
+one of those in TABLES. A table whose results are not there is left as it is, and named. Running it again changes
+nothing.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from report_tables import TABLES
 
 ROOT = Path(__file__).resolve().parent
+PAGES = [ROOT.parent / "docs" / "benchmarks.md", ROOT.parent / "README.md"]
 MARK = re.compile(r"(<!-- benchmark: begin (\S+) -->\n)(.*?)(<!-- benchmark: end \2 -->)", re.DOTALL)
 
 
@@ -24,22 +26,30 @@ class ReportError(Exception):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pages", type=Path, nargs="*", default=PAGES, help="default: docs/benchmarks.md, README.md")
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "cpu")
-    parser.add_argument("--readme", type=Path, default=ROOT.parent / "README.md")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when the README is not up to date")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a page is not up to date")
     arguments = parser.parse_args()
     try:
-        text = arguments.readme.read_text(encoding="utf-8")
-        new, left = filled(text, read_results(arguments.results))
+        results = read_results(arguments.results)
+        stale = [page for page in arguments.pages if not fill(page, results, write=not arguments.check)]
     except (OSError, ReportError) as error:
         sys.exit(f"{error}")
+    if arguments.check and stale:
+        sys.exit(f"{', '.join(map(str, stale))}: not up to date; run benchmarks/report.py")
+    for page in arguments.pages:
+        print(f"{page}: {'written' if page in stale else 'nothing to change'}")
+
+
+def fill(page, results, write):
+    """Fill the tables of one page, and name those without results; returns whether it was up to date."""
+    text = page.read_text(encoding="utf-8")
+    new, left = filled(text, results)
     for name in left:
-        print(f"{name}: left as it is, its results are not in {arguments.results}", file=sys.stderr)
-    if arguments.check:
-        sys.exit(f"{arguments.readme} is not up to date; run benchmarks/report.py" if new != text else 0)
-    if new != text:
-        arguments.readme.write_text(new, encoding="utf-8")
-    print("nothing to change" if new == text else f"{arguments.readme}: written")
+        print(f"{page}, {name}: left as it is, its results are not there", file=sys.stderr)
+    if write and new != text:
+        page.write_text(new, encoding="utf-8")
+    return new == text
 
 
 def read_results(folder):

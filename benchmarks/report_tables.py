@@ -1,4 +1,7 @@
-"""The README's tables, each a function of all results, {section: record}, that returns lines; None without results."""
+"""The tables of docs/benchmarks.md, each a function of all results that returns lines.
+
+Results are {section: record}; a table whose section is not there is None.
+"""
 
 NAMES = {
     "refattn": "**refattn**",

@@ -4,7 +4,8 @@
 
 A section whose file is there is not run again, so that the command goes on where it was stopped; --again runs all, or
 the sections that it names. No section begins after --minutes, and each has a limit of its own. QM9.h5 is made by
-`refattn prepare`. Afterwards `python benchmarks/report.py` writes the tables of README.md. The machine should be idle.
+`refattn prepare`. Afterwards `python benchmarks/report.py` writes the tables of docs/benchmarks.md. The machine should
+be idle.
 """
 
 import argparse

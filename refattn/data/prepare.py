@@ -67,7 +67,7 @@ def prepare(
 
     Parameters
     ----------
-    source : iterable of Record, with name, licence, citation and fraction (see refattn/data/sources.py)
+    source : iterable of Record, with name, licence, citation and fraction (see refattn/data/sources)
     out : path
     graph_config : GraphConfig, optional
     units : dict, optional

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from refattn.benchmarks.ratios import ratios
 from refattn.cli.main import cli
 from refattn.config import ModelConfig
 
-README = Path(__file__).parents[2] / "README.md"
 TINY = {"width": 16, "n_layers": 1, "n_heads": 2, "global_width": 8, "head_width": 8, "embedding_width": 8}
 
 
@@ -292,11 +290,15 @@ def test_report_refuses_results_that_are_no_json(tmp_path):
         report.read_results(tmp_path)
 
 
-def test_the_readme_has_markers_of_known_tables():
-    names = [name for _, name, _, _ in report.MARK.findall(README.read_text(encoding="utf-8"))]
-    assert "ratios" in names
-    assert set(names) <= set(TABLES)
-    report.filled(README.read_text(encoding="utf-8"), {})
+def test_the_pages_have_markers_of_known_tables():
+    names = {page.name: [found[1] for found in report.MARK.findall(page.read_text("utf-8"))] for page in report.PAGES}
+    assert set(names["benchmarks.md"]) == set(TABLES) - {"neighbours"}
+    assert set(names["README.md"]) <= {"ratios"}
+
+
+def test_the_pages_are_up_to_date():
+    results = report.read_results(report.ROOT / "results" / "cpu")
+    assert all(report.fill(page, results, write=False) for page in report.PAGES), "run benchmarks/report.py"
 
 
 def test_numbers_have_three_digits_and_no_exponent():

@@ -33,11 +33,11 @@ COMPANY = 1e-13
 # The authors' numbers, in float64. Fixtures are rounded to 36 bits, 7e-12 of the largest entry (make_fixtures.py).
 AUTHORS = 1e-9
 AUTHORS_GRADIENT = 1e-8  # of the largest entry of the gradient, and of every parameter's own
-# The same in float32 (issue 2). Measured: predictions 1.4e-6; attention 9.2e-6, where the scores are not normalised.
+# The same in float32. Measured: predictions 1.4e-6; attention 9.2e-6, where the scores are not normalised.
 AUTHORS_32 = 2e-5
 # Gradients in float32, in errors of the authors' code in float32. Measured: 1.6 times on s_base, half of it on s_plus.
 AUTHORS_GRADIENT_32 = 4
 
 # Graphs made anew from atoms that were moved, turned or repeated: distances and solid angles carry the rounding of the
-# coordinates (1e-13 of them), which the network may amplify. Issue 2 asks for this much.
+# coordinates (1e-13 of them), which the network may amplify.
 SYMMETRY = 1e-6

@@ -269,7 +269,7 @@ def test_other_databases_are_refused_and_left_alone(tmp_path):
 
 
 def test_label_table_is_complete():
-    """Labels of ../shared/data/README.md, with the units that it states."""
+    """The names that the labels of QM9, orbitals by GFN2-xTB and crystals come under, with their units."""
     units = {"homo": "eV", "alpha": "Bohr^3", "cv": "cal/mol/K", "mu": "Debye", "e_form": "eV/atom", "band_gap": "eV"}
     assert {name: LABELS[name]["unit"] for name in units} == units
     assert all(attrs["kind"] in ("intensive", "extensive") and attrs["description"] for attrs in LABELS.values())

@@ -36,7 +36,7 @@ def archive(folder, tmp_path):
 
 
 def test_methane():
-    """Values of ../shared/data/README.md (homo, lumo, alpha, cv) and qm9.extxyz.gz (u0, zpve, r2), in eV."""
+    """Values in eV, made of QM9 by others: orbitals, alpha and cv from one copy of the set, the others from another."""
     record = parse_molecule(METHANE, "here")
     assert record.id == "gdb_1"
     assert record.atoms.symbols.get_chemical_formula() == "CH4"
