@@ -17,7 +17,6 @@ myst_heading_anchors = 3
 suppress_warnings = ["docutils", "ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings have types and shapes
-napoleon_custom_sections = ["Source"]
 
 DOCS, ROOT = Path(__file__).parent, Path(__file__).parents[1]
 # Pages whose text stands outside of docs/: a page holds a link to it, in whose line's place it is put.
@@ -54,5 +53,18 @@ def inside(text, folder):
     return LINK.sub(link, text)
 
 
+def on_docstring(app, what, name, obj, options, lines):
+    """Make a note of a paragraph behind a section, such as "Raises ...", and a section of the fields of a class."""
+    starts = [n for n in range(2, len(lines)) if not lines[n - 1].strip() and lines[n][:1].strip()]
+    sections = [n for n in starts if lines[n + 1 : n + 2] and lines[n + 1].startswith("---")]
+    notes = [n for n in starts if sections and n > sections[0] and n not in sections and " : " not in lines[n]]
+    if notes:
+        lines[notes[0] : notes[0]] = ["Notes", "-----"]
+    fields = [n for n in starts if " : " in lines[n]]
+    if what == "class" and fields and not sections:
+        lines[fields[0] : fields[0]] = ["Attributes", "----------"]
+
+
 def setup(app):
     app.connect("source-read", on_source_read)
+    app.connect("autodoc-process-docstring", on_docstring, priority=400)  # before that of napoleon
