@@ -21,7 +21,7 @@ from refattn.network.inference import predict_rows
 from refattn.network.params import initialise
 from refattn.network.placement import hosted, run_gradients
 from refattn.ops import OPS, load_backend
-from refattn.ops.cases import all_cases, make_grads, make_inputs, run_backward, run_forward
+from refattn.ops.cases import all_cases, argument_names, call, make_grads, make_inputs, run_backward, run_forward
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.graph import transposed
 from refattn.prediction.predictor import graph_dataset
@@ -227,25 +227,23 @@ def operations_time(setting):
     for operation in OPS:
         inputs = make_inputs(operation, ([18] * n, edges), np.float32, heads=heads, channels=channels)
         place = {name: ops.to_device(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
-        if "nbr" in place:  # made once for a batch, and not within an operation
-            place["nbr"] = transposed(place["nbr"], len(edges))
-        forward = functools.partial(getattr(ops, f"{operation.name}_forward"), **place)
+        for name in {"nbr", "edges.nbr"} & place.keys():  # made once for a batch, and not within an operation
+            place[name] = transposed(place[name], len(edges))
+        forward = functools.partial(call, getattr(ops, f"{operation.name}_forward"), place)
         found[f"{operation.name} forward"] = timed(forward, place)
         if operation.wrt:
-            outputs = forward()
-            outputs = dict(zip(operation.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
+            outputs = dict(zip(operation.outputs, forward(), strict=True))
             host = {name: ops.to_host(x) for name, x in outputs.items()}
             place |= outputs | {f"grad_{n}": ops.to_device(g) for n, g in make_grads(operation, host).items()}
             backward = getattr(ops, f"{operation.name}_backward")
-            own = {name: place[name] for name in backward.__code__.co_varnames[: backward.__code__.co_argcount]}
-            found[f"{operation.name} backward"] = timed(functools.partial(backward, **own), own)
+            own = {name: place[name] for name in argument_names(backward) if name in place}
+            found[f"{operation.name} backward"] = timed(functools.partial(call, backward, own), own)
     return {"ok": True, "operations": found}
 
 
 def timed(function, inputs):
     """Seconds of one captured run of an operation, and the bytes of its arrays."""
     outputs = function()
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     inputs = [part for x in inputs.values() for part in (x if isinstance(x, tuple) else (x,))]
     moved = sum(x.nbytes for x in (*inputs, *outputs) if hasattr(x, "nbytes"))
     replay = toolchain.Replay(function, toolchain.Scratch())

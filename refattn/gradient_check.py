@@ -170,9 +170,8 @@ def _worst(found):
 def check_operations(backends=BACKENDS):
     """A Row for every operation and backend."""
     for backend in backends:
-        yield Row("operation", "dense", backend, *_check_dense(hosted(load_backend(backend))))
         for operation in OPS:
-            if operation.wrt:
+            if operation.wrt and (backend in operation.backends or backend not in BACKENDS):
                 yield check_operation(operation, backend)
 
 
@@ -198,19 +197,6 @@ def _check_case(operation, label, inputs, ops):
     numerical = {name: central_difference(loss, inputs[name]) for name in analytic}
     entries, worst, where = worst_difference(analytic, numerical)
     return worst, f"{where} ({label})", entries
-
-
-def _check_dense(ops):
-    rng = np.random.default_rng(0)
-    x, w, b, grad_y = (rng.normal(size=size) for size in ((5, 3), (3, 4), 4, (5, 4)))
-    analytic = {"w": np.empty_like(w), "b": np.empty_like(b)}
-    analytic["x"] = ops.dense_backward(grad_y, x, w, analytic["w"], analytic["b"])
-
-    def loss():
-        return (grad_y * ops.dense_forward(x, w, b)).sum()
-
-    numerical = {"x": central_difference(loss, x), "w": central_difference(loss, w), "b": central_difference(loss, b)}
-    return worst_difference(analytic, numerical)
 
 
 # ---- the network -------------------------------------------------------------------------------------------------
@@ -278,8 +264,9 @@ def check_network(name, config, backends=BACKENDS):
 
 def _network_inputs(params, shard, config, ops):
     """The arrays that the network starts from, by their names in `grad_inputs`, and operations that start there too."""
-    expansions = vars(forward(params, shard, config, ops).saved["geometry"])
-    inputs = {name: expansions[name] for name in ("rbf_r", "rbf_omega") if name in expansions}
+    geometry = forward(params, shard, config, ops).geometry
+    inputs = {name: getattr(geometry, name) for name in ("rbf_r", "rbf_omega")}
+    inputs = {name: array for name, array in inputs.items() if array is not None}
     inputs |= {name: getattr(shard, name) for name in ("features", "ring") if getattr(shard, name) is not None}
     if config.variant == "scann":
         inputs["weight"] = shard.weight

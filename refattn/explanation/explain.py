@@ -267,6 +267,6 @@ def _attention(subject, graph, share):
         "alpha": alpha,
         "flow": flow,
         "impact": flow.impact(beta),
-        "site_embedding": tape.saved["read_out"].site,
-        "structure_vector": tape.saved["head"].struct[0],
+        "site_embedding": tape.read_out.site,
+        "structure_vector": tape.head.struct[0],
     }

@@ -145,9 +145,8 @@ def residual_share(tape: Tape) -> np.ndarray:
     Source   see the head of this file
     """
     shares = []
-    for layer in range(len(tape.alpha)):
-        saved = tape.saved[f"layer{layer}"]
-        both = saved.q.reshape(saved.context.shape), saved.context
+    for layer in tape.layers:
+        both = layer.q.reshape(layer.context.shape), layer.context
         own, mixed = (np.sqrt((x.astype(float) ** 2).sum(axis=1)) for x in both)
         total = own + mixed
         shares.append(np.where(total > 0, own / np.where(total > 0, total, 1), 0.5))

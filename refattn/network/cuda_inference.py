@@ -48,6 +48,6 @@ def _infer_shards(params, config, ops, loader, rows, max_edges):
     for part in cut_shards(data.n_edges[rows], max_edges):
         shard = data.gather(Plan.of(rows[part]), data.size(rows[part]))
         tape = forward(params, shard, config, ops)
-        outcome = tape.prediction, tape.beta, tape.saved["head"].struct
+        outcome = tape.prediction, tape.beta, tape.head.struct
         outcomes.append(tuple(map(ops.to_host, outcome)))
     return outcomes

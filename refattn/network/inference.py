@@ -11,21 +11,21 @@ layer, is made once an element: 3 % of the time of QM9's molecules with SCANN+.
 import dataclasses
 import itertools
 import typing
-from types import SimpleNamespace as Saved
 
 import numpy as np
 
+from refattn.network.cache import ReadOutCache
 from refattn.network.dropout import edge_mask
 from refattn.network.model import (
-    Tape,
     attend,
+    attend_globally,
+    centre_projections,
     embed,
     expand_geometry,
-    head,
-    neighbour_products,
-    own_products,
+    neighbour_projections,
+    predict,
     project,
-    read_out,
+    residual_dropout,
     update_sites,
 )
 from refattn.structures.graph import Shard
@@ -63,76 +63,81 @@ def infer(params, shard, config, ops, run=map):
     -------
     Outcome, in work arrays where a block of them is open
     """
-    blocks, n_sites, number = cut_blocks(shard), len(shard.z), params.vector.dtype
+    blocks, n_sites, dtype = cut_blocks(shard), len(shard.z), params.vector.dtype
 
-    def every(function):
-        def alone(block):
+    def for_each_block(function):
+        def compute(block):
             with ops.work_arrays():
                 function(block)
 
-        for _ in run(alone, blocks):
+        for _ in run(compute, blocks):
             pass
 
-    site, after = (ops.empty((n_sites, config.width), number) for _ in range(2))
+    site, after = (ops.empty((n_sites, config.width), dtype) for _ in range(2))
     plus = config.variant == "scann+"
-    neighbour = ops.empty((n_sites, config.width), number) if plus else None
-    geo = ops.empty((len(shard.nbr), config.width if plus else config.n_radial), number)
-    of_elements = begin_by_element(params, shard, config, ops)
+    neighbour = ops.empty((n_sites, config.width), dtype) if plus else None
+    geo = ops.empty((len(shard.nbr), config.width if plus else config.n_radial), dtype)
+    elements = embed_by_element(params, shard, config, ops)
 
-    def begin(block):
-        if of_elements is None:
-            site[block.sites] = embed(params, block.shard, config, ops, None, Tape(block.shard, {}, []), None)
+    def embed_block(block):
+        if elements is None:
+            site[block.sites], _ = embed(params, block.shard, config, ops)
         else:
-            start, element = of_elements
+            start, element = elements
             np.take(start, element[block.sites], axis=0, out=site[block.sites])
-        geo[block.edges] = expand_geometry(params, block.shard, config, ops, Tape(block.shard, {}, []))
+        geo[block.edges], _ = expand_geometry(params, block.shard, config, ops)
 
-    every(begin)
+    for_each_block(embed_block)
     for layer in range(config.n_layers):
-        _layer(params.layer(layer), None if layer else of_elements, site, after, neighbour, geo, config, ops, every)
+        weights = params.layer(layer)
+        _layer(weights, elements if layer == 0 else None, site, after, neighbour, geo, config, ops, for_each_block)
         site, after = after, site
-    q, k = (ops.empty((n_sites, config.global_width), number) for _ in range(2))
+    q, k = (ops.empty((n_sites, config.global_width), dtype) for _ in range(2))
 
-    def end(block):
-        q[block.sites], k[block.sites] = project(params, site[block.sites], ops, Saved())
+    def project_block(block):
+        cache = project(params, site[block.sites], ops)
+        q[block.sites], k[block.sites] = cache.q, cache.k
 
-    every(end)
-    tape = Tape(shard, {}, [])
-    struct = read_out(q, k, shard, config, ops, tape, Saved())
-    return Outcome(head(params, struct, config, ops, tape), tape.beta, struct)
+    for_each_block(project_block)
+    read_out = ReadOutCache(site, None, None, q, k)
+    struct = attend_globally(read_out, shard, config, ops)
+    return Outcome(predict(params, struct, config, ops)[0], read_out.attention.beta, struct)
 
 
-def _layer(weights, of_elements, site, after, neighbour, geo, config, ops, every):
+def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each_block):
     """Steps 3 to 6 of one layer: from site (N, D) to `after` (N, D); writes over geo and neighbour.
 
-    of_elements : in the first layer what begin_by_element gives; None in the others
+    elements : in the first layer what embed_by_element gives; None in the others
     """
 
-    def made(make, block):
-        if of_elements is None:
+    def projections(make, block):
+        if elements is None:
             return make(weights, site[block.sites], config, ops)
-        start, element = of_elements
+        start, element = elements
         return [rows[element[block.sites]] for rows in make(weights, start, config, ops)]
 
-    def look(block):
-        (neighbour[block.sites],) = made(neighbour_products, block)
+    def project_neighbours(block):
+        (neighbour[block.sites],) = projections(neighbour_projections, block)
 
-    def update(block):
-        saved, mask = Saved(), edge_mask(block.shard, config, ops, None, 0, None)
-        rows, products = geo[block.edges], made(own_products, block)
+    def attend_block(block):
+        mask = edge_mask(block.shard, config, ops, None, 0, None)
+        rows, products = geo[block.edges], projections(centre_projections, block)
         if neighbour is not None:
-            products = *products, neighbour
-        context, q, new_geo = attend(weights, site, rows, products, block.shard, config, ops, mask, saved, keep=False)
-        after[block.sites] = update_sites(weights, context, q, config, ops, None, 0, saved, keep=False)
+            products = [*products, neighbour]
+        cache, new_geo = attend(
+            weights, site, rows, products, block.shard, mask, config, ops, save_for_backward=False
+        )
+        dropout = residual_dropout(config, None, 0)
+        after[block.sites] = update_sites(weights, cache, config, ops, dropout, save_for_backward=False)
         if new_geo is not rows:
             rows[...] = new_geo
 
     if neighbour is not None:
-        every(look)
-    every(update)
+        for_each_block(project_neighbours)
+    for_each_block(attend_block)
 
 
-def begin_by_element(params, shard, config, ops):
+def embed_by_element(params, shard, config, ops):
     """Features (K, D) with which the sites of each element begin, and which element each site is, (N,).
 
     None where a site begins with more than its row of the element table.
@@ -141,7 +146,7 @@ def begin_by_element(params, shard, config, ops):
         return None
     _, first, element = np.unique(shard.z, return_index=True, return_inverse=True)
     elements = dataclasses.replace(shard, z=shard.z[first])
-    return embed(params, elements, config, ops, None, Tape(elements, {}, []), None), element
+    return embed(params, elements, config, ops)[0], element
 
 
 def cut_blocks(shard, limit=ROWS_PER_BLOCK):

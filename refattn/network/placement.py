@@ -5,12 +5,13 @@ and prediction keep their arrays on the device (training/device_step.py).
 """
 
 import copy
+import dataclasses
 import inspect
 import types
 
 import numpy as np
 
-from refattn.network.model import Tape, backward, forward, input_embedding
+from refattn.network.model import backward, forward, input_embedding
 from refattn.network.params import Parameters
 
 
@@ -18,10 +19,24 @@ def run_forward(params, shard, config, ops, dropout=None, embedding=None):
     """See refattn.network.model.forward; what the Tape holds are NumPy arrays."""
     if not ops.on_device:
         return forward(params, shard, config, ops, dropout, embedding)
-    tape = forward(*_placed(params, shard, config, ops, dropout, embedding))
-    saved = {step: types.SimpleNamespace(**_on_host(vars(values), ops)) for step, values in tape.saved.items()}
-    alpha = [ops.to_host(array) for array in tape.alpha]
-    return Tape(shard, saved, alpha, ops.to_host(tape.prediction), ops.to_host(tape.beta))
+    return on_host(forward(*_placed(params, shard, config, ops, dropout, embedding)), ops)
+
+
+def on_host(value, ops):
+    """A copy of nested tuples, lists, dicts and dataclasses whose arrays are NumPy's; other values as they are."""
+    if isinstance(value, ops.array_type):
+        return ops.to_host(value)
+    if isinstance(value, tuple):
+        items = [on_host(item, ops) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [on_host(item, ops) for item in value]
+    if isinstance(value, dict):
+        return {name: on_host(item, ops) for name, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **on_host(fields, ops))
+    return value
 
 
 def run_gradients(grad_prediction, params, shard, config, ops, dropout=None, embedding=None):
@@ -40,7 +55,7 @@ def run_gradients(grad_prediction, params, shard, config, ops, dropout=None, emb
     tape, grads, grad_inputs = forward(params, shard, config, ops, dropout, embedding), params.zeros_like(), {}
     backward(ops.to_device(grad_prediction), tape, params, grads, config, ops, dropout, grad_inputs)
     grads = Parameters(grads.table, ops.to_host(grads.vector))
-    return ops.to_host(tape.prediction), grads, _on_host(grad_inputs, ops)
+    return ops.to_host(tape.prediction), grads, on_host(grad_inputs, ops)
 
 
 def run_input_embedding(params, shard, config, ops):
@@ -69,16 +84,10 @@ def placed_dropout(dropout, ops):
     return placed
 
 
-def _on_host(values, ops):
-    """A dict whose arrays are NumPy's; what are no arrays stays as it is."""
-    return {name: ops.to_host(x) if isinstance(x, ops.array_type) else x for name, x in values.items()}
-
-
 def hosted(ops):
     """The operations of a backend for NumPy arrays: each brings its arrays to the device, and its results back.
 
-    Slow, and meant for checks. Arrays to write into (grad_w, grad_b of dense_backward) are written; others that an
-    operation writes over stay as they are.
+    Slow, and meant for checks. Arrays that an operation writes over stay as they are.
     """
     if not ops.on_device:
         return ops
@@ -87,18 +96,16 @@ def hosted(ops):
 
 
 def _hosted(function, ops):
-    signature = inspect.signature(function)
-
     def call(*arguments, **keywords):
-        given = signature.bind(*arguments, **keywords).arguments
-        placed = {name: ops.to_device(x.copy()) if isinstance(x, np.ndarray) else x for name, x in given.items()}
-        results = function(**placed)
-        for name in ("grad_w", "grad_b"):
-            if given.get(name) is not None:
-                given[name][...] = ops.to_host(placed[name])
-        if isinstance(results, tuple):
-            return tuple(map(ops.to_host, results))
-        return ops.to_host(results)
+        placed = {name: _on_device(value, ops) for name, value in keywords.items()}
+        return on_host(function(*(_on_device(value, ops) for value in arguments), **placed), ops)
 
-    call.__signature__ = signature
+    call.__signature__ = inspect.signature(function)
     return call
+
+
+def _on_device(value, ops):
+    """A copy of an array, or of a named tuple of arrays, on the device; another value as it is."""
+    if isinstance(value, tuple):
+        return type(value)(*(_on_device(item, ops) for item in value))
+    return ops.to_device(value.copy()) if isinstance(value, np.ndarray) else value

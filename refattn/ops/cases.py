@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 
 from refattn.ops import OPS, load_backend
+from refattn.ops.types import EdgeList
 
 # Sites of each structure, edges of each site.
 GRAPHS = {
@@ -16,13 +17,14 @@ GRAPHS = {
 # Shape of the arguments drawn from a normal distribution, in the letters of docs/design.md section 2; an entry with the
 # operation's name goes before one without.
 SHAPES = {
-    **dict.fromkeys(("b", "b_r", "b_omega", "gain", "offset", "b_1", "b_2", "gain_2", "offset_2"), "D"),
+    **dict.fromkeys(("b", "b_r", "b_omega", "gain", "offset"), "D"),
+    **dict.fromkeys(("key.b", "filter.b", "filter.gain", "filter.offset"), "D"),
+    **dict.fromkeys((f"weights.{name}" for name in ("gain", "offset", "b_1", "b_2", "gain_2", "offset_2")), "D"),
     **dict.fromkeys(("site", "centre", "neighbour", "x", "residual", "u", "q", "k", "context"), "ND"),
     **dict.fromkeys(("geo", "edge", "u_r", "u_omega", "geometry_filter u"), "ED"),
+    **dict.fromkeys(("w", "key.w", "filter.w", "weights.w_1", "weights.w_2"), "DD"),
     "table": "AD",
-    **dict.fromkeys(("w", "w_k", "w_1", "w_2"), "DD"),
-    "b_k": "D",
-    "filtered_attention w": "GD",
+    "filtered_attention filter.w": "GD",
     "rbf": "EG",
     "updated_attention q": "NHC",
     "filtered_attention q": "NHC",
@@ -45,7 +47,7 @@ def make_graph(graph, rng):
 
 
 def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, ties=False, heads=2, channels=3):
-    """Inputs of an operation's forward, by the names of its arguments, in order.
+    """Inputs of an operation's forward, by the names of its arguments, in order; see Operation for names with a dot.
 
     Parameters
     ----------
@@ -64,22 +66,23 @@ def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, t
     known = make_graph(graph, rng)
     sizes = {"N": len(known["edge_ptr"]) - 1, "E": len(known["nbr"]), "H": heads, "C": channels}
     sizes |= {"D": heads * channels, "A": ELEMENTS, "G": RADIAL}
-    known.update(
-        key=rng.integers(0, 1 << 63, sizes["N"], dtype=np.uint64),
-        rate=RATE,
-        z=np.arange(sizes["N"], dtype=np.int32) % (ELEMENTS - 1),
-        centres=np.linspace(0, 4, RADIAL).astype(dtype),
-        width=0.5,
-        weight=rng.uniform(0.2, 1, sizes["E"]).astype(dtype),
-        mask=(rng.integers(0, 2, (sizes["E"], heads)) / (1 - RATE)).astype(dtype),
-        intensive=False,
-        normalise=True,
-        keep=True,
-    )
+    mask = (rng.integers(0, 2, (sizes["E"], heads)) / (1 - RATE)).astype(dtype)
+    key = rng.integers(0, 1 << 63, sizes["N"], dtype=np.uint64)
+    known |= {"mask": mask, "key": key, "rate": RATE, "dropout.key": key, "dropout.rate": RATE}
+    known |= {f"edges.{name}": known[name] for name in EdgeList._fields}
+    known |= {
+        "z": np.arange(sizes["N"], dtype=np.int32) % (ELEMENTS - 1),
+        "centres": np.linspace(0, 4, RADIAL).astype(dtype),
+        "width": 0.5,
+        "weight": rng.uniform(0.2, 1, sizes["E"]).astype(dtype),
+        "intensive": False,
+        "normalise": True,
+        "save_for_backward": True,
+    }
     if operation.name == "gaussian_expand":
         known["x"] = rng.uniform(0, 4, sizes["E"]).astype(dtype)
     inputs = {}
-    for name in inspect.signature(_function(operation, "forward")).parameters:
+    for name in argument_names(_function(operation, "forward")):
         letters = SHAPES.get(f"{operation.name} {name}", SHAPES.get(name))
         if name not in known:
             values = rng.normal(size=[sizes[letter] for letter in letters]).astype(dtype)
@@ -106,15 +109,40 @@ def all_cases(dtype=np.float64):
             yield f"{operation.name}, {label}", operation, inputs
 
 
-def copied(value):
-    """A copy of an array; another value as it is."""
-    return value.copy() if isinstance(value, np.ndarray) else value
+def copied(values):
+    """A dict with copies of the arrays; other values as they are."""
+    return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+
+
+def argument_names(function):
+    """Names of a function's arguments; those of a named tuple's fields in its place, as key.w and key.b for key."""
+    names = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        fields = getattr(parameter.annotation, "_fields", None)
+        names += [name] if fields is None else [f"{name}.{field}" for field in fields]
+    return names
+
+
+def call(function, known):
+    """Call a function with what is known by the names of argument_names, and flatten what it returns."""
+    arguments = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        fields = getattr(parameter.annotation, "_fields", None)
+        if fields is not None:
+            arguments[name] = parameter.annotation(*(known[f"{name}.{field}"] for field in fields))
+        elif name in known:
+            arguments[name] = known[name]
+    return flattened(function(**arguments))
+
+
+def flattened(value):
+    """What stands in a tuple, in tuples in it, and so on, in order; a list of one for anything else."""
+    return [part for item in value for part in flattened(item)] if isinstance(value, tuple) else [value]
 
 
 def run_forward(operation, inputs, backend=None):
     """Outputs of forward by name; the inputs are copied, because the CPU version writes over some."""
-    result = _function(operation, "forward", backend)(**{name: copied(value) for name, value in inputs.items()})
-    return dict(zip(operation.outputs, result if isinstance(result, tuple) else (result,), strict=True))
+    return dict(zip(operation.outputs, call(_function(operation, "forward", backend), copied(inputs)), strict=True))
 
 
 def run_backward(operation, inputs, outputs, grads, backend=None):
@@ -122,11 +150,8 @@ def run_backward(operation, inputs, outputs, grads, backend=None):
 
     What backward gets is copied, because the CPU version writes over some; what it has a default for is left to that.
     """
-    function = _function(operation, "backward", backend)
     known = {**inputs, **outputs, **{f"grad_{name}": grad for name, grad in grads.items()}}
-    wanted = [name for name in inspect.signature(function).parameters if name in known]
-    result = function(**{name: copied(known[name]) for name in wanted})
-    return dict(zip(operation.wrt, result if isinstance(result, tuple) else (result,), strict=True))
+    return dict(zip(operation.wrt, call(_function(operation, "backward", backend), copied(known)), strict=True))
 
 
 def differentiable_outputs(operation):

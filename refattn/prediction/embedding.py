@@ -124,7 +124,7 @@ def _shard_vectors(model, loader, rows):
     with model.ops.work_arrays(), overflow_is_reported():
         shard = loader.shard(rows)
         tape = run_forward(model.checkpoint.params, shard, model.config.model, model.ops)
-        site, struct = tape.saved["read_out"].site, tape.saved["head"].struct
+        site, struct = tape.read_out.site, tape.head.struct
         per_structure = [np.split(array.copy(), shard.site_ptr[1:-1]) for array in (site, tape.beta, shard.z)]
         return list(map(_Vectors, tape.prediction.tolist(), struct.copy(), *per_structure))
 

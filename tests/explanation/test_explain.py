@@ -93,8 +93,8 @@ def test_flow_with_shares_by_norm():
     tape = forward(one.params, one.shard, one.config, OPS)
     share = residual_share(tape)
     for layer in range(2):
-        saved, weights = tape.saved[f"layer{layer}"], one.params.layer(layer)
-        x = saved.site_before[one.shard.nbr] * saved.geo
+        saved, weights = tape.layers[layer], one.params.layer(layer)
+        x = saved.site[one.shard.nbr] * saved.new_geo
         k = (x @ weights["key_w"] + weights["key_b"]).reshape(-1, *saved.q.shape[1:])
         for i in range(len(atoms)):
             edges = range(one.shard.edge_ptr[i], one.shard.edge_ptr[i + 1])
@@ -140,7 +140,7 @@ def test_edges_and_attention_are_those_of_the_graph_and_the_network():
     assert edges.omega.min() >= model.config.graph.omega_min
     np.testing.assert_allclose(found.alpha, tape.alpha, rtol=SAME)
     assert found.alpha.shape == (2, len(edges.site), 2)
-    np.testing.assert_allclose(found.site_embedding, tape.saved["read_out"].site, rtol=SAME)
+    np.testing.assert_allclose(found.site_embedding, tape.read_out.site, rtol=SAME)
     key = found.site_embedding @ model.checkpoint.params["global_key_w"] + model.checkpoint.params["global_key_b"]
     np.testing.assert_allclose(found.structure_vector, found.beta @ key, rtol=SAME)
     np.testing.assert_allclose(found.scaled_beta, 8 * found.beta, rtol=SAME)

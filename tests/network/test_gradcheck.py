@@ -104,7 +104,8 @@ def off_by_1e_6(gradient):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("change", [np.negative, off_by_1e_6, lambda gradient: np.nan * gradient])
 @pytest.mark.parametrize(
-    ("operation", "output"), [("swish", 1), ("global_attention", 0), ("local_attention", 1), ("geometry_update", 2)]
+    ("operation", "output"),
+    [("swish", 1), ("global_attention", 0), ("filtered_attention", 3), ("updated_attention", 2)],
 )
 def test_a_wrong_gradient_is_found(monkeypatch, backend, operation, output, change):
     break_backward(monkeypatch, backend, f"{operation}_backward", output, change)

@@ -40,26 +40,26 @@ def rmse_gradient(y):
 
 def geometry_of(layer, weights, shard):
     """Geometry features of a layer; those of SCANN are not kept, but what they are made of is."""
-    if hasattr(layer, "geo"):
-        return layer.geo
-    v = layer.geo_before @ weights["filter_w"] + weights["filter_b"]
+    if layer.new_geo is not None:
+        return layer.new_geo
+    v = layer.geo @ weights["filter_w"] + weights["filter_b"]
     return v / (1 + np.exp(-v)) * shard.weight[:, None]
 
 
 def layer_outputs(tape, params, config):
     """What the fixtures hold of every layer, by their names."""
-    found = {"site": tape.saved["embed"].site, "after": tape.saved["read_out"].site}
-    found |= {"struct": tape.saved["head"].struct, "hidden": tape.saved["head"].hidden}
+    found = {"site": tape.embedding.site, "after": tape.read_out.site}
+    found |= {"struct": tape.head.struct, "hidden": tape.head.hidden}
     for number in range(config.n_layers):
-        layer, last = tape.saved[f"layer{number}"], number == config.n_layers - 1
+        layer, last = tape.layers[number], number == config.n_layers - 1
         weights = params.layer(number)
-        after = tape.saved["read_out"] if last else tape.saved[f"layer{number + 1}"]
+        after = tape.read_out.site_before if last else tape.layers[number + 1].site
         found[f"layer{number}/geometry"] = geometry_of(layer, weights, tape.shard)
         found[f"layer{number}/alpha"] = tape.alpha[number]
-        context = weights["context_gain"] * layer.norms[0] + weights["context_offset"]
-        found[f"layer{number}/context"] = context if config.residual else after.site_before
+        context = weights["context_gain"] * layer.block[0] + weights["context_offset"]
+        found[f"layer{number}/context"] = context if config.residual else after
         if config.residual:
-            found[f"layer{number}/residual"] = after.site_before
+            found[f"layer{number}/residual"] = after
     return found
 
 
@@ -195,7 +195,7 @@ def test_inference_equals_forward(name, backend):
     for found in (infer(params, shard, config, ops), in_blocks(params, shard, config, ops)):
         close(found.prediction, tape.prediction, tolerances.COMPANY)
         close(found.beta, tape.beta, tolerances.COMPANY)
-        close(found.struct, tape.saved["head"].struct, tolerances.COMPANY)
+        close(found.struct, tape.head.struct, tolerances.COMPANY)
 
 
 def in_blocks(params, shard, config, ops):

@@ -17,9 +17,9 @@ from refattn.gradient_check import check_operation, configurations, small_networ
 from refattn.network.dropout import Dropout
 from refattn.network.model import backward, forward
 from refattn.network.params import Parameters
-from refattn.network.placement import hosted, placed_dropout
+from refattn.network.placement import placed_dropout
 from refattn.ops import OPS, load_backend
-from refattn.ops.cases import all_cases, make_grads, make_inputs, run_backward, run_forward
+from refattn.ops.cases import all_cases, call, make_grads, make_inputs, run_backward, run_forward
 from refattn.ops.cuda import launch
 from refattn.ops.cuda.graph import Neighbours, device_shard, transposed
 
@@ -96,7 +96,7 @@ def test_forward_writes_over_what_its_docstring_names_only():
         inputs = {name: on_device(value) for name, value in make_inputs(operation, "one edge").items()}
         before = {name: CUDA.to_host(value).copy() for name, value in inputs.items() if np.ndim(value)}
         forward_of = getattr(CUDA, f"{operation.name}_forward")
-        forward_of(**inputs)
+        call(forward_of, inputs)
         stated = inspect.getdoc(forward_of).partition("Memory")[2]
         changed = {name for name, value in before.items() if not np.array_equal(CUDA.to_host(inputs[name]), value)}
         assert all(name in stated for name in changed), operation.name
@@ -161,6 +161,5 @@ def test_gradients_of_a_network_pass_the_gradient_check(name):
 
 def test_gradients_of_operations_pass_the_gradient_check(monkeypatch):
     monkeypatch.setattr(gradient_check, "cases_of", lambda operation: [("", make_inputs(operation, "one edge"))])
-    rows = [check_operation(test_ops.OPERATIONS[name], "cuda") for name in ("swish", "edge_product")]
+    rows = [check_operation(test_ops.OPERATIONS[name], "cuda") for name in ("dense", "swish", "edge_product")]
     assert all(row.ok and row.backend == "cuda" for row in rows), rows
-    assert gradient_check._check_dense(hosted(CUDA))[1] < gradient_check.TOLERANCE

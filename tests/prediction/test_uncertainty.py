@@ -156,7 +156,7 @@ def structs_by_hand(model, path, ids):
     dataset = read_dataset(path)
     rows = np.array([dataset.id.tolist().index(id) for id in ids])
     shard = Loader(dataset, model.config.model, "float32").shard(rows)
-    struct = forward(model.checkpoint.params, shard, model.config.model, model.ops).saved["head"].struct
+    struct = forward(model.checkpoint.params, shard, model.config.model, model.ops).head.struct
     return np.append(struct, np.diff(shard.site_ptr)[:, None], axis=1)
 
 

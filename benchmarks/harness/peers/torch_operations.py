@@ -26,40 +26,12 @@ def geometry_embed(u_r, u_omega, b_r, b_omega):
     return functional.silu(u_r + b_r) * functional.silu(u_omega + b_omega)
 
 
-def geometry_filter(u, b, weight):
-    return functional.silu(u + b) * weight[:, None]
-
-
-def geometry_update(edge, centre, neighbour, geo, edge_ptr, nbr, gain, offset):
-    v = edge + centre.index_select(0, sites(edge_ptr)) + neighbour.index_select(0, nbr)
-    return functional.layer_norm(functional.silu(v) + geo, gain.shape, gain, offset, 1e-6)
-
-
 def swish(u, b):
     return functional.silu(u + b)
 
 
 def residual_layernorm(x, residual, gain, offset):
     return functional.layer_norm(x + residual, gain.shape, gain, offset, 1e-6)
-
-
-def edge_product(site, geo, nbr):
-    return site.index_select(0, nbr) * geo
-
-
-def local_attention(q, k, edge_ptr, mask):
-    site = sites(edge_ptr)
-    score = (q.index_select(0, site) * k).sum(-1) * k.shape[-1] ** -0.5
-    top = torch.segment_reduce(score.detach(), "max", offsets=edge_ptr.long(), axis=0)
-    exponential = torch.exp(score - top.index_select(0, site))
-    total = torch.zeros_like(top).index_add(0, site, exponential)
-    alpha = exponential / total.index_select(0, site) * mask
-    return torch.zeros_like(q).index_add(0, site, alpha[:, :, None] * k)
-
-
-def sites(edge_ptr):
-    """(E,) the site of each edge; part of the operation's time, as it is of refattn's to walk along edge_ptr."""
-    return torch.repeat_interleave(torch.arange(len(edge_ptr) - 1), torch.diff(edge_ptr))
 
 
 def time_operation(operation, inputs, function, rounds):

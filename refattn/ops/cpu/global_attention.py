@@ -4,30 +4,37 @@ import numpy as np
 
 from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.simd.kernel import kernel
+from refattn.ops.types import GlobalAttentionCache
 
 
 def global_attention_forward(q, k, site_ptr, intensive, normalise):
     """See the reference."""
-    structures = (len(site_ptr) - 1, q.shape[1])
-    struct, q_sum = empty(structures, q.dtype), empty(structures, q.dtype)
-    beta, score, norm = empty(q.shape[:1], q.dtype), empty(q.shape[:1], q.dtype), empty(structures[:1], q.dtype)
-    _global_attention_forward_kernel(struct, beta, score, norm, q_sum, q, k, site_ptr, intensive, normalise)
-    return struct, beta, score, norm, q_sum
+    n_structures = len(site_ptr) - 1
+    struct, q_sum = (empty((n_structures, q.shape[1]), q.dtype) for _ in range(2))
+    beta, score = (empty(q.shape[:1], q.dtype) for _ in range(2))
+    cache = GlobalAttentionCache(beta, score, empty((n_structures,), q.dtype), q_sum)
+    _global_attention_forward_kernel(struct, cache, q, k, site_ptr, intensive, normalise)
+    return struct, cache
 
 
-def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, beta, score, norm, q_sum):
+def global_attention_backward(
+    grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache
+):
     """See the reference."""
-    grad_q, grad_k, grad_s = empty(q.shape, q.dtype), empty(k.shape, k.dtype), empty(beta.shape, q.dtype)
-    _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, beta, score, norm)
+    grad_q = empty(q.shape, q.dtype)
+    grad_k = empty(k.shape, k.dtype)
+    grad_s = empty(q.shape[:1], q.dtype)
+    _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, cache)
     weighted = empty(q.shape[1:], q.dtype)
-    inputs = grad_struct, grad_s, q, k, site_ptr, intensive, beta, q_sum
-    _global_attention_backward_kernel(grad_q, grad_k, weighted, *inputs)
+    _global_attention_backward_kernel(grad_q, grad_k, weighted, grad_struct, grad_s, q, k, site_ptr, intensive, cache)
     return grad_q, grad_k
 
 
 @kernel(fastmath=True)
-def _global_attention_forward_kernel(struct, beta, score, norm, q_sum, q, k, site_ptr, intensive, normalise):
-    zero, one = q.dtype.type(0), q.dtype.type(1)
+def _global_attention_forward_kernel(struct, cache, q, k, site_ptr, intensive, normalise):
+    beta, score, norm, q_sum = cache
+    zero = q.dtype.type(0)
+    one = q.dtype.type(1)
     struct[:] = 0
     q_sum[:] = 0
     for s in range(len(site_ptr) - 1):
@@ -60,8 +67,9 @@ def _global_attention_forward_kernel(struct, beta, score, norm, q_sum, q, k, sit
 
 
 @kernel(fastmath=True)
-def _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, beta, score, norm):
+def _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, cache):
     """Gradient by the scores before the normalisation: the softmax and the norm differentiated."""
+    beta, score, norm, _ = cache
     zero = k.dtype.type(0)
     for s in range(len(site_ptr) - 1):
         start, stop = site_ptr[s], site_ptr[s + 1]
@@ -85,12 +93,12 @@ def _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, b
 
 
 @kernel(fastmath=True)
-def _global_attention_backward_kernel(
-    grad_q, grad_k, weighted, grad_struct, grad_s, q, k, site_ptr, intensive, beta, q_sum
-):
+def _global_attention_backward_kernel(grad_q, grad_k, weighted, grad_struct, grad_s, q, k, site_ptr, intensive, cache):
+    beta, _, _, q_sum = cache
     for s in range(len(site_ptr) - 1):
         start, stop = site_ptr[s], site_ptr[s + 1]
-        share, zero = q.dtype.type(1) / q.dtype.type(stop - start), q.dtype.type(0)
+        inverse = q.dtype.type(1) / q.dtype.type(stop - start)
+        zero = q.dtype.type(0)
         for i in range(start, stop):
             for g in range(q.shape[1]):
                 weighted[g] = grad_s[i] * k[i, g] + (weighted[g] if i > start else zero)
@@ -98,8 +106,8 @@ def _global_attention_backward_kernel(
             # forward: s = k . Q / N, or k . (Q - q)
             for g in range(q.shape[1]):
                 if intensive:
-                    grad_q[i, g] = weighted[g] * share
-                    others = q_sum[s, g] * share
+                    grad_q[i, g] = weighted[g] * inverse
+                    others = q_sum[s, g] * inverse
                 else:
                     grad_q[i, g] = weighted[g] - grad_s[i] * k[i, g]
                     others = q_sum[s, g] - q[i, g]

@@ -4,129 +4,154 @@ The kernels walk over tiles of TILE sites. What lies between the layer norms and
 memory sees what comes in, what goes out, and four (N, D) arrays that backward needs.
 """
 
+from typing import NamedTuple
+
+from refattn.ops.cpu.layers import add_and_normalise_row, add_row_gradient, drop_row, threshold_of
 from refattn.ops.cpu.memory import empty, scratch
-from refattn.ops.cpu.norm import add_and_normalise_row, add_row_gradient, drop_row, threshold_of
 from refattn.ops.cpu.simd.gemm import BLOCK, multiply, pack, padded, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
 from refattn.ops.cpu.simd.vector import lanes_for, load, row_of, store
+from refattn.ops.cpu.work import empty_like
+from refattn.ops.types import Array, RowDropout, SiteBlockCache, SiteBlockWeights
 
 TILE = BLOCK  # sites: four tiles, two kernels and their gradients fill a core's second-level cache
 
 
-def site_block_forward(context, q, key, rate, gain, offset, w_1, b_1, w_2, b_2, gain_2, offset_2, keep=True):
+class SiteWork(NamedTuple):
+    """Tiles x, hidden, update : (TILE, D); panels_1, panels_2 of w_1 and w_2."""
+
+    x: Array
+    hidden: Array
+    update: Array
+    panels_1: Array
+    panels_2: Array
+
+
+class SiteGradientWork(NamedTuple):
+    """Tiles grad_sum, grad_update, grad_v, hidden, s : (TILE, D); panels_1, panels_2 of w_1^T and w_2^T."""
+
+    grad_sum: Array
+    grad_update: Array
+    grad_v: Array
+    hidden: Array
+    s: Array
+    panels_1: Array
+    panels_2: Array
+
+
+def site_block_forward(context, q, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward=True):
     """See the reference.
 
     Memory   three tiles
     """
-    number, rows = context.dtype, min(TILE, len(context))
-    kept = len(context) if keep else rows  # without backward a tile of what it needs is enough
-    site = empty(context.shape, number)
-    context_hat, v, site_hat = empty((3, kept, context.shape[1]), number)
-    context_rstd, site_rstd = empty((2, kept), number)
-    width, of_kernel = context.shape[1], (panels_of(*w_1.shape, number),)
-    tiles, *panels = scratch(number, (3, TILE, padded(width, number)), of_kernel, of_kernel)
+    dtype, (n_sites, width) = context.dtype, context.shape
+    kept = n_sites if save_for_backward else min(TILE, n_sites)  # else a tile of the cache is enough
+    site = empty(context.shape, dtype)
+    context_hat, v, site_hat = empty((3, kept, width), dtype)
+    context_rstd, site_rstd = empty((2, kept), dtype)
+    cache = SiteBlockCache(context_hat, context_rstd, v, site_hat, site_rstd)
+    threshold = threshold_of(dropout.rate, dtype)
+    work = SiteWork(*_tiles(3, weights.w_1.shape, dtype))
+    lanes = lanes_for(width, dtype)
     _site_block_forward_kernel(
-        site, context_hat, context_rstd, v, site_hat, site_rstd, *tiles[:, :, :width], *panels, context, q, key,
-        *threshold_of(rate, number), gain, offset, w_1, b_1, w_2, b_2, gain_2, offset_2, keep,
-        lanes_for(width, number),
-    )  # fmt: skip
-    return (site, context_hat, context_rstd, v, site_hat, site_rstd) if keep else (site, *[None] * 5)
+        site, cache, work, context, q, dropout.key, threshold, weights, save_for_backward, lanes
+    )
+    return site, cache if save_for_backward else None
 
 
-def site_block_backward(
-    grad_site, key, rate, gain, offset, w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd, into=None
-):
+def site_block_backward(grad_site, dropout: RowDropout, weights: SiteBlockWeights, cache: SiteBlockCache, out=None):
     """See the reference.
 
     Memory          five tiles
     Deterministic   rows are added in order, tiles to the gradients of the kernels in order
     """
-    number, width = v.dtype, v.shape[1]
-    grad_context, of_kernel = empty(v.shape, number), (panels_of(*w_1.shape, number),)
-    into = into or [empty(array.shape, number) for array in (gain, offset, w_1, gain, w_2, gain, gain_2, gain)]
-    tiles, *panels = scratch(number, (5, TILE, padded(width, number)), of_kernel, of_kernel)
-    _site_block_backward_kernel(
-        grad_context, *into, *tiles[:, :, :width], *panels, grad_site, key, *threshold_of(rate, number), gain, offset,
-        w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd, lanes_for(width, number),
-    )  # fmt: skip
-    return grad_context, *into
+    dtype = cache.v.dtype
+    grad_context = empty(cache.v.shape, dtype)
+    grads = out or empty_like(weights)
+    threshold = threshold_of(dropout.rate, dtype)
+    work = SiteGradientWork(*_tiles(5, weights.w_1.shape, dtype))
+    lanes = lanes_for(cache.v.shape[1], dtype)
+    _site_block_backward_kernel(grad_context, grads, work, grad_site, dropout.key, threshold, weights, cache, lanes)
+    return grad_context, grads
+
+
+def _tiles(n_tiles, shape, dtype):
+    """Work arrays: (TILE, D) tiles, and panels of two kernels of a `shape`."""
+    panels = (panels_of(*shape, dtype),)
+    tiles, *panels = scratch(dtype, (n_tiles, TILE, padded(shape[1], dtype)), panels, panels)
+    return *tiles[:, :, : shape[1]], *panels
 
 
 @kernel(fastmath=True)
-def _site_block_forward_kernel(
-    site, context_hat, context_rstd, v, site_hat, site_rstd, x, hidden, update, panels_1, panels_2, context, q, key,
-    threshold, scale, gain, offset, w_1, b_1, w_2, b_2, gain_2, offset_2, keep, lanes,
-):  # fmt: skip
-    gain, offset, gain_2, offset_2 = row_of(gain, ()), row_of(offset, ()), row_of(gain_2, ()), row_of(offset_2, ())
-    pack(panels_1, w_1)
-    pack(panels_2, w_2)
+def _site_block_forward_kernel(site, cache, work, context, q, key, threshold, weights, save_for_backward, lanes):
+    gain, offset = row_of(weights.gain, ()), row_of(weights.offset, ())
+    gain_2, offset_2 = row_of(weights.gain_2, ()), row_of(weights.offset_2, ())
+    x, hidden, update, v = work.x, work.hidden, work.update, cache.v
+    pack(work.panels_1, weights.w_1)
+    pack(work.panels_2, weights.w_2)
     for first in range(0, len(site), TILE):
         rows = min(TILE, len(site) - first)
-        shift = first if keep else 0  # row of the tile's first site in what may be kept
+        shift = first if save_for_backward else 0  # row of the tile's first site in what may be saved
         for n in range(rows):
-            context_rstd[shift + n] = add_and_normalise_row(
-                row_of(x, n), row_of(context_hat, shift + n), row_of(context, first + n), row_of(q, first + n), gain,
-                offset, lanes,
+            cache.context_rstd[shift + n] = add_and_normalise_row(
+                row_of(x, n), row_of(cache.context_hat, shift + n), row_of(context, first + n), row_of(q, first + n),
+                gain, offset, lanes,
             )  # fmt: skip
-        multiply(v[shift : shift + rows], b_1, x[:rows], panels_1)
+        multiply(v[shift : shift + rows], weights.b_1, x[:rows], work.panels_1)
         for n in range(rows):
             swish_row(row_of(hidden, n), row_of(update, n), row_of(v, shift + n), lanes)
-        multiply(update[:rows], b_2, hidden[:rows], panels_2)
+        multiply(update[:rows], weights.b_2, hidden[:rows], work.panels_2)
         for n in range(rows):
             if key is not None:
-                drop_row(row_of(update, n), row_of(update, n), key[first + n], threshold, scale, lanes)
-            site_rstd[shift + n] = add_and_normalise_row(
-                row_of(site, first + n), row_of(site_hat, shift + n), row_of(update, n), row_of(x, n), gain_2,
+                drop_row(row_of(update, n), row_of(update, n), key[first + n], threshold, lanes)
+            cache.site_rstd[shift + n] = add_and_normalise_row(
+                row_of(site, first + n), row_of(cache.site_hat, shift + n), row_of(update, n), row_of(x, n), gain_2,
                 offset_2, lanes,
             )  # fmt: skip
 
 
 @kernel(fastmath=True)
-def _site_block_backward_kernel(
-    grad_context, grad_gain, grad_offset, grad_w_1, grad_b_1, grad_w_2, grad_b_2, grad_gain_2, grad_offset_2,
-    grad_sum, grad_update, grad_v, hidden, s, panels_1, panels_2, grad_site, key, threshold, scale, gain, offset,
-    w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd, lanes,
-):  # fmt: skip
-    zero = v.dtype.type(0)
-    for total in (grad_gain, grad_offset, grad_b_1, grad_b_2, grad_gain_2, grad_offset_2):
-        total[:] = zero
-    for total in (grad_w_1, grad_w_2):
-        total[:] = zero
-    gain, offset, gain_2 = row_of(gain, ()), row_of(offset, ()), row_of(gain_2, ())
-    grad_gain, grad_offset, grad_b_1 = row_of(grad_gain, ()), row_of(grad_offset, ()), row_of(grad_b_1, ())
-    grad_gain_2, grad_offset_2, grad_b_2 = row_of(grad_gain_2, ()), row_of(grad_offset_2, ()), row_of(grad_b_2, ())
-    pack(panels_1, w_1.T)
-    pack(panels_2, w_2.T)
+def _site_block_backward_kernel(grad_context, grads, work, grad_site, key, threshold, weights, cache, lanes):
+    v, grad_sum, grad_update, grad_v, hidden = cache.v, work.grad_sum, work.grad_update, work.grad_v, work.hidden
+    for total in (grads.gain, grads.offset, grads.b_1, grads.b_2, grads.gain_2, grads.offset_2):
+        total[:] = v.dtype.type(0)
+    for total in (grads.w_1, grads.w_2):
+        total[:] = v.dtype.type(0)
+    gain, offset, gain_2 = row_of(weights.gain, ()), row_of(weights.offset, ()), row_of(weights.gain_2, ())
+    grad_gain, grad_offset, grad_b_1 = row_of(grads.gain, ()), row_of(grads.offset, ()), row_of(grads.b_1, ())
+    grad_gain_2, grad_offset_2, grad_b_2 = row_of(grads.gain_2, ()), row_of(grads.offset_2, ()), row_of(grads.b_2, ())
+    pack(work.panels_1, weights.w_1.T)
+    pack(work.panels_2, weights.w_2.T)
     for first in range(0, len(v), TILE):
         rows = min(TILE, len(v) - first)
         for n in range(rows):
             i = first + n
             add_row_gradient(
-                row_of(grad_sum, n), grad_gain_2, grad_offset_2, row_of(grad_site, i), gain_2, row_of(site_hat, i),
-                site_rstd[i], lanes,
+                row_of(grad_sum, n), grad_gain_2, grad_offset_2, row_of(grad_site, i), gain_2,
+                row_of(cache.site_hat, i), cache.site_rstd[i], lanes,
             )  # fmt: skip
             if key is None:
                 copy_row(row_of(grad_update, n), row_of(grad_sum, n), lanes)
             else:
-                drop_row(row_of(grad_update, n), row_of(grad_sum, n), key[i], threshold, scale, lanes)
+                drop_row(row_of(grad_update, n), row_of(grad_sum, n), key[i], threshold, lanes)
             add_row(grad_b_2, row_of(grad_update, n), lanes)
-            swish_row(row_of(hidden, n), row_of(s, n), row_of(v, i), lanes)
+            swish_row(row_of(hidden, n), row_of(work.s, n), row_of(v, i), lanes)
         # forward: update = hidden w_2 + b_2
-        multiply(grad_w_2, grad_w_2, hidden[:rows].T, grad_update[:rows])
-        multiply(grad_v[:rows], None, grad_update[:rows], panels_2)
+        multiply(grads.w_2, grads.w_2, hidden[:rows].T, grad_update[:rows])
+        multiply(grad_v[:rows], None, grad_update[:rows], work.panels_2)
         x = hidden
         for n in range(rows):
-            swish_row_gradient(row_of(grad_v, n), grad_b_1, row_of(v, first + n), row_of(s, n), lanes)
-            scale_row(row_of(x, n), row_of(context_hat, first + n), gain, offset, lanes)
+            swish_row_gradient(row_of(grad_v, n), grad_b_1, row_of(v, first + n), row_of(work.s, n), lanes)
+            scale_row(row_of(x, n), row_of(cache.context_hat, first + n), gain, offset, lanes)
         # forward: v = x w_1 + b_1
-        multiply(grad_w_1, grad_w_1, x[:rows].T, grad_v[:rows])
-        multiply(grad_sum[:rows], grad_sum[:rows], grad_v[:rows], panels_1)
+        multiply(grads.w_1, grads.w_1, x[:rows].T, grad_v[:rows])
+        multiply(grad_sum[:rows], grad_sum[:rows], grad_v[:rows], work.panels_1)
         for n in range(rows):
             i = first + n
             add_row_gradient(
-                row_of(grad_context, i), grad_gain, grad_offset, row_of(grad_sum, n), gain, row_of(context_hat, i),
-                context_rstd[i], lanes,
+                row_of(grad_context, i), grad_gain, grad_offset, row_of(grad_sum, n), gain,
+                row_of(cache.context_hat, i), cache.context_rstd[i], lanes,
             )  # fmt: skip
 
 
@@ -156,16 +181,16 @@ def swish_row(y, s, v, lanes):
     """s = sigmoid(v), y = swish(v): one row."""
     for d in range(0, len(v), len(lanes)):
         u = load(v, d, lanes)
-        share = sigmoid(u)
-        store(s, d, share)
-        store(y, d, u * share)
+        sigma = sigmoid(u)
+        store(s, d, sigma)
+        store(y, d, u * sigma)
 
 
 @kernel(fastmath=True, inline=True)
 def swish_row_gradient(grad, grad_b, v, s, lanes):
     """grad becomes that of v, of which s is the sigmoid, and is added to grad_b: one row."""
     for d in range(0, len(v), len(lanes)):
-        share = load(s, d, lanes)
-        g = load(grad, d, lanes) * (share + load(v, d, lanes) * share * (1 - share))
+        sigma = load(s, d, lanes)
+        g = load(grad, d, lanes) * (sigma + load(v, d, lanes) * sigma * (1 - sigma))
         store(grad, d, g)
         store(grad_b, d, load(grad_b, d, lanes) + g)

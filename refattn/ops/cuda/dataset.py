@@ -11,8 +11,8 @@ import typing
 import numpy as np
 
 from refattn.ops.cuda import toolchain
-from refattn.ops.cuda.embedding import embedding_forward
 from refattn.ops.cuda.graph import Neighbours
+from refattn.ops.cuda.inputs import embedding_forward
 from refattn.ops.cuda.launch import block_sum, launch
 from refattn.ops.cuda.memory import empty, to_device
 from refattn.ops.cuda.random import mix_key

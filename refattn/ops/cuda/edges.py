@@ -4,68 +4,75 @@ Between the products one kernel makes all that is made of an edge: gather, sum, 
 a backward needs of an edge and can be made again, x and the normalised geometry features, is not kept.
 """
 
-from refattn.ops.cuda.geometry import geometry_filter_backward, geometry_filter_forward, sum_to_neighbours
 from refattn.ops.cuda.graph import neighbour_of
 from refattn.ops.cuda.launch import block_sum, column_sums, launch, partial_sums
-from refattn.ops.cuda.local_attention import (
+from refattn.ops.cuda.layers import dense_backward, dense_forward, normalise, normalise_gradient
+from refattn.ops.cuda.memory import empty
+from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
+from refattn.ops.cuda.toolchain import cuda, kernel
+from refattn.ops.cuda.unfused.geometry import geometry_filter_backward, geometry_filter_forward, sum_to_neighbours
+from refattn.ops.cuda.unfused.local_attention import (
     edge_product_backward,
     edge_product_forward,
     local_attention_backward,
     local_attention_forward,
 )
-from refattn.ops.cuda.memory import empty
-from refattn.ops.cuda.norm import normalise, normalise_gradient
-from refattn.ops.cuda.products import column_total, dense, dense_gradients
-from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
-from refattn.ops.cuda.toolchain import cuda, kernel
-from refattn.ops.into import add, fill
+from refattn.ops.reference.layers import accumulated, written
+from refattn.ops.types import DenseWeights, EdgeList, FilteredAttentionCache, FilterWeights, UpdatedAttentionCache
 
 
 def updated_attention_forward(
-    site, geo, centre, neighbour, q, edge_ptr, nbr, mask, w, gain, offset, w_k, b_k, keep=True
+    site, geo, centre, neighbour, q, edges: EdgeList, filter: FilterWeights, key: DenseWeights, save_for_backward=True
 ):
     """See the reference.
 
     Traffic   of the kernel between the products: reads 4 D, writes 3 D + 2 floats an edge, and reads D a site
     """
-    v, new_geo, x = dense(geo, w), empty(geo.shape, geo.dtype), empty(geo.shape, geo.dtype)
-    mean, rstd = empty(geo.shape[:1], geo.dtype), empty(geo.shape[:1], geo.dtype)
-    inputs = site, geo, centre, neighbour, edge_ptr, neighbour_of(nbr), gain, offset
-    launch(_updated_geometry_kernel, *centre.shape, v, new_geo, x, mean, rstd, *inputs)
-    k = dense(x, w_k, b_k).reshape(len(geo), *q.shape[1:])
-    context, alpha = local_attention_forward(q, k, edge_ptr, mask)
-    return (context, new_geo, alpha, v, mean, rstd, k) if keep else (context, new_geo, alpha, *[None] * 4)
+    v = dense_forward(geo, filter.w)
+    new_geo, x = (empty(geo.shape, geo.dtype) for _ in range(2))
+    moments = empty((2, len(geo)), geo.dtype)
+    inputs = site, geo, centre, neighbour, edges.edge_ptr, neighbour_of(edges.nbr), filter.gain, filter.offset
+    launch(_updated_geometry_kernel, *centre.shape, v, new_geo, x, moments, *inputs)
+    k = dense_forward(x, *key).reshape(len(geo), *q.shape[1:])
+    context, alpha = local_attention_forward(q, k, edges.edge_ptr, edges.mask)
+    saved = (v, moments[0], moments[1], k) if save_for_backward else ()
+    return context, new_geo, UpdatedAttentionCache(alpha, *saved)
 
 
 def updated_attention_backward(
-    grad_context, grad_new_geo, site, geo, q, edge_ptr, nbr, mask, w, gain, w_k, b_k, new_geo, alpha, v, mean, rstd,
-    k, add_to=None, into=None,
+    grad_context, grad_new_geo, site, geo, q, edges: EdgeList, filter: FilterWeights, key: DenseWeights, new_geo,
+    cache: UpdatedAttentionCache, accumulate_into=None, out=None,
 ):  # fmt: skip
     """See the reference.
 
     Deterministic   sums over edges run in the order of the edges
     """
-    x = edge_product_forward(site, new_geo, nbr)
-    k = dense(x, w_k, b_k).reshape(len(geo), *q.shape[1:]) if k is None else k
-    grad_q, grad_k = local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha)
-    grad_k = grad_k.reshape(geo.shape)
-    grad_w_k, grad_w = empty(w_k.shape, w.dtype), empty(w.shape, w.dtype)
+    dtype, v = geo.dtype, cache.v
+    x = edge_product_forward(site, new_geo, edges.nbr)
+    k = dense_forward(x, *key).reshape(len(geo), *q.shape[1:]) if cache.k is None else cache.k
+    grad_q, grad_k = local_attention_backward(grad_context, q, k, edges.edge_ptr, edges.mask, cache.alpha)
     # forward: k = x w_k + b_k, x = site_j new_geo
-    grad_x, grad_b_k = dense_gradients(grad_k, x, w_k, grad_w_k), column_total(grad_k)
-    grad_site, grad_from_x = edge_product_backward(grad_x, site, new_geo, nbr)
+    grad_x, *grad_key = dense_backward(grad_k.reshape(geo.shape), x, key.w)
+    grad_site, grad_from_x = edge_product_backward(grad_x, site, new_geo, edges.nbr)
     # forward: new_geo = LN(swish(v) + geo), v = geo w + centre_i + neighbour_j
-    grad_v, grad_geo = empty(v.shape, v.dtype), empty(v.shape, v.dtype)
-    grad_centre, partial = empty(site.shape, v.dtype), partial_sums(2, *site.shape, v.dtype)
-    inputs = grad_new_geo, grad_from_x, geo, edge_ptr, gain, v, mean, rstd
+    grad_v, grad_geo = (empty(v.shape, dtype) for _ in range(2))
+    grad_centre = empty(site.shape, dtype)
+    partial = partial_sums(2, *site.shape, dtype)
+    inputs = grad_new_geo, grad_from_x, geo, edges.edge_ptr, filter.gain, v, cache.mean, cache.rstd
     launch(_updated_geometry_backward_kernel, *site.shape, grad_v, grad_geo, grad_centre, partial, *inputs)
-    norm, grad_neighbour = column_sums(partial), sum_to_neighbours(grad_v, nbr, len(site))
-    dense_gradients(grad_v, geo, w, grad_w, add_to=grad_geo)
-    of_weights = grad_w, *norm, grad_w_k, grad_b_k
-    return grad_site, grad_geo, grad_centre, grad_neighbour, add(add_to, grad_q), *fill(into, of_weights)
+    norm = column_sums(partial)
+    grad_neighbour = sum_to_neighbours(grad_v, edges.nbr, len(site))
+    of_edge = DenseWeights(empty(filter.w.shape, dtype))
+    dense_backward(grad_v, geo, filter.w, grad_geo, of_edge)
+    grad_filter, grad_key = FilterWeights(of_edge.w, *norm), DenseWeights(*grad_key)
+    if out is not None:
+        grad_filter, grad_key = written(out[0], grad_filter), written(out[1], grad_key)
+    grad_q = accumulated(accumulate_into, grad_q)
+    return grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, grad_filter, grad_key
 
 
 @kernel
-def _updated_geometry_kernel(v, new_geo, x, mean, rstd, site, geo, centre, neighbour, edge_ptr, nbr, gain, offset):
+def _updated_geometry_kernel(v, new_geo, x, moments, site, geo, centre, neighbour, edge_ptr, nbr, gain, offset):
     n_sites, width = centre.shape
     d = cuda.threadIdx.x
     buffer = cuda.shared.array(0, v.dtype)
@@ -84,8 +91,8 @@ def _updated_geometry_kernel(v, new_geo, x, mean, rstd, site, geo, centre, neigh
                 new_geo[e, d] = geo_e
                 x[e, d] = geo_e * site[nbr[e], d]
             if d == 0:
-                mean[e] = mean_row
-                rstd[e] = rstd_row
+                moments[0, e] = mean_row
+                moments[1, e] = rstd_row
 
 
 @kernel
@@ -122,33 +129,37 @@ def _updated_geometry_backward_kernel(
         partial[1, cuda.blockIdx.x, d] = total_offset
 
 
-def filtered_attention_forward(site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, b_k, keep=True):
+def filtered_attention_forward(
+    site, rbf, weight, q, edges: EdgeList, filter: DenseWeights, key: DenseWeights, save_for_backward=True
+):
     """See the reference."""
-    geo, _ = geometry_filter_forward(dense(rbf, w), b, weight)
-    k = dense(edge_product_forward(site, geo, nbr), w_k, b_k).reshape(len(rbf), *q.shape[1:])
-    context, alpha = local_attention_forward(q, k, edge_ptr, mask)
-    return context, alpha, k if keep else None
+    geo, _ = geometry_filter_forward(dense_forward(rbf, filter.w), filter.b, weight)
+    k = dense_forward(edge_product_forward(site, geo, edges.nbr), *key).reshape(len(rbf), *q.shape[1:])
+    context, alpha = local_attention_forward(q, k, edges.edge_ptr, edges.mask)
+    return context, FilteredAttentionCache(alpha, k if save_for_backward else None)
 
 
 def filtered_attention_backward(
-    grad_context, site, rbf, weight, q, edge_ptr, nbr, mask, w, b, w_k, b_k, alpha, k, of_inputs=True, add_to=None,
-    into=None,
+    grad_context, site, rbf, weight, q, edges: EdgeList, filter: DenseWeights, key: DenseWeights,
+    cache: FilteredAttentionCache, input_gradients=True, accumulate_into=None, out=None,
 ):  # fmt: skip
     """See the reference.
 
     Deterministic   sums over edges run in the order of the edges
     """
-    geo, v = geometry_filter_forward(dense(rbf, w), b, weight)
-    x = edge_product_forward(site, geo, nbr)
-    k = dense(x, w_k, b_k).reshape(len(rbf), *q.shape[1:]) if k is None else k
-    grad_q, grad_k = local_attention_backward(grad_context, q, k, edge_ptr, mask, alpha)
-    grad_k = grad_k.reshape(len(rbf), site.shape[1])
-    grad_w_k, grad_w = empty(w_k.shape, w.dtype), empty(w.shape, w.dtype)
+    geo, v = geometry_filter_forward(dense_forward(rbf, filter.w), filter.b, weight)
+    x = edge_product_forward(site, geo, edges.nbr)
+    k = dense_forward(x, *key).reshape(len(rbf), *q.shape[1:]) if cache.k is None else cache.k
+    grad_q, grad_k = local_attention_backward(grad_context, q, k, edges.edge_ptr, edges.mask, cache.alpha)
     # forward: k = x w_k + b_k, x = site_j geo
-    grad_x, grad_b_k = dense_gradients(grad_k, x, w_k, grad_w_k), column_total(grad_k)
-    grad_site, grad_geo = edge_product_backward(grad_x, site, geo, nbr)
+    grad_x, *grad_key = dense_backward(grad_k.reshape(geo.shape), x, key.w)
+    grad_site, grad_geo = edge_product_backward(grad_x, site, geo, edges.nbr)
     # forward: geo = swish(v) weight, v = rbf w + b
     grad_v, grad_b, grad_weight = geometry_filter_backward(grad_geo, weight, v)
-    grad_rbf = dense_gradients(grad_v, rbf, w, grad_w)
-    by_inputs = (grad_rbf, grad_weight) if of_inputs else (None, None)
-    return grad_site, *by_inputs, add(add_to, grad_q), *fill(into, (grad_w, grad_b, grad_w_k, grad_b_k))
+    product = DenseWeights(empty(filter.w.shape, rbf.dtype))
+    grad_rbf, *_ = dense_backward(grad_v, rbf, filter.w, out=product)
+    grad_filter, grad_key = DenseWeights(product.w, grad_b), DenseWeights(*grad_key)
+    if out is not None:
+        grad_filter, grad_key = written(out[0], grad_filter), written(out[1], grad_key)
+    grad_inputs = (grad_rbf, grad_weight) if input_gradients else (None, None)
+    return grad_site, *grad_inputs, accumulated(accumulate_into, grad_q), grad_filter, grad_key

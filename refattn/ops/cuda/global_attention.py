@@ -7,6 +7,7 @@ import numpy as np
 from refattn.ops.cuda.launch import block_sum, launch
 from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.toolchain import cuda, exp, kernel
+from refattn.ops.types import GlobalAttentionCache
 
 
 def global_attention_forward(q, k, site_ptr, intensive, normalise):
@@ -14,24 +15,28 @@ def global_attention_forward(q, k, site_ptr, intensive, normalise):
 
     Traffic   reads 2 G, writes 2 floats a site, and writes 2 G + 1 a structure
     """
-    structures = (len(site_ptr) - 1, q.shape[1])
-    struct, q_sum = empty(structures, q.dtype), empty(structures, q.dtype)
-    beta, score, norm = empty(q.shape[:1], q.dtype), empty(q.shape[:1], q.dtype), empty(structures[:1], q.dtype)
-    outputs = struct, beta, score, norm, q_sum
-    launch(_global_attention_forward_kernel, *structures, *outputs, q, k, site_ptr, intensive, normalise)
-    return outputs
+    shape = len(site_ptr) - 1, q.shape[1]
+    struct, q_sum = (empty(shape, q.dtype) for _ in range(2))
+    beta, score = (empty(q.shape[:1], q.dtype) for _ in range(2))
+    cache = GlobalAttentionCache(beta, score, empty(shape[:1], q.dtype), q_sum)
+    launch(_global_attention_forward_kernel, *shape, struct, *cache, q, k, site_ptr, intensive, normalise)
+    return struct, cache
 
 
-def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, beta, score, norm, q_sum):
+def global_attention_backward(
+    grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache
+):
     """See the reference. A block takes a structure, a thread a column; k is read three times, from the cache.
 
     Memory    the gradients by beta stand in an array of beta's shape
     Traffic   reads 2 G + 2, writes 2 G + 1 floats a site, and reads 2 G + 1 a structure
     """
-    grad_q, grad_k, grad_beta = empty(q.shape, q.dtype), empty(k.shape, k.dtype), empty(beta.shape, q.dtype)
-    arguments = grad_struct, q, k, site_ptr, intensive, normalise, beta, score, norm, q_sum
-    launch(_global_attention_backward_kernel, *grad_struct.shape, grad_q, grad_k, grad_beta, *arguments)
-    return grad_q, grad_k
+    beta, *saved = cache
+    grads = empty((2, *q.shape), q.dtype)
+    grad_beta = empty(beta.shape, q.dtype)
+    arguments = grad_struct, q, k, site_ptr, intensive, normalise, beta, *saved
+    launch(_global_attention_backward_kernel, *grad_struct.shape, grads, grad_beta, *arguments)
+    return grads[0], grads[1]
 
 
 @kernel
@@ -80,7 +85,7 @@ def _global_attention_forward_kernel(struct, beta, score, norm, q_sum, q, k, sit
 
 @kernel
 def _global_attention_backward_kernel(
-    grad_q, grad_k, grad_beta, grad_struct, q, k, site_ptr, intensive, normalise, beta, score, norm, q_sum
+    grads, grad_beta, grad_struct, q, k, site_ptr, intensive, normalise, beta, score, norm, q_sum
 ):
     n_structures, width = grad_struct.shape
     g = cuda.threadIdx.x
@@ -109,9 +114,9 @@ def _global_attention_backward_kernel(
                 # forward: s = k . Q / N, or k . (Q - q)
                 grad_s = (beta[i] * (grad_beta[i] - mean) - score[i] * projection) / norm[s]
                 if intensive:
-                    grad_q[i, g] = weighted * share
+                    grads[0, i, g] = weighted * share
                     others = q_sum[s, g] * share
                 else:
-                    grad_q[i, g] = weighted - grad_s * k[i, g]
+                    grads[0, i, g] = weighted - grad_s * k[i, g]
                     others = q_sum[s, g] - q[i, g]
-                grad_k[i, g] = beta[i] * grad_struct[s, g] + grad_s * others
+                grads[1, i, g] = beta[i] * grad_struct[s, g] + grad_s * others

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from refattn.ops.types import GlobalAttentionCache
+
 
 def global_attention_forward(q, k, site_ptr, intensive, normalise):
     """Attention of a structure over its sites; the values are the keys.
@@ -23,7 +25,7 @@ def global_attention_forward(q, k, site_ptr, intensive, normalise):
 
     Returns
     -------
-    struct : (S, G); beta, score : (N,); norm : (S,), 1 without `normalise`; q_sum : (S, G)
+    struct : (S, G); cache : GlobalAttentionCache, with the attention beta (N,)
 
     Source   Vu et al. 2023; intensive: this project, docs/design.md section 3
     """
@@ -45,10 +47,12 @@ def global_attention_forward(q, k, site_ptr, intensive, normalise):
         exponential = np.exp(score[sites] - score[sites].max())
         beta[sites] = exponential / exponential.sum()
         struct[s] = beta[sites] @ k[sites]
-    return struct, beta, score, norm, q_sum
+    return struct, GlobalAttentionCache(beta, score, norm, q_sum)
 
 
-def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, beta, score, norm, q_sum):
+def global_attention_backward(
+    grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache
+):
     """Backward of global_attention_forward.
 
     grad_beta[i] = grad_struct . k[i];  grad_score = beta (grad_beta - sum beta grad_beta)
@@ -60,13 +64,15 @@ def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise,
     Parameters
     ----------
     grad_struct : (S, G) float; q, k : (N, G) float; site_ptr : (S + 1,) int32; intensive, normalise : bool
-    beta, score : (N,) float; norm : (S,) float; q_sum : (S, G) float
+    cache : GlobalAttentionCache
 
     Returns
     -------
     grad_q, grad_k : (N, G)
     """
-    grad_q, grad_k = np.zeros_like(q), np.zeros_like(k)
+    beta, score, norm, q_sum = cache
+    grad_q = np.zeros_like(q)
+    grad_k = np.zeros_like(k)
     for s in range(len(site_ptr) - 1):
         sites = slice(site_ptr[s], site_ptr[s + 1])
         n_sites = sites.stop - sites.start

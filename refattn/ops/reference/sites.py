@@ -1,17 +1,18 @@
-"""A layer's work on the sites, from their context to their new features, composed of the operations."""
+"""A layer's work on the sites, from their context to their new features, composed of the operations of layers.py."""
 
-from refattn.ops.into import fill
-from refattn.ops.reference.norm import (
+from refattn.ops.reference.layers import (
     dropout_backward,
     dropout_forward,
     residual_layernorm_backward,
     residual_layernorm_forward,
     swish_backward,
     swish_forward,
+    written,
 )
+from refattn.ops.types import RowDropout, SiteBlockCache, SiteBlockWeights
 
 
-def site_block_forward(context, q, key, rate, gain, offset, w_1, b_1, w_2, b_2, gain_2, offset_2, keep=True):
+def site_block_forward(context, q, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward=True):
     """The query as residual, and the residual block.
 
     x = LN(context + q)
@@ -20,29 +21,27 @@ def site_block_forward(context, q, key, rate, gain, offset, w_1, b_1, w_2, b_2, 
     Parameters
     ----------
     context, q : (N, D) float
-    key : (N,) uint64 or None, rate : float     of the dropout; none without a key, see dropout_forward
-    w_1, w_2 : (D, D) float; gain, offset, b_1, b_2, gain_2, offset_2 : (D,) float
-    keep : bool   whether there will be a backward; if not, all but site is None
+    dropout : RowDropout      none where its key is None
+    weights : SiteBlockWeights
+    save_for_backward : bool  if not, the cache is None
 
     Returns
     -------
-    site : (N, D); context_hat : (N, D), context_rstd : (N,) of the first norm; v : (N, D)
-    site_hat : (N, D), site_rstd : (N,) of the second norm
+    site : (N, D); cache : SiteBlockCache
 
     Source   Vu et al. 2023; authors' code, LocalAttention (its residual) and ResidualNorm
     """
-    x, context_hat, context_rstd = residual_layernorm_forward(context, q, gain, offset)
-    hidden, v = swish_forward(x @ w_1, b_1)
-    update = hidden @ w_2 + b_2
-    if key is not None:
-        update = dropout_forward(update, key, rate)
-    site, site_hat, site_rstd = residual_layernorm_forward(update, x, gain_2, offset_2)
-    return (site, context_hat, context_rstd, v, site_hat, site_rstd) if keep else (site, *[None] * 5)
+    x, context_hat, context_rstd = residual_layernorm_forward(context, q, weights.gain, weights.offset)
+    hidden, v = swish_forward(x @ weights.w_1, weights.b_1)
+    update = hidden @ weights.w_2 + weights.b_2
+    if dropout.key is not None:
+        update = dropout_forward(update, dropout.key, dropout.rate)
+    site, site_hat, site_rstd = residual_layernorm_forward(update, x, weights.gain_2, weights.offset_2)
+    cache = SiteBlockCache(context_hat, context_rstd, v, site_hat, site_rstd)
+    return site, cache if save_for_backward else None
 
 
-def site_block_backward(
-    grad_site, key, rate, gain, offset, w_1, w_2, gain_2, context_hat, context_rstd, v, site_hat, site_rstd, into=None
-):
+def site_block_backward(grad_site, dropout: RowDropout, weights: SiteBlockWeights, cache: SiteBlockCache, out=None):
     """Backward of site_block_forward: those of its operations, last to first; x and swish(v) are made again.
 
     grad_sum = LN'(grad_site);  grad_v = (drop(grad_sum) w_2^T) swish'(v);  grad_context = LN'(grad_sum + grad_v w_1^T)
@@ -50,23 +49,29 @@ def site_block_backward(
 
     Parameters
     ----------
-    grad_site, context_hat, v, site_hat : (N, D) float; key : (N,) uint64 or None; rate : float
-    gain, offset, gain_2 : (D,) float; w_1, w_2 : (D, D) float; context_rstd, site_rstd : (N,) float
-    into : arrays, optional
-        Where to write grad_gain and what follows it, overwriting what is there.
+    grad_site : (N, D) float
+    dropout, weights, cache     as of site_block_forward
+    out : SiteBlockWeights, optional
+        Where to write grad_weights, overwriting what is there.
 
     Returns
     -------
-    grad_context : (N, D), the gradient by context and by q alike; grad_gain, grad_offset : (D,)
-    grad_w_1 : (D, D); grad_b_1 : (D,); grad_w_2 : (D, D); grad_b_2, grad_gain_2, grad_offset_2 : (D,)
+    grad_context : (N, D), the gradient by context and by q alike; grad_weights : SiteBlockWeights
     """
-    grad_sum, grad_gain_2, grad_offset_2 = residual_layernorm_backward(grad_site, gain_2, site_hat, site_rstd)
+    grad_sum, grad_gain_2, grad_offset_2 = residual_layernorm_backward(
+        grad_site, weights.gain_2, cache.site_hat, cache.site_rstd
+    )
     # forward: update = drop(hidden w_2 + b_2), hidden = swish(v)
-    grad_update = grad_sum if key is None else dropout_backward(grad_sum, key, rate)
-    hidden, _ = swish_forward(v, 0)
-    grad_v, grad_b_1 = swish_backward(grad_update @ w_2.T, v)
+    grad_update = grad_sum if dropout.key is None else dropout_backward(grad_sum, dropout.key, dropout.rate)
+    hidden, _ = swish_forward(cache.v, 0)
+    grad_v, grad_b_1 = swish_backward(grad_update @ weights.w_2.T, cache.v)
     # forward: v = x w_1 + b_1
-    x = gain * context_hat + offset
-    grad_context, *norm = residual_layernorm_backward(grad_sum + grad_v @ w_1.T, gain, context_hat, context_rstd)
-    of_second = hidden.T @ grad_update, grad_update.sum(axis=0), grad_gain_2, grad_offset_2
-    return grad_context, *fill(into, (*norm, x.T @ grad_v, grad_b_1, *of_second))
+    x = weights.gain * cache.context_hat + weights.offset
+    grad_context, grad_gain, grad_offset = residual_layernorm_backward(
+        grad_sum + grad_v @ weights.w_1.T, weights.gain, cache.context_hat, cache.context_rstd
+    )
+    grad_weights = SiteBlockWeights(
+        grad_gain, grad_offset, x.T @ grad_v, grad_b_1, hidden.T @ grad_update, grad_update.sum(axis=0), grad_gain_2,
+        grad_offset_2,
+    )  # fmt: skip
+    return grad_context, written(out, grad_weights)

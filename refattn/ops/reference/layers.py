@@ -1,10 +1,71 @@
-"""Swish, layer normalisation and dropout: what acts on one row at a time."""
+"""Dense layer, swish, layer normalisation and dropout: what acts on one row at a time."""
 
 import numpy as np
 
 from refattn.ops.random import uniform
+from refattn.ops.types import DenseWeights
 
 EPSILON = 1e-6  # authors' code; Keras's own default is 1e-3
+
+
+def dense_forward(x, w, b=None):
+    """Dense layer.
+
+    y[n,o] = sum_i x[n,i] w[i,o] + b[o]
+
+    Parameters
+    ----------
+    x : (N, I) float; w : (I, O) float; b : (O,) float, optional
+
+    Returns
+    -------
+    y : (N, O)
+
+    Source   Keras, Dense
+    """
+    y = x @ w
+    if b is not None:
+        y += b
+    return y
+
+
+def dense_backward(grad_y, x, w, accumulate_into=None, out=None):
+    """Backward of dense_forward.
+
+    grad_x = grad_y w^T;  grad_w = x^T grad_y;  grad_b = sum_n grad_y[n]
+
+    Parameters
+    ----------
+    grad_y : (N, O) float; x : (N, I) float; w : (I, O) float
+    accumulate_into : (N, I) float, optional
+        A gradient by x that is known already: grad_x is added to it in place.
+    out : DenseWeights, optional
+        Where to write grad_w and grad_b, overwriting what is there. Where its b is None, grad_b is not computed.
+
+    Returns
+    -------
+    grad_x : (N, I); grad_w : (I, O); grad_b : (O,), or None
+    """
+    grads = DenseWeights(x.T @ grad_y, grad_y.sum(axis=0) if out is None or out.b is not None else None)
+    return accumulated(accumulate_into, grad_y @ w.T), *written(out, grads)
+
+
+def accumulated(accumulate_into, array):
+    """The array itself; or `accumulate_into`, to which it is added in place."""
+    if accumulate_into is None:
+        return array
+    accumulate_into += array
+    return accumulate_into
+
+
+def written(out, arrays):
+    """The arrays themselves; or those of `out`, overwritten with them. None stays None."""
+    if out is None:
+        return arrays
+    for target, array in zip(out, arrays, strict=True):
+        if array is not None:
+            target[...] = array
+    return out
 
 
 def sigmoid(v):

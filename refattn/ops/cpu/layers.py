@@ -1,4 +1,4 @@
-"""Swish, layer normalisation and dropout as Numba kernels; equations in reference/norm.py."""
+"""Dense layer, swish, layer normalisation and dropout as Numba kernels; equations in reference/layers.py."""
 
 import functools
 import math
@@ -8,12 +8,59 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from refattn.ops.cpu.memory import empty
+from refattn.ops.cpu.memory import empty, scratch
+from refattn.ops.cpu.simd.gemm import add_transposed_product, multiply, pack, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
 from refattn.ops.cpu.simd.vector import lanes_for, load, number_of, row_of, spread, store, sum_of, zeros
 from refattn.ops.random import MULTIPLIER_1_32, MULTIPLIER_2_32, STEP_32
-from refattn.ops.reference.norm import EPSILON
+from refattn.ops.reference.layers import EPSILON
+from refattn.ops.types import DenseWeights
+
+DEPTH = 192  # rows of x that are summed up at once for grad_w: their panel of grad_y stays in the first-level cache
+
+
+def dense_forward(x, w, b=None):
+    """See the reference."""
+    y = empty((x.shape[0], w.shape[1]), x.dtype)
+    _dense_forward_kernel(y, *scratch(x.dtype, (panels_of(*w.shape, x.dtype),)), x, w, b)
+    return y
+
+
+def dense_backward(grad_y, x, w, accumulate_into=None, out=None):
+    """See the reference.
+
+    Deterministic   rows are added to grad_w in blocks of DEPTH, in order
+    """
+    dtype = x.dtype
+    grad_x = empty((grad_y.shape[0], w.shape[0]), dtype) if accumulate_into is None else accumulate_into
+    out = out or DenseWeights(empty(w.shape, dtype), empty(w.shape[1:], dtype))
+    grads = out if out.b is not None else DenseWeights(out.w, empty((0,), dtype))
+    panels = (panels_of(*w.shape[::-1], dtype),), (panels_of(DEPTH, w.shape[1], dtype),)
+    _dense_backward_kernel(grad_x, grads, *scratch(dtype, *panels), accumulate_into, grad_y, x, w)
+    return grad_x, *out
+
+
+@kernel
+def _dense_forward_kernel(y, panels, x, w, b):
+    pack(panels, w)
+    multiply(y, b, x, panels)
+
+
+@kernel(fastmath=True)
+def _dense_backward_kernel(grad_x, grads, panels_w, panels, start, grad_y, x, w):
+    """grads.b has no numbers where it is not asked for."""
+    pack(panels_w, w.T)
+    multiply(grad_x, start, grad_y, panels_w)
+    grads.w[:] = 0
+    for first in range(0, len(x), DEPTH):
+        last = min(first + DEPTH, len(x))
+        add_transposed_product(grads.w, x[first:last], grad_y[first:last], panels)
+    if len(grads.b):
+        grads.b[:] = 0
+        for n in range(len(grad_y)):
+            for d in range(len(grads.b)):
+                grads.b[d] += grad_y[n, d]
 
 
 def swish_forward(u, b):
@@ -31,7 +78,8 @@ def swish_backward(grad_y, v):
 
     Accumulator   grad_b in the type of v, row by row
     """
-    grad_u, grad_b = empty(v.shape, v.dtype), empty(v.shape[1:], v.dtype)
+    grad_u = empty(v.shape, v.dtype)
+    grad_b = empty(v.shape[1:], v.dtype)
     _swish_backward_kernel(grad_u, grad_b, grad_y, v)
     return grad_u, grad_b
 
@@ -59,7 +107,8 @@ def _swish_backward_kernel(grad_u, grad_b, grad_y, v):
 
 def residual_layernorm_forward(x, residual, gain, offset):
     """See the reference."""
-    y, x_hat, rstd = empty(x.shape, x.dtype), empty(x.shape, x.dtype), empty(x.shape[:1], x.dtype)
+    y, x_hat = (empty(x.shape, x.dtype) for _ in range(2))
+    rstd = empty(x.shape[:1], x.dtype)
     _residual_layernorm_forward_kernel(y, x_hat, rstd, x, residual, gain, offset, lanes_for(x.shape[1], x.dtype))
     return y, x_hat, rstd
 
@@ -69,11 +118,8 @@ def residual_layernorm_backward(grad_y, gain, x_hat, rstd):
 
     Accumulator   grad_gain and grad_offset in the type of x_hat, row by row
     """
-    grad_x, grad_gain, grad_offset = (
-        empty(x_hat.shape, x_hat.dtype),
-        empty(gain.shape, gain.dtype),
-        empty(gain.shape, gain.dtype),
-    )
+    grad_x = empty(x_hat.shape, x_hat.dtype)
+    grad_gain, grad_offset = (empty(gain.shape, gain.dtype) for _ in range(2))
     lanes = lanes_for(x_hat.shape[1], x_hat.dtype)
     _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd, lanes)
     return grad_x, grad_gain, grad_offset
@@ -93,7 +139,8 @@ def add_and_normalise_row(y, x_hat, x, residual, gain, offset, lanes):
 @kernel(fastmath=True, inline=True)
 def normalise_row(y, x_hat, total, gain, offset, lanes):
     """Normalise x_hat (D,), whose sum is `total`, in place; y = gain x_hat + offset; returns rstd. One row."""
-    mean, square = total / number_of(x_hat, len(x_hat)), zeros(x_hat, lanes)
+    mean = total / number_of(x_hat, len(x_hat))
+    square = zeros(x_hat, lanes)
     for d in range(0, len(x_hat), len(lanes)):
         centred = load(x_hat, d, lanes) - mean
         square = square + centred * centred
@@ -116,17 +163,19 @@ def add_row_gradient(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd, 
     """Gradient of one row; adds to grad_gain and grad_offset (D,). grad_x may be grad_y."""
     total = projection = zeros(x_hat, lanes)
     for d in range(0, len(x_hat), len(lanes)):
-        grad, row = load(grad_y, d, lanes), load(x_hat, d, lanes)
+        grad = load(grad_y, d, lanes)
+        row = load(x_hat, d, lanes)
         store(grad_gain, d, load(grad_gain, d, lanes) + grad * row)
         store(grad_offset, d, load(grad_offset, d, lanes) + grad)
         g = grad * load(gain, d, lanes)
         total = total + g
         projection = projection + g * row
     width = number_of(x_hat, len(x_hat))
-    mean, slope = sum_of(total) / width, sum_of(projection) / width
+    mean = sum_of(total) / width
+    slope = sum_of(projection) / width
     for d in range(0, len(x_hat), len(lanes)):
-        g, row = load(grad_y, d, lanes) * load(gain, d, lanes), load(x_hat, d, lanes)
-        store(grad_x, d, (g - mean - row * slope) * rstd)
+        g = load(grad_y, d, lanes) * load(gain, d, lanes)
+        store(grad_x, d, (g - mean - load(x_hat, d, lanes) * slope) * rstd)
 
 
 @kernel(fastmath=True)
@@ -152,7 +201,7 @@ def _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, 
 def dropout_forward(x, key, rate):
     """See the reference: the same bits."""
     y = empty(x.shape, x.dtype)
-    _dropout_kernel(y, x, key, *threshold_of(rate, x.dtype), lanes_for(x.shape[1], x.dtype))
+    _dropout_kernel(y, x, key, threshold_of(rate, x.dtype), lanes_for(x.shape[1], x.dtype))
     return y
 
 
@@ -168,11 +217,13 @@ def threshold_of(rate, dtype):
 
 
 @kernel(inline=True)
-def drop_row(y, x, key, threshold, scale, lanes):
-    """y is x, or is it already, with a part of it dropped: one row."""
-    low, high = np.uint32(key), np.uint32(key >> np.uint64(32))
+def drop_row(y, x, key, threshold, lanes):
+    """y is x, which may be y, with a part of it dropped: one row. See threshold_of for `threshold`."""
+    first_kept, scale = threshold
+    low = np.uint32(key)
+    high = np.uint32(key >> np.uint64(32))
     for d in range(0, len(x), len(lanes)):
-        store(y, d, _drop(load(x, d, lanes), low, high, d, threshold, scale))
+        store(y, d, _drop(load(x, d, lanes), low, high, d, first_kept, scale))
 
 
 @intrinsic
@@ -202,6 +253,6 @@ def _drop(typingctx, x, low, high, column, threshold, scale):
 
 
 @kernel
-def _dropout_kernel(y, x, key, threshold, scale, lanes):
+def _dropout_kernel(y, x, key, threshold, lanes):
     for n in range(x.shape[0]):
-        drop_row(row_of(y, n), row_of(x, n), key[n], threshold, scale, lanes)
+        drop_row(row_of(y, n), row_of(x, n), key[n], threshold, lanes)

@@ -1,4 +1,4 @@
-"""Local attention as CUDA kernels; equations in reference/local_attention.py."""
+"""Local attention as CUDA kernels; equations in reference/unfused/local_attention.py."""
 
 import numpy as np
 

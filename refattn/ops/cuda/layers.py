@@ -1,15 +1,71 @@
-"""Swish, layer normalisation and dropout as CUDA kernels; equations in reference/norm.py."""
+"""Dense layer, swish, layer normalisation and dropout on the device; equations in reference/layers.py.
+
+Products are cuBLAS's, the rest kernels.
+"""
 
 import math
 
 import numpy as np
 
+from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.launch import ZERO, block_sum, column_sums, launch, partial_sums
 from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.random import scramble
 from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
 from refattn.ops.cuda.toolchain import cuda, device, kernel
-from refattn.ops.reference.norm import EPSILON
+from refattn.ops.reference.layers import EPSILON
+from refattn.ops.types import DenseWeights
+
+
+def dense_forward(x, w, b=None):
+    """See the reference.
+
+    Traffic   reads I, writes O floats a row; with b reads and writes O once more
+    """
+    y = toolchain.multiply(x, w, empty((x.shape[0], w.shape[1]), x.dtype))
+    if b is not None:
+        launch(_add_bias_kernel, *y.shape, y, b)
+    return y
+
+
+def dense_backward(grad_y, x, w, accumulate_into=None, out=None):
+    """See the reference. Adding to an array is part of the product.
+
+    Traffic   reads 2 O + I, writes I floats a row; for grad_b reads O once more, for accumulate_into I
+    """
+    grad_w, grad_b = out or DenseWeights(empty(w.shape, w.dtype), empty(w.shape[1:], w.dtype))
+    toolchain.multiply(x.T, grad_y, grad_w)
+    if grad_b is not None:
+        grad_b[...] = column_total(grad_y)
+    grad_x = empty((grad_y.shape[0], w.shape[0]), grad_y.dtype) if accumulate_into is None else accumulate_into
+    return toolchain.multiply(grad_y, w.T, grad_x, accumulate_into is not None), grad_w, grad_b
+
+
+@kernel
+def _add_bias_kernel(y, b):
+    n_rows, width = y.shape
+    d = cuda.threadIdx.x
+    if d < width:
+        for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
+            y[n, d] += b[d]
+
+
+def column_total(x):
+    """(D,) sum over the rows of (N, D), in an order that depends on N alone."""
+    partial = partial_sums(1, *x.shape, x.dtype)
+    launch(_column_total_kernel, *x.shape, partial, x)
+    return column_sums(partial)[0]
+
+
+@kernel
+def _column_total_kernel(partial, x):
+    n_rows, width = x.shape
+    d = cuda.threadIdx.x
+    if d < width:
+        total = x.dtype.type(0)
+        for n in range(cuda.blockIdx.x, n_rows, cuda.gridDim.x):
+            total += x[n, d]
+        partial[0, cuda.blockIdx.x, d] = total
 
 
 def swish_forward(u, b):
@@ -28,7 +84,8 @@ def swish_backward(grad_y, v):
 
     Traffic   reads 2 D, writes D floats a row
     """
-    grad_u, partial = empty(v.shape, v.dtype), partial_sums(1, *v.shape, v.dtype)
+    grad_u = empty(v.shape, v.dtype)
+    partial = partial_sums(1, *v.shape, v.dtype)
     launch(_swish_backward_kernel, *v.shape, grad_u, partial, grad_y, v)
     return grad_u, column_sums(partial)[0]
 

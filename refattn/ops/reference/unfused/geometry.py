@@ -1,67 +1,13 @@
-"""Geometry features of the edges: Gaussian expansions, their embedding, and the update of SCANN+."""
+"""Geometry features of a layer: made anew (SCANN), or updated (SCANN+)."""
 
 import numpy as np
 
-from refattn.ops.reference.norm import residual_layernorm_backward, residual_layernorm_forward, sigmoid, swish_backward
-
-
-def gaussian_expand_forward(x, centres, width):
-    """Expand distances (or solid angles) in Gaussians. No backward: the graph, not the network, makes x.
-
-    rbf[e,g] = exp(-(x[e] - centres[g])^2 / width^2)
-
-    Parameters
-    ----------
-    x : (E,) float        distance in Å, or solid angle in sr
-    centres : (G,) float  in the unit of x
-    width : float         in the unit of x; there is no factor 2 in the exponent
-
-    Returns
-    -------
-    rbf : (E, G)
-
-    Source   Vu et al. 2023; width and its square from the authors' code
-    """
-    return np.exp(-(((x[:, None] - centres) / width) ** 2))
-
-
-def geometry_embed_forward(u_r, u_omega, b_r, b_omega):
-    """First geometry features of SCANN+: distance and solid angle, each through a dense layer and a swish.
-
-    geo[e,d] = swish(v_r[e,d]) swish(v_omega[e,d]),  v_r = u_r + b_r,  v_omega = u_omega + b_omega
-
-    Parameters
-    ----------
-    u_r, u_omega : (E, D) float   the expansions times their kernels
-    b_r, b_omega : (D,) float
-
-    Returns
-    -------
-    geo, v_r, v_omega : (E, D)
-
-    Source   authors' code, geometry_features
-    """
-    v_r, v_omega = u_r + b_r, u_omega + b_omega
-    return v_r * sigmoid(v_r) * v_omega * sigmoid(v_omega), v_r, v_omega
-
-
-def geometry_embed_backward(grad_geo, v_r, v_omega):
-    """Backward of geometry_embed_forward. Needs the sums before the swishes only.
-
-    grad_u_r = grad_geo swish(v_omega) swish'(v_r), and the same with r and omega exchanged; grad_b = sum_e grad_u
-
-    Parameters
-    ----------
-    grad_geo, v_r, v_omega : (E, D) float
-
-    Returns
-    -------
-    grad_u_r, grad_u_omega : (E, D); grad_b_r, grad_b_omega : (D,)
-    """
-    # forward: geo = swish(v_r) swish(v_omega)
-    grad_u_r, grad_b_r = swish_backward(grad_geo * v_omega * sigmoid(v_omega), v_r)
-    grad_u_omega, grad_b_omega = swish_backward(grad_geo * v_r * sigmoid(v_r), v_omega)
-    return grad_u_r, grad_u_omega, grad_b_r, grad_b_omega
+from refattn.ops.reference.layers import (
+    residual_layernorm_backward,
+    residual_layernorm_forward,
+    sigmoid,
+    swish_backward,
+)
 
 
 def geometry_filter_forward(u, b, weight):

@@ -1,0 +1,91 @@
+"""What a forward pass saves for its backward: a dataclass a step, with the shape of every array."""
+
+import dataclasses
+
+from refattn.ops.types import (
+    Array,
+    FilteredAttentionCache,
+    GlobalAttentionCache,
+    RowDropout,
+    SiteBlockCache,
+    UpdatedAttentionCache,
+)
+from refattn.structures.graph import Shard
+
+
+@dataclasses.dataclass(slots=True)
+class EmbeddingCache:
+    """Step 1."""
+
+    c: Array  # (N, W) input embedding
+    v: Array  # (N, D) argument of the swish
+    site: Array  # (N, D) before dropout
+
+
+@dataclasses.dataclass(slots=True)
+class GeometryCache:
+    """Step 2; SCANN has the expansion of the distances only."""
+
+    rbf_r: Array  # (E, G)
+    rbf_omega: Array | None = None  # (E, G)
+    v_r: Array | None = None  # (E, D) arguments of the swishes
+    v_omega: Array | None = None  # (E, D)
+
+
+@dataclasses.dataclass(slots=True)
+class LayerCache:
+    """Steps 3 to 6 of one layer."""
+
+    site: Array  # (N, D) that came in
+    geo: Array  # (E, D) that came in; SCANN: (E, G), the expansion
+    mask: Array  # (E, H) dropout of the attention
+    q: Array  # (N, H, C)
+    context: Array  # (N, D)
+    attention: UpdatedAttentionCache | FilteredAttentionCache
+    new_geo: Array | None = None  # (E, D) that goes out; SCANN+
+    dropout: RowDropout | None = None  # of the residual block
+    block: SiteBlockCache | tuple | None = None  # without residual block x_hat (N, D) and rstd (N,) of the norm
+
+
+@dataclasses.dataclass(slots=True)
+class ReadOutCache:
+    """Steps 7 and 8."""
+
+    site_before: Array  # (N, D) of the last layer
+    v: Array  # (N, G) argument of the swish
+    site: Array  # (N, G)
+    q: Array  # (N, G)
+    k: Array  # (N, G)
+    attention: GlobalAttentionCache | None = None
+
+
+@dataclasses.dataclass(slots=True)
+class HeadCache:
+    """Step 9."""
+
+    struct: Array  # (S, G)
+    v: Array  # (S, O) argument of the swish
+    hidden: Array  # (S, O)
+
+
+@dataclasses.dataclass(slots=True)
+class Tape:
+    """What a forward pass leaves behind, step by step."""
+
+    shard: Shard
+    embedding: EmbeddingCache
+    geometry: GeometryCache
+    layers: list[LayerCache]
+    read_out: ReadOutCache
+    head: HeadCache
+    prediction: Array  # (S,) the property, in units of the scaled target
+
+    @property
+    def alpha(self) -> list[Array]:
+        """(E, H) local attention of each layer; sums to 1 over the edges of a site."""
+        return [layer.attention.alpha for layer in self.layers]
+
+    @property
+    def beta(self) -> Array:
+        """(N,) global attention; sums to 1 over a structure."""
+        return self.read_out.attention.beta

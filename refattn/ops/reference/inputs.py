@@ -1,0 +1,102 @@
+"""What the network starts from: the table of the elements, Gaussian expansions, the first geometry features."""
+
+import numpy as np
+
+from refattn.ops.reference.layers import sigmoid, swish_backward
+
+
+def embedding_forward(table, z):
+    """The row of each site's element.
+
+    c[i,w] = table[z[i],w]
+
+    Parameters
+    ----------
+    table : (A, W) float   a row for each atomic number below A
+    z : (N,) int32         atomic numbers
+
+    Returns
+    -------
+    c : (N, W)
+
+    Source   Vu et al. 2023
+    """
+    return table[z]
+
+
+def embedding_backward(grad_c, table, z):
+    """Backward of embedding_forward. Needs the shape of the table, not its numbers.
+
+    grad_table[a] = sum over the sites with z[i] = a of grad_c[i]
+
+    Parameters
+    ----------
+    grad_c : (N, W) float; table : (A, W) float; z : (N,) int32
+
+    Returns
+    -------
+    grad_table : (A, W)
+    """
+    grad_table = np.zeros_like(table)
+    np.add.at(grad_table, z, grad_c)
+    return grad_table
+
+
+def gaussian_expand_forward(x, centres, width):
+    """Expand distances (or solid angles) in Gaussians. No backward: the graph, not the network, makes x.
+
+    rbf[e,g] = exp(-(x[e] - centres[g])^2 / width^2)
+
+    Parameters
+    ----------
+    x : (E,) float        distance in Å, or solid angle in sr
+    centres : (G,) float  in the unit of x
+    width : float         in the unit of x; there is no factor 2 in the exponent
+
+    Returns
+    -------
+    rbf : (E, G)
+
+    Source   Vu et al. 2023; width and its square from the authors' code
+    """
+    return np.exp(-(((x[:, None] - centres) / width) ** 2))
+
+
+def geometry_embed_forward(u_r, u_omega, b_r, b_omega):
+    """First geometry features of SCANN+: distance and solid angle, each through a dense layer and a swish.
+
+    geo[e,d] = swish(v_r[e,d]) swish(v_omega[e,d]),  v_r = u_r + b_r,  v_omega = u_omega + b_omega
+
+    Parameters
+    ----------
+    u_r, u_omega : (E, D) float   the expansions times their kernels
+    b_r, b_omega : (D,) float
+
+    Returns
+    -------
+    geo, v_r, v_omega : (E, D)
+
+    Source   authors' code, geometry_features
+    """
+    v_r = u_r + b_r
+    v_omega = u_omega + b_omega
+    return v_r * sigmoid(v_r) * v_omega * sigmoid(v_omega), v_r, v_omega
+
+
+def geometry_embed_backward(grad_geo, v_r, v_omega):
+    """Backward of geometry_embed_forward. Needs the sums before the swishes only.
+
+    grad_u_r = grad_geo swish(v_omega) swish'(v_r), and the same with r and omega exchanged; grad_b = sum_e grad_u
+
+    Parameters
+    ----------
+    grad_geo, v_r, v_omega : (E, D) float
+
+    Returns
+    -------
+    grad_u_r, grad_u_omega : (E, D); grad_b_r, grad_b_omega : (D,)
+    """
+    # forward: geo = swish(v_r) swish(v_omega)
+    grad_u_r, grad_b_r = swish_backward(grad_geo * v_omega * sigmoid(v_omega), v_r)
+    grad_u_omega, grad_b_omega = swish_backward(grad_geo * v_r * sigmoid(v_r), v_omega)
+    return grad_u_r, grad_u_omega, grad_b_r, grad_b_omega

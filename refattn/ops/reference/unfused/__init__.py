@@ -1,0 +1,1 @@
+"""Steps of local attention one by one: what the fused operations of edges.py are composed of."""
