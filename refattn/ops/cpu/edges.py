@@ -114,22 +114,19 @@ def filtered_attention_backward(
     """
     dtype, (depth, width) = site.dtype, filter.w.shape
     rows, max_degree = tile_capacity(edges.edge_ptr)
-    n_edges = len(rbf) if input_gradients else 0
-    grad_rbf = empty((n_edges, depth), dtype)
-    grad_weight = empty((n_edges,), dtype)
+    grad_inputs = (empty(rbf.shape, dtype), empty(weight.shape, dtype)) if input_gradients else None
     grad_site = empty(site.shape, dtype)
     grad_q = zeros_like(q) if accumulate_into is None else accumulate_into
     grad_filter, grad_key = out or (empty_like(filter), empty_like(key))
     shapes = backward_shapes(depth, width, q.shape[1], rows, max_degree, dtype)
     *arrays, v, panels_w = scratch(dtype, *shapes, (rows, width), (panels_of(depth, width, dtype),))
     _filtered_attention_backward_kernel(
-        AttentionInputs(grad_site, flat(grad_q), grad_rbf, weight=grad_weight), grad_filter, grad_key,
+        AttentionInputs(grad_site, flat(grad_q)), grad_inputs, grad_filter, grad_key,
         BackwardWork(*arrays, v=v, panels_w=panels_w), flat(grad_context),
         AttentionInputs(site, flat(q), rbf, weight=weight), edges, filter, key, cache.alpha,
         static_sizes(*q.shape[1:], dtype),
     )  # fmt: skip
-    grad_inputs = (grad_rbf, grad_weight) if input_gradients else (None, None)
-    return grad_site, *grad_inputs, grad_q, grad_filter, grad_key
+    return grad_site, *(grad_inputs or (None, None)), grad_q, grad_filter, grad_key
 
 
 @kernel
@@ -339,16 +336,16 @@ def filter_row(x, s, v, site, weight, lanes):
 
 @kernel(fastmath=True)
 def _filtered_attention_backward_kernel(
-    grads, grad_filter, grad_key, work, grad_context, inputs, edges, filter, key, alpha, static
+    grads, grad_inputs, grad_filter, grad_key, work, grad_context, inputs, edges, filter, key, alpha, static
 ):
+    """grad_inputs : grad_rbf and grad_weight, or None, and the compiler leaves out what only they need."""
     edge_ptr, lanes = edges.edge_ptr, static.lanes
     site, rbf, weight = inputs.site, inputs.geo, inputs.weight
-    grad_rbf, grad_weight = grads.geo, grads.weight  # without rows where they are not asked for
     absorbed, v, x, grad_x, grad_v = work.absorbed, work.v, work.x, work.grad_x, work.grad_v
     n_sites, n_heads = len(edge_ptr) - 1, len(static.heads)
     pack(work.panels_w, filter.w)
     pack_heads(work.panels_k, work.panels_kt, key.w, static.channels)
-    if len(grad_rbf):
+    if grad_inputs is not None:
         pack(work.panels_wt, filter.w.T)
     for total in (grad_filter.b, grad_key.b):
         total[:] = v.dtype.type(0)
@@ -374,16 +371,16 @@ def _filtered_attention_backward_kernel(
                     row_of(grads.site, j), row_of(grad_v, e - start), row_of(grad_filter.b, ()),
                     row_of(grad_x, e - begin), row_of(site, j), weight[e], row_of(v, e - start), lanes,
                 )  # fmt: skip
-                if len(grad_weight):
-                    grad_weight[e] = grad
+                if grad_inputs is not None:
+                    grad_inputs[1][e] = grad
         key_projection_gradient(
             grads.q, work.grad_w_kt, absorbed, grad_context, inputs.q, first, last, work.panels_k, static.channels
         )
         # forward: v = rbf w + b
         grad_tile = grad_v[: stop - start, : filter.w.shape[1]]
         multiply(grad_filter.w, grad_filter.w, rbf[start:stop].T, grad_tile)
-        if len(grad_rbf):
-            multiply(grad_rbf[start:stop], None, grad_tile, work.panels_wt)
+        if grad_inputs is not None:
+            multiply(grad_inputs[0][start:stop], None, grad_tile, work.panels_wt)
         first = last
     transpose(grad_key.w, work.grad_w_kt)
 
