@@ -1,12 +1,20 @@
 """The one decorator for compiled functions (docs/design.md section 6): every Numba kernel of refattn is made by it."""
 
+import functools
+import hashlib
+import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numba
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 # Sums may be reordered, which vectorises them, and a product fused with a sum; NaN and infinity keep their meaning,
 # because a loss that is not finite must be seen.
 REORDER = {"reassoc", "contract", "arcp", "nsz"}
+ROOT = Path(__file__).parents[2]  # of the package
+IMPORT = re.compile(rb"^(?:from|import) +(refattn[\w.]*)(?: +import +(\([^)]*\)|.*))?", re.MULTILINE)
 
 
 def jit(
@@ -15,8 +23,8 @@ def jit(
     """numba.njit for refattn, as `@jit` or `@jit(fastmath=True)`.
 
     nogil, because threads live one level above; error_model="numpy", because with the default every division
-    carries a check for zero and no loop that divides is vectorised (430 against 51 ns for 128 swishes); cache, so
-    that only the first run on a machine compiles.
+    carries a check for zero and no loop that divides is vectorised (430 against 51 ns for 128 swishes). What is
+    compiled is kept on disk, so that only the first run on a machine compiles, and made anew when a source changes.
 
     inline copies a helper into the kernels that call it. With fastmath it must be: a call may otherwise be linked to
     another compilation of the helper in the run that compiles than in those that load from the cache, and the order
@@ -26,8 +34,46 @@ def jit(
     in atomic operations, every row that is taken of an array and every array that is handed to a helper (155 ns for an
     edge's backward in a layer, of 1,940). It cannot return an array then.
     """
+    if function is None:
+        return functools.partial(jit, fastmath=fastmath, inline=inline, allocates=allocates)
     options = {"fastmath": REORDER if fastmath else False, "inline": "always" if inline else "never"}
     if not allocates:
         options["_nrt"] = False  # Numba's name: no run-time of its own
-    compiled = numba.njit(nogil=True, error_model="numpy", cache=True, **options)
-    return compiled if function is None else compiled(function)
+    compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
+    if not numba.config.DISABLE_JIT:
+        compiled._cache = _Cache(function)  # what cache=True sets, to a cache that looks at one file only
+    return compiled
+
+
+class _Cache(FunctionCache):
+    """Numba's cache, which forgets a kernel when a file of refattn changes that its code may come from."""
+
+    def __init__(self, function):
+        super().__init__(function)
+        stamp = sources_digest(inspect.getfile(function))
+        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp)
+
+
+@functools.cache
+def sources_digest(path: str) -> str:
+    """Digest of a file, of the files of refattn that it imports, and of those that they import."""
+    paths = [Path(path)]
+    digest = hashlib.sha256()
+    for path in paths:  # which grows
+        own, imported = _read(path)
+        digest.update(own)
+        paths += [file for file in imported if file not in paths]
+    return digest.hexdigest()
+
+
+@functools.cache
+def _read(path):
+    """Digest of a file, and the files of refattn that are imported where its lines begin."""
+    source = path.read_bytes()
+    imported = []
+    for module, names in IMPORT.findall(source):
+        place = ROOT.joinpath(*module.decode().split("."))
+        imported.append(place.with_suffix(".py"))
+        imported.append(place / "__init__.py")
+        imported += [place / f"{name}.py" for name in re.findall(r"\w+", names.decode())]
+    return hashlib.sha256(source).digest(), [file for file in imported if file.is_file()]

@@ -47,7 +47,7 @@ def reciprocal_vectors(cell, pbc):
     """
     full = cell.copy()  # rows without a period may hold anything
     reciprocal = np.zeros((3, 3))
-    n_periods = pbc[0] + pbc[1] + pbc[2]
+    n_periods = int(pbc[0]) + int(pbc[1]) + int(pbc[2])  # sums of NumPy's booleans are booleans
     if n_periods == 0:
         return reciprocal
     for k in range(3):

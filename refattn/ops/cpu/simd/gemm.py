@@ -12,10 +12,11 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
 from refattn.ops.cpu.memory import ALIGNMENT
-from refattn.ops.cpu.simd.kernel import kernel
+from refattn.ops.cpu.simd import meaning
+from refattn.ops.cpu.simd.kernel import kernel, vector_intrinsic
 from refattn.ops.cpu.simd.vector import lanes_of, load_at, spread, store_at
 
 ROWS = 6  # with two vectors each 12 sums: with one number and two vectors of the factors they fill 16 registers
@@ -23,7 +24,7 @@ BLOCK = 16 * ROWS  # rows of the left factor that stay in the cache while the pa
 
 
 @functools.cache
-def panels_of(depth, columns, dtype):
+def panels_of(depth: int, columns: int, dtype: np.typing.DTypeLike) -> int:
     """Size of a work array for the panels of a (depth, columns) factor, and ROWS rows of a product with the last one.
 
     For a smaller factor a part of it is enough.
@@ -32,13 +33,14 @@ def panels_of(depth, columns, dtype):
     return (-(-columns // lanes) * depth + ROWS) * lanes
 
 
-def padded(width, dtype):
-    """Numbers to leave for a row of a factor that is not packed: the next ones lie at another place of the cache."""
+def padded(width: int, dtype: np.typing.DTypeLike) -> int:
+    """Numbers to leave for a row of a factor that is not packed, so that rows do not share a set of the cache."""
     return width + ALIGNMENT // np.dtype(dtype).itemsize
 
 
 def _lanes_by_type(array):
     """lanes_of the type of an array, inside kernels."""
+    return lanes_of(array.dtype)
 
 
 @overload(_lanes_by_type, inline="always")
@@ -55,48 +57,53 @@ def pack(panels, b):
     becomes panels of one vector, the last of them filled up with zeros.
     """
     lanes = _lanes_by_type(b)
-    depth, columns, wide, column, at = b.shape[0], b.shape[1], 2 * len(lanes), 0, 0
+    depth, columns = b.shape
+    wide = 2 * len(lanes)
+    column = start = 0
     while column + wide <= columns:
         for k in range(depth):
-            _copy_row(panels, at, b, k, column, lanes + lanes)
-            at += wide
+            _copy_row(panels, start, b, k, column, lanes + lanes)
+            start += wide
         column += wide
     if column + len(lanes) <= columns:
         for k in range(depth):
-            _copy_row(panels, at, b, k, column, lanes)
-            at += len(lanes)
+            _copy_row(panels, start, b, k, column, lanes)
+            start += len(lanes)
         column += len(lanes)
     if column < columns:
         for k in range(depth):
             for n in range(len(lanes)):
-                panels[at + n] = b[k, column + n] if column + n < columns else 0
-            at += len(lanes)
+                panels[start + n] = b[k, column + n] if column + n < columns else 0
+            start += len(lanes)
 
 
-@intrinsic
-def _copy_row(typingctx, panels, at, b, k, first, lanes):
-    """panels[at + n] = b[k, first + n] for as many numbers as `lanes` is long."""
-
+@vector_intrinsic(meaning.copy_row)
+def _copy_row(typingctx, panels, start, b, k, column, lanes):
     def codegen(context, builder, signature, arguments):
-        kind_panels, _, kind_b, *_, lanes = signature.args
-        panels, at, b, k, first, _ = arguments
-        panels, b = (context.make_array(kind)(context, builder, a) for kind, a in ((kind_panels, panels), (kind_b, b)))
+        panels_type, _, b_type, *_ = signature.args
+        panels, start, b, k, column, _ = arguments
+        panels = context.make_array(panels_type)(context, builder, panels)
+        b = context.make_array(b_type)(context, builder, b)
         align = context.get_abi_sizeof(b.data.type.pointee)
-        row, column = (
-            builder.mul(index, builder.sdiv(step, ir.Constant(step.type, align)))
-            for index, step in zip((k, first), cgutils.unpack_tuple(builder, b.strides), strict=True)
-        )
-        source, target = builder.gep(b.data, [builder.add(row, column)]), builder.gep(panels.data, [at])
-        if kind_b.layout == "C":
+        row_step, column_step = _steps(builder, b, align)
+        offset = builder.add(builder.mul(k, row_step), builder.mul(column, column_step))
+        source = builder.gep(b.data, [offset])
+        target = builder.gep(panels.data, [start])
+        if b_type.layout == "C":
             store_at(builder, load_at(builder, source, len(lanes), align), target, align)
         else:
-            step = builder.sdiv(cgutils.unpack_tuple(builder, b.strides)[1], ir.Constant(at.type, align))
             for n in range(len(lanes)):
-                n = ir.Constant(at.type, n)
-                builder.store(builder.load(builder.gep(source, [builder.mul(n, step)])), builder.gep(target, [n]))
+                n = ir.Constant(start.type, n)
+                value = builder.load(builder.gep(source, [builder.mul(n, column_step)]))
+                builder.store(value, builder.gep(target, [n]))
         return context.get_dummy_value()
 
-    return types.none(panels, at, b, k, first, lanes), codegen
+    return types.none(panels, start, b, k, column, lanes), codegen
+
+
+def _steps(builder, array, n_bytes):
+    """An array's strides in numbers of `n_bytes` each."""
+    return [builder.sdiv(step, step.type(n_bytes)) for step in cgutils.unpack_tuple(builder, array.strides)]
 
 
 @kernel(inline=True)
@@ -112,16 +119,16 @@ def multiply(c, start, a, panels):
     _multiply(_of_any_layout(c), _of_any_layout(start), _of_any_layout(a), _of_any_layout(panels))
 
 
-@intrinsic
+@vector_intrinsic(meaning.of_any_layout)
 def _of_any_layout(typingctx, array):
-    """A matrix by a type that says nothing of its strides: one compilation serves all. What is none stays as it is."""
-    kind = array.copy(layout="A") if getattr(array, "ndim", 0) == 2 else array
-    return kind(array), lambda context, builder, signature, arguments: arguments[0]
+    by_strides = array.copy(layout="A") if getattr(array, "ndim", 0) == 2 else array
+    return by_strides(array), lambda context, builder, signature, arguments: arguments[0]
 
 
 @kernel
 def _multiply(c, start, a, panels):
-    (n_rows, columns), wide = c.shape, 2 * len(_lanes_by_type(c))
+    n_rows, columns = c.shape
+    wide = 2 * len(_lanes_by_type(c))
     for first in range(0, n_rows, BLOCK):
         last = min(first + BLOCK, n_rows)
         for column in range(0, columns - columns % wide, wide):
@@ -138,7 +145,8 @@ def _multiply(c, start, a, panels):
 def _multiply_rest(c, start, a, panels):
     """The columns that fill no panel of two vectors."""
     lanes = _lanes_by_type(c)
-    (n_rows, columns), m = c.shape, 0
+    n_rows, columns = c.shape
+    m = 0
     column = columns - columns % (2 * len(lanes))
     if column + len(lanes) <= columns:
         while m < n_rows:
@@ -172,7 +180,9 @@ def multiply_few(c, a, b):
 
 @kernel
 def _multiply_few(c, a, b):
-    (n_rows, columns), wide, m = c.shape, 2 * len(_lanes_by_type(c)), 0
+    n_rows, columns = c.shape
+    wide = 2 * len(_lanes_by_type(c))
+    m = 0
     while m < n_rows:
         rows = _rows_of_block(n_rows - m)
         for column in range(0, columns - columns % wide, wide):
@@ -186,7 +196,8 @@ def _multiply_few(c, a, b):
 def _multiply_packed_columns(c, start, a, panels, first):
     """The columns from `first` on, fewer than a vector has: a whole vector, of which that part is taken over."""
     lanes = _lanes_by_type(c)
-    (n_rows, columns), depth = c.shape, a.shape[1]
+    n_rows, columns = c.shape
+    depth = a.shape[1]
     panel = panels[first * depth :]
     product = panels[len(panels) - ROWS * len(lanes) :].reshape((ROWS, len(lanes)))
     for m in range(0, n_rows, ROWS):
@@ -239,90 +250,89 @@ def _multiply_rows(c, start, a, panels, m, column, rows, vectors):
         _multiply_block(c, start, a, panels, m, column, (0,), vectors, lanes)
 
 
+@kernel
 def _begin(start, c, m, n):
     """What c[m, n] begins with; see multiply."""
-
-
-@overload(_begin, inline="always")
-def _begin_by_type(start, c, m, n):
-    if isinstance(start, types.NoneType):
-        return lambda start, c, m, n: c.dtype.type(0)
+    if start is None:
+        return c.dtype.type(0)
     if start.ndim == 1:
-        return lambda start, c, m, n: start[n]
-    return lambda start, c, m, n: start[m, n]
+        return start[n]
+    return start[m, n]
 
 
-@intrinsic
+@vector_intrinsic(meaning.multiply_block)
 def _multiply_block(typingctx, c, start, a, panels, m, column, rows, vectors, lanes):
-    """Rows m and following, as many as `rows` is long, of c = start + a b, and so many vectors of columns."""
-
     def codegen(context, builder, signature, arguments):
-        kind_c, kind_start, kind_a, kind_panels, *_, rows, vectors, lanes = signature.args
+        c_type, start_type, a_type, panels_type, *_, rows, vectors, lanes = signature.args
         c, start, a, panels, m, column, *_ = arguments
-        lanes, align = len(lanes), context.get_abi_sizeof(context.get_value_type(kind_c.dtype))
+        align = context.get_abi_sizeof(context.get_value_type(c_type.dtype))
+        size = (len(vectors), len(lanes), align)
         c, a, panels = (
-            context.make_array(kind)(context, builder, value)
-            for kind, value in ((kind_c, c), (kind_a, a), (kind_panels, panels))
+            context.make_array(array_type)(context, builder, array)
+            for array_type, array in ((c_type, c), (a_type, a), (panels_type, panels))
         )
-        size = (len(vectors), lanes, align)
 
-        def steps(array):
-            return [builder.sdiv(s, ir.Constant(s.type, align)) for s in cgutils.unpack_tuple(builder, array.strides)]
-
-        def places_of_rows(step, place):
-            yield (place := builder.add(builder.mul(m, step), place))
+        def offsets(step, offset):
+            """Of the rows m and following in an array, from its beginning."""
+            yield (offset := builder.add(builder.mul(m, step), offset))
             for _ in range(1, len(rows)):
-                yield (place := builder.add(place, step))
+                yield (offset := builder.add(offset, step))
 
-        (row_of_c, _), (row_of_a, along) = steps(c), steps(a)
+        c_step, _ = _steps(builder, c, align)
+        a_step, along = _steps(builder, a, align)
         depth = cgutils.unpack_tuple(builder, a.shape)[1]
-        places = list(places_of_rows(row_of_c, column))
-        if isinstance(kind_start, types.NoneType):
-            zero = ir.Constant(ir.VectorType(c.data.type.pointee, lanes), None)
+        c_offsets = list(offsets(c_step, column))
+        if isinstance(start_type, types.NoneType):
+            zero = ir.Constant(ir.VectorType(c.data.type.pointee, len(lanes)), None)
             begin = [[zero] * len(vectors) for _ in rows]
         else:
-            start = context.make_array(kind_start)(context, builder, start)
-            offsets = [column if kind_start.ndim == 1 else place for place in places]
-            begin = [_vectors(builder, start.data, offset, *size) for offset in offsets]
-        rows_of_a = [builder.gep(a.data, [place]) for place in places_of_rows(row_of_a, m.type(0))]
-        if kind_panels.ndim == 2:  # b itself
-            panel, step = builder.gep(panels.data, [column]), steps(panels)[0]
+            start = context.make_array(start_type)(context, builder, start)
+            start_offsets = [column] * len(rows) if start_type.ndim == 1 else c_offsets
+            begin = [_vectors(builder, start.data, offset, *size) for offset in start_offsets]
+        rows_of_a = [builder.gep(a.data, [offset]) for offset in offsets(a_step, m.type(0))]
+        if panels_type.ndim == 2:  # b itself
+            panel = builder.gep(panels.data, [column])
+            panel_step = _steps(builder, panels, align)[0]
         else:
-            panel, step = builder.gep(panels.data, [builder.mul(column, depth)]), m.type(len(vectors) * lanes)
-        sums = _add_products(builder, begin, rows_of_a, along, panel, step, depth, *size)
-        for place, row in zip(places, sums, strict=True):
-            for n, value in enumerate(row):
-                store_at(builder, value, builder.gep(c.data, [builder.add(place, m.type(n * lanes))]), align)
+            panel = builder.gep(panels.data, [builder.mul(column, depth)])
+            panel_step = m.type(len(vectors) * len(lanes))
+        sums = _add_products(builder, begin, rows_of_a, along, panel, panel_step, depth, *size)
+        for offset, row in zip(c_offsets, sums, strict=True):
+            for n, vector in enumerate(row):
+                address = builder.gep(c.data, [builder.add(offset, m.type(n * len(lanes)))])
+                store_at(builder, vector, address, align)
         return context.get_dummy_value()
 
     return types.none(c, start, a, panels, m, column, rows, vectors, lanes), codegen
 
 
-def _vectors(builder, address, offset, n, lanes, align):
-    """As many vectors behind each other."""
-    places = [builder.add(offset, offset.type(number * lanes)) for number in range(n)]
-    return [load_at(builder, builder.gep(address, [place]), lanes, align) for place in places]
+def _vectors(builder, address, offset, n_vectors, n_lanes, align):
+    """Vectors behind each other, from an offset on."""
+    offsets = [builder.add(offset, offset.type(n * n_lanes)) for n in range(n_vectors)]
+    return [load_at(builder, builder.gep(address, [offset]), n_lanes, align) for offset in offsets]
 
 
-def _add_products(builder, begin, rows_of_a, along, panel, step, depth, n, lanes, align):
-    """The innermost loop: begin[row] + sum_k a[row, k] b[k], n vectors for each row."""
-    integer, before = along.type, builder.block
+def _add_products(builder, begin, rows_of_a, along, panel, panel_step, depth, n_vectors, n_lanes, align):
+    """The innermost loop: begin[row] + sum_k a[row, k] b[k], so many vectors for each row."""
+    integer = along.type
+    before = builder.block
     head, body, after = (builder.append_basic_block(name) for name in ("k", "step", "done"))
     builder.branch(head)
     builder.position_at_end(head)
     k = builder.phi(integer)
-    sums = [[builder.phi(value.type) for value in row] for row in begin]
+    sums = [[builder.phi(vector.type) for vector in row] for row in begin]
     builder.cbranch(builder.icmp_signed("<", k, depth), body, after)
     builder.position_at_end(body)
-    factors = _vectors(builder, panel, builder.mul(k, step), n, lanes, align)
-    kind, name = factors[0].type, f"llvm.fmuladd.v{lanes}f{8 * align}"
-    multiply_add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
-    k.add_incoming(ir.Constant(integer, 0), before)
-    k.add_incoming(builder.add(k, ir.Constant(integer, 1)), body)
+    factors = _vectors(builder, panel, builder.mul(k, panel_step), n_vectors, n_lanes, align)
+    vector_type = factors[0].type
+    signature = ir.FunctionType(vector_type, [vector_type] * 3)
+    multiply_add = cgutils.get_or_insert_function(builder.module, signature, f"llvm.fmuladd.v{n_lanes}f{8 * align}")
+    k.add_incoming(integer(0), before)
+    k.add_incoming(builder.add(k, integer(1)), body)
     for row, first, address in zip(sums, begin, rows_of_a, strict=True):
-        factor = spread(builder, builder.load(builder.gep(address, [builder.mul(k, along)])), lanes)
-        for total, value, b in zip(row, first, factors, strict=True):
-            total.add_incoming(value, before)
+        factor = spread(builder, builder.load(builder.gep(address, [builder.mul(k, along)])), n_lanes)
+        for total, vector, b in zip(row, first, factors, strict=True):
+            total.add_incoming(vector, before)
             total.add_incoming(builder.call(multiply_add, [factor, b, total]), body)
     builder.branch(head)
     builder.position_at_end(after)

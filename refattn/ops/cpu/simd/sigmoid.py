@@ -18,7 +18,7 @@ COEFFICIENTS = (0.69314698, 0.24022242, 0.05550734, 0.00967151, 0.00132647)
 
 
 def exponential(x):
-    """exp(x) of one number.
+    """exp(x) of one number, or of every number of a vector.
 
     float32: 2^n 2^f, n the integer next to x / ln 2; 2^f is a polynomial, and n is added to its exponent. The relative
     error is 1.7e-7 for |x| < 1 and grows to 1.3e-6 at 87, by the rounding of f. What is larger or smaller than +-87
@@ -26,7 +26,7 @@ def exponential(x):
 
     Source   range reduction: Cody & Waite, Software Manual for the Elementary Functions (1980)
     """
-    return math.exp(x)
+    return np.exp(np.clip(x, -LARGEST, LARGEST) if x.dtype == np.float32 else x)
 
 
 @overload(exponential, inline="always")
@@ -43,17 +43,17 @@ def _power_of_e(typingctx, x):
 
     def codegen(context, builder, signature, arguments):
         (x,) = arguments
-        if of_vector and signature.args[0].dtype == types.float64:
-            return exponential_of_each(context, builder, x, signature.args[0].n)
-        number, integer = ir.FloatType(), ir.IntType(32)
+        if of_vector and x.type.element == ir.DoubleType():
+            return _exponential_of_each(context, builder, x)
+        real, integer = ir.FloatType(), ir.IntType(32)
         if of_vector:
-            number, integer = (ir.VectorType(kind, signature.args[0].n) for kind in (number, integer))
-        name = f"llvm.fmuladd.{f'v{number.count}' if of_vector else ''}f32"
-        multiply_add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(number, [number] * 3), name)
+            real, integer = (ir.VectorType(scalar, x.type.count) for scalar in (real, integer))
+        name = f"llvm.fmuladd.{f'v{x.type.count}' if of_vector else ''}f32"
+        multiply_add = cgutils.get_or_insert_function(builder.module, ir.FunctionType(real, [real] * 3), name)
 
         def constant(value):
             value = float(np.float32(value))
-            return ir.Constant(number, [value] * number.count if of_vector else value)
+            return ir.Constant(real, [value] * real.count if of_vector else value)
 
         for comparison, limit in (("<", constant(-LARGEST)), (">", constant(LARGEST))):
             x = builder.select(builder.fcmp_ordered(comparison, x, limit), limit, x)
@@ -63,25 +63,25 @@ def _power_of_e(typingctx, x):
         power = constant(COEFFICIENTS[-1])
         for coefficient in (*COEFFICIENTS[-2::-1], 1):
             power = builder.call(multiply_add, [power, f, constant(coefficient)])
-        shift = ir.Constant(integer, [23] * number.count if of_vector else 23)
+        shift = ir.Constant(integer, [23] * integer.count if of_vector else 23)
         exponent = builder.shl(builder.bitcast(n_bits, integer), shift)
-        return builder.bitcast(builder.add(builder.bitcast(power, integer), exponent), number)
+        return builder.bitcast(builder.add(builder.bitcast(power, integer), exponent), real)
 
     return x(x), codegen
 
 
-def exponential_of_each(context, builder, vector, n):
+def _exponential_of_each(context, builder, vector):
     """exp of the float64 numbers of a vector, a call each."""
     exact = context.get_function(math.exp, types.float64(types.float64))
-    for place in range(n):
-        place = ir.Constant(ir.IntType(32), place)
-        vector = builder.insert_element(vector, exact(builder, [builder.extract_element(vector, place)]), place)
+    for n in range(vector.type.count):
+        index = ir.Constant(ir.IntType(32), n)
+        vector = builder.insert_element(vector, exact(builder, [builder.extract_element(vector, index)]), index)
     return vector
 
 
 def sigmoid(v):
-    """1 / (1 + exp(-v)) of one number; in float32 within 9e-8."""
-    return 1 / (1 + math.exp(-v))
+    """1 / (1 + exp(-v)) of one number, or of every number of a vector; in float32 within 9e-8."""
+    return 1 / (1 + exponential(-v))
 
 
 @overload(sigmoid, inline="always")

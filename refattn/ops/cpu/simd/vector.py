@@ -9,7 +9,7 @@ vectors, its backward 272 and 180 ns; local attention of 600 edges 110 and 40 us
         store(y, d, load(x, d, lanes) * factor + load(y, d, lanes))
 
 `lanes` is a tuple whose length the compiler knows, from lanes_of or lanes_for. Vectors are added, subtracted,
-multiplied and divided by each other and by numbers.
+multiplied and divided by each other and by numbers. What each function does is written in NumPy in meaning.py.
 """
 
 import functools
@@ -24,18 +24,21 @@ from numba.core.datamodel import models
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, overload, register_model
 
+from refattn.ops.cpu.simd import meaning
+from refattn.ops.cpu.simd.kernel import vector_intrinsic
+
 BYTES = 64 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 32  # of a register
 FLOAT = ir.FloatType()
 REORDER = ("reassoc", "contract", "arcp", "nsz")  # as in jit.py
 
 
 @functools.cache
-def lanes_of(dtype):
+def lanes_of(dtype: np.typing.DTypeLike) -> tuple:
     """A tuple as long as a register has numbers of this type."""
     return (0,) * (BYTES // np.dtype(dtype).itemsize)
 
 
-def lanes_for(width, dtype):
+def lanes_for(width: int, dtype: np.typing.DTypeLike) -> tuple:
     """A tuple as long as the longest vector that fits into two registers and divides rows of `width` numbers.
 
     Two, because sums of two vectors side by side do not wait for each other.
@@ -47,7 +50,8 @@ class Vector(types.Type):
     """`n` numbers of a type, in a register; it lives inside kernels only."""
 
     def __init__(self, dtype, n):
-        self.dtype, self.n = dtype, n
+        self.dtype = dtype
+        self.n = n
         super().__init__(name=f"Vector({dtype}, {n})")
 
 
@@ -61,14 +65,21 @@ class Row(types.Type):
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        super().__init__(manager, kind, ir.VectorType(manager.lookup(kind.dtype).get_value_type(), kind.n))
+    def __init__(self, manager, vector_type):
+        scalar = manager.lookup(vector_type.dtype).get_value_type()
+        super().__init__(manager, vector_type, ir.VectorType(scalar, vector_type.n))
 
 
-def load_at(builder, address, lanes, align):
-    """The `lanes` numbers that begin at an address, as a vector."""
-    kind = ir.VectorType(address.type.pointee, lanes)
-    return builder.load(builder.bitcast(address, kind.as_pointer()), align=align)
+@register_model(Row)
+class _RowModel(models.StructModel):
+    def __init__(self, manager, row_type):
+        super().__init__(manager, row_type, [("data", types.CPointer(row_type.dtype)), ("size", types.intp)])
+
+
+def load_at(builder, address, n, align):
+    """The `n` numbers that begin at an address, as a vector."""
+    vector = ir.VectorType(address.type.pointee, n)
+    return builder.load(builder.bitcast(address, vector.as_pointer()), align=align)
 
 
 def store_at(builder, vector, address, align):
@@ -76,38 +87,29 @@ def store_at(builder, vector, address, align):
     builder.store(vector, builder.bitcast(address, vector.type.as_pointer()), align=align)
 
 
-def spread(builder, value, lanes):
-    """A vector whose numbers are all `value`."""
-    kind = ir.VectorType(value.type, lanes)
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
+def spread(builder, value, n):
+    """A vector whose `n` numbers are all `value`."""
+    undefined = ir.Constant(ir.VectorType(value.type, n), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n))
 
 
-@register_model(Row)
-class _RowModel(models.StructModel):
-    def __init__(self, manager, kind):
-        super().__init__(manager, kind, [("data", types.CPointer(kind.dtype)), ("size", types.intp)])
-
-
-@intrinsic
+@vector_intrinsic(meaning.row_of)
 def row_of(typingctx, array, index):
-    """The last axis of an array at an index, a number or a tuple of numbers: its numbers have nothing between them."""
-
     def codegen(context, builder, signature, arguments):
-        kind, index_kind = signature.args
-        array, index = context.make_array(kind)(context, builder, arguments[0]), arguments[1]
-        if isinstance(index_kind, types.BaseTuple):
-            indices = [builder.extract_value(index, place) for place in range(len(index_kind))]
-        else:
-            indices = [index]
-        strides, sizes = (cgutils.unpack_tuple(builder, pack) for pack in (array.strides, array.shape))
+        array_type, index_type = signature.args
+        array = context.make_array(array_type)(context, builder, arguments[0])
+        indices = [arguments[1]]
+        if isinstance(index_type, types.BaseTuple):
+            indices = cgutils.unpack_tuple(builder, arguments[1])
+        strides = cgutils.unpack_tuple(builder, array.strides)
         offset = ir.Constant(strides[0].type, 0)
-        for place, stride in zip(indices, strides[:-1], strict=True):
-            place = builder.sext(place, stride.type) if place.type != stride.type else place
-            offset = builder.add(offset, builder.mul(place, stride))
+        for index, stride in zip(indices, strides[:-1], strict=True):
+            index = builder.sext(index, stride.type) if index.type != stride.type else index
+            offset = builder.add(offset, builder.mul(index, stride))
         row = cgutils.create_struct_proxy(signature.return_type)(context, builder)
-        row.data, row.size = cgutils.pointer_add(builder, array.data, offset), sizes[-1]
+        row.data = cgutils.pointer_add(builder, array.data, offset)
+        row.size = cgutils.unpack_tuple(builder, array.shape)[-1]
         return row._getvalue()
 
     return Row(array.dtype)(array, index), codegen
@@ -120,7 +122,7 @@ def _length(row):
     return None
 
 
-@intrinsic
+@vector_intrinsic(len)
 def _size(typingctx, row):
     def codegen(context, builder, signature, arguments):
         return cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0]).size
@@ -128,59 +130,49 @@ def _size(typingctx, row):
     return types.intp(row), codegen
 
 
-@intrinsic
+@vector_intrinsic(meaning.number_of)
 def number_of(typingctx, row, value):
-    """A number as one of the row's type."""
-
     def codegen(context, builder, signature, arguments):
         return context.cast(builder, arguments[1], signature.args[1], signature.return_type)
 
     return row.dtype(row, value), codegen
 
 
-def _place(context, builder, kind, row, d):
+def _address(context, builder, row_type, row, d):
     """Address of number d of a row, and the bytes of one."""
-    address = builder.gep(cgutils.create_struct_proxy(kind)(context, builder, value=row).data, [d])
+    address = builder.gep(cgutils.create_struct_proxy(row_type)(context, builder, value=row).data, [d])
     return address, context.get_abi_sizeof(address.type.pointee)
 
 
-@intrinsic
+@vector_intrinsic(meaning.load)
 def load(typingctx, row, d, lanes):
-    """The numbers d and following of a row."""
-
     def codegen(context, builder, signature, arguments):
-        address, align = _place(context, builder, signature.args[0], *arguments[:2])
+        address, align = _address(context, builder, signature.args[0], *arguments[:2])
         return load_at(builder, address, len(signature.args[2]), align)
 
     return Vector(row.dtype, len(lanes))(row, d, lanes), codegen
 
 
-@intrinsic
+@vector_intrinsic(meaning.store)
 def store(typingctx, row, d, vector):
-    """Write the numbers d and following of a row."""
-
     def codegen(context, builder, signature, arguments):
-        address, align = _place(context, builder, signature.args[0], *arguments[:2])
+        address, align = _address(context, builder, signature.args[0], *arguments[:2])
         store_at(builder, arguments[2], address, align)
         return context.get_dummy_value()
 
     return types.none(row, d, vector), codegen
 
 
-@intrinsic
+@vector_intrinsic(meaning.zeros)
 def zeros(typingctx, row, lanes):
-    """A vector of zeros, of the type of a row."""
-
     def codegen(context, builder, signature, arguments):
         return ir.Constant(context.get_value_type(signature.return_type), None)
 
     return Vector(row.dtype, len(lanes))(row, lanes), codegen
 
 
-@intrinsic
+@vector_intrinsic(meaning.sum_of)
 def sum_of(typingctx, vector):
-    """The sum of a vector's numbers."""
-
     def codegen(context, builder, signature, arguments):
         return _sum(builder, *arguments)
 
@@ -188,38 +180,39 @@ def sum_of(typingctx, vector):
 
 
 def _sum(builder, vector):
-    number = vector.type.element
-    name = f"llvm.vector.reduce.fadd.v{vector.type.count}{'f32' if number == ir.FloatType() else 'f64'}"
-    routine = cgutils.get_or_insert_function(builder.module, ir.FunctionType(number, [number, vector.type]), name)
-    return builder.call(routine, [ir.Constant(number, -0.0), vector], fastmath=REORDER)
+    scalar = vector.type.element
+    name = f"llvm.vector.reduce.fadd.v{vector.type.count}{'f32' if scalar == FLOAT else 'f64'}"
+    routine = cgutils.get_or_insert_function(builder.module, ir.FunctionType(scalar, [scalar, vector.type]), name)
+    return builder.call(routine, [ir.Constant(scalar, -0.0), vector], fastmath=REORDER)
 
 
-@intrinsic
+@vector_intrinsic(meaning.larger_of)
 def larger_of(typingctx, a, b):
-    """The larger numbers of two vectors, place by place; those of b where a number of a is NaN."""
-
     def codegen(context, builder, signature, arguments):
         return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
 
     return a(a, b), codegen
 
 
-def _heads(context, builder, kind, row, heads, channels):
+def _head_address(context, builder, row_type, row, h, n_channels):
+    return _address(context, builder, row_type, row, ir.Constant(ir.IntType(64), h * n_channels))
+
+
+def _heads(context, builder, row_type, row, n_heads, n_channels):
     """The C channels of each of H heads, which lie behind each other in a row, as vectors."""
-    for h in range(heads):
-        address, align = _place(context, builder, kind, row, ir.Constant(ir.IntType(64), h * channels))
-        yield load_at(builder, address, channels, align)
+    for h in range(n_heads):
+        address, align = _head_address(context, builder, row_type, row, h, n_channels)
+        yield load_at(builder, address, n_channels, align)
 
 
-@intrinsic
+@vector_intrinsic(meaning.head_sums)
 def head_sums(typingctx, a, b, heads, channels):
-    """sum_c a[h,c] b[h,c] of two rows of H C numbers: a vector of H."""
-
     def codegen(context, builder, signature, arguments):
-        kinds, sizes = signature.args[:2], [len(kind) for kind in signature.args[2:]]
+        a_type, b_type, heads, channels = signature.args
+        heads_of_a = _heads(context, builder, a_type, arguments[0], len(heads), len(channels))
+        heads_of_b = _heads(context, builder, b_type, arguments[1], len(heads), len(channels))
         sums = ir.Constant(context.get_value_type(signature.return_type), ir.Undefined)
-        pairs = zip(*(_heads(context, builder, *pair, *sizes) for pair in zip(kinds, arguments)), strict=True)
-        for h, pair in enumerate(pairs):
+        for h, pair in enumerate(zip(heads_of_a, heads_of_b, strict=True)):
             total = _sum(builder, builder.fmul(*pair, flags=REORDER))
             sums = builder.insert_element(sums, total, ir.Constant(ir.IntType(32), h))
         return sums
@@ -227,25 +220,26 @@ def head_sums(typingctx, a, b, heads, channels):
     return Vector(a.dtype, len(heads))(a, b, heads, channels), codegen
 
 
-@intrinsic
+@vector_intrinsic(meaning.products_with_rows)
 def products_with_rows(typingctx, a, x, heads, lanes):
-    """sum_d a[h,d] x[d] of an array of H rows, whatever lies between them, and a row: a vector of H."""
-
     def codegen(context, builder, signature, arguments):
-        kind_a, kind_x, heads, lanes = signature.args
-        a = context.make_array(kind_a)(context, builder, arguments[0])
-        x = cgutils.create_struct_proxy(kind_x)(context, builder, value=arguments[1])
-        align, stride = context.get_abi_sizeof(x.data.type.pointee), cgutils.unpack_tuple(builder, a.strides)[0]
+        a_type, x_type, heads, lanes = signature.args
+        a = context.make_array(a_type)(context, builder, arguments[0])
+        x = cgutils.create_struct_proxy(x_type)(context, builder, value=arguments[1])
+        align = context.get_abi_sizeof(x.data.type.pointee)
+        stride = cgutils.unpack_tuple(builder, a.strides)[0]
         rows = [cgutils.pointer_add(builder, a.data, builder.mul(stride, stride.type(h))) for h in range(len(heads))]
-        lanes = min(len(lanes), BYTES // align)  # a register for the sums of each row
-        return _sums_of_each(builder, _row_products(builder, rows, x, lanes, align))
+        n = min(len(lanes), BYTES // align)  # a register for the sums of each row
+        return _sums_of_each(builder, _row_products(builder, rows, x, n, align))
 
     return Vector(x.dtype, len(heads))(a, x, heads, lanes), codegen
 
 
-def _row_products(builder, rows, x, lanes, align):
-    """The loop over d: a vector of sums for each row."""
-    before, integer, zero = builder.block, x.size.type, ir.Constant(ir.VectorType(x.data.type.pointee, lanes), None)
+def _row_products(builder, rows, x, n, align):
+    """The loop over d: a vector of `n` sums for each row."""
+    before = builder.block
+    integer = x.size.type
+    zero = ir.Constant(ir.VectorType(x.data.type.pointee, n), None)
     head, body, after = (builder.append_basic_block(name) for name in ("d", "step", "done"))
     builder.branch(head)
     builder.position_at_end(head)
@@ -253,12 +247,12 @@ def _row_products(builder, rows, x, lanes, align):
     sums = [builder.phi(zero.type) for _ in rows]
     builder.cbranch(builder.icmp_signed("<", d, x.size), body, after)
     builder.position_at_end(body)
-    factor = load_at(builder, builder.gep(x.data, [d]), lanes, align)
+    factor = load_at(builder, builder.gep(x.data, [d]), n, align)
     d.add_incoming(integer(0), before)
-    d.add_incoming(builder.add(d, integer(lanes)), body)
+    d.add_incoming(builder.add(d, integer(n)), body)
     for row, total in zip(rows, sums, strict=True):
         total.add_incoming(zero, before)
-        product = builder.fmul(load_at(builder, builder.gep(row, [d]), lanes, align), factor, flags=REORDER)
+        product = builder.fmul(load_at(builder, builder.gep(row, [d]), n, align), factor, flags=REORDER)
         total.add_incoming(builder.fadd(total, product, flags=REORDER), body)
     builder.branch(head)
     builder.position_at_end(after)
@@ -271,17 +265,18 @@ def _sums_of_each(builder, vectors):
     Neighbours are added, of two vectors at a time, within 16 bytes, where a processor moves numbers most easily; then
     the halves, and the halves of these.
     """
-    n, chunk = vectors[0].type.count, min(vectors[0].type.count, 16 // (4 if vectors[0].type.element == FLOAT else 8))
+    n = vectors[0].type.count
+    chunk = min(n, 16 // (4 if vectors[0].type.element == FLOAT else 8))
     neighbours = [half + start + d for start in range(0, n, chunk) for half in (0, n) for d in range(0, chunk, 2)]
     steps = [(neighbours, 1)] * (chunk.bit_length() - 1)
     for half in (n >> step for step in range(1, (n // chunk).bit_length())):
         steps += [([start + d for start in range(0, 2 * n, 2 * half) for d in range(half)], half)]
     owner = [[h] * n for h in range(len(vectors))]  # whose sum a number is part of
-    for places, other in steps:
+    for indices, distance in steps:
         pairs = [(m, min(m + 1, len(vectors) - 1)) for m in range(0, len(vectors), 2)]
-        owner = [[(owner[a] + owner[b])[place] for place in places] for a, b in pairs]
-        both = [places, [place + other for place in places]]
-        vectors = [builder.fadd(*(_chosen(builder, vectors[a], vectors[b], p) for p in both)) for a, b in pairs]
+        owner = [[(owner[a] + owner[b])[index] for index in indices] for a, b in pairs]
+        both = [indices, [index + distance for index in indices]]
+        vectors = [builder.fadd(*(_chosen(builder, vectors[a], vectors[b], i) for i in both)) for a, b in pairs]
     while len(vectors) > 1:
         pairs = [(m, min(m + 1, len(vectors) - 1)) for m in range(0, len(vectors), 2)]
         owner = [owner[a] + owner[b] for a, b in pairs]
@@ -289,91 +284,64 @@ def _sums_of_each(builder, vectors):
     return _chosen(builder, vectors[0], vectors[0], [owner[0].index(h) for h in range(max(owner[0]) + 1)])
 
 
-def _chosen(builder, a, b, places):
-    """The numbers at some places of two vectors behind each other."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(places)), list(places)))
+def _chosen(builder, a, b, indices):
+    """Numbers of two vectors behind each other, chosen by their indices."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(indices)), list(indices)))
 
 
-@intrinsic
+@vector_intrinsic(meaning.add_heads)
 def add_heads(typingctx, y, factor, x, heads, channels):
-    """y[h,c] += factor[h] x[h,c]; rows of H C numbers, and a vector of H."""
-
     def codegen(context, builder, signature, arguments):
-        kind_y, _, kind_x, *sizes = signature.args
-        y, factor, x = arguments[:3]
-        sizes = [len(size) for size in sizes]
-        terms = _scaled_heads(context, builder, kind_x, x, factor, *sizes)
-        for h, (before, term) in enumerate(zip(_heads(context, builder, kind_y, y, *sizes), terms, strict=True)):
-            _store_head(context, builder, kind_y, y, h, builder.fadd(before, term, flags=REORDER))
+        y_type, _, _, heads, channels = signature.args
+        terms = _scaled_heads(context, builder, signature, arguments)
+        heads_of_y = _heads(context, builder, y_type, arguments[0], len(heads), len(channels))
+        for h, (before, term) in enumerate(zip(heads_of_y, terms, strict=True)):
+            address, align = _head_address(context, builder, y_type, arguments[0], h, len(channels))
+            store_at(builder, builder.fadd(before, term, flags=REORDER), address, align)
         return context.get_dummy_value()
 
     return types.none(y, factor, x, heads, channels), codegen
 
 
-@intrinsic
+@vector_intrinsic(meaning.scale_heads)
 def scale_heads(typingctx, y, factor, x, heads, channels):
-    """y[h,c] = factor[h] x[h,c]; rows of H C numbers, and a vector of H."""
-
     def codegen(context, builder, signature, arguments):
-        kind_y, _, kind_x, *sizes = signature.args
-        y, factor, x = arguments[:3]
-        for h, term in enumerate(_scaled_heads(context, builder, kind_x, x, factor, *(len(size) for size in sizes))):
-            _store_head(context, builder, kind_y, y, h, term)
+        for h, term in enumerate(_scaled_heads(context, builder, signature, arguments)):
+            address, align = _head_address(context, builder, signature.args[0], arguments[0], h, term.type.count)
+            store_at(builder, term, address, align)
         return context.get_dummy_value()
 
     return types.none(y, factor, x, heads, channels), codegen
 
 
-@intrinsic
-def set_heads(typingctx, y, factor_a, a, factor_b, b, heads, channels):
-    """y[h,c] = factor_a[h] a[h,c] + factor_b[h] b[h,c]; rows of H C numbers, and vectors of H."""
-
-    def codegen(context, builder, signature, arguments):
-        kind_y, _, kind_a, _, kind_b, *sizes = signature.args
-        y, factor_a, a, factor_b, b = arguments[:5]
-        sizes = [len(size) for size in sizes]
-        terms = zip(
-            _scaled_heads(context, builder, kind_a, a, factor_a, *sizes),
-            _scaled_heads(context, builder, kind_b, b, factor_b, *sizes),
-            strict=True,
-        )
-        for h, pair in enumerate(terms):
-            _store_head(context, builder, kind_y, y, h, builder.fadd(*pair, flags=REORDER))
-        return context.get_dummy_value()
-
-    return types.none(y, factor_a, a, factor_b, b, heads, channels), codegen
-
-
-def _scaled_heads(context, builder, kind, row, factor, heads, channels):
-    for h, vector in enumerate(_heads(context, builder, kind, row, heads, channels)):
-        number = builder.extract_element(factor, ir.Constant(ir.IntType(32), h))
-        yield builder.fmul(spread(builder, number, channels), vector, flags=REORDER)
-
-
-def _store_head(context, builder, kind, row, h, vector):
-    address, align = _place(context, builder, kind, row, ir.Constant(ir.IntType(64), h * vector.type.count))
-    store_at(builder, vector, address, align)
+def _scaled_heads(context, builder, signature, arguments):
+    """factor[h] x[h,c] of each head h, as vectors, for the arguments of add_heads and scale_heads."""
+    _, _, x_type, heads, channels = signature.args
+    _, factor, x, _, _ = arguments
+    for h, vector in enumerate(_heads(context, builder, x_type, x, len(heads), len(channels))):
+        scalar = builder.extract_element(factor, ir.Constant(ir.IntType(32), h))
+        yield builder.fmul(spread(builder, scalar, len(channels)), vector, flags=REORDER)
 
 
 class _Arithmetic(AbstractTemplate):
-    """Of two vectors of one kind, or of a vector and a number, which takes the vector's type."""
+    """Of two vectors of one type, or of a vector and a number, which takes the vector's type."""
 
     def generic(self, args, keywords):
-        vectors = {kind for kind in args if isinstance(kind, Vector)}
+        vectors = {typed for typed in args if isinstance(typed, Vector)}
         if len(args) == 2 and len(vectors) == 1:
-            (kind,) = vectors
+            (vector,) = vectors
             if all(isinstance(other, (Vector, types.Float, types.Integer)) for other in args):
-                return signature(kind, *(other if other == kind else kind.dtype for other in args))
+                return signature(vector, *(other if other == vector else vector.dtype for other in args))
         return None
 
 
 def _lower(operation, name):
     infer_global(operation)(type(f"_{name}", (_Arithmetic,), {}))
 
-    def calculate(context, builder, kinds, arguments):
+    def calculate(context, builder, signature, arguments):
         vectors = [
-            value if isinstance(kind, Vector) else spread(builder, value, kinds.return_type.n)
-            for kind, value in zip(kinds.args, arguments, strict=True)
+            value if isinstance(typed, Vector) else spread(builder, value, signature.return_type.n)
+            for typed, value in zip(signature.args, arguments, strict=True)
         ]
         return getattr(builder, name)(*vectors, flags=REORDER)
 
@@ -381,10 +349,26 @@ def _lower(operation, name):
         lower_builtin(operation, *pair)(calculate)
 
 
-for _operation, _name in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
-    _lower(_operation, _name)
+_lower(operator.add, "fadd")
+_lower(operator.sub, "fsub")
+_lower(operator.mul, "fmul")
+_lower(operator.truediv, "fdiv")
+
+
+@intrinsic
+def set_heads(typingctx, y, factor_a, a, factor_b, b, heads, channels):
+    """y[h,c] = factor_a[h] a[h,c] + factor_b[h] b[h,c]; rows of H C numbers, and vectors of H."""
+
+    def codegen(context, builder, signature, arguments):
+        y_type, fa_type, a_type, fb_type, b_type, heads_type, channels_type = signature.args
+        y, factor_a, a, factor_b, b, h_, c_ = arguments
+        sig_a = types.none(y_type, fa_type, a_type, heads_type, channels_type)
+        sig_b = types.none(y_type, fb_type, b_type, heads_type, channels_type)
+        terms = zip(_scaled_heads(context, builder, sig_a, (y, factor_a, a, h_, c_)),
+                    _scaled_heads(context, builder, sig_b, (y, factor_b, b, h_, c_)))
+        for h, pair in enumerate(terms):
+            address, align = _head_address(context, builder, y_type, y, h, len(channels_type))
+            store_at(builder, builder.fadd(*pair, flags=REORDER), address, align)
+        return context.get_dummy_value()
+
+    return types.none(y, factor_a, a, factor_b, b, heads, channels), codegen

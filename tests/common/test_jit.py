@@ -1,0 +1,84 @@
+"""Kernels are compiled once, and again when a file changes that their code comes from."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refattn.common import jit
+
+HELPERS = """
+from refattn.common.jit import jit
+from refattn.numbers import FACTOR
+
+@jit
+def scaled(x):
+    return FACTOR * x
+"""
+KERNELS = """
+from refattn import (
+    helpers,
+)
+from refattn.common.jit import jit
+
+scaled = helpers.scaled
+
+@jit
+def kernel(x):
+    return scaled(x + 1)
+"""
+PACKAGE = {
+    "__init__.py": "",
+    "common/__init__.py": "",
+    "common/jit.py": Path(jit.__file__).read_text(encoding="utf-8"),
+    "numbers.py": "FACTOR = 3\n",
+    "helpers.py": HELPERS,
+    "kernels.py": KERNELS,
+    "other.py": "UNUSED = 1\n",
+}
+RUN = "from refattn.kernels import kernel; print(kernel(1), sum(kernel.stats.cache_misses.values()))"
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A package of this name with the decorator, and a kernel whose helper and constant stand in other files."""
+    for name, text in PACKAGE.items():
+        path = tmp_path / "refattn" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def run(package, **environment):
+    """What the kernel returns in a new process, and how often it was compiled there."""
+    environment = {**os.environ, "PYTHONPATH": str(package), "NUMBA_CACHE_DIR": "", **environment}
+    command = [sys.executable, "-c", RUN]
+    said = subprocess.run(command, env=environment, cwd=package, stdout=subprocess.PIPE, text=True, check=True).stdout
+    value, n_compiled = said.split()
+    return int(value), int(n_compiled)
+
+
+def test_a_change_of_a_helper_or_of_its_constant_compiles_its_callers_anew(package):
+    assert run(package) == (6, 1)
+    assert list((package / "refattn/__pycache__").glob("kernels.kernel*.nbc"))
+    (package / "refattn/other.py").write_text("UNUSED = 2\n", encoding="utf-8")
+    assert run(package) == (6, 0)
+    (package / "refattn/numbers.py").write_text("FACTOR = 5\n", encoding="utf-8")
+    assert run(package) == (10, 1)
+    (package / "refattn/helpers.py").write_text(HELPERS.replace("FACTOR * x", "FACTOR - x"), encoding="utf-8")
+    assert run(package) == (3, 1)
+
+
+def test_the_cache_stands_where_numba_is_told(package):
+    assert run(package, NUMBA_CACHE_DIR=str(package / "cache")) == (6, 1)
+    assert list((package / "cache").rglob("kernels.kernel*.nbc"))
+    assert not list((package / "refattn").rglob("*.nbc"))
+
+
+def test_files_that_a_file_imports_are_found():
+    own = Path(jit.__file__).parents[1] / "ops/cpu/edges.py"
+    _, imported = jit._read(own)
+    names = {path.relative_to(own.parent).as_posix() for path in imported if path.is_relative_to(own.parent)}
+    assert {"heads.py", "memory.py", "simd/gemm.py", "simd/vector.py"} <= names
