@@ -48,33 +48,33 @@ def package(tmp_path):
         path = tmp_path / "refattn" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    return tmp_path
+    return tmp_path / "refattn"
 
 
 def run(package, **environment):
     """What the kernel returns in a new process, and how often it was compiled there."""
-    environment = {**os.environ, "PYTHONPATH": str(package), "NUMBA_CACHE_DIR": "", **environment}
-    command = [sys.executable, "-c", RUN]
-    said = subprocess.run(command, env=environment, cwd=package, stdout=subprocess.PIPE, text=True, check=True).stdout
+    environment = {**os.environ, "PYTHONPATH": str(package.parent), "NUMBA_CACHE_DIR": "", **environment}
+    options = {"env": environment, "cwd": package.parent, "text": True, "check": True}
+    said = subprocess.run([sys.executable, "-c", RUN], stdout=subprocess.PIPE, **options).stdout
     value, n_compiled = said.split()
     return int(value), int(n_compiled)
 
 
 def test_a_change_of_a_helper_or_of_its_constant_compiles_its_callers_anew(package):
     assert run(package) == (6, 1)
-    assert list((package / "refattn/__pycache__").glob("kernels.kernel*.nbc"))
-    (package / "refattn/other.py").write_text("UNUSED = 2\n", encoding="utf-8")
+    assert list((package / "__pycache__").glob("kernels.kernel*.nbc"))
+    (package / "other.py").write_text("UNUSED = 2\n", encoding="utf-8")
     assert run(package) == (6, 0)
-    (package / "refattn/numbers.py").write_text("FACTOR = 5\n", encoding="utf-8")
+    (package / "numbers.py").write_text("FACTOR = 5\n", encoding="utf-8")
     assert run(package) == (10, 1)
-    (package / "refattn/helpers.py").write_text(HELPERS.replace("FACTOR * x", "FACTOR - x"), encoding="utf-8")
+    (package / "helpers.py").write_text(HELPERS.replace("FACTOR * x", "FACTOR - x"), encoding="utf-8")
     assert run(package) == (3, 1)
 
 
 def test_the_cache_stands_where_numba_is_told(package):
-    assert run(package, NUMBA_CACHE_DIR=str(package / "cache")) == (6, 1)
-    assert list((package / "cache").rglob("kernels.kernel*.nbc"))
-    assert not list((package / "refattn").rglob("*.nbc"))
+    assert run(package, NUMBA_CACHE_DIR=str(package.parent / "cache")) == (6, 1)
+    assert list((package.parent / "cache").rglob("kernels.kernel*.nbc"))
+    assert not list(package.rglob("*.nbc"))
 
 
 def test_files_that_a_file_imports_are_found():

@@ -4,16 +4,13 @@ import functools
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from refattn.ops.cpu.memory import empty, scratch
+from refattn.ops.cpu.simd.dropout import drop
 from refattn.ops.cpu.simd.gemm import add_transposed_product, multiply, pack, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
-from refattn.ops.cpu.simd.vector import lanes_for, load, number_of, row_of, spread, store, sum_of, zeros
-from refattn.ops.random import MULTIPLIER_1_32, MULTIPLIER_2_32, STEP_32
+from refattn.ops.cpu.simd.vector import lanes_for, load, number_of, row_of, store, sum_of, zeros
 from refattn.ops.reference.layers import EPSILON
 from refattn.ops.types import DenseWeights
 
@@ -220,36 +217,8 @@ def threshold_of(rate, dtype):
 def drop_row(y, x, key, threshold, lanes):
     """y is x, which may be y, with a part of it dropped: one row. See threshold_of for `threshold`."""
     first_kept, scale = threshold
-    low = np.uint32(key)
-    high = np.uint32(key >> np.uint64(32))
     for d in range(0, len(x), len(lanes)):
-        store(y, d, _drop(load(x, d, lanes), low, high, d, first_kept, scale))
-
-
-@intrinsic
-def _drop(typingctx, x, low, high, column, threshold, scale):
-    """Numbers `column` and following of a row, with a part dropped; the bits of refattn.ops.random.scramble."""
-
-    def codegen(context, builder, signature, arguments):
-        x, low, high, column, threshold, scale = arguments
-        kind = ir.VectorType(ir.IntType(32), x.type.count)
-
-        def every(value):
-            return ir.Constant(kind, [value] * kind.count)
-
-        low, high, threshold = (spread(builder, number, kind.count) for number in (low, high, threshold))
-        column = spread(builder, builder.trunc(column, ir.IntType(32)), kind.count)
-        column = builder.add(column, ir.Constant(kind, list(range(kind.count))))
-        state = builder.add(low, builder.mul(column, every(STEP_32)))
-        state = builder.xor(state, builder.lshr(state, every(16)))
-        state = builder.mul(state, every(MULTIPLIER_1_32))
-        state = builder.xor(builder.xor(state, builder.lshr(state, every(15))), high)
-        state = builder.mul(state, every(MULTIPLIER_2_32))
-        state = builder.xor(state, builder.lshr(state, every(16)))
-        kept = builder.icmp_unsigned(">=", builder.lshr(state, every(8)), threshold)
-        return builder.select(kept, builder.fmul(x, spread(builder, scale, kind.count)), ir.Constant(x.type, None))
-
-    return x(x, types.uint32, types.uint32, types.int64, types.uint32, x.dtype), codegen
+        store(y, d, drop(load(x, d, lanes), key, d, first_kept, scale))
 
 
 @kernel

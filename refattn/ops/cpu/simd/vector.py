@@ -22,7 +22,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, overload, register_model
+from numba.extending import lower_builtin, overload, register_model
 
 from refattn.ops.cpu.simd import meaning
 from refattn.ops.cpu.simd.kernel import vector_intrinsic
@@ -353,22 +353,3 @@ _lower(operator.add, "fadd")
 _lower(operator.sub, "fsub")
 _lower(operator.mul, "fmul")
 _lower(operator.truediv, "fdiv")
-
-
-@intrinsic
-def set_heads(typingctx, y, factor_a, a, factor_b, b, heads, channels):
-    """y[h,c] = factor_a[h] a[h,c] + factor_b[h] b[h,c]; rows of H C numbers, and vectors of H."""
-
-    def codegen(context, builder, signature, arguments):
-        y_type, fa_type, a_type, fb_type, b_type, heads_type, channels_type = signature.args
-        y, factor_a, a, factor_b, b, h_, c_ = arguments
-        sig_a = types.none(y_type, fa_type, a_type, heads_type, channels_type)
-        sig_b = types.none(y_type, fb_type, b_type, heads_type, channels_type)
-        terms = zip(_scaled_heads(context, builder, sig_a, (y, factor_a, a, h_, c_)),
-                    _scaled_heads(context, builder, sig_b, (y, factor_b, b, h_, c_)))
-        for h, pair in enumerate(terms):
-            address, align = _head_address(context, builder, y_type, y, h, len(channels_type))
-            store_at(builder, builder.fadd(*pair, flags=REORDER), address, align)
-        return context.get_dummy_value()
-
-    return types.none(y, factor_a, a, factor_b, b, heads, channels), codegen
