@@ -21,22 +21,32 @@ import importlib
 
 __version__ = "0.1.0"
 
-# Loaded when first used, so that `import refattn` and `refattn --help` stay quick.
-_PUBLIC = {
-    "Calculator": "prediction.calculator",
-    "Config": "config",
-    "Graph": "structures.graph",
-    "Model": "prediction.predictor",
-    "embed": "prediction.embedding",
-    "explain": "explanation.explain",
-    "gradcheck": "gradient_check",
-    "load": "prediction.predictor",
-    "load_config": "config",
-    "read_dataset": "data.store",
-    "train": "training.train",
-    "train_ensemble": "training.train_ensemble",
+# Module -> what it gives to people; loaded when first used, so that `import refattn` and `refattn --help` stay quick.
+_MODULES = {
+    "config": "Config DataConfig GraphConfig ModelConfig TrainingConfig load_config",
+    "data.prepare": "PrepareReport prepare",
+    "data.sources.registry": "open_source",
+    "data.splits": "Split",
+    "data.store": "Dataset Record Source read_dataset",
+    "data.writer": "DatasetWriter",
+    "errors": (
+        "BenchmarkError ConfigError DataError DeviceError MissingExtra OutputError RefattnError RunError "
+        "StructureError TrainingError"
+    ),
+    "explanation.explain": "Edges Explanation explain explain_stream",
+    "explanation.flow": "Flow",
+    "gradient_check": "GradcheckResult gradcheck",
+    "network.checkpoint": "Checkpoint load_checkpoint save_checkpoint",
+    "network.params": "Parameters initialise",
+    "prediction.calculator": "Calculator",
+    "prediction.embedding": "Embedding embed embed_stream",
+    "prediction.predictor": "Ensemble Model Prediction load",
+    "structures.graph": "Graph",
+    "training.train": "train",
+    "training.train_ensemble": "train_ensemble",
 }
-__all__ = list(_PUBLIC)
+_PUBLIC = {name: module for module, names in _MODULES.items() for name in names.split()}
+__all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> object:
@@ -45,3 +55,7 @@ def __getattr__(name: str) -> object:
     value = getattr(importlib.import_module(f"refattn.{_PUBLIC[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

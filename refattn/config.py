@@ -42,7 +42,7 @@ class Section:
 
     name = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             name = f"{self.name}.{field.name}"
             value = getattr(self, field.name)
@@ -110,7 +110,7 @@ class ModelConfig(Section):
     attention_dropout: float = 0.0  # of the local attention weights (code: 0.05 with use_drop)
     non_negative: bool = False  # clip the property at zero (code: target e_b)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.width % self.n_heads:
             raise ConfigError(
@@ -173,7 +173,7 @@ class TrainingConfig(Section):
     dtype: str = "float32"
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.schedule != "constant" and self.learning_rate_min > self.learning_rate:
             raise ConfigError(
@@ -191,7 +191,7 @@ class Config:
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, section in SECTIONS.items():
             found = getattr(self, name)
             if not (isinstance(found, section) or (name == "graph" and found is None)):

@@ -1,17 +1,22 @@
-"""House rules 1 and 2: backends name their operations and arguments alike, and forward is followed by its backward."""
+"""House rules: what the backends have in common, which package stands on which, and how the code is written."""
 
 import ast
 import inspect
 import re
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+import refattn.cli
 import refattn.ops
 from refattn.ops import BACKENDS, OPS, load_backend
 from refattn.ops.cases import argument_names
 
-FOLDER = Path(refattn.ops.__file__).parent
+PACKAGE = Path(refattn.__file__).parent
+FOLDER = PACKAGE / "ops"
 FORWARD_ONLY = {operation.name for operation in OPS if not operation.wrt}
 
 
@@ -93,3 +98,101 @@ def test_every_reference_operation_states_shapes_and_its_source():
                 assert re.search(r"\([A-Z][^)]*\) float", text), f"{path.name}: {node.name} states no shapes"
                 for word in ("Parameters", "Returns") + ("Source",) * node.name.endswith("_forward"):
                     assert word in text, f"{path.name}: {node.name} has no {word}"
+
+
+# ---- the package as a whole --------------------------------------------------------------------------------------
+
+# A package may import those before it; modules beside the packages stand among them under their own names.
+FLOORS = (
+    *("errors", "common", "config", "structures", "ops", "data", "experiments", "generate"),
+    *("network", "gradient_check", "keras_import", "prediction", "explanation", "validation"),
+    *("report", "training", "benchmarks", "cli"),
+)
+COMPILED = {"jit", "kernel", "intrinsic", "overload"}  # decorators of functions that Numba compiles
+ANNOTATED = 0.48  # at least this part of the public functions
+
+
+@cache
+def modules():
+    """Dotted name -> syntax tree of every module of the package, the command line included."""
+    found = {}
+    for root, prefix in ((PACKAGE, "refattn"), (Path(refattn.cli.__file__).parent, "refattn.cli")):
+        for path in sorted(root.rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            name = ".".join([prefix, *parts]).removesuffix(".__init__")
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imported(tree):
+    """Modules of refattn that a module imports when it is loaded, not those that a function of it imports."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("refattn"))
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("refattn"):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in modules() else node.module
+
+
+def test_few_modules_lie_beside_the_packages():
+    assert len([path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]) <= 6
+
+
+def test_packages_import_only_what_stands_below_them():
+    floors = {"refattn": -1, **{f"refattn.{name}": floor for floor, name in enumerate(FLOORS)}}
+    for name, tree in modules().items():
+        for other in imported(tree):
+            above, below = (".".join(module.split(".")[:2]) for module in (name, other))
+            assert above == below or floors[above] > floors[below], f"{name} imports {other}"
+
+
+def test_no_modules_import_each_other():
+    left = {name: {other for other in imported(tree) if other != name} for name, tree in modules().items()}
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, "each of these imports, directly or not, itself"
+
+
+def decorators(function):
+    """Every name in the decorators of a function."""
+    nodes = [node for decorator in function.decorator_list for node in ast.walk(decorator)]
+    return {getattr(node, "attr", getattr(node, "id", "")) for node in nodes}
+
+
+def public_functions(body):
+    """Functions and methods that Python code calls: not those of the command line, whose options say their types."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node.body)
+        elif isinstance(node, ast.FunctionDef) and re.match(r"[^_]|__", node.name):
+            yield from [] if decorators(node) & (COMPILED | {"command", "group"}) else [node]
+
+
+def is_annotated(function):
+    signature = function.args
+    arguments = [*signature.posonlyargs, *signature.args, *signature.kwonlyargs, signature.vararg, signature.kwarg]
+    arguments = [argument for argument in arguments if argument and argument.arg not in ("self", "cls")]
+    return all(argument.annotation for argument in arguments) and (function.returns or function.name == "__init__")
+
+
+def test_public_functions_are_annotated():
+    functions = [(name, function) for name, tree in modules().items() for function in public_functions(tree.body)]
+    bare = [f"{name}: {function.name}" for name, function in functions if not is_annotated(function)]
+    assert len(bare) <= (1 - ANNOTATED) * len(functions), "\n".join(bare)
+
+
+def test_every_public_name_is_there():
+    assert refattn.__all__ == sorted(set(refattn.__all__))
+    for name in refattn.__all__:
+        assert getattr(refattn, name).__name__ == name
+        assert name in dir(refattn)
+    with pytest.raises(AttributeError, match="nonsense"):
+        refattn.nonsense  # noqa: B018
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_the_list_of_commands_needs_no_numpy():
+    code = "import sys, refattn.cli.main; assert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

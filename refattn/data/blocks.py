@@ -1,4 +1,4 @@
-"""Checkpoint: the graphs of finished blocks beside a data set in the making, so that a killed `prepare` can go on.
+"""The graphs of finished blocks beside a data set in the making, so that a killed `prepare` can go on.
 
 Only what is expensive is kept, a file per block of structures. The source is read and the data set is written anew:
 an HDF5 file that was open when its process was killed cannot be trusted, and both take seconds.
@@ -33,7 +33,7 @@ EDGE_ARRAYS = ("nbr", "image", "r", "omega")
 SITE_ARRAYS = ("z", "omega_max")
 
 
-class Checkpoint:
+class FinishedBlocks:
     """Finished blocks in the folder OUT.parts; use it in a `with` statement around that of the DatasetWriter.
 
     The end of the block removes the folder, when the data set is in its place and after an error about the input. It
@@ -55,7 +55,7 @@ class Checkpoint:
         self.note = note or (lambda text: None)
         self.is_open = False
 
-    def __enter__(self) -> "Checkpoint":
+    def __enter__(self) -> "FinishedBlocks":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from refattn.config import GraphConfig
-from refattn.data.blocks import Checkpoint, command_of
+from refattn.data.blocks import FinishedBlocks, command_of
 from refattn.data.sources.files import LABELS
 from refattn.data.store import Source
 from refattn.data.writer import DatasetWriter
@@ -105,7 +105,7 @@ def prepare(
     count = collections.Counter()
     seconds = collections.Counter()
     skipped = []
-    with Checkpoint(out, command_of(source, config), note) as checkpoint, _timed(writer, seconds):
+    with FinishedBlocks(out, command_of(source, config), note) as checkpoint, _timed(writer, seconds):
         checkpoint.open()
         blocks = _blocks(itertools.islice(source, limit), count, seconds)
         for block, results, resumed in _in_order(blocks, checkpoint, config, n_threads, seconds):

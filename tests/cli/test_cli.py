@@ -2,7 +2,6 @@
 
 import csv
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,14 +49,6 @@ def refused(status, *arguments):
     result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
     assert result.exit_code == status, repr(result.exception)
     return result.stderr
-
-
-@pytest.fixture(autouse=True)
-def keep_signal_handler():
-    """`refattn train` takes Ctrl-C."""
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture(scope="module")

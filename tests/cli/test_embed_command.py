@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from click.testing import CliRunner
-from explanation_cases import network
 from matplotlib.image import imread
 from small_data import molecules
 
@@ -34,11 +33,6 @@ def structures():
         if n % 3:
             atoms.info["gap"] = float(n)
     return found
-
-
-@pytest.fixture(scope="module")
-def model():
-    return network()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from click.testing import CliRunner
-from explanation_cases import network, rattled_salt
+from explanation_cases import rattled_salt
 from matplotlib.image import imread
 from scipy.stats import spearmanr
 
@@ -45,11 +45,6 @@ def structures():
             atoms.set_array(name, share / share.sum())
     del found[2].info["gap"]
     return found
-
-
-@pytest.fixture(scope="module")
-def model():
-    return network()
 
 
 @pytest.fixture(scope="module")

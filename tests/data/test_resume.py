@@ -17,7 +17,7 @@ from ase.io import write as write_atoms
 
 from refattn.config import GraphConfig
 from refattn.data import prepare as module
-from refattn.data.blocks import Checkpoint
+from refattn.data.blocks import FinishedBlocks
 from refattn.data.prepare import prepare
 from refattn.data.sources.files import FilesSource
 from refattn.data.writer import DatasetWriter
@@ -254,6 +254,6 @@ def test_files_of_others_are_left_alone(tmp_path):
     folder = tmp_path / "set.h5.parts"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    with Checkpoint(tmp_path / "set.h5", {}) as checkpoint:
+    with FinishedBlocks(tmp_path / "set.h5", {}) as checkpoint:
         checkpoint.open()
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]

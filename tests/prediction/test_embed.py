@@ -21,11 +21,6 @@ from refattn.report.projection import principal_components
 
 
 @pytest.fixture(scope="module")
-def model():
-    return network()
-
-
-@pytest.fixture(scope="module")
 def many():
     """Enough edges for several shards of about 700."""
     return molecules(60)

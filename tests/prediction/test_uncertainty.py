@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import math
-import signal
 from fractions import Fraction
 
 import ase.io
@@ -141,14 +140,6 @@ def folder(tmp_path_factory):
     train(dataclasses.replace(config, data=data), folder / "run", n_threads=1)
     ase.io.write(folder / "new.extxyz", molecules(7, seed=9), format="extxyz")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def keep_signal_handler():
-    """`refattn train` takes Ctrl-C."""
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 def structs_by_hand(model, path, ids):

@@ -40,14 +40,6 @@ def ensemble(data, tmp_path_factory):
     return out, train_ensemble(small_config(data, **SETTINGS), 3, out, n_threads=1)
 
 
-@pytest.fixture(autouse=True)
-def keep_signal_handler():
-    """`refattn train` takes Ctrl-C."""
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
-
-
 def command(*arguments, status=0):
     """What a command prints on stdout, or on stderr where it must fail."""
     result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
