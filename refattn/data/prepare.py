@@ -67,14 +67,10 @@ def prepare(
 
     Parameters
     ----------
-    source : iterable of Record, with name, licence, citation and fraction (see refattn/data/sources)
-    out : path
-    graph_config : GraphConfig, optional
     units : dict, optional
         name -> unit, for labels whose unit is not known or another one.
     limit : int, optional
         Stop after so many structures.
-    n_threads : int
     append : bool
         Add to `out` instead of replacing it.
     progress : callable (done, total, resumed), optional
@@ -82,10 +78,6 @@ def prepare(
         structures were ready from an earlier run.
     note : callable (text), optional
         Is told what a user should know, such as that the checkpoint of another command is removed.
-
-    Returns
-    -------
-    PrepareReport
 
     Raises
     ------

@@ -39,10 +39,8 @@ def split_indices(
 
     Parameters
     ----------
-    n : int
     n_train, n_valid, n_test : int
         Sizes. 0 stands for a tenth of n (valid, test, at least 1) and for what the other two leave (train).
-    seed : int
     legacy : bool
         Draw as the authors' code does: NumPy's legacy generator, training set first (scann/utils/general.py).
 
@@ -103,14 +101,8 @@ def published_split(dataset: Dataset, name: str, sizes: tuple[int, int, int] = (
 
     Parameters
     ----------
-    dataset : Dataset
-    name : str
     sizes : (n_train, n_valid, n_test), 0 for any
         What the configuration says of them.
-
-    Returns
-    -------
-    Split
 
     Raises
     ------

@@ -32,10 +32,6 @@ def gradient_times_input(subject: Subject) -> np.ndarray:
 
     The first-order estimate of what occlusion measures; not normalised, the sum over sites has no meaning of its own.
 
-    Parameters
-    ----------
-    subject : Subject
-
     Returns
     -------
     (N,) float64
@@ -77,13 +73,8 @@ def integrated_gradients(subject: Subject, run: Callable = map, tolerance: float
 
     Parameters
     ----------
-    subject : Subject
     run : callable, optional      like map
     tolerance : float, relative
-
-    Returns
-    -------
-    IntegratedGradients
 
     Source   Sundararajan et al., ICML 2017, arXiv 1703.01365, Eq. (1) and proposition 1
     """
@@ -122,7 +113,6 @@ def occlusion(subject: Subject, run: Callable = map) -> np.ndarray:
 
     Parameters
     ----------
-    subject : Subject
     run : callable, optional      like map
 
     Returns
@@ -151,9 +141,6 @@ def removal(model: Model, subject: Subject, atoms: ase.Atoms, run: Callable = ma
 
     Parameters
     ----------
-    model : refattn.Model
-    subject : Subject
-    atoms : ase.Atoms
     run : callable, optional      like map
 
     Returns

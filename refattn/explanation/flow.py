@@ -110,10 +110,6 @@ def attention_flow(alpha: np.ndarray, edge_ptr: np.ndarray, nbr: np.ndarray, sha
     alpha : (L, E, H) float                       local attention
     edge_ptr : (N + 1,) int; nbr : (E,) int
     share : float, or (L, N) float, in 0 to 1     weight of the residual path; see the head of this file
-
-    Returns
-    -------
-    Flow
     """
     n_sites = len(edge_ptr) - 1
     share = np.broadcast_to(np.asarray(share, dtype=float), (len(alpha), n_sites))

@@ -28,7 +28,6 @@ def equivalent_sites(atoms: ase.Atoms, tolerance: float = TOLERANCE, radius: flo
 
     Parameters
     ----------
-    atoms : ase.Atoms
     tolerance : float, Å       distances that differ by less are the same
     radius : float, Å, optional
         How far a site looks in one round. By default everywhere in a structure without periods of at most 500 sites,

@@ -116,7 +116,6 @@ def generate(
         Snapshots wanted of each trajectory.
     folder : path
         One `NAME.extxyz` for every trajectory; positions in Å, momenta in ASE's units.
-    dynamics : Dynamics
     method : XTB or AnyCalculator (methods.py)
         A calculator for every segment, because a warm start would make the result depend on interruptions, and the
         labels of a snapshot.

@@ -30,8 +30,6 @@ def embedding_writer(path: Path | str, model: Model, attributes: dict) -> Iterat
 
     Parameters
     ----------
-    path : path
-    model : refattn.Model
     attributes : dict        of the file, beside format, version, layout, target and unit
 
     The label is `label` in the info of an ase.Atoms.

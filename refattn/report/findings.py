@@ -137,7 +137,6 @@ def findings(
 
     Parameters
     ----------
-    model : refattn.Model
     structures : iterable of ase.Atoms     perhaps with the known `label` in info
     compare : bool                         whether to add the populations of the frontier orbitals
     skip : callable, optional              (id, error): called for a structure that is left out instead of an error

@@ -56,10 +56,7 @@ def explanation_folder(
 
     Parameters
     ----------
-    folder : path
-    model : refattn.Model
     run : path                 of the model, for the record
-    shown : Shown
     attributes : dict          of explanations.h5, more of them
     note : callable            takes a sentence for the user
 

@@ -67,11 +67,8 @@ def write_maps(
 
     Parameters
     ----------
-    folder : path
-    model : refattn.Model
     run : path                 of the model, for the record
     blocks : iterable          of (list of ase.Atoms, Embedding), such as embed_stream gives; labels as `label` in info
-    shown : Shown
 
     Returns
     -------

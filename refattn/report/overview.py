@@ -64,7 +64,6 @@ def plot_overview(dataset: Dataset, path: Path | str, name: str) -> None:
 
     Parameters
     ----------
-    dataset : Dataset
     path : path             appears complete or not at all
     name : str              of the data set, for the title
 

@@ -89,7 +89,6 @@ def write_page(path: Path | str, finding: Finding, first: str, picture: str | No
     Parameters
     ----------
     path : path            in a folder beside the shared files
-    finding : Finding
     first : str            the column that is shown first
     picture : str, optional     its picture, as an address relative to the page
     """
@@ -147,7 +146,6 @@ def list_writer(path: Path | str, title: str, text: str, first: str) -> Iterator
     Parameters
     ----------
     path : path of index.html
-    title, text : str
     first : str            column whose highest site is named
 
     links is a dict of "thumbnail", "picture" and "page" -> address; what is missing has no link.

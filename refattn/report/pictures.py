@@ -86,7 +86,6 @@ def picture(path: Path | str, finding: Finding, names: list[str], background: st
     Parameters
     ----------
     path : path of a PNG
-    finding : Finding
     names : list of str          columns of the Finding
     background : "light" or "dark"
 

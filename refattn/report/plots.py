@@ -18,7 +18,6 @@ def learning_curve(path: Path | str, history: list[dict], unit: str) -> None:
     ----------
     path : path of a PNG
     history : list of dict with epoch, train_mae, valid_mae
-    unit : str
     """
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.add_subplot()
@@ -45,7 +44,6 @@ def parity_plot(path: Path | str, parts: dict[str, tuple], target: str, unit: st
     ----------
     path : path of a PNG
     parts : dict of "train", "valid", "test" -> (label (S,), prediction (S,), mae)
-    target, unit : str
     """
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.add_subplot()
@@ -80,7 +78,6 @@ def uncertainty_plot(
     error : (S,) float           in `unit`
     uncertainty : (S,) float     1 is usual; see Conformal
     curve : dict of "wanted", "found" -> list of float
-    unit : str
     """
     figure = Figure(figsize=(8, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)

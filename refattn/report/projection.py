@@ -43,10 +43,6 @@ def principal_components(data: h5py.Dataset | np.ndarray) -> PrincipalComponents
     ----------
     data : (n, G) h5py.Dataset or array of float, n > 0; read block by block, summed in float64
 
-    Returns
-    -------
-    PrincipalComponents
-
     Source   Pearson, Philos. Mag. 2, 559 (1901); Hotelling, J. Educ. Psychol. 24, 417 (1933)
     """
     mean = sum(block.sum(axis=0, dtype=np.float64) for block in row_blocks(data)) / len(data)

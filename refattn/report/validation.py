@@ -70,7 +70,6 @@ def write_report(folder: Path | str, record: dict, command: str) -> None:
 
     Parameters
     ----------
-    folder : path
     record : dict        of study.study
     command : str        that made it, for the page
 

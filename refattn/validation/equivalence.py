@@ -72,7 +72,6 @@ def spreads(atoms: ase.Atoms, scores: dict[str, np.ndarray], classes: np.ndarray
 
     Parameters
     ----------
-    atoms : ase.Atoms
     scores : dict of name -> (N,) float
     classes : (N,) int, optional     of equivalent sites; found where not given
 

@@ -14,10 +14,6 @@ from refattn.prediction.predictor import Model
 def stages(config: ModelConfig) -> list[tuple[str, str]]:
     """Groups of parameters from the output to the input, as (text, regular expression of their names).
 
-    Parameters
-    ----------
-    config : ModelConfig
-
     Returns
     -------
     list of (str, str)
@@ -28,11 +24,6 @@ def stages(config: ModelConfig) -> list[tuple[str, str]]:
 
 def randomised(model: Model, seed: int) -> Iterator[tuple[str, Model]]:
     """The model again and again, each time with one group more of random parameters; the last one knows nothing.
-
-    Parameters
-    ----------
-    model : refattn.Model
-    seed : int
 
     Yields
     ------

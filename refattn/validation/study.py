@@ -88,7 +88,6 @@ def study(
     ----------
     models : list of refattn.Model      of one target; the same network trained from several seeds
     structures : list of ase.Atoms      perhaps with `label` in info and populations in arrays
-    settings : Settings
     note : callable (str)               told what is being done
     skip : callable (id, error), optional     told of structures that are left out instead of an error
 

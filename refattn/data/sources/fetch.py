@@ -87,7 +87,6 @@ def fetch(
 
     Parameters
     ----------
-    file : RemoteFile
     folder : path
         Made where it does not exist.
     progress : callable (done, total), optional
@@ -96,10 +95,6 @@ def fetch(
         What an address, also that of a redirection, may begin with; by default https alone.
     timeout, pause : float
         s without an answer until a try counts as failed, and between two tries.
-
-    Returns
-    -------
-    Fetched
 
     Raises
     ------

@@ -57,7 +57,6 @@ class QM9Source:
 
     Parameters
     ----------
-    path : path
     uncharacterised : path, optional
         The authors' list of 3,054 molecules to leave out; by default `uncharacterized.txt` in or beside `path`.
     keep_uncharacterised : bool

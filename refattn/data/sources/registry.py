@@ -44,7 +44,6 @@ def open_source(
 
     Parameters
     ----------
-    path : path
     format : str, one of FORMATS
         "auto" knows the published sets by the names of their files (`refattn data list`), and takes everything else
         for files that ASE reads.

@@ -36,10 +36,6 @@ class ScannArchive:
     Members are read as a stream, and no path of the archive reaches the disk. An id is the path in the archive without
     its suffix, and -NUMBER of the frame, counted from 1.
 
-    Parameters
-    ----------
-    path : path
-
     Attributes
     ----------
     skipped : list of (id, reason)
