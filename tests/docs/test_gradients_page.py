@@ -36,22 +36,22 @@ def test_section_7_is_section_6(case):
             head = slice(h * channels, (h + 1) * channels)
             w, b, own = w_k[:, head], b_k[head], x[edges]
             # forward
-            t = w @ q[i, h]
-            score = scale * own @ t
+            q_absorbed = w @ q[i, h]
+            score = scale * own @ q_absorbed
             exponential = np.exp(score - score.max())
             attention = exponential / exponential.sum()
             kept = attention * mask[edges, h]
-            z = kept @ own
+            value_sum = kept @ own
             found_alpha[edges, h] = attention
-            found_context[i, h] = z @ w + kept.sum() * b
+            found_context[i, h] = value_sum @ w + kept.sum() * b
             # backward
-            g = w @ grad_context[i, h]
-            grad_alpha = mask[edges, h] * (own @ g + b @ grad_context[i, h])
+            grad_absorbed = w @ grad_context[i, h]
+            grad_alpha = mask[edges, h] * (own @ grad_absorbed + b @ grad_context[i, h])
             grad_score = attention * (grad_alpha - attention @ grad_alpha)
-            grad_t = scale * grad_score @ own
-            grad_x[edges] += np.outer(kept, g) + scale * np.outer(grad_score, t)
-            grad_w_k[:, head] += np.outer(z, grad_context[i, h]) + np.outer(grad_t, q[i, h])
-            grad_q[i, h] = grad_t @ w
+            score_sum = scale * grad_score @ own
+            grad_x[edges] += np.outer(kept, grad_absorbed) + scale * np.outer(grad_score, q_absorbed)
+            grad_w_k[:, head] += np.outer(value_sum, grad_context[i, h]) + np.outer(score_sum, q[i, h])
+            grad_q[i, h] = score_sum @ w
             grad_b_k[head] += kept.sum() * grad_context[i, h]
             assert abs(grad_score.sum()) < 1e-12  # (5.1)
     np.testing.assert_allclose(found_alpha, alpha, atol=1e-12)
