@@ -42,7 +42,6 @@ class LayerCache:
     q: Array  # (N, H, C)
     context: Array  # (N, D)
     attention: UpdatedAttentionCache | FilteredAttentionCache
-    new_geo: Array | None = None  # (E, D) that goes out; SCANN+
     dropout: RowDropout | None = None  # of the residual block
     block: SiteBlockCache | tuple | None = None  # without residual block x_hat (N, D) and rstd (N,) of the norm
 

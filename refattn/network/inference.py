@@ -124,9 +124,7 @@ def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each
         rows, products = geo[block.edges], projections(centre_projections, block)
         if neighbour is not None:
             products = [*products, neighbour]
-        cache, new_geo = attend(
-            weights, site, rows, products, block.shard, mask, config, ops, save_for_backward=False
-        )
+        cache, new_geo = attend(weights, site, rows, products, block.shard, mask, config, ops, save_for_backward=False)
         dropout = residual_dropout(config, None, 0)
         after[block.sites] = update_sites(weights, cache, config, ops, dropout, save_for_backward=False)
         if new_geo is not rows:

@@ -11,7 +11,14 @@ import numpy as np
 
 from refattn.network.cache import EmbeddingCache, GeometryCache, HeadCache, LayerCache, ReadOutCache, Tape
 from refattn.network.dropout import drop, drop_backward, edge_mask
-from refattn.ops.types import DenseWeights, EdgeList, FilterWeights, RowDropout, SiteBlockWeights
+from refattn.ops.types import (
+    DenseWeights,
+    EdgeList,
+    FilteredAttentionWeights,
+    RowDropout,
+    SiteBlockWeights,
+    UpdatedAttentionWeights,
+)
 
 
 @functools.cache
@@ -99,12 +106,13 @@ def kernel_of(arrays, name):
     return DenseWeights(arrays[f"{name}_w"])
 
 
-def filter_weights(arrays, config):
-    """SCANN: the DenseWeights of the filter. SCANN+: FilterWeights, with the part of its kernel for geo."""
+def attention_weights(arrays, config):
+    """The FilteredAttentionWeights of a layer of SCANN, the UpdatedAttentionWeights of one of SCANN+."""
+    key = arrays["key_w"], arrays["key_b"]
     if config.variant == "scann":
-        return dense(arrays, "filter")
+        return FilteredAttentionWeights(arrays["filter_w"], arrays["filter_b"], *key)
     w = arrays["filter_w"][config.width : 2 * config.width]
-    return FilterWeights(w, arrays["geometry_gain"], arrays["geometry_offset"])
+    return UpdatedAttentionWeights(w, arrays["geometry_gain"], arrays["geometry_offset"], *key)
 
 
 def site_block_weights(arrays):
@@ -238,17 +246,15 @@ def attend(weights, site, geo, projections, shard, mask, config, ops, save_for_b
     q, *sites = projections
     context_shape = q.shape
     q = q.reshape(len(q), config.n_heads, config.width // config.n_heads)
-    edges = EdgeList(shard.edge_ptr, shard.nbr, mask)
-    filter, key = filter_weights(weights, config), dense(weights, "key")
+    edges = EdgeList(shard.edge_ptr, shard.nbr, mask, shard.weight)
+    layer_weights = attention_weights(weights, config)
     if config.variant == "scann":
-        context, attention = ops.filtered_attention_forward(
-            site, geo, shard.weight, q, edges, filter, key, save_for_backward
-        )
+        context, attention = ops.filtered_attention_forward(site, geo, q, edges, layer_weights, save_for_backward)
         return LayerCache(site, geo, mask, q, context.reshape(context_shape), attention), geo
     context, new_geo, attention = ops.updated_attention_forward(
-        site, geo, *sites, q, edges, filter, key, save_for_backward
+        site, geo, *sites, q, edges, layer_weights, save_for_backward
     )
-    return LayerCache(site, geo, mask, q, context.reshape(context_shape), attention, new_geo), new_geo
+    return LayerCache(site, geo, mask, q, context.reshape(context_shape), attention), new_geo
 
 
 def _attend_backward(grad_context, grad_geo, weights, grads, cache, shard, config, ops, grad_inputs):
@@ -258,12 +264,12 @@ def _attend_backward(grad_context, grad_geo, weights, grads, cache, shard, confi
     gradient by it is added to that by context.
     """
     grad_context = grad_context.reshape(cache.q.shape)
-    edges = EdgeList(shard.edge_ptr, shard.nbr, cache.mask)
-    filter, key = filter_weights(weights, config), dense(weights, "key")
-    out = filter_weights(grads, config), dense(grads, "key")
+    edges = EdgeList(shard.edge_ptr, shard.nbr, cache.mask, shard.weight)
+    layer_weights = attention_weights(weights, config)
+    out = attention_weights(grads, config)
     if config.variant == "scann":
         grad_site, grad_rbf, grad_weight, grad_q, *_ = ops.filtered_attention_backward(
-            grad_context, cache.site, cache.geo, shard.weight, cache.q, edges, filter, key, cache.attention,
+            grad_context, cache.site, cache.geo, cache.q, edges, layer_weights, cache.attention,
             grad_inputs is not None, grad_context, out,
         )  # fmt: skip
         if grad_inputs is not None:
@@ -271,10 +277,9 @@ def _attend_backward(grad_context, grad_geo, weights, grads, cache, shard, confi
             grad_inputs["weight"] = grad_inputs.get("weight", 0) + grad_weight
         return grad_site, None, grad_q
     if grad_geo is None:
-        grad_geo = ops.xp.zeros_like(cache.new_geo)
+        grad_geo = ops.xp.zeros_like(cache.attention.new_geo)
     grad_site, grad_before, grad_centre, grad_neighbour, grad_q, *_ = ops.updated_attention_backward(
-        grad_context, grad_geo, cache.site, cache.geo, cache.q, edges, filter, key, cache.new_geo, cache.attention,
-        grad_context, out,
+        grad_context, grad_geo, cache.site, cache.geo, cache.q, edges, layer_weights, cache.attention, grad_context, out
     )  # fmt: skip
     # forward: centre = site w_1 + b_f; neighbour = site w_3
     width, w, grad_w = config.width, weights["filter_w"], grads["filter_w"]
@@ -357,9 +362,7 @@ def _read_out_backward(grad_struct, params, grads, shard, config, ops, cache):
         grad_struct, cache.q, cache.k, shard.site_ptr, *options, cache.attention
     )
     # forward: q = site w_gq + b_gq; k = site w_gk + b_gk
-    grad_site, *_ = ops.dense_backward(
-        grad_q, cache.site, params["global_query_w"], out=dense(grads, "global_query")
-    )
+    grad_site, *_ = ops.dense_backward(grad_q, cache.site, params["global_query_w"], out=dense(grads, "global_query"))
     ops.dense_backward(grad_k, cache.site, params["global_key_w"], grad_site, dense(grads, "global_key"))
     # forward: site = swish(site w_l + b_l)
     grad_u, grads["after_b"][...] = ops.swish_backward(grad_site, cache.v)

@@ -9,6 +9,16 @@ import functools
 import importlib
 from types import SimpleNamespace
 
+from refattn.ops.types import (
+    FilteredAttentionCache,
+    FilteredAttentionWeights,
+    GlobalAttentionCache,
+    SiteBlockCache,
+    SiteBlockWeights,
+    UpdatedAttentionCache,
+    UpdatedAttentionWeights,
+)
+
 BACKENDS = ("reference", "cpu")  # those that run on every machine; "cuda" asks for a GPU or Numba's simulator
 
 
@@ -16,8 +26,8 @@ BACKENDS = ("reference", "cpu")  # those that run on every machine; "cuda" asks 
 class Operation:
     """One operation: its file, the names of what forward returns, and the inputs that get a gradient.
 
-    A name with a dot is a field of a named tuple of refattn.ops.types, such as key.w. An output is differentiable when
-    backward takes a `grad_` of it; the others are saved for backward, and are None in a backend that does without
+    A name with a dot is a field of a named tuple of refattn.ops.types, such as weights.w. An output is differentiable
+    when backward takes a `grad_` of it; the others are saved for backward, and are None in a backend that does without
     them. An unfused operation is a step of a fused one; the CPU backend has the fused ones only.
     """
 
@@ -30,6 +40,11 @@ class Operation:
     def backends(self) -> tuple[str, ...]:
         """Those of BACKENDS that have it."""
         return ("reference",) if self.file.startswith("unfused.") else BACKENDS
+
+
+def fields(name, kind):
+    """Names of the fields of a named tuple that is called `name`."""
+    return tuple(f"{name}.{field}" for field in kind._fields)
 
 
 OPS = (
@@ -52,28 +67,25 @@ OPS = (
     Operation(
         "updated_attention",
         "edges",
-        ("context", "new_geo", "cache.alpha", "cache.v", "cache.mean", "cache.rstd", "cache.k"),
-        ("site", "geo", "centre", "neighbour", "q", "filter.w", "filter.gain", "filter.offset", "key.w", "key.b"),
+        ("context", "new_geo", *fields("cache", UpdatedAttentionCache)),
+        ("site", "geo", "centre", "neighbour", "q", *fields("weights", UpdatedAttentionWeights)),
     ),
     Operation(
         "filtered_attention",
         "edges",
-        ("context", "cache.alpha", "cache.k"),
-        ("site", "rbf", "weight", "q", "filter.w", "filter.b", "key.w", "key.b"),
+        ("context", *fields("cache", FilteredAttentionCache)),
+        ("site", "rbf", "edges.weight", "q", *fields("weights", FilteredAttentionWeights)),
     ),
     Operation(
         "site_block",
         "sites",
-        ("site", "cache.context_hat", "cache.context_rstd", "cache.v", "cache.site_hat", "cache.site_rstd"),
-        (
-            "context",
-            *(f"weights.{name}" for name in ("gain", "offset", "w_1", "b_1", "w_2", "b_2", "gain_2", "offset_2")),
-        ),
+        ("site", *fields("cache", SiteBlockCache)),
+        ("context", *fields("weights", SiteBlockWeights)),
     ),
     Operation(
         "global_attention",
         "global_attention",
-        ("struct", "cache.beta", "cache.score", "cache.norm", "cache.q_sum"),
+        ("struct", *fields("cache", GlobalAttentionCache)),
         ("q", "k"),
     ),
 )

@@ -18,13 +18,13 @@ GRAPHS = {
 # operation's name goes before one without.
 SHAPES = {
     **dict.fromkeys(("b", "b_r", "b_omega", "gain", "offset"), "D"),
-    **dict.fromkeys(("key.b", "filter.b", "filter.gain", "filter.offset"), "D"),
-    **dict.fromkeys((f"weights.{name}" for name in ("gain", "offset", "b_1", "b_2", "gain_2", "offset_2")), "D"),
+    **dict.fromkeys((f"weights.{name}" for name in ("gain", "offset", "b", "b_k", "b_1", "b_2")), "D"),
+    **dict.fromkeys(("weights.gain_2", "weights.offset_2"), "D"),
     **dict.fromkeys(("site", "centre", "neighbour", "x", "residual", "u", "q", "k", "context"), "ND"),
     **dict.fromkeys(("geo", "edge", "u_r", "u_omega", "geometry_filter u"), "ED"),
-    **dict.fromkeys(("w", "key.w", "filter.w", "weights.w_1", "weights.w_2"), "DD"),
+    **dict.fromkeys(("w", *(f"weights.{name}" for name in ("w", "w_k", "w_1", "w_2"))), "DD"),
     "table": "AD",
-    "filtered_attention filter.w": "GD",
+    "filtered_attention weights.w": "GD",
     "rbf": "EG",
     "updated_attention q": "NHC",
     "filtered_attention q": "NHC",
@@ -66,15 +66,15 @@ def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, t
     known = make_graph(graph, rng)
     sizes = {"N": len(known["edge_ptr"]) - 1, "E": len(known["nbr"]), "H": heads, "C": channels}
     sizes |= {"D": heads * channels, "A": ELEMENTS, "G": RADIAL}
+    weight = rng.uniform(0.2, 1, sizes["E"]).astype(dtype)
     mask = (rng.integers(0, 2, (sizes["E"], heads)) / (1 - RATE)).astype(dtype)
     key = rng.integers(0, 1 << 63, sizes["N"], dtype=np.uint64)
-    known |= {"mask": mask, "key": key, "rate": RATE, "dropout.key": key, "dropout.rate": RATE}
+    known |= {"mask": mask, "weight": weight, "key": key, "rate": RATE, "dropout.key": key, "dropout.rate": RATE}
     known |= {f"edges.{name}": known[name] for name in EdgeList._fields}
     known |= {
         "z": np.arange(sizes["N"], dtype=np.int32) % (ELEMENTS - 1),
         "centres": np.linspace(0, 4, RADIAL).astype(dtype),
         "width": 0.5,
-        "weight": rng.uniform(0.2, 1, sizes["E"]).astype(dtype),
         "intensive": False,
         "normalise": True,
         "save_for_backward": True,
@@ -115,7 +115,7 @@ def copied(values):
 
 
 def argument_names(function):
-    """Names of a function's arguments; those of a named tuple's fields in its place, as key.w and key.b for key."""
+    """Names of a function's arguments; in the place of a named tuple those of its fields, such as weights.w."""
     names = []
     for name, parameter in inspect.signature(function).parameters.items():
         fields = getattr(parameter.annotation, "_fields", None)

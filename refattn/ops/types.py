@@ -1,6 +1,6 @@
 """Arguments that travel together: named tuples with their shapes, the same in the three backends.
 
-A gradient has the type of what it is the gradient by: grad_key of a DenseWeights is a DenseWeights.
+A gradient has the type of what it is the gradient by: that by a DenseWeights is a DenseWeights.
 
 Numba tells the types of named tuples apart by the name of their class: a second class of the same name would send
 every call that gets one to the slow path of the dispatcher, 37 us instead of 1.
@@ -19,11 +19,13 @@ class EdgeList(NamedTuple):
     edge_ptr : (N + 1,) int32
     nbr : (E,) int32          site at the other end of each edge; on a GPU Neighbours, see ops/cuda/graph.py
     mask : (E, H) float       dropout of the attention: 0 or 1 / (1 - rate); ones where nothing is dropped
+    weight : (E,) float       solid angle over the largest of the site; SCANN
     """
 
     edge_ptr: Array
     nbr: Array
     mask: Array
+    weight: Array | None = None
 
 
 class DenseWeights(NamedTuple):
@@ -33,12 +35,23 @@ class DenseWeights(NamedTuple):
     b: Array | None = None
 
 
-class FilterWeights(NamedTuple):
-    """Update of the geometry features: w (D, D), the part of the filter for geo; gain, offset (D,) of the norm."""
+class UpdatedAttentionWeights(NamedTuple):
+    """w : (D, D), the part of the filter for geo; gain, offset : (D,) of the norm; w_k (D, D), b_k (D,) of the key."""
 
     w: Array
     gain: Array
     offset: Array
+    w_k: Array
+    b_k: Array
+
+
+class FilteredAttentionWeights(NamedTuple):
+    """w : (G, D), b : (D,) of the filter; w_k : (D, D), b_k : (D,) of the key."""
+
+    w: Array
+    b: Array
+    w_k: Array
+    b_k: Array
 
 
 class SiteBlockWeights(NamedTuple):
@@ -62,12 +75,14 @@ class RowDropout(NamedTuple):
 
 
 class UpdatedAttentionCache(NamedTuple):
-    """alpha : (E, H) attention; v : (E, D) argument of the swish; mean, rstd : (E,) of the norm; k : (E, H, C) keys.
+    """What updated_attention_backward needs; without a backward to come only alpha is there.
 
-    Without a backward to come only alpha is there. k is None in a backend whose backward does without.
+    alpha : (E, H) attention; new_geo : (E, D); v : (E, D) argument of the swish; mean, rstd : (E,) of the norm
+    k : (E, H, C) keys. k is None in a backend whose backward does without.
     """
 
     alpha: Array
+    new_geo: Array | None = None
     v: Array | None = None
     mean: Array | None = None
     rstd: Array | None = None

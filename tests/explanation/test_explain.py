@@ -94,7 +94,7 @@ def test_flow_with_shares_by_norm():
     share = residual_share(tape)
     for layer in range(2):
         saved, weights = tape.layers[layer], one.params.layer(layer)
-        x = saved.site[one.shard.nbr] * saved.new_geo
+        x = saved.site[one.shard.nbr] * saved.attention.new_geo
         k = (x @ weights["key_w"] + weights["key_b"]).reshape(-1, *saved.q.shape[1:])
         for i in range(len(atoms)):
             edges = range(one.shard.edge_ptr[i], one.shard.edge_ptr[i + 1])

@@ -40,8 +40,8 @@ def rmse_gradient(y):
 
 def geometry_of(layer, weights, shard):
     """Geometry features of a layer; those of SCANN are not kept, but what they are made of is."""
-    if layer.new_geo is not None:
-        return layer.new_geo
+    if hasattr(layer.attention, "new_geo"):
+        return layer.attention.new_geo
     v = layer.geo @ weights["filter_w"] + weights["filter_b"]
     return v / (1 + np.exp(-v)) * shard.weight[:, None]
 

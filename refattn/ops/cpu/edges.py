@@ -32,14 +32,20 @@ from refattn.ops.cpu.work import (
     forward_shapes,
     static_sizes,
 )
-from refattn.ops.types import DenseWeights, EdgeList, FilteredAttentionCache, FilterWeights, UpdatedAttentionCache
+from refattn.ops.types import (
+    EdgeList,
+    FilteredAttentionCache,
+    FilteredAttentionWeights,
+    UpdatedAttentionCache,
+    UpdatedAttentionWeights,
+)
 
 TILE = 192  # edges: what a tile takes comes from the second-level cache and the third
 MIN_DEGREE = 16  # edges of a site that work arrays have room for at least: the same arrays for most molecules
 
 
 def updated_attention_forward(
-    site, geo, centre, neighbour, q, edges: EdgeList, filter: FilterWeights, key: DenseWeights, save_for_backward=True
+    site, geo, centre, neighbour, q, edges: EdgeList, weights: UpdatedAttentionWeights, save_for_backward=True
 ):
     """See the reference.
 
@@ -50,42 +56,41 @@ def updated_attention_forward(
     kept = len(geo) if save_for_backward else rows  # else a tile of v is enough, and stays in the cache
     new_geo = empty(geo.shape, dtype) if save_for_backward else geo
     context = empty(q.shape, dtype)
-    cache = UpdatedAttentionCache(empty(edges.mask.shape, dtype), empty((kept, width), dtype), *empty((2, kept), dtype))
+    alpha = empty(edges.mask.shape, dtype)
+    cache = UpdatedAttentionCache(alpha, new_geo, empty((kept, width), dtype), *empty((2, kept), dtype))
     work = ForwardWork(*scratch(dtype, *forward_shapes(width, width, q.shape[1], max_degree, dtype)))
     inputs = AttentionInputs(site, flat(q), geo, centre, neighbour)
     static = static_sizes(*q.shape[1:], dtype)
-    _updated_attention_forward_kernel(
-        flat(context), new_geo, cache, work, inputs, edges, filter, key, save_for_backward, static
-    )
-    return context, new_geo, cache if save_for_backward else UpdatedAttentionCache(cache.alpha)
+    _updated_attention_forward_kernel(flat(context), cache, work, inputs, edges, weights, save_for_backward, static)
+    return context, new_geo, cache if save_for_backward else UpdatedAttentionCache(alpha)
 
 
 def updated_attention_backward(
-    grad_context, grad_new_geo, site, geo, q, edges: EdgeList, filter: FilterWeights, key: DenseWeights, new_geo,
+    grad_context, grad_new_geo, site, geo, q, edges: EdgeList, weights: UpdatedAttentionWeights,
     cache: UpdatedAttentionCache, accumulate_into=None, out=None,
 ):  # fmt: skip
     """See the reference.
 
-    Memory          a tile of grad_v, and two (H, D) arrays a site of a tile; grad_geo is written over new_geo, which is
-                    in the cache where it was needed last
+    Memory          a tile of grad_v, and two (H, D) arrays a site of a tile; grad_geo is written over cache.new_geo,
+                    which is in the processor's cache where it was needed last
     Deterministic   edges are added to their sites, tiles to the gradients of the weights, in order
     """
     dtype, width = geo.dtype, geo.shape[1]
     capacity = tile_capacity(edges.edge_ptr)
     grad_q = zeros_like(q) if accumulate_into is None else accumulate_into
     grad_site, grad_centre, grad_neighbour = empty((3, *site.shape), dtype)
-    grad_filter, grad_key = out or (empty_like(filter), empty_like(key))
+    grad_weights = out or empty_like(weights)
     work = BackwardWork(*scratch(dtype, *backward_shapes(width, width, q.shape[1], *capacity, dtype), (2, width)))
     _updated_attention_backward_kernel(
-        AttentionInputs(grad_site, flat(grad_q), new_geo, grad_centre, grad_neighbour), grad_filter, grad_key, work,
-        flat(grad_context), grad_new_geo, AttentionInputs(site, flat(q), geo), edges, filter, key, cache,
+        AttentionInputs(grad_site, flat(grad_q), cache.new_geo, grad_centre, grad_neighbour), grad_weights, work,
+        flat(grad_context), grad_new_geo, AttentionInputs(site, flat(q), geo), edges, weights, cache,
         static_sizes(*q.shape[1:], dtype),
     )  # fmt: skip
-    return grad_site, new_geo, grad_centre, grad_neighbour, grad_q, grad_filter, grad_key
+    return grad_site, cache.new_geo, grad_centre, grad_neighbour, grad_q, grad_weights
 
 
 def filtered_attention_forward(
-    site, rbf, weight, q, edges: EdgeList, filter: DenseWeights, key: DenseWeights, save_for_backward=True
+    site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, save_for_backward=True
 ):
     """See the reference.
 
@@ -95,38 +100,37 @@ def filtered_attention_forward(
     rows, max_degree = tile_capacity(edges.edge_ptr)
     context = empty(q.shape, dtype)
     alpha = empty(edges.mask.shape, dtype)
-    shapes = forward_shapes(len(filter.w), width, q.shape[1], max_degree, dtype)
+    shapes = forward_shapes(len(weights.w), width, q.shape[1], max_degree, dtype)
     _filtered_attention_forward_kernel(
         flat(context), alpha, ForwardWork(*scratch(dtype, *shapes, (rows, width))),
-        AttentionInputs(site, flat(q), rbf, weight=weight), edges, filter, key, static_sizes(*q.shape[1:], dtype),
+        AttentionInputs(site, flat(q), rbf), edges, weights, static_sizes(*q.shape[1:], dtype),
     )  # fmt: skip
     return context, FilteredAttentionCache(alpha)
 
 
 def filtered_attention_backward(
-    grad_context, site, rbf, weight, q, edges: EdgeList, filter: DenseWeights, key: DenseWeights,
-    cache: FilteredAttentionCache, input_gradients=True, accumulate_into=None, out=None,
+    grad_context, site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, cache: FilteredAttentionCache,
+    input_gradients=True, accumulate_into=None, out=None,
 ):  # fmt: skip
     """See the reference.
 
     Memory          two tiles, and two (H, D) arrays a site of a tile
     Deterministic   edges are added to their sites, tiles to the gradients of the weights, in order
     """
-    dtype, (depth, width) = site.dtype, filter.w.shape
+    dtype, (depth, width) = site.dtype, weights.w.shape
     rows, max_degree = tile_capacity(edges.edge_ptr)
-    grad_inputs = (empty(rbf.shape, dtype), empty(weight.shape, dtype)) if input_gradients else None
+    grad_inputs = (empty(rbf.shape, dtype), empty(rbf.shape[:1], dtype)) if input_gradients else None
     grad_site = empty(site.shape, dtype)
     grad_q = zeros_like(q) if accumulate_into is None else accumulate_into
-    grad_filter, grad_key = out or (empty_like(filter), empty_like(key))
+    grad_weights = out or empty_like(weights)
     shapes = backward_shapes(depth, width, q.shape[1], rows, max_degree, dtype)
     *arrays, v, panels_w = scratch(dtype, *shapes, (rows, width), (panels_of(depth, width, dtype),))
     _filtered_attention_backward_kernel(
-        AttentionInputs(grad_site, flat(grad_q)), grad_inputs, grad_filter, grad_key,
-        BackwardWork(*arrays, v=v, panels_w=panels_w), flat(grad_context),
-        AttentionInputs(site, flat(q), rbf, weight=weight), edges, filter, key, cache.alpha,
-        static_sizes(*q.shape[1:], dtype),
+        AttentionInputs(grad_site, flat(grad_q)), grad_inputs, grad_weights,
+        BackwardWork(*arrays, v=v, panels_w=panels_w), flat(grad_context), AttentionInputs(site, flat(q), rbf), edges,
+        weights, cache.alpha, static_sizes(*q.shape[1:], dtype),
     )  # fmt: skip
-    return grad_site, *(grad_inputs or (None, None)), grad_q, grad_filter, grad_key
+    return grad_site, *(grad_inputs or (None, None)), grad_q, grad_weights
 
 
 @kernel
@@ -221,14 +225,12 @@ def multiply_row(x, site, geo, lanes):
 
 
 @kernel(fastmath=True)
-def _updated_attention_forward_kernel(
-    context, new_geo, cache, work, inputs, edges, filter, key, save_for_backward, static
-):  # fmt: skip
+def _updated_attention_forward_kernel(context, cache, work, inputs, edges, weights, save_for_backward, static):
     edge_ptr, lanes, x, v = edges.edge_ptr, static.lanes, work.x, cache.v
     n_sites = len(edge_ptr) - 1
-    gain, offset = row_of(filter.gain, ()), row_of(filter.offset, ())
-    pack(work.panels_w, filter.w)
-    pack_heads(work.panels_k, work.panels_kt, key.w, static.channels)
+    gain, offset = row_of(weights.gain, ()), row_of(weights.offset, ())
+    pack(work.panels_w, weights.w)
+    pack_heads(work.panels_k, work.panels_kt, weights.w_k, static.channels)
     first = 0
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
@@ -242,30 +244,34 @@ def _updated_attention_forward_kernel(
                 row = e - shift
                 j = edges.nbr[e]
                 cache.mean[row], cache.rstd[row] = update_row(
-                    row_of(new_geo, e), row_of(v, row), row_of(x, e - begin), row_of(inputs.centre, i),
+                    row_of(cache.new_geo, e), row_of(v, row), row_of(x, e - begin), row_of(inputs.centre, i),
                     row_of(inputs.neighbour, j), row_of(inputs.geo, e), row_of(inputs.site, j), gain, offset, lanes,
                 )  # fmt: skip
-            attend_site(work.absorbed[:, i - first], context, cache.alpha, work, edges, key.b, i, static)
+            attend_site(work.absorbed[:, i - first], context, cache.alpha, work, edges, weights.b_k, i, static)
         add_values(context, work.absorbed, first, last, work.panels_k, static.channels)
         first = last
 
 
 @kernel(fastmath=True)
 def _updated_attention_backward_kernel(
-    grads, grad_filter, grad_key, work, grad_context, grad_new_geo, inputs, edges, filter, key, cache, static
+    grads, grad_weights, work, grad_context, grad_new_geo, inputs, edges, weights, cache, static
 ):
     edge_ptr, lanes = edges.edge_ptr, static.lanes
     site, geo, new_geo, v = inputs.site, inputs.geo, grads.geo, cache.v
     absorbed, x, grad_x, grad_v = work.absorbed, work.x, work.grad_x, work.grad_v
     n_sites, n_heads, width = len(edge_ptr) - 1, len(static.heads), geo.shape[1]
-    for total in (grad_filter.gain, grad_filter.offset, grad_key.b):
+    for total in (grad_weights.gain, grad_weights.offset, grad_weights.b_k):
         total[:] = v.dtype.type(0)
-    for total in (grads.site, grads.centre, grads.neighbour, grad_filter.w, work.grad_w_kt):
+    for total in (grads.site, grads.centre, grads.neighbour, grad_weights.w, work.grad_w_kt):
         total[:] = v.dtype.type(0)
-    gain, grad_gain, grad_offset = row_of(filter.gain, ()), row_of(grad_filter.gain, ()), row_of(grad_filter.offset, ())
+    gain, grad_gain, grad_offset = (
+        row_of(weights.gain, ()),
+        row_of(grad_weights.gain, ()),
+        row_of(grad_weights.offset, ()),
+    )
     pair = row_of(work.pair, 0), row_of(work.pair, 1)
-    pack(work.panels_wt, filter.w.T)
-    pack_heads(work.panels_k, work.panels_kt, key.w, static.channels)
+    pack(work.panels_wt, weights.w.T)
+    pack_heads(work.panels_k, work.panels_kt, weights.w_k, static.channels)
     first = 0
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
@@ -277,7 +283,7 @@ def _updated_attention_backward_kernel(
             for e in range(begin, end):
                 multiply_row(row_of(x, e - begin), row_of(site, edges.nbr[e]), row_of(new_geo, e), lanes)
             attend_site_gradient(
-                absorbed[:, i - first], grad_key.b, grad_context, cache.alpha, work, edges, key.b, i, static
+                absorbed[:, i - first], grad_weights.b_k, grad_context, cache.alpha, work, edges, weights.b_k, i, static
             )
             for e in range(begin, end):
                 j = edges.nbr[e]
@@ -295,31 +301,31 @@ def _updated_attention_backward_kernel(
         )
         # new_geo holds the gradient of its norm; forward: edge = geo w
         grad_tile = grad_v[: stop - start, :width]
-        multiply(grad_filter.w, grad_filter.w, geo[start:stop].T, grad_tile)
+        multiply(grad_weights.w, grad_weights.w, geo[start:stop].T, grad_tile)
         multiply(new_geo[start:stop], new_geo[start:stop], grad_tile, work.panels_wt)
         first = last
-    transpose(grad_key.w, work.grad_w_kt)
+    transpose(grad_weights.w_k, work.grad_w_kt)
 
 
 @kernel(fastmath=True)
-def _filtered_attention_forward_kernel(context, alpha, work, inputs, edges, filter, key, static):
-    edge_ptr, v, x, weight = edges.edge_ptr, work.v, work.x, inputs.weight
+def _filtered_attention_forward_kernel(context, alpha, work, inputs, edges, weights, static):
+    edge_ptr, v, x = edges.edge_ptr, work.v, work.x
     n_sites = len(edge_ptr) - 1
-    pack(work.panels_w, filter.w)
-    pack_heads(work.panels_k, work.panels_kt, key.w, static.channels)
+    pack(work.panels_w, weights.w)
+    pack_heads(work.panels_k, work.panels_kt, weights.w_k, static.channels)
     first = 0
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
-        multiply(v[: stop - start], filter.b, inputs.geo[start:stop], work.panels_w)
+        multiply(v[: stop - start], weights.b, inputs.geo[start:stop], work.panels_w)
         absorb_key_projection(work.absorbed, inputs.q, first, last, work.panels_kt, static.channels)
         for i in range(first, last):
             begin, end = edge_ptr[i], edge_ptr[i + 1]
             for e in range(begin, end):
                 row = row_of(v, e - start)
                 site_row = row_of(inputs.site, edges.nbr[e])
-                filter_row(row_of(x, e - begin), row, row, site_row, weight[e], static.lanes)
-            attend_site(work.absorbed[:, i - first], context, alpha, work, edges, key.b, i, static)
+                filter_row(row_of(x, e - begin), row, row, site_row, edges.weight[e], static.lanes)
+            attend_site(work.absorbed[:, i - first], context, alpha, work, edges, weights.b_k, i, static)
         add_values(context, work.absorbed, first, last, work.panels_k, static.channels)
         first = last
 
@@ -336,26 +342,26 @@ def filter_row(x, s, v, site, weight, lanes):
 
 @kernel(fastmath=True)
 def _filtered_attention_backward_kernel(
-    grads, grad_inputs, grad_filter, grad_key, work, grad_context, inputs, edges, filter, key, alpha, static
+    grads, grad_inputs, grad_weights, work, grad_context, inputs, edges, weights, alpha, static
 ):
     """grad_inputs : grad_rbf and grad_weight, or None, and the compiler leaves out what only they need."""
     edge_ptr, lanes = edges.edge_ptr, static.lanes
-    site, rbf, weight = inputs.site, inputs.geo, inputs.weight
+    site, rbf = inputs.site, inputs.geo
     absorbed, v, x, grad_x, grad_v = work.absorbed, work.v, work.x, work.grad_x, work.grad_v
     n_sites, n_heads = len(edge_ptr) - 1, len(static.heads)
-    pack(work.panels_w, filter.w)
-    pack_heads(work.panels_k, work.panels_kt, key.w, static.channels)
+    pack(work.panels_w, weights.w)
+    pack_heads(work.panels_k, work.panels_kt, weights.w_k, static.channels)
     if grad_inputs is not None:
-        pack(work.panels_wt, filter.w.T)
-    for total in (grad_filter.b, grad_key.b):
+        pack(work.panels_wt, weights.w.T)
+    for total in (grad_weights.b, grad_weights.b_k):
         total[:] = v.dtype.type(0)
-    for total in (grads.site, grad_filter.w, work.grad_w_kt):
+    for total in (grads.site, grad_weights.w, work.grad_w_kt):
         total[:] = v.dtype.type(0)
     first = 0
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
-        multiply(v[: stop - start], filter.b, rbf[start:stop], work.panels_w)
+        multiply(v[: stop - start], weights.b, rbf[start:stop], work.panels_w)
         absorb_key_projection(absorbed[:n_heads], grad_context, first, last, work.panels_kt, static.channels)
         absorb_key_projection(absorbed[n_heads:], inputs.q, first, last, work.panels_kt, static.channels)
         for i in range(first, last):
@@ -363,13 +369,15 @@ def _filtered_attention_backward_kernel(
             for e in range(begin, end):
                 s = row_of(grad_v, e - start)  # until the gradient takes its place
                 site_row = row_of(site, edges.nbr[e])
-                filter_row(row_of(x, e - begin), s, row_of(v, e - start), site_row, weight[e], lanes)
-            attend_site_gradient(absorbed[:, i - first], grad_key.b, grad_context, alpha, work, edges, key.b, i, static)
+                filter_row(row_of(x, e - begin), s, row_of(v, e - start), site_row, edges.weight[e], lanes)
+            attend_site_gradient(
+                absorbed[:, i - first], grad_weights.b_k, grad_context, alpha, work, edges, weights.b_k, i, static
+            )
             for e in range(begin, end):
                 j = edges.nbr[e]
                 grad = filter_row_gradient(
-                    row_of(grads.site, j), row_of(grad_v, e - start), row_of(grad_filter.b, ()),
-                    row_of(grad_x, e - begin), row_of(site, j), weight[e], row_of(v, e - start), lanes,
+                    row_of(grads.site, j), row_of(grad_v, e - start), row_of(grad_weights.b, ()),
+                    row_of(grad_x, e - begin), row_of(site, j), edges.weight[e], row_of(v, e - start), lanes,
                 )  # fmt: skip
                 if grad_inputs is not None:
                     grad_inputs[1][e] = grad
@@ -377,12 +385,12 @@ def _filtered_attention_backward_kernel(
             grads.q, work.grad_w_kt, absorbed, grad_context, inputs.q, first, last, work.panels_k, static.channels
         )
         # forward: v = rbf w + b
-        grad_tile = grad_v[: stop - start, : filter.w.shape[1]]
-        multiply(grad_filter.w, grad_filter.w, rbf[start:stop].T, grad_tile)
+        grad_tile = grad_v[: stop - start, : weights.w.shape[1]]
+        multiply(grad_weights.w, grad_weights.w, rbf[start:stop].T, grad_tile)
         if grad_inputs is not None:
             multiply(grad_inputs[0][start:stop], None, grad_tile, work.panels_wt)
         first = last
-    transpose(grad_key.w, work.grad_w_kt)
+    transpose(grad_weights.w_k, work.grad_w_kt)
 
 
 @kernel(fastmath=True, inline=True)

@@ -17,9 +17,7 @@ def global_attention_forward(q, k, site_ptr, intensive, normalise):
     return struct, cache
 
 
-def global_attention_backward(
-    grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache
-):
+def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache):
     """See the reference."""
     grad_q = empty(q.shape, q.dtype)
     grad_k = empty(k.shape, k.dtype)

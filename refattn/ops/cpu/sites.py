@@ -54,9 +54,7 @@ def site_block_forward(context, q, dropout: RowDropout, weights: SiteBlockWeight
     threshold = threshold_of(dropout.rate, dtype)
     work = SiteWork(*_tiles(3, weights.w_1.shape, dtype))
     lanes = lanes_for(width, dtype)
-    _site_block_forward_kernel(
-        site, cache, work, context, q, dropout.key, threshold, weights, save_for_backward, lanes
-    )
+    _site_block_forward_kernel(site, cache, work, context, q, dropout.key, threshold, weights, save_for_backward, lanes)
     return site, cache if save_for_backward else None
 
 

@@ -17,7 +17,6 @@ class AttentionInputs(NamedTuple):
     site : (N, D); q : (N, H C)
     geo : (E, D); SCANN: the expansion (E, G)
     centre, neighbour : (N, D)     SCANN+
-    weight : (E,)                  SCANN
     """
 
     site: Array
@@ -25,7 +24,6 @@ class AttentionInputs(NamedTuple):
     geo: Array | None = None
     centre: Array | None = None
     neighbour: Array | None = None
-    weight: Array | None = None
 
 
 class Static(NamedTuple):

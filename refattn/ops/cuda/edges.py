@@ -18,29 +18,36 @@ from refattn.ops.cuda.unfused.local_attention import (
     local_attention_forward,
 )
 from refattn.ops.reference.layers import accumulated, written
-from refattn.ops.types import DenseWeights, EdgeList, FilteredAttentionCache, FilterWeights, UpdatedAttentionCache
+from refattn.ops.types import (
+    DenseWeights,
+    EdgeList,
+    FilteredAttentionCache,
+    FilteredAttentionWeights,
+    UpdatedAttentionCache,
+    UpdatedAttentionWeights,
+)
 
 
 def updated_attention_forward(
-    site, geo, centre, neighbour, q, edges: EdgeList, filter: FilterWeights, key: DenseWeights, save_for_backward=True
+    site, geo, centre, neighbour, q, edges: EdgeList, weights: UpdatedAttentionWeights, save_for_backward=True
 ):
     """See the reference.
 
     Traffic   of the kernel between the products: reads 4 D, writes 3 D + 2 floats an edge, and reads D a site
     """
-    v = dense_forward(geo, filter.w)
+    v = dense_forward(geo, weights.w)
     new_geo, x = (empty(geo.shape, geo.dtype) for _ in range(2))
     moments = empty((2, len(geo)), geo.dtype)
-    inputs = site, geo, centre, neighbour, edges.edge_ptr, neighbour_of(edges.nbr), filter.gain, filter.offset
+    inputs = site, geo, centre, neighbour, edges.edge_ptr, neighbour_of(edges.nbr), weights.gain, weights.offset
     launch(_updated_geometry_kernel, *centre.shape, v, new_geo, x, moments, *inputs)
-    k = dense_forward(x, *key).reshape(len(geo), *q.shape[1:])
+    k = dense_forward(x, weights.w_k, weights.b_k).reshape(len(geo), *q.shape[1:])
     context, alpha = local_attention_forward(q, k, edges.edge_ptr, edges.mask)
-    saved = (v, moments[0], moments[1], k) if save_for_backward else ()
+    saved = (new_geo, v, *moments, k) if save_for_backward else ()
     return context, new_geo, UpdatedAttentionCache(alpha, *saved)
 
 
 def updated_attention_backward(
-    grad_context, grad_new_geo, site, geo, q, edges: EdgeList, filter: FilterWeights, key: DenseWeights, new_geo,
+    grad_context, grad_new_geo, site, geo, q, edges: EdgeList, weights: UpdatedAttentionWeights,
     cache: UpdatedAttentionCache, accumulate_into=None, out=None,
 ):  # fmt: skip
     """See the reference.
@@ -48,27 +55,24 @@ def updated_attention_backward(
     Deterministic   sums over edges run in the order of the edges
     """
     dtype, v = geo.dtype, cache.v
-    x = edge_product_forward(site, new_geo, edges.nbr)
-    k = dense_forward(x, *key).reshape(len(geo), *q.shape[1:]) if cache.k is None else cache.k
+    x = edge_product_forward(site, cache.new_geo, edges.nbr)
+    k = dense_forward(x, weights.w_k, weights.b_k).reshape(len(geo), *q.shape[1:]) if cache.k is None else cache.k
     grad_q, grad_k = local_attention_backward(grad_context, q, k, edges.edge_ptr, edges.mask, cache.alpha)
     # forward: k = x w_k + b_k, x = site_j new_geo
-    grad_x, *grad_key = dense_backward(grad_k.reshape(geo.shape), x, key.w)
-    grad_site, grad_from_x = edge_product_backward(grad_x, site, new_geo, edges.nbr)
+    grad_x, grad_w_k, grad_b_k = dense_backward(grad_k.reshape(geo.shape), x, weights.w_k)
+    grad_site, grad_from_x = edge_product_backward(grad_x, site, cache.new_geo, edges.nbr)
     # forward: new_geo = LN(swish(v) + geo), v = geo w + centre_i + neighbour_j
-    grad_v, grad_geo = (empty(v.shape, dtype) for _ in range(2))
+    grad_v, grad_geo = grads = empty((2, *v.shape), dtype)
     grad_centre = empty(site.shape, dtype)
     partial = partial_sums(2, *site.shape, dtype)
-    inputs = grad_new_geo, grad_from_x, geo, edges.edge_ptr, filter.gain, v, cache.mean, cache.rstd
-    launch(_updated_geometry_backward_kernel, *site.shape, grad_v, grad_geo, grad_centre, partial, *inputs)
-    norm = column_sums(partial)
+    inputs = grad_new_geo, grad_from_x, geo, edges.edge_ptr, weights.gain, v, cache.mean, cache.rstd
+    launch(_updated_geometry_backward_kernel, *site.shape, grads, grad_centre, partial, *inputs)
+    grad_gain, grad_offset = column_sums(partial)
     grad_neighbour = sum_to_neighbours(grad_v, edges.nbr, len(site))
-    of_edge = DenseWeights(empty(filter.w.shape, dtype))
-    dense_backward(grad_v, geo, filter.w, grad_geo, of_edge)
-    grad_filter, grad_key = FilterWeights(of_edge.w, *norm), DenseWeights(*grad_key)
-    if out is not None:
-        grad_filter, grad_key = written(out[0], grad_filter), written(out[1], grad_key)
+    _, grad_w, _ = dense_backward(grad_v, geo, weights.w, grad_geo, DenseWeights(empty(weights.w.shape, dtype)))
+    grad_weights = UpdatedAttentionWeights(grad_w, grad_gain, grad_offset, grad_w_k, grad_b_k)
     grad_q = accumulated(accumulate_into, grad_q)
-    return grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, grad_filter, grad_key
+    return grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, written(out, grad_weights)
 
 
 @kernel
@@ -97,8 +101,9 @@ def _updated_geometry_kernel(v, new_geo, x, moments, site, geo, centre, neighbou
 
 @kernel
 def _updated_geometry_backward_kernel(
-    grad_v, grad_geo, grad_centre, partial, grad_new_geo, grad_from_x, geo, edge_ptr, gain, v, mean, rstd
+    grads, grad_centre, partial, grad_new_geo, grad_from_x, geo, edge_ptr, gain, v, mean, rstd
 ):
+    """grads : (2, E, D), of grad_v and of the part of grad_geo that comes through the norm."""
     n_sites, width = grad_centre.shape
     d = cuda.threadIdx.x
     buffer = cuda.shared.array(0, v.dtype)
@@ -117,8 +122,8 @@ def _updated_geometry_backward_kernel(
             if d < width:
                 # forward: v = geo w + centre_i + neighbour_j
                 grad_v_e = grad_row * swish_slope(v[e, d])
-                grad_geo[e, d] = grad_row
-                grad_v[e, d] = grad_v_e
+                grads[0, e, d] = grad_v_e
+                grads[1, e, d] = grad_row
                 total += grad_v_e
                 total_gain += grad * row
                 total_offset += grad
@@ -130,36 +135,34 @@ def _updated_geometry_backward_kernel(
 
 
 def filtered_attention_forward(
-    site, rbf, weight, q, edges: EdgeList, filter: DenseWeights, key: DenseWeights, save_for_backward=True
+    site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, save_for_backward=True
 ):
     """See the reference."""
-    geo, _ = geometry_filter_forward(dense_forward(rbf, filter.w), filter.b, weight)
-    k = dense_forward(edge_product_forward(site, geo, edges.nbr), *key).reshape(len(rbf), *q.shape[1:])
+    geo, _ = geometry_filter_forward(dense_forward(rbf, weights.w), weights.b, edges.weight)
+    x = edge_product_forward(site, geo, edges.nbr)
+    k = dense_forward(x, weights.w_k, weights.b_k).reshape(len(rbf), *q.shape[1:])
     context, alpha = local_attention_forward(q, k, edges.edge_ptr, edges.mask)
     return context, FilteredAttentionCache(alpha, k if save_for_backward else None)
 
 
 def filtered_attention_backward(
-    grad_context, site, rbf, weight, q, edges: EdgeList, filter: DenseWeights, key: DenseWeights,
-    cache: FilteredAttentionCache, input_gradients=True, accumulate_into=None, out=None,
+    grad_context, site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, cache: FilteredAttentionCache,
+    input_gradients=True, accumulate_into=None, out=None,
 ):  # fmt: skip
     """See the reference.
 
     Deterministic   sums over edges run in the order of the edges
     """
-    geo, v = geometry_filter_forward(dense_forward(rbf, filter.w), filter.b, weight)
+    geo, v = geometry_filter_forward(dense_forward(rbf, weights.w), weights.b, edges.weight)
     x = edge_product_forward(site, geo, edges.nbr)
-    k = dense_forward(x, *key).reshape(len(rbf), *q.shape[1:]) if cache.k is None else cache.k
+    k = dense_forward(x, weights.w_k, weights.b_k).reshape(len(rbf), *q.shape[1:]) if cache.k is None else cache.k
     grad_q, grad_k = local_attention_backward(grad_context, q, k, edges.edge_ptr, edges.mask, cache.alpha)
     # forward: k = x w_k + b_k, x = site_j geo
-    grad_x, *grad_key = dense_backward(grad_k.reshape(geo.shape), x, key.w)
+    grad_x, grad_w_k, grad_b_k = dense_backward(grad_k.reshape(geo.shape), x, weights.w_k)
     grad_site, grad_geo = edge_product_backward(grad_x, site, geo, edges.nbr)
     # forward: geo = swish(v) weight, v = rbf w + b
-    grad_v, grad_b, grad_weight = geometry_filter_backward(grad_geo, weight, v)
-    product = DenseWeights(empty(filter.w.shape, rbf.dtype))
-    grad_rbf, *_ = dense_backward(grad_v, rbf, filter.w, out=product)
-    grad_filter, grad_key = DenseWeights(product.w, grad_b), DenseWeights(*grad_key)
-    if out is not None:
-        grad_filter, grad_key = written(out[0], grad_filter), written(out[1], grad_key)
+    grad_v, grad_b, grad_weight = geometry_filter_backward(grad_geo, edges.weight, v)
+    grad_rbf, grad_w, _ = dense_backward(grad_v, rbf, weights.w, out=DenseWeights(empty(weights.w.shape, rbf.dtype)))
+    grad_weights = FilteredAttentionWeights(grad_w, grad_b, grad_w_k, grad_b_k)
     grad_inputs = (grad_rbf, grad_weight) if input_gradients else (None, None)
-    return grad_site, *grad_inputs, accumulated(accumulate_into, grad_q), grad_filter, grad_key
+    return grad_site, *grad_inputs, accumulated(accumulate_into, grad_q), written(out, grad_weights)

@@ -23,9 +23,7 @@ def global_attention_forward(q, k, site_ptr, intensive, normalise):
     return struct, cache
 
 
-def global_attention_backward(
-    grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache
-):
+def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache):
     """See the reference. A block takes a structure, a thread a column; k is read three times, from the cache.
 
     Memory    the gradients by beta stand in an array of beta's shape

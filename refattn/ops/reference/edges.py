@@ -13,11 +13,17 @@ from refattn.ops.reference.unfused.local_attention import (
     local_attention_backward,
     local_attention_forward,
 )
-from refattn.ops.types import DenseWeights, EdgeList, FilteredAttentionCache, FilterWeights, UpdatedAttentionCache
+from refattn.ops.types import (
+    EdgeList,
+    FilteredAttentionCache,
+    FilteredAttentionWeights,
+    UpdatedAttentionCache,
+    UpdatedAttentionWeights,
+)
 
 
 def updated_attention_forward(
-    site, geo, centre, neighbour, q, edges: EdgeList, filter: FilterWeights, key: DenseWeights, save_for_backward=True
+    site, geo, centre, neighbour, q, edges: EdgeList, weights: UpdatedAttentionWeights, save_for_backward=True
 ):
     """Local attention of SCANN+ with its update of the geometry features.
 
@@ -33,8 +39,7 @@ def updated_attention_forward(
         The parts of the filter that are products of sites, see geometry_update_forward.
     q : (N, H, C) float       queries
     edges : EdgeList
-    filter : FilterWeights    w, gain, offset
-    key : DenseWeights        w_k (D, D), b_k (D,)
+    weights : UpdatedAttentionWeights
     save_for_backward : bool
         If not, only alpha of the cache is there, and new_geo may be written over geo.
 
@@ -45,17 +50,17 @@ def updated_attention_forward(
     Source   Vu et al. 2023; authors' code, LocalAttention with g_update
     """
     new_geo, v, _, rstd = geometry_update_forward(
-        geo @ filter.w, centre, neighbour, geo, edges.edge_ptr, edges.nbr, filter.gain, filter.offset
+        geo @ weights.w, centre, neighbour, geo, edges.edge_ptr, edges.nbr, weights.gain, weights.offset
     )
     mean = (v * sigmoid(v) + geo).mean(axis=1)
-    k = (edge_product_forward(site, new_geo, edges.nbr) @ key.w + key.b).reshape(len(geo), *q.shape[1:])
+    k = (edge_product_forward(site, new_geo, edges.nbr) @ weights.w_k + weights.b_k).reshape(len(geo), *q.shape[1:])
     context, alpha = local_attention_forward(q, k, edges.edge_ptr, edges.mask)
-    saved = (v, mean, rstd, k) if save_for_backward else ()
+    saved = (new_geo, v, mean, rstd, k) if save_for_backward else ()
     return context, new_geo, UpdatedAttentionCache(alpha, *saved)
 
 
 def updated_attention_backward(
-    grad_context, grad_new_geo, site, geo, q, edges: EdgeList, filter: FilterWeights, key: DenseWeights, new_geo,
+    grad_context, grad_new_geo, site, geo, q, edges: EdgeList, weights: UpdatedAttentionWeights,
     cache: UpdatedAttentionCache, accumulate_into=None, out=None,
 ):  # fmt: skip
     """Backward of updated_attention_forward: those of its operations, last to first.
@@ -66,41 +71,37 @@ def updated_attention_backward(
 
     Parameters
     ----------
-    grad_context, q : (N, H, C) float; grad_new_geo, geo, new_geo : (E, D) float; site : (N, D) float
-    edges, filter, key, cache     as of updated_attention_forward; where cache.k is None, k is made again
+    grad_context, q : (N, H, C) float; grad_new_geo, geo : (E, D) float; site : (N, D) float
+    edges, weights, cache     as of updated_attention_forward; where cache.k is None, k is made again
     accumulate_into : (N, H, C) float, optional
         A gradient by q that is known already: grad_q is added to it in place. It may be grad_context.
-    out : (FilterWeights, DenseWeights), optional
-        Where to write grad_filter and grad_key, overwriting what is there.
+    out : UpdatedAttentionWeights, optional
+        Where to write grad_weights, overwriting what is there.
 
     Returns
     -------
     grad_site : (N, D); grad_geo : (E, D); grad_centre, grad_neighbour : (N, D); grad_q : (N, H, C)
-    grad_filter : FilterWeights; grad_key : DenseWeights
+    grad_weights : UpdatedAttentionWeights
     """
-    x = edge_product_forward(site, new_geo, edges.nbr)
-    k = (x @ key.w + key.b).reshape(len(geo), *q.shape[1:]) if cache.k is None else cache.k
+    x = edge_product_forward(site, cache.new_geo, edges.nbr)
+    k = (x @ weights.w_k + weights.b_k).reshape(len(geo), *q.shape[1:]) if cache.k is None else cache.k
     grad_q, grad_k = local_attention_backward(grad_context, q, k, edges.edge_ptr, edges.mask, cache.alpha)
     grad_k = grad_k.reshape(geo.shape)
     # forward: k = x w_k + b_k, x = site_j new_geo
-    grad_site, grad_geo = edge_product_backward(grad_k @ key.w.T, site, new_geo, edges.nbr)
+    grad_site, grad_geo = edge_product_backward(grad_k @ weights.w_k.T, site, cache.new_geo, edges.nbr)
     # forward: new_geo = LN(swish(v) + geo), v = geo w + centre_i + neighbour_j
     x_hat = (cache.v * sigmoid(cache.v) + geo - cache.mean[:, None]) * cache.rstd[:, None]
     grad_v, grad_centre, grad_neighbour, grad_geo, grad_gain, grad_offset = geometry_update_backward(
-        grad_geo + grad_new_geo, edges.edge_ptr, edges.nbr, filter.gain, cache.v, x_hat, cache.rstd
+        grad_geo + grad_new_geo, edges.edge_ptr, edges.nbr, weights.gain, cache.v, x_hat, cache.rstd
     )
-    grad_geo += grad_v @ filter.w.T
-    grad_filter = FilterWeights(geo.T @ grad_v, grad_gain, grad_offset)
-    grad_key = DenseWeights(x.T @ grad_k, grad_k.sum(axis=0))
-    if out is not None:
-        grad_filter = written(out[0], grad_filter)
-        grad_key = written(out[1], grad_key)
+    grad_geo += grad_v @ weights.w.T
+    grad_weights = UpdatedAttentionWeights(geo.T @ grad_v, grad_gain, grad_offset, x.T @ grad_k, grad_k.sum(axis=0))
     grad_q = accumulated(accumulate_into, grad_q)
-    return grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, grad_filter, grad_key
+    return grad_site, grad_geo, grad_centre, grad_neighbour, grad_q, written(out, grad_weights)
 
 
 def filtered_attention_forward(
-    site, rbf, weight, q, edges: EdgeList, filter: DenseWeights, key: DenseWeights, save_for_backward=True
+    site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, save_for_backward=True
 ):
     """Local attention of SCANN, whose geometry features are made anew in every layer.
 
@@ -108,10 +109,9 @@ def filtered_attention_forward(
 
     Parameters
     ----------
-    site : (N, D) float; rbf : (E, G) float; weight : (E,) float; q : (N, H, C) float
-    edges : EdgeList
-    filter : DenseWeights     w (G, D), b (D,)
-    key : DenseWeights        w_k (D, D), b_k (D,)
+    site : (N, D) float; rbf : (E, G) float; q : (N, H, C) float
+    edges : EdgeList, with weight
+    weights : FilteredAttentionWeights
     save_for_backward : bool  if not, k is None
 
     Returns
@@ -120,15 +120,15 @@ def filtered_attention_forward(
 
     Source   Vu et al. 2023; authors' code, LocalAttention
     """
-    geo, _ = geometry_filter_forward(rbf @ filter.w, filter.b, weight)
-    k = (edge_product_forward(site, geo, edges.nbr) @ key.w + key.b).reshape(len(rbf), *q.shape[1:])
+    geo, _ = geometry_filter_forward(rbf @ weights.w, weights.b, edges.weight)
+    k = (edge_product_forward(site, geo, edges.nbr) @ weights.w_k + weights.b_k).reshape(len(rbf), *q.shape[1:])
     context, alpha = local_attention_forward(q, k, edges.edge_ptr, edges.mask)
     return context, FilteredAttentionCache(alpha, k if save_for_backward else None)
 
 
 def filtered_attention_backward(
-    grad_context, site, rbf, weight, q, edges: EdgeList, filter: DenseWeights, key: DenseWeights,
-    cache: FilteredAttentionCache, input_gradients=True, accumulate_into=None, out=None,
+    grad_context, site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, cache: FilteredAttentionCache,
+    input_gradients=True, accumulate_into=None, out=None,
 ):  # fmt: skip
     """Backward of filtered_attention_forward: those of its operations, last to first; v, geo and x are made again.
 
@@ -136,30 +136,26 @@ def filtered_attention_backward(
 
     Parameters
     ----------
-    grad_context, q : (N, H, C) float; site : (N, D) float; rbf : (E, G) float; weight : (E,) float
-    edges, filter, key, cache     as of filtered_attention_forward; where cache.k is None, k is made again
-    input_gradients : bool        whether grad_rbf and grad_weight are wanted, which training does not need
-    accumulate_into, out          as of updated_attention_backward; out is a pair of DenseWeights
+    grad_context, q : (N, H, C) float; site : (N, D) float; rbf : (E, G) float
+    edges, weights, cache      as of filtered_attention_forward; where cache.k is None, k is made again
+    input_gradients : bool     whether grad_rbf and grad_weight are wanted, which training does not need
+    accumulate_into, out       as of updated_attention_backward; out is a FilteredAttentionWeights
 
     Returns
     -------
     grad_site : (N, D); grad_rbf : (E, G), grad_weight : (E,), or None; grad_q : (N, H, C)
-    grad_filter, grad_key : DenseWeights
+    grad_weights : FilteredAttentionWeights
     """
-    v = rbf @ filter.w + filter.b
-    geo = v * sigmoid(v) * weight[:, None]
+    v = rbf @ weights.w + weights.b
+    geo = v * sigmoid(v) * edges.weight[:, None]
     x = edge_product_forward(site, geo, edges.nbr)
-    k = (x @ key.w + key.b).reshape(len(rbf), *q.shape[1:]) if cache.k is None else cache.k
+    k = (x @ weights.w_k + weights.b_k).reshape(len(rbf), *q.shape[1:]) if cache.k is None else cache.k
     grad_q, grad_k = local_attention_backward(grad_context, q, k, edges.edge_ptr, edges.mask, cache.alpha)
     grad_k = grad_k.reshape(v.shape)
     # forward: k = x w_k + b_k, x = site_j geo
-    grad_site, grad_geo = edge_product_backward(grad_k @ key.w.T, site, geo, edges.nbr)
+    grad_site, grad_geo = edge_product_backward(grad_k @ weights.w_k.T, site, geo, edges.nbr)
     # forward: geo = swish(v) weight, v = rbf w + b
-    grad_v, grad_b, grad_weight = geometry_filter_backward(grad_geo, weight, v)
-    grad_filter = DenseWeights(rbf.T @ grad_v, grad_b)
-    grad_key = DenseWeights(x.T @ grad_k, grad_k.sum(axis=0))
-    if out is not None:
-        grad_filter = written(out[0], grad_filter)
-        grad_key = written(out[1], grad_key)
-    grad_inputs = (grad_v @ filter.w.T, grad_weight) if input_gradients else (None, None)
-    return grad_site, *grad_inputs, accumulated(accumulate_into, grad_q), grad_filter, grad_key
+    grad_v, grad_b, grad_weight = geometry_filter_backward(grad_geo, edges.weight, v)
+    grad_weights = FilteredAttentionWeights(rbf.T @ grad_v, grad_b, x.T @ grad_k, grad_k.sum(axis=0))
+    grad_inputs = (grad_v @ weights.w.T, grad_weight) if input_gradients else (None, None)
+    return grad_site, *grad_inputs, accumulated(accumulate_into, grad_q), written(out, grad_weights)

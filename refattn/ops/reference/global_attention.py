@@ -50,9 +50,7 @@ def global_attention_forward(q, k, site_ptr, intensive, normalise):
     return struct, GlobalAttentionCache(beta, score, norm, q_sum)
 
 
-def global_attention_backward(
-    grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache
-):
+def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache):
     """Backward of global_attention_forward.
 
     grad_beta[i] = grad_struct . k[i];  grad_score = beta (grad_beta - sum beta grad_beta)
