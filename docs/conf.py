@@ -11,6 +11,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["_build"]
 html_theme, html_title = "furo", "refattn"
 html_show_sourcelink = False
+html_theme_options = {"light_css_variables": {"code-font-size": "0.75rem"}}  # formulas of 100 characters fit
 
 myst_heading_anchors = 3
 # Docstrings are plain text with formulas, such as |s|, that reStructuredText takes for markup of its own.
