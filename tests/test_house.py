@@ -183,6 +183,13 @@ def test_public_functions_are_annotated():
     assert len(bare) <= (1 - ANNOTATED) * len(functions), "\n".join(bare)
 
 
+def test_few_assignments_are_packed():
+    """`a, b = x, y` is for what belongs together: a statement says one thing."""
+    assignments = [node for tree in modules().values() for node in ast.walk(tree) if isinstance(node, ast.Assign)]
+    packed = [n for n in assignments if isinstance(n.targets[0], ast.Tuple) and isinstance(n.value, ast.Tuple)]
+    assert len(packed) < 0.05 * len(assignments)
+
+
 def test_every_public_name_is_there():
     assert refattn.__all__ == sorted(set(refattn.__all__))
     for name in refattn.__all__:

@@ -12,20 +12,15 @@ from ase import Atoms
 from ase.build import bulk, graphene
 from scipy.spatial import SphericalVoronoi, Voronoi, cKDTree
 from scipy.spatial.transform import Rotation
+from voronoi_cells import facets_of
 
-from refattn.config import GraphConfig
 from refattn.structures.voronoi import hull, isolated_rule, sphere, tree
 from refattn.structures.voronoi.clipping import clip_facet, cutting_room, solid_angle
-from refattn.structures.voronoi.neighbours import voronoi_facets
 
 CLOSURE = 1e-9  # sr, what the facets of a closed cell may lack of 4 pi
 CLIPPED = 1e-9  # sr, corners computed in another order
 SYMMETRY = 1e-9  # sr, omega_ij against omega_ji
 QHULL = 1e-10  # sr; the worst of 12,412 facets of random crystals and of all lattices here is 1.3e-14
-
-
-def facets_of(atoms, rule="isolated"):
-    return voronoi_facets(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, GraphConfig(rule), "test")
 
 
 def random_structure(seed):
@@ -126,7 +121,7 @@ def test_lattices_equal_qhull_in_every_cell_and_orientation(name, rule):
         atoms = LATTICES[name] * repeat
         turn = Rotation.random(random_state=seed)
         atoms.positions, atoms.cell = turn.apply(atoms.positions), turn.apply(atoms.cell.array)
-        facets = facets_of(atoms, rule)
+        facets = facets_of(atoms, rule=rule)
         if rule == "isolated":
             assert_closed_and_symmetric(facets, True)
             assert_cell_equals_qhull(atoms, facets, len(atoms) - 1)

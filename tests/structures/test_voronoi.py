@@ -13,20 +13,17 @@ from ase import Atoms
 from ase.build import add_adsorbate, bulk, fcc111, molecule, nanotube
 from scipy.spatial import Voronoi
 from scipy.spatial.transform import Rotation
+from voronoi_cells import facets_by, facets_of
 
 from refattn.config import GraphConfig
 from refattn.errors import ConfigError, StructureError
-from refattn.structures.voronoi.neighbours import voronoi_facets, voronoi_neighbours
+from refattn.structures.voronoi.neighbours import voronoi_neighbours
 
 FIXTURES = h5py.File(Path(__file__).parents[1] / "data" / "graphs.h5", "r")
 NAMES = [name.decode() for name in FIXTURES["id"]]
 UPSTREAM = 1e-5  # Å and sr; the fixtures carry up to 5e-7 of float32 rounding (pymatgen 2023.8.10), stored as float32
 CLOSURE = 1e-9  # sr
 ROUNDING = 1e-9  # Å and sr, the same geometry computed twice
-
-
-def facets_of(atoms, **rule):
-    return voronoi_facets(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, GraphConfig(**rule), "test")
 
 
 def edges_of(atoms, **rule):
@@ -122,7 +119,7 @@ def test_upstream_makes_the_authors_edges(name):
 
 @pytest.mark.parametrize("name", [f"{group}/{name}" for group, names in FIXTURES["facets"].items() for name in names])
 def test_upstream_counts_the_authors_facets(name):
-    facets, raw = voronoi_facets(*fixture(name)[0]), FIXTURES["facets"][name]
+    facets, raw = facets_by(*fixture(name)[0]), FIXTURES["facets"][name]
     found = as_dict(facets.ptr, facets.nbr, facets.image, facets.r, facets.omega)
     expected = as_dict(raw["ptr"][:], raw["nbr"][:], raw["image"][:], raw["r"][:], raw["omega"][:])
     # Where many bisectors meet in a point, Qhull makes facets without area and we make none.

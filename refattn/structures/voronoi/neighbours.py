@@ -4,8 +4,6 @@ A structure is checked, handed to one of two rules (isolated_rule.py, upstream_r
 the facets that pass the thresholds become edges.
 """
 
-import dataclasses
-
 import numpy as np
 
 from refattn.common.jit import jit
@@ -32,31 +30,6 @@ FAULTS = (
     "pbc to false where there is no period",
     f"atom 0 coincides with its own image (closer than {isolated_rule.CLOSEST} Å); correct the cell",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Facets:
-    """Facets of all Voronoi cells of a structure, before any threshold; those of site i are ptr[i]:ptr[i + 1].
-
-    Attributes
-    ----------
-    ptr : (N + 1,) int64
-    nbr : (F,) int64            the neighbour site
-    image : (F, 3) int64        its periodic image, in cell vectors
-    r : (F,) float64            distance to the neighbour, Å
-    omega : (F,) float64        solid angle of the facet, sr
-    """
-
-    ptr: np.ndarray
-    nbr: np.ndarray
-    image: np.ndarray
-    r: np.ndarray
-    omega: np.ndarray
-
-    @property
-    def site(self) -> np.ndarray:
-        """(F,) the site that each facet belongs to."""
-        return np.repeat(np.arange(len(self.ptr) - 1), np.diff(self.ptr))
 
 
 def voronoi_neighbours(
@@ -90,7 +63,7 @@ def voronoi_neighbours(
     """
     slack = SLACK if config.rule == "isolated" else 0.0
     thresholds = config.omega_min - slack, config.weight_min - slack, config.r_max + slack
-    *edges, farthest = _select(*_rows(numbers, positions, cell, pbc, config, name), *thresholds)
+    *edges, farthest = _select(*voronoi_facets(numbers, positions, cell, pbc, config, name), *thresholds)
     if farthest > 127:
         raise StructureError(
             f"{name}: a neighbour is {farthest} cells away, more than the 127 that a graph can hold; "
@@ -101,21 +74,20 @@ def voronoi_neighbours(
 
 def voronoi_facets(
     numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, config: GraphConfig, name: str
-) -> Facets:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All facets that config.rule counts, before the thresholds; parameters and errors as in voronoi_neighbours.
 
     Under the isolated rule these are the facets of the true Voronoi cells, open ones included, down to 1e-10 sr. Those
     of a site sum to 4 pi, less the directions in which its cell has no end (none, if anything is periodic). Under the
     upstream rule they are the closed facets among the sites within its cutoff.
-    """
-    ptr, where, size = _rows(numbers, positions, cell, pbc, config, name)
-    return Facets(ptr, where[:, 0], where[:, 1:], size[:, 0], size[:, 1])
-
-
-def _rows(numbers, positions, cell, pbc, config, name):
-    """Facets as the rules give them: ptr (N + 1,), where (F, 4) site and image, size (F, 2) distance and omega.
 
     The rules are compiled one by one, so that a run waits for the one that it uses.
+
+    Returns
+    -------
+    ptr : (N + 1,) int64             facets of site i are ptr[i]:ptr[i + 1], by distance
+    where : (F, 4) int64             neighbour site and its image, in cell vectors
+    size : (F, 2) float64            distance Å, solid angle sr
     """
     positions, cell, pbc, upstream = _checked(numbers, positions, cell, pbc, config, name)
     ptr, where, size, problem = (_upstream if upstream else _isolated)(positions, cell, pbc)

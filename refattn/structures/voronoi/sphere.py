@@ -80,20 +80,19 @@ def surroundings(radius, positions, cell, reciprocal):
     Surroundings, without a single image if there are more than MAX_IMAGES
     """
     n_sites = len(positions)
-    home, shift, lowest, highest = _gathered(positions, cell, reciprocal)
-    low = np.empty(3)
-    high = np.empty(3)
+    home, shift, parts = _gathered(positions, cell, reciprocal)
+    box = np.empty((2, 3))  # Å, in which every image lies that can be in a sphere
     for k in range(3):
-        low[k] = home[:, k].min() - radius * (1.0 + _SLACK)
-        high[k] = home[:, k].max() + radius * (1.0 + _SLACK)
+        box[0, k] = home[:, k].min() - radius * (1.0 + _SLACK)
+        box[1, k] = home[:, k].max() + radius * (1.0 + _SLACK)
         reach = radius * np.sqrt((reciprocal[k] * reciprocal[k]).sum()) + _SLACK
-        lowest[k] -= reach
-        highest[k] += reach
+        parts[0, k] -= reach
+        parts[1, k] += reach
     point = np.empty((2 * n_sites, 3))
     label = np.empty((2 * n_sites, 4), np.int32)
     n = 0
     for j in range(n_sites):
-        point, label, n = _add_images(j, home, shift, cell, reciprocal, lowest, highest, low, high, point, label, n)
+        point, label, n = _add_images(j, home, shift, cell, reciprocal, parts, box, point, label, n)
         if n > MAX_IMAGES + 10 * n_sites:
             n = 0
             break
@@ -107,18 +106,18 @@ def surroundings(radius, positions, cell, reciprocal):
 
 
 @jit
-def _add_images(j, home, shift, cell, reciprocal, lowest, highest, low, high, point, label, n):
+def _add_images(j, home, shift, cell, reciprocal, parts, box, point, label, n):
     """Append the images of site j whose parts and coordinates are within these limits; returns arrays and number."""
     part_a = dot(row(home, j), row(reciprocal, 0))
     part_b = dot(row(home, j), row(reciprocal, 1))
     part_c = dot(row(home, j), row(reciprocal, 2))
-    for a in range(np.int64(np.ceil(lowest[0] - part_a)), np.int64(np.floor(highest[0] - part_a)) + 1):
-        for b in range(np.int64(np.ceil(lowest[1] - part_b)), np.int64(np.floor(highest[1] - part_b)) + 1):
-            for c in range(np.int64(np.ceil(lowest[2] - part_c)), np.int64(np.floor(highest[2] - part_c)) + 1):
+    for a in range(np.int64(np.ceil(parts[0, 0] - part_a)), np.int64(np.floor(parts[1, 0] - part_a)) + 1):
+        for b in range(np.int64(np.ceil(parts[0, 1] - part_b)), np.int64(np.floor(parts[1, 1] - part_b)) + 1):
+            for c in range(np.int64(np.ceil(parts[0, 2] - part_c)), np.int64(np.floor(parts[1, 2] - part_c)) + 1):
                 x = home[j, 0] + (a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0])
                 y = home[j, 1] + (a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1])
                 z = home[j, 2] + (a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2])
-                if x < low[0] or y < low[1] or z < low[2] or x > high[0] or y > high[1] or z > high[2]:
+                if x < box[0, 0] or y < box[0, 1] or z < box[0, 2] or x > box[1, 0] or y > box[1, 1] or z > box[1, 2]:
                     continue
                 if n == len(point) and n > MAX_IMAGES + 10 * len(home):
                     return point, label, n + 1
@@ -144,25 +143,24 @@ def _gathered(positions, cell, reciprocal):
     n_sites = len(positions)
     home = positions.copy()
     shift = np.zeros((n_sites, 3), np.int64)
-    lowest = np.zeros(3)
-    highest = np.zeros(3)
+    parts = np.zeros((2, 3))
     for k in range(3):
         if row(reciprocal, k) == (0.0, 0.0, 0.0):
             continue
-        lowest[k] = np.inf
-        highest[k] = -np.inf
+        parts[0, k] = np.inf
+        parts[1, k] = -np.inf
         for j in range(n_sites):
-            lowest[k] = min(lowest[k], dot(row(positions, j), row(reciprocal, k)))
+            parts[0, k] = min(parts[0, k], dot(row(positions, j), row(reciprocal, k)))
         for j in range(n_sites):
             part = dot(row(positions, j), row(reciprocal, k))
-            shift[j, k] = -np.int64(np.floor(part - lowest[k]))
-            highest[k] = max(highest[k], part + shift[j, k])
+            shift[j, k] = -np.int64(np.floor(part - parts[0, k]))
+            parts[1, k] = max(parts[1, k], part + shift[j, k])
     for j in range(n_sites):
         for k in range(3):
             if shift[j, k] != 0:
                 for axis in range(3):
                     home[j, axis] += shift[j, k] * cell[k, axis]
-    return home, shift, lowest, highest
+    return home, shift, parts
 
 
 @jit
