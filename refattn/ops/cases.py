@@ -93,19 +93,25 @@ def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, t
     return inputs
 
 
-def cases_of(operation, dtype=np.float64):
+def cases_of(operation, dtype=np.float64, heads=2, channels=3):
     """An operation with every graph, with ties and with every option: (label, inputs)."""
     for graph in GRAPHS:
         for ties in (False, True):
             for option in OPTIONS.get(operation.name, [{}]):
                 words = [graph] + ["ties"] * ties + [f"{name}={value}" for name, value in option.items()]
-                yield ", ".join(words), {**make_inputs(operation, graph, dtype, ties=ties), **option}
+                yield (
+                    ", ".join(words),
+                    {
+                        **make_inputs(operation, graph, dtype, ties=ties, heads=heads, channels=channels),
+                        **option,
+                    },
+                )
 
 
-def all_cases(dtype=np.float64):
+def all_cases(dtype=np.float64, heads=2, channels=3):
     """Every case of every operation: (label, operation, inputs)."""
     for operation in OPS:
-        for label, inputs in cases_of(operation, dtype):
+        for label, inputs in cases_of(operation, dtype, heads, channels):
             yield f"{operation.name}, {label}", operation, inputs
 
 

@@ -10,15 +10,30 @@ import pytest
 import tolerances
 
 from refattn.ops import OPS, load_backend
-from refattn.ops.cases import SHAPES, all_cases, call, copied, make_grads, make_inputs, run_backward, run_forward
+from refattn.ops.cases import (
+    SHAPES,
+    all_cases,
+    argument_names,
+    call,
+    copied,
+    make_grads,
+    make_inputs,
+    run_backward,
+    run_forward,
+)
 from refattn.ops.random import item_keys, structure_keys
 from refattn.structures.graph import cut_shards
 
 REFERENCE, CPU = load_backend("reference"), load_backend("cpu")
 ON_CPU = [operation for operation in OPS if "cpu" in operation.backends]
-CASES = [case for case in all_cases() if case[1] in ON_CPU]
+# The fused kernels take most of a minute to compile for a type and size of the heads: a closed list, float64 with two
+# heads of three channels and float32 with the published eight of sixteen, for all tests of operations.
+SMALL = {"heads": 2, "channels": 3}
+PUBLISHED = {"heads": 8, "channels": 16}
+CASES = [case for case in all_cases(**SMALL) if case[1] in ON_CPU]
+CASES_32 = [case for case in all_cases(**PUBLISHED) if case[1] in ON_CPU]
 OPERATIONS = {operation.name: operation for operation in OPS}
-WIDTHS = {1: (1, 1), 17: (1, 17), 128: (8, 16)}  # D: (H, C)
+ROWS = [operation.name for operation in ON_CPU if operation.file not in ("edges", "sites")]
 
 
 def backend_operations(backend):
@@ -103,14 +118,24 @@ def _as_float64(value):
 @pytest.mark.parametrize(("label", "operation", "inputs"), CASES, ids=[case[0] for case in CASES])
 def test_backends_agree(label, operation, inputs):
     check_float64(operation, inputs, label)
+
+
+@pytest.mark.parametrize(("label", "operation", "inputs"), CASES_32, ids=[case[0] for case in CASES_32])
+def test_backends_agree_in_float32(label, operation, inputs):
     check_float32(operation, inputs, label)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", [operation.name for operation in ON_CPU])
-def test_backends_agree_on_larger_graphs(name, width):
-    heads, channels = WIDTHS[width]
-    inputs = make_inputs(OPERATIONS[name], big_graph(), heads=heads, channels=channels)
+def test_backends_agree_on_larger_graphs(name):
+    check_float64(OPERATIONS[name], make_inputs(OPERATIONS[name], big_graph(), **SMALL), name)
+    check_float32(OPERATIONS[name], make_inputs(OPERATIONS[name], big_graph(), **PUBLISHED), name)
+
+
+@pytest.mark.parametrize("width", [1, 17, 128])
+@pytest.mark.parametrize("name", ROWS)
+def test_backends_agree_on_odd_widths(name, width):
+    """Rows that no vector fits into; those of the fused kernels have six numbers in SMALL."""
+    inputs = make_inputs(OPERATIONS[name], big_graph(), heads=1, channels=width)
     check_float64(OPERATIONS[name], inputs, name)
     check_float32(OPERATIONS[name], inputs, name)
 
@@ -133,7 +158,8 @@ def test_inputs_are_not_written_over_by_the_reference_or_by_backward(operation):
             known, backward = {**inputs, **outputs, **grads}, getattr(backend, f"{operation.name}_backward")
             before = copied(known)
             call(backward, known)
-            changed = {name for name, value in known.items() if not np.array_equal(value, before[name])}
+            taken = [name for name in argument_names(backward) if name in known]
+            changed = {name for name in taken if not np.array_equal(known[name], before[name])}
             stated = inspect.getdoc(backward).partition("Memory")[2]
             assert not changed if backend is REFERENCE else all(f"written over {name}," in stated for name in changed)
 
@@ -225,7 +251,7 @@ def test_shards_are_runs_of_whole_structures():
 @pytest.mark.parametrize("backend", [REFERENCE, CPU], ids=["reference", "cpu"])
 @pytest.mark.parametrize("name", ["updated_attention", "site_block"])
 def test_what_is_not_kept_changes_nothing(name, backend):
-    inputs = make_inputs(OPERATIONS[name], big_graph(), heads=8, channels=16)
+    inputs = make_inputs(OPERATIONS[name], big_graph(), **SMALL)
     kept = run_forward(OPERATIONS[name], inputs, backend)
     forward = getattr(backend, f"{name}_forward")
     lean = call(forward, copied(inputs | {"save_for_backward": False}))
@@ -240,7 +266,7 @@ def test_what_is_not_kept_changes_nothing(name, backend):
 def test_gradients_go_into_given_arrays(name, backend):
     """The same bits in arrays that held something else; grad_q, added to what is there, within rounding."""
     operation = OPERATIONS[name]
-    inputs = make_inputs(operation, big_graph(), heads=8, channels=16)
+    inputs = make_inputs(operation, big_graph(), **SMALL)
     outputs = run_forward(operation, inputs, backend)
     grads = make_grads(operation, outputs)
     expected = run_backward(operation, inputs, outputs, grads, backend)
@@ -262,7 +288,7 @@ def test_gradients_go_into_given_arrays(name, backend):
 
 @pytest.mark.parametrize("name", ["updated_attention", "filtered_attention"])
 def test_keys_that_were_not_kept_are_made_again(name):
-    operation, inputs = OPERATIONS[name], make_inputs(OPERATIONS[name], big_graph(), heads=8, channels=16)
+    operation, inputs = OPERATIONS[name], make_inputs(OPERATIONS[name], big_graph(), **SMALL)
     outputs = run_forward(operation, inputs, REFERENCE)
     grads = make_grads(operation, outputs)
     kept, again = (run_backward(operation, inputs, outputs | k, grads, REFERENCE) for k in ({}, {"cache.k": None}))
