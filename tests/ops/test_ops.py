@@ -185,7 +185,8 @@ def test_softmax_survives_large_scores(backend):
         inputs = make_inputs(operation)
         large = "q" if name == "filtered_attention" else "k"
         inputs |= {large: 1e4 * inputs[large]} | ({"normalise": False} if name == "global_attention" else {})
-        assert all(np.isfinite(array).all() for array in run_all(operation, inputs, backend).values())
+        found = [array for array in run_all(operation, inputs, backend).values() if array is not None]
+        assert all(np.isfinite(array).all() for array in found)
 
 
 @pytest.mark.parametrize("backend", [REFERENCE, CPU], ids=["reference", "cpu"])
