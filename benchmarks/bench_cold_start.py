@@ -121,7 +121,7 @@ def first_step(name):
     from refattn.common.environment import available_cores
 
     source = synthetic.source(synthetic.network())
-    batch = Batch.of(source.loader, source.known, source.label)
+    batch = Batch.of(source.dataset.graphs, source.known, source.label)
     order = {"peer": name, "threads": available_cores()}
     peer = make(name, source.config, source, order)
     form = getattr(peer, "FORMS", {"step": ("step",)})["step"][0]

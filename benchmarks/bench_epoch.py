@@ -4,7 +4,7 @@
 
 Every peer shuffles, makes its batches within the clock and takes a step with each. refattn gathers shards as its
 Trainer does; the authors' fit gets their DataIterator, alone and with the four processes that their code asks for; the
-others gather ragged batches with refattn's loader. Validation and checkpoints are left out for all. Every peer is
+others gather ragged batches with refattn's GraphBatch. Validation and checkpoints are left out for all. Every peer is
 checked against refattn first, and sees every shape once before the clock starts.
 """
 

@@ -4,7 +4,7 @@
 
 One core, one process. Before anything is timed, the upstream rule must make the same edges as pymatgen on the same
 structures (angles within 1e-5 sr; the worst is printed). pymatgen's time holds the Voronoi calls only, ours the whole
-Graph.from_atoms. Times are CPU times of the one thread, and each structure is timed by both within the same second,
+GraphBatch.from_atoms. Times are CPU times of the one thread, and each structure is timed by both within a second,
 ours as the mean of ten calls, because the machine may be shared; the ratio is the median over structures.
 """
 
@@ -28,7 +28,7 @@ from ase.build import bulk
 from ase.io.extxyz import read_xyz
 from scipy.spatial import Voronoi
 
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
 SHAPES = ("crystal", "cluster", "carved", "rod")
@@ -83,7 +83,7 @@ def pymatgen_cells(structure):
 
 def assert_parity(atoms, structure, cells, thresholds):
     """Our edges are those of pymatgen after the authors' thresholds: site, distance, angle; returns the worst."""
-    graph, worst = Graph.from_atoms(atoms, rule="upstream", **thresholds), 0.0
+    graph, worst = GraphBatch.from_atoms(atoms, rule="upstream", **thresholds), 0.0
     r_max, omega_min = thresholds["r_max"], thresholds["omega_min"]
     for site, cell in enumerate(cells):
         largest = max(facet["solid_angle"] for facet in cell.values())
@@ -119,11 +119,11 @@ def compare(structures, thresholds):
         structure = pymatgen_structure(atoms)
         cells, _ = pymatgen_cells(structure)
         columns["worst"].append(assert_parity(atoms, structure, cells, thresholds))
-        Graph.from_atoms(atoms, **thresholds)
+        GraphBatch.from_atoms(atoms, **thresholds)
         columns["sites"].append(len(atoms))
-        columns["upstream"].append(seconds(lambda a=atoms: Graph.from_atoms(a, rule="upstream", **thresholds)))
+        columns["upstream"].append(seconds(lambda a=atoms: GraphBatch.from_atoms(a, rule="upstream", **thresholds)))
         columns["pymatgen"].append(pymatgen_cells(structure)[1])
-        columns["isolated"].append(seconds(lambda a=atoms: Graph.from_atoms(a, **thresholds)))
+        columns["isolated"].append(seconds(lambda a=atoms: GraphBatch.from_atoms(a, **thresholds)))
         images = [structure.lattice.get_points_in_sphere(structure.frac_coords, site.coords, 7.0) for site in structure]
         points = np.unique(np.round(np.concatenate([[p[0] for p in image] for image in images]), 9), axis=0)
         columns["scipy"].append(seconds(lambda p=points: Voronoi(p), 1))
@@ -163,10 +163,10 @@ def shape(kind, n):
 
 def one_size(kind, rule, n):
     """Seconds and memory of one graph; run in a process of its own, whose peak is the graph's."""
-    Graph.from_atoms(shape(kind, 200), rule=rule)
+    GraphBatch.from_atoms(shape(kind, 200), rule=rule)
     atoms = shape(kind, n)
     before = peak_memory()
-    took = min(seconds(lambda: Graph.from_atoms(atoms, rule=rule), 1) for _ in range(5 if n <= 10_000 else 1))
+    took = min(seconds(lambda: GraphBatch.from_atoms(atoms, rule=rule), 1) for _ in range(5 if n <= 10_000 else 1))
     print(json.dumps({"sites": len(atoms), "seconds": took, "peak_mb": peak_memory(), "before_mb": before}))
 
 

@@ -24,7 +24,7 @@ from refattn.data.sources.extxyz import cut_frames
 from refattn.data.sources.files import FilesSource
 from refattn.data.sources.registry import open_source
 from refattn.errors import StructureError
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 
 FRAMES_OF_PARTS = 2000
 REPEATS = 5
@@ -59,7 +59,7 @@ def lines_of(source):
 def make_graphs(records):
     for record in records:
         try:
-            Graph.from_atoms(record.atoms)
+            GraphBatch.from_atoms(record.atoms)
         except StructureError:  # prepare records these; here they only take their time
             continue
 

@@ -84,7 +84,7 @@ def check():
     source, peers = synthetic.source(config, n_structures=8), []
     for backend in ("reference", "cpu"):
         peers.append(Own(config, parameters(config), source, 1, backend))
-    found = largest_difference(*peers, Batch.of(source.loader, source.known, source.label))
+    found = largest_difference(*peers, Batch.of(source.dataset.graphs, source.known, source.label))
     if not found < SAME:
         sys.exit(f"cpu and reference differ by {found:.1e}; nothing is timed")
     return found
@@ -107,7 +107,7 @@ def series(what, cases, n_threads, rounds, speed):
             peer.train(batch)
             seconds.append(time.perf_counter() - began)
         peer.pool.close()
-        n_sites, n_edges = len(source.dataset.z), len(source.dataset.nbr)
+        n_sites, n_edges = len(source.dataset.graphs.z), len(source.dataset.graphs.nbr)
         row = {"structures": len(batch), "sites": n_sites, "edges": n_edges, **model, "threads": n_threads}
         row |= {"width": config.model.width, "layers": config.model.n_layers, **summary(seconds[1:], len(batch))}
         row["gflops"] = operations(config.model, len(batch), n_sites, n_edges)["step"] / row["median"] / 1e9
@@ -167,15 +167,15 @@ def line_of(row):
 def predict_one(peer, n_sites):
     """Predict one structure with attention and print a row; run in a process of its own."""
     from refattn.network.checkpoint import Checkpoint
-    from refattn.prediction.predictor import Model, graph_dataset
-    from refattn.structures.graph import Graph
+    from refattn.prediction.predictor import Model
+    from refattn.structures.batch import GraphBatch
 
     config = synthetic.network(readout="intensive" if peer == "refattn" else "published")
     params, atoms = parameters(config), synthetic.cluster(n_sites)
     model = Model(Checkpoint(config, params))
     model.predict(synthetic.cluster(100))
     began = time.perf_counter()
-    graph = Graph.from_atoms(atoms, **dataclasses.asdict(config.graph))
+    graph = GraphBatch.from_atoms(atoms, **dataclasses.asdict(config.graph))
     row = {"peer": peer, "sites": n_sites, "edges": len(graph.nbr), "graph_seconds": time.perf_counter() - began}
     if peer == "refattn":
         began = time.perf_counter()
@@ -183,26 +183,24 @@ def predict_one(peer, n_sites):
         row["seconds"] = time.perf_counter() - began
         assert np.isfinite(answer.value).all() and abs(answer.attention[0].sum() - 1) < 1e-3
     else:
-        dataset = graph_dataset(["cluster"], [atoms], [graph], config)
-        row["seconds"] = authors_seconds(config, params, dataset)
+        row["seconds"] = authors_seconds(config, params, graph)
     print(json.dumps(row | {"peak_mb": peak_memory()}))
 
 
-def authors_seconds(config, params, dataset):
-    """Seconds of the second call, compiled, of the authors' network on a data set of one structure."""
+def authors_seconds(config, params, graph):
+    """Seconds of the second call, compiled, of the authors' network on one structure."""
     import resource
 
     from refattn.benchmarks.peers.authors import Authors
-    from refattn.data.loader import Loader
 
     peer = Authors(config, params, n_threads=available_cores())
     limit = int(LIMIT_GIB * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    loader, row = Loader(dataset, config.model, "float32"), np.zeros(1, dtype=int)
-    batch = Batch.of(loader, row, np.zeros(1, dtype=np.float32))
+    row = np.zeros(1, dtype=int)
+    batch = Batch.of(graph, row, np.zeros(1, dtype=np.float32))
     value = peer.call(batch)
     if len(batch.z) <= CHECKED:
-        own, *_ = predict_rows(params, config.model, load_backend("cpu"), loader, row, map)
+        own = predict_rows(params, config.model, load_backend("cpu"), graph, row).prediction
         assert abs(value - own).max() < SAME * abs(own).max(), "the authors' network gives another output"
     began = time.perf_counter()
     value = peer.call(batch)

@@ -37,11 +37,10 @@ def stand_in_for_cupy():
 
 def signatures():
     """(kernel, types of its arguments as a Ledger writes them, name of the float type) of every launch."""
-    from gpu_stages import SMALL, random_dataset
+    from gpu_stages import SMALL, random_graphs
     from ledger import Ledger
 
     from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, TrainingConfig
-    from refattn.data.loader import Loader
     from refattn.network.params import initialise
     from refattn.ops import load_backend
     from refattn.training.adam import Adam
@@ -52,11 +51,11 @@ def signatures():
         for variant in ("scann+", "scann"):
             model = ModelConfig(variant=variant, attention_dropout=0.1, **SMALL)
             config = Config(model, GraphConfig(), DataConfig(), TrainingConfig(batch_size=4, dtype=dtype))
-            loader, params = Loader(random_dataset(4, config), model, dtype), initialise(model, 0, dtype)
+            graphs, params = random_graphs(4), initialise(model, 0, dtype)
             adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
             label, ops = np.zeros(4, dtype), load_backend("cuda")
             with Ledger():
-                stepper = CudaStepper(config, ops, loader, rows, label, params, adam, capture=False)
+                stepper = CudaStepper(config, ops, graphs, rows, label, params, adam, capture=False)
                 stepper.begin([rows], [1e-3])
             with Ledger() as ledger:
                 stepper.step(0)

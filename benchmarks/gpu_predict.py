@@ -9,11 +9,10 @@ import dataclasses
 
 import numpy as np
 from gpu_report import table
-from gpu_stages import random_dataset
+from gpu_stages import random_graphs
 from ledger import Ledger
 
 from refattn.config import Config, DataConfig, GraphConfig, TrainingConfig
-from refattn.data.loader import Loader
 from refattn.experiments import load_experiment
 from refattn.network.params import initialise
 from refattn.ops import load_backend
@@ -68,12 +67,12 @@ def counted(variant, batch_size):
     """The Ledger of a training step of the published network for QM9, and the Size of its batch."""
     model = dataclasses.replace(load_experiment("qm9").model, variant=variant)
     config = Config(model, GraphConfig(), DataConfig(), TrainingConfig(batch_size=batch_size))
-    loader, params = Loader(random_dataset(batch_size, config), model, "float32"), initialise(model, 0)
+    graphs, params = random_graphs(batch_size), initialise(model, 0)
     adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(batch_size)
     label, blocks, launch.MAX_BLOCKS = np.zeros(batch_size, np.float32), launch.MAX_BLOCKS, BLOCKS
     try:
         with Ledger():
-            stepper = CudaStepper(config, load_backend("cuda"), loader, rows, label, params, adam)
+            stepper = CudaStepper(config, load_backend("cuda"), graphs, rows, label, params, adam)
             stepper.begin([rows], [1e-3])
         with Ledger() as ledger:
             stepper.step(0)

@@ -12,22 +12,27 @@ from pathlib import Path
 import numpy as np
 
 from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, TrainingConfig
-from refattn.data.loader import Loader, epoch_batches
 from refattn.data.store import read_dataset
 from refattn.experiments import load_experiment
-from refattn.gradient_check import check_network, check_operation, configurations, small_network, small_shard
+from refattn.gradient_check import (
+    check_network,
+    check_operation,
+    configurations,
+    predict_with_gradients,
+    small_network,
+    small_shard,
+)
 from refattn.network.dropout import Dropout
 from refattn.network.inference import predict_rows
 from refattn.network.params import initialise
-from refattn.network.placement import hosted, run_gradients
 from refattn.ops import OPS, load_backend
 from refattn.ops.cases import all_cases, argument_names, call, make_grads, make_inputs, run_backward, run_forward
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.graph import transposed
-from refattn.prediction.predictor import graph_dataset
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.cuda_stepper import CudaStepper
+from refattn.training.schedule import epoch_batches
 from refattn.training.train import Interrupted, Trainer
 
 BATCHES, EPOCH = (128, 1024), 110_000
@@ -72,11 +77,6 @@ class Setting:
     @functools.cached_property
     def dataset(self):
         return read_dataset(self.data, with_positions=False)
-
-    @functools.cached_property
-    def loader(self):
-        """That of every step: the device keeps its arrays with it."""
-        return Loader(self.dataset, self.model(), "float32")
 
     @property
     def label_name(self):
@@ -129,7 +129,7 @@ def rates(setting):
 
 def operations_parity(setting):
     """Every operation with every case against the reference, forward and backward."""
-    cuda, reference, found = hosted(load_backend("cuda")), load_backend("reference"), {}
+    cuda, reference, found = load_backend("cuda"), load_backend("reference"), {}
     for dtype in (np.float64, np.float32):
         for label, operation, inputs in all_cases(dtype):
             if setting.quick and "one edge" not in label:
@@ -159,8 +159,9 @@ def networks_parity(setting):
         weights, dropout = np.random.default_rng(2).normal(size=len(shard)), Dropout(0, 0, shard)
         both = []
         for device_name in ("cuda", "cpu"):
-            prediction, grads, _ = run_gradients(weights, params, shard, config, load_backend(device_name), dropout)
-            both.append({"prediction": prediction} | {key: grads[key] for key in grads})
+            ops = load_backend(device_name)
+            prediction, gradients = predict_with_gradients(weights, params, shard, config, ops, dropout)
+            both.append({"prediction": prediction} | {key: gradients[key] for key in params})
         found[name] = difference(*both)
     return outcome(found, SAME["float64"], differences=found)
 
@@ -195,7 +196,7 @@ def new_step(setting, model, batch_size, n_batches, capture=True, device_name="c
     batches = [rng.choice(known, batch_size) for _ in range(n_batches)] * repeat
     adam = Adam(params.vector, params.decay_mask(), config.training)
     ops, ids = load_backend(device_name), setting.dataset.id
-    return CudaStepper(config, ops, setting.loader, ids, label, params, adam, capture), batches, params, adam
+    return CudaStepper(config, ops, setting.dataset.graphs, ids, label, params, adam, capture), batches, params, adam
 
 
 def run_steps(stepper, batches):
@@ -296,7 +297,7 @@ def peer_step(setting, running, batch_size):
 
     still = dataclasses.replace(setting.model(), dropout=0.0, attention_dropout=0.0)
     own, rows, params, _ = new_step(setting, still, batch_size, 1 if setting.quick else 10)
-    batches = [Batch.of(setting.loader, batch, setting.labels()[1]) for batch in rows]
+    batches = [Batch.of(setting.dataset.graphs, batch, setting.labels()[1]) for batch in rows]
     running.load(params)
     _, theirs = running.gradient(batches[0])
     own.begin(rows, [0.0] * len(rows))
@@ -327,7 +328,7 @@ def epoch(setting):
         config = Config(setting.model(), None, DataConfig(), TrainingConfig(batch_size=batch_size))
         params, ops = initialise(config.model, 0), load_backend("cuda")
         adam = Adam(params.vector, params.decay_mask(), config.training)
-        own = CudaStepper(config, ops, setting.loader, setting.dataset.id, label, params, adam)
+        own = CudaStepper(config, ops, setting.dataset.graphs, setting.dataset.id, label, params, adam)
         taken = []
         for _ in range(2):  # the first one captures
             began = time.perf_counter()
@@ -369,17 +370,17 @@ def sanitize():
     for variant in ("scann+", "scann"):
         model = ModelConfig(variant=variant, attention_dropout=0.1, ring=False, **SMALL)
         config = Config(model, GraphConfig(), DataConfig(), TrainingConfig(batch_size=4))
-        loader, params = Loader(random_dataset(6, config, n_sites), model, "float32"), initialise(model, 0)
+        graphs, params = random_graphs(6, n_sites), initialise(model, 0)
         adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
         ops, ids, label = load_backend("cuda"), np.arange(6), np.ones(6, np.float32)
-        own = CudaStepper(config, ops, loader, ids, label, params, adam, capture=False)
+        own = CudaStepper(config, ops, graphs, ids, label, params, adam, capture=False)
         run_steps(own, [rows])
         losses.append(own.settle()[0])
-        losses.append(float(predict_rows(params, model, own.ops, loader, np.arange(6), map)[0][0]))
+        losses.append(float(predict_rows(params, model, own.ops, graphs, np.arange(6)).prediction[0]))
     return losses
 
 
-def random_dataset(n, config, n_sites=18, degrees=(4, 4, 5)):
+def random_graphs(n, n_sites=18, degrees=(4, 4, 5)):
     """`n` structures of `n_sites` sites, with as many edges a site as QM9's graphs have (4.3) and random numbers."""
     rng, graphs = np.random.default_rng(0), []
     for _ in range(n):
@@ -387,5 +388,5 @@ def random_dataset(n, config, n_sites=18, degrees=(4, 4, 5)):
         ptr, total = np.concatenate([[0], np.cumsum(edges)]).astype(np.int32), int(edges.sum())
         nbr, r, omega = rng.integers(0, n_sites, total), rng.uniform(1, 3, total), rng.uniform(1, 3, total)
         arrays = nbr.astype(np.int32), np.zeros((total, 3), np.int8), r, omega, np.full(n_sites, 3.0)
-        graphs.append(Graph(rng.integers(1, 9, n_sites).astype(np.int32), ptr, *arrays))
-    return graph_dataset([f"s{k}" for k in range(n)], [None] * n, graphs, config)
+        graphs.append(GraphBatch.of_structure(rng.integers(1, 9, n_sites).astype(np.int32), ptr, *arrays))
+    return GraphBatch.concatenate(graphs)

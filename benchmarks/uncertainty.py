@@ -20,10 +20,9 @@ import numpy as np
 import refattn
 from refattn.cli.options import note
 from refattn.config import Config, override
-from refattn.data.loader import Loader
 from refattn.data.splits import Split, resolve_split, write_split
 from refattn.data.store import read_dataset
-from refattn.network.inference import Answer, ask
+from refattn.network.inference import MemberPredictions, predict_members
 from refattn.network.threads import workers
 from refattn.prediction.calibration import read_calibration
 from refattn.prediction.predictor import Ensemble, Model
@@ -37,7 +36,7 @@ SIZES = {"up to 16 atoms": (0, 16), "17 and 18": (17, 18), "19 and 20": (19, 20)
 
 def size_split(dataset, path):
     """Write a Split: 1,000 small molecules to validate, 2,000 and 6,000 larger ones to test, the rest to train."""
-    n_atoms, rng = np.diff(dataset.site_ptr), np.random.default_rng(0)
+    n_atoms, rng = np.diff(dataset.graphs.site_ptr), np.random.default_rng(0)
     small, large = (rng.permutation(np.flatnonzero(part)) for part in (n_atoms <= LARGEST, n_atoms > LARGEST))
     parts = small[3000:], small[2000:3000], np.concatenate([small[:2000], large[:6000]])
     write_split(path, Split(*(dataset.id[rows].tolist() for rows in parts)))
@@ -60,13 +59,13 @@ def measure(run, dataset, groups, threads):
     """Figures of an ensemble and of its first member on groups of its test set: name -> function (n_atoms) -> mask."""
     model = refattn.load(run)
     rows = resolve_split(model.checkpoints[0].split, dataset)[2]
-    loader, n_atoms = Loader(dataset, model.config.model, model.dtype), np.diff(dataset.site_ptr)[rows]
+    n_atoms = np.diff(dataset.graphs.site_ptr)[rows]
     label = dataset.labels[model.target][rows]
     first = Model(model.checkpoints[0], calibration=model.calibrations[0])
     found = {}
     with workers(threads) as run_shards:
-        together = ask(model.checkpoints, model.ops, loader, rows, run_shards)
-        alone = Answer(together.values[0], [], None, together.values[:1], together.structs[:1])
+        together = predict_members(model.checkpoints, model.ops, dataset.graphs, rows, run_shards)
+        alone = MemberPredictions(together.values[0], [], None, together.values[:1], together.structs[:1])
         for name, predictor, answer in (
             ("one network", first, alone),
             (f"{len(model.checkpoints)} networks", model, together),

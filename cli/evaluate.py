@@ -10,12 +10,11 @@ from refattn.cli.options import as_json, cell, device, note, print_metrics, refu
 from refattn.common.environment import available_cores
 from refattn.config import GraphConfig
 from refattn.data.builtin import open_data
-from refattn.data.loader import Loader
 from refattn.data.splits import Split, labelled_rows
 from refattn.data.store import Dataset
 from refattn.errors import DataError
 from refattn.network.checkpoint import Checkpoint, model_file
-from refattn.network.evaluate import Part, predict_split, summarise, write_predictions
+from refattn.network.evaluate import EvaluatedPart, predict_split, summarise, write_predictions
 from refattn.network.threads import workers
 from refattn.prediction.calibration import Calibration, write_calibration
 from refattn.prediction.ensemble import members_of
@@ -61,9 +60,8 @@ def evaluate(run, data, out, coverage, plot, calibrate, threads, device, as_json
         check_data_fit(checkpoints[0], dataset, known, data)
         everything = Split([], [], dataset.id[known].tolist())
         checkpoints = [dataclasses.replace(checkpoint, split=everything) for checkpoint in checkpoints]
-    loader = Loader(dataset, settings.model, settings.training.dtype)
     with workers(threads or available_cores()) as run_shards:
-        parts = predict_split(checkpoints, loader, dataset, run_shards, device)
+        parts = predict_split(checkpoints, dataset, run_shards, device)
         if calibrate:
             write_calibrations(model, parts, run_shards)
         summary = summarise(checkpoints[0], {name: part for name, part in parts.items() if len(part.rows)})
@@ -78,13 +76,13 @@ def evaluate(run, data, out, coverage, plot, calibrate, threads, device, as_json
 
 
 def write_calibrations(model: Model, parts: dict, run: str) -> None:
-    """Write calibration.h5 of a run, or of every member of an ensemble, from the Parts of its split."""
+    """Write calibration.h5 of a run, or of every member of an ensemble, from the parts of its split."""
     for k, (path, checkpoint) in enumerate(zip(model.calibrations, model.checkpoints, strict=True)):
         write_calibration(path, Calibration.of(parts["train"], parts["valid"], k, run), checkpoint)
 
 
-def report(model: Model, part: Part, coverage: float | None, plot: str | None, run: str) -> dict:
-    """How well the intervals hold on a Part, as a dict; and as a picture, the path `plot`, where it is given."""
+def report(model: Model, part: EvaluatedPart, coverage: float | None, plot: str | None, run: str) -> dict:
+    """How well the intervals hold on a part, as a dict; and as a picture, the path `plot`, where it is given."""
     distance = model.conformal.distance(part.structs, run)
     found = reliability(model.conformal, coverage, part.label, part.prediction, distance)
     if part.spread is not None and len(part.label):
@@ -119,8 +117,9 @@ def check_data_fit(checkpoint: Checkpoint, dataset: Dataset, rows: np.ndarray, p
             f"{path}: {target} is in {unit}, the model predicts it in {checkpoint.unit}; convert the labels and "
             "prepare the set again"
         )
+    graphs = dataset.graphs
     for row in rows:
-        check_elements(checkpoint, dataset.id[row], dataset.z[dataset.site_ptr[row] : dataset.site_ptr[row + 1]])
+        check_elements(checkpoint, dataset.id[row], graphs.z[graphs.site_ptr[row] : graphs.site_ptr[row + 1]])
 
 
 def note_other_graphs(found: GraphConfig, wanted: GraphConfig) -> None:

@@ -41,7 +41,7 @@ _MODULES = {
     "prediction.calculator": "Calculator",
     "prediction.embedding": "Embedding embed embed_stream",
     "prediction.predictor": "Ensemble Model Prediction load",
-    "structures.graph": "Graph",
+    "structures.batch": "Graph GraphBatch",
     "training.train": "train",
     "training.train_ensemble": "train_ensemble",
 }

@@ -12,12 +12,11 @@ import numpy as np
 
 from refattn.config import ModelConfig
 from refattn.network.dropout import Dropout
-from refattn.network.model import forward
+from refattn.network.model import backward, forward
 from refattn.network.params import Parameters, initialise, parameter_table
-from refattn.network.placement import hosted, run_gradients
 from refattn.ops import BACKENDS, OPS, load_backend
 from refattn.ops.cases import cases_of, make_grads, run_backward, run_forward
-from refattn.structures.graph import Shard
+from refattn.structures.batch import GraphBatch
 
 STEP = 1e-5
 TOLERANCE = 1e-7  # of the largest entry of an array's gradient
@@ -177,7 +176,7 @@ def check_operations(backends=BACKENDS):
 
 def check_operation(operation, backend):
     """One Row for all cases of an operation: its worst entry."""
-    ops = hosted(load_backend(backend))
+    ops = load_backend(backend)
     found = [_check_case(operation, label, inputs, ops) for label, inputs in cases_of(operation)]
     worst, where, _ = _worst(found)
     return Row("operation", operation.name, backend, sum(entries for _, _, entries in found), worst, where)
@@ -202,7 +201,7 @@ def _check_case(operation, label, inputs, ops):
 # ---- the network -------------------------------------------------------------------------------------------------
 
 
-def small_shard(config, dtype=np.float64, seed=0):
+def small_shard(config: ModelConfig, dtype=np.float64, seed: int = 0) -> GraphBatch:
     """Four structures: five sites, one of them without edges and two neighbours exactly alike; a single site without
     edges; a single site which is its own neighbour; two sites. Random distances and angles; features where asked for.
     """
@@ -213,7 +212,7 @@ def small_shard(config, dtype=np.float64, seed=0):
     r[4], omega[4] = r[3], omega[3]
     largest = np.repeat(np.maximum.reduceat(omega, [0, 2, 5, 6, 8, 11, 12]), [2, 3, 1, 2, 3, 1, 2])
     cgcnn = rng.integers(0, 2, (9, 92)).astype(dtype) if config.features == "cgcnn" else None
-    return Shard(
+    return GraphBatch(
         site_ptr=site_ptr.astype(np.int32),
         edge_ptr=edge_ptr.astype(np.int32),
         nbr=nbr.astype(np.int32),
@@ -256,10 +255,20 @@ def check_network(name, config, backends=BACKENDS):
         numerical_inputs["embedded"] = _embedded_difference(params, shard, config, dropout, weights)
     everything = numerical | numerical_inputs
     for backend in backends:
-        _, grads, grad_inputs = run_gradients(weights, params, shard, config, load_backend(backend), dropout)
-        analytic = {name: grads[name] for name in grads} | grad_inputs
+        _, analytic = predict_with_gradients(weights, params, shard, config, load_backend(backend), dropout)
         yield Row("parameters", name, backend, *worst_difference(analytic, everything, numerical))
         yield Row("inputs", name, backend, *worst_difference(analytic, everything, numerical_inputs))
+
+
+def predict_with_gradients(grad_prediction, params, shard, config, ops, dropout=None) -> tuple[np.ndarray, dict]:
+    """Prediction, and gradients by parameters and inputs by name: NumPy arrays, like the arguments, of any backend."""
+    params = params.to(ops)
+    dropout = dropout and dropout.to(ops)
+    tape = forward(params, shard.to(ops), config, ops, dropout)
+    grads, grad_inputs = params.zeros_like(), {}
+    backward(ops.to_device(grad_prediction), tape, params, grads, config, ops, dropout, grad_inputs)
+    gradients = {name: grads[name] for name in grads} | grad_inputs
+    return ops.to_host(tape.prediction), {name: ops.to_host(array) for name, array in gradients.items()}
 
 
 def _network_inputs(params, shard, config, ops):

@@ -3,7 +3,7 @@
     python tools/make_fixtures.py REFERENCE [tests/data]
 
 REFERENCE holds `network.h5` and `models/*.h5` as described in its README. Padding is dropped (the ragged arrays of
-refattn.structures.graph), weights and gradients become one vector in the order of parameter_table, and float64
+refattn.structures.batch), weights and gradients become one vector in the order of parameter_table, and float64
 outputs and gradients are rounded to within 1.5e-11 of the largest entry of their array, which halves their size.
 """
 

@@ -7,9 +7,9 @@ import numpy as np
 from ase import Atoms
 
 from refattn.config import Config, GraphConfig, TrainingConfig
-from refattn.data.loader import Loader
 from refattn.data.store import Dataset
 from refattn.experiments import load_experiment
+from refattn.structures.batch import GraphBatch
 
 VOLUME = 20.0  # Å^3 an atom
 
@@ -25,20 +25,25 @@ def source(config, n_structures=128, n_sites=18, degree=4, seed=0):
 
     Returns
     -------
-    namespace with dataset, loader, config, label (S,) float32 and known (S,), the rows
+    namespace with dataset, config, label (S,) float32 and known (S,), the rows
     """
     rng, sites = np.random.default_rng(seed), n_structures * n_sites
     edges = sites * degree
     omega = rng.uniform(0.4, 3.0, (sites, degree))
-    dataset = Dataset(
+    z = rng.choice([1, 6, 7, 8], sites).astype(np.int32)
+    nbr = rng.integers(0, n_sites, edges, dtype=np.int32)
+    graphs = GraphBatch(
         site_ptr=np.arange(n_structures + 1) * n_sites,
         edge_ptr=np.arange(sites + 1) * degree,
-        z=rng.choice([1, 6, 7, 8], sites).astype(np.uint8),
-        nbr=rng.integers(0, n_sites, edges, dtype=np.int32),
+        nbr=nbr + np.repeat(np.arange(n_structures, dtype=np.int32) * n_sites, n_sites * degree),
+        z=z,
         r=rng.uniform(1.0, 4.0, edges),
         omega=omega.ravel(),
-        omega_max=omega.max(axis=1),
-        image=None,
+        weight=(omega / omega.max(axis=1, keepdims=True)).ravel(),
+        structure=np.arange(n_structures),
+    )
+    dataset = Dataset(
+        graphs=graphs,
         position=None,
         cell=None,
         pbc=None,
@@ -50,9 +55,8 @@ def source(config, n_structures=128, n_sites=18, degree=4, seed=0):
         attrs={},
     )
     label = rng.normal(size=n_structures).astype(np.float32)
-    loader = Loader(dataset, config.model, "float32")
     rows = np.arange(n_structures)
-    return types.SimpleNamespace(dataset=dataset, loader=loader, config=config, label=label, known=rows)
+    return types.SimpleNamespace(dataset=dataset, config=config, label=label, known=rows)
 
 
 def cluster(n_sites, seed=0):

@@ -27,14 +27,13 @@ class NotTheSame(Exception):
 
 
 class Source:
-    """What batches are made of: the loader, scaled labels (S,), and the rows of structures that have a label."""
+    """What batches are made of: the data set, scaled labels (S,), and the rows of structures that have a label."""
 
     def __init__(self, order):
         import numpy as np
 
         from refattn.config import Config, TrainingConfig, override
         from refattn.data.builtin import open_data
-        from refattn.data.loader import Loader
         from refattn.data.splits import labels_of_target
         from refattn.experiments import load_experiment
 
@@ -48,7 +47,7 @@ class Source:
             load_experiment("qm9").model,
             variant=order["variant"],
             attention_dropout=0.0,
-            n_elements=max(10, int(self.dataset.z.max()) + 1),
+            n_elements=max(10, int(self.dataset.graphs.z.max()) + 1),
             radial_max=max(4.0, graph.r_max),
         )
         sizes = [f"model.{assignment}" for assignment in order.get("set", [])]
@@ -56,7 +55,6 @@ class Source:
         self.known = np.flatnonzero(np.isfinite(label))
         scaled = (label - label[self.known].mean()) / (label[self.known].std() or 1.0)
         self.label = scaled.astype(np.float32)
-        self.loader = Loader(self.dataset, self.config.model, "float32")
 
     def batches(self, order):
         """Random batches, the same in every process."""
@@ -66,7 +64,7 @@ class Source:
 
         rng, size = np.random.default_rng(order.get("seed", 0)), min(order["batch_size"], len(self.known))
         rows = [rng.choice(self.known, size, replace=False) for _ in range(order["n_batches"])]
-        return [Batch.of(self.loader, own, self.label) for own in rows]
+        return [Batch.of(self.dataset.graphs, own, self.label) for own in rows]
 
     def sample(self, n):
         """Rows of `n` structures at random, the same at every call: every shape of a second epoch is known by then."""

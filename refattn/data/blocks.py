@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import itertools
 import json
 import platform
 import re
@@ -25,12 +26,11 @@ import numpy as np
 from refattn.config import GraphConfig
 from refattn.data.store import Record, Source
 from refattn.errors import OutputError, RefattnError, StructureError
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 
 DIGEST_BYTES = 32
 OURS = re.compile(r"(\d{6,}\.block|command\.json)(\.part)?")  # files of other names are not removed
-EDGE_ARRAYS = ("nbr", "image", "r", "omega")
-SITE_ARRAYS = ("z", "omega_max")
+GRAPH_ARRAYS = ("site_ptr", "edge_ptr", "nbr", "z", "r", "omega", "weight", "structure", "image", "omega_max")
 
 
 class FinishedBlocks:
@@ -80,8 +80,8 @@ class FinishedBlocks:
             raise OutputError(f"{self.folder}: cannot be written ({error}); check the folder and its space") from None
         self.is_open = True
 
-    def load(self, number: int, records: list[Record]) -> list[Graph | StructureError] | None:
-        """The Graph or StructureError of every record of block `number`, or None where they are to be computed."""
+    def load(self, number: int, records: list[Record]) -> list[GraphBatch | StructureError] | None:
+        """The GraphBatch or StructureError of every record of block `number`, or None where they are to be computed."""
         try:
             content = self._path(number).read_bytes()
         except OSError:  # not there, which is the usual case; whatever else it is, the block can be computed
@@ -90,10 +90,10 @@ class FinishedBlocks:
         if content[:DIGEST_BYTES] != self._digest(records, payload):
             return None
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-            return _unpacked(dict(arrays), records)
+            return _unpacked(dict(arrays))
 
-    def save(self, number: int, records: list[Record], results: list[Graph | StructureError]) -> None:
-        """Keep the Graph or StructureError of every record of block `number`. Raises OutputError."""
+    def save(self, number: int, records: list[Record], results: list[GraphBatch | StructureError]) -> None:
+        """Keep the GraphBatch or StructureError of every record of block `number`. Raises OutputError."""
         stream = io.BytesIO()
         np.savez(stream, **_packed(results))
         payload = stream.getvalue()
@@ -155,38 +155,28 @@ def _kernel_digest():
 
 
 def _packed(results):
-    """Arrays that hold the results of a block: those of the graphs one after the other, reasons as UTF-8."""
-    graphs = [result for result in results if isinstance(result, Graph)]
-    reasons = [str(result).encode() for result in results if not isinstance(result, Graph)]
+    """Arrays that hold the results of a block: those of all graphs together, reasons as UTF-8."""
+    graphs = [result for result in results if isinstance(result, GraphBatch)]
+    reasons = [str(result).encode() for result in results if not isinstance(result, GraphBatch)]
     arrays = {
-        "n_sites": np.array([len(result.z) if isinstance(result, Graph) else -1 for result in results], np.int64),
+        "has_graph": np.array([isinstance(result, GraphBatch) for result in results], bool),
         "reason_sizes": np.array([len(reason) for reason in reasons], np.int64),
         "reasons": np.frombuffer(b"".join(reasons), np.uint8),
     }
     if graphs:
-        arrays["degrees"] = np.concatenate([np.diff(graph.edge_ptr) for graph in graphs])
-        arrays |= {name: np.concatenate([getattr(graph, name) for graph in graphs]) for name in SITE_ARRAYS}
-        arrays |= {name: np.concatenate([getattr(graph, name) for graph in graphs]) for name in EDGE_ARRAYS}
+        batch = GraphBatch.concatenate(graphs)
+        arrays |= {name: getattr(batch, name) for name in GRAPH_ARRAYS}
     return arrays
 
 
-def _unpacked(arrays, records):
+def _unpacked(arrays):
     """The results that _packed made arrays of."""
-    reasons = arrays["reasons"].tobytes()
+    text = arrays["reasons"].tobytes()
     ends = np.cumsum(arrays["reason_sizes"]).tolist()
-    reasons = iter([reasons[a:b].decode() for a, b in zip([0, *ends], ends)])
-    results = []
-    site = 0
-    edge = 0
-    for n_sites in arrays["n_sites"].tolist():
-        if n_sites < 0:
-            results.append(StructureError(next(reasons)))
-            continue
-        edge_ptr = np.zeros(n_sites + 1, np.int32)
-        np.cumsum(arrays["degrees"][site : site + n_sites], out=edge_ptr[1:])
-        parts = {name: arrays[name][site : site + n_sites] for name in SITE_ARRAYS}
-        parts |= {name: arrays[name][edge : edge + edge_ptr[-1]] for name in EDGE_ARRAYS}
-        results.append(Graph(edge_ptr=edge_ptr, **parts))
-        site += n_sites
-        edge += int(edge_ptr[-1])
-    return results
+    reasons = iter([text[start:end].decode() for start, end in zip([0, *ends], ends)])
+    rows = itertools.count()
+    graphs = GraphBatch(**{name: arrays[name] for name in GRAPH_ARRAYS}) if arrays["has_graph"].any() else None
+    return [
+        graphs.take([next(rows)]).renumbered() if has_graph else StructureError(next(reasons))
+        for has_graph in arrays["has_graph"].tolist()
+    ]

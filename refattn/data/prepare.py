@@ -22,7 +22,7 @@ from refattn.data.sources.files import LABELS
 from refattn.data.store import Source
 from refattn.data.writer import DatasetWriter
 from refattn.errors import DataError, StructureError
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 
 BLOCK_STRUCTURES = 512  # a block is full when it reaches this or the next
 BLOCK_SITES = 16384
@@ -170,19 +170,18 @@ def _blocks(records, count, seconds):
 
 
 def _graphs(number, block, checkpoint, config):
-    """(results, whether from the checkpoint, seconds): the Graph of every record of a block, or its StructureError.
+    """(results, whether from the checkpoint, seconds): the GraphBatch or StructureError of every record of a block.
 
     An exception must not take the rest of the block with it.
     """
     began = time.thread_time()
-    rule = dataclasses.asdict(config)
     results = checkpoint.load(number, block)
     resumed = results is not None
     if not resumed:
         results = []
         for record in block:
             try:
-                results.append(Graph.from_atoms(record.atoms, **rule))
+                results.append(GraphBatch.from_atoms(record.atoms, config))
             except StructureError as error:
                 results.append(error)
         checkpoint.save(number, block, results)
@@ -215,11 +214,11 @@ def _write(writer, block, results, count, seconds):
     """Add a block to the dataset; returns (id, reason) of the structures without a graph."""
     began = time.thread_time()
     pairs = list(zip(block, results, strict=True))
-    kept = [pair for pair in pairs if isinstance(pair[1], Graph)]
+    kept = [pair for pair in pairs if isinstance(pair[1], GraphBatch)]
     writer.add([record for record, _ in kept], [graph for _, graph in kept])
     count.update(sites=sum(len(graph.z) for _, graph in kept), edges=sum(len(graph.nbr) for _, graph in kept))
     seconds["writing"] += time.thread_time() - began
-    return [(record.id, str(result)) for record, result in pairs if not isinstance(result, Graph)]
+    return [(record.id, str(result)) for record, result in pairs if not isinstance(result, GraphBatch)]
 
 
 def _total(n_read, fraction, limit):

@@ -140,7 +140,7 @@ def _as_it_is(dataset):
 
 
 def _by_size(dataset):
-    return np.argsort(np.diff(dataset.site_ptr), kind="stable")
+    return np.argsort(np.diff(dataset.graphs.site_ptr), kind="stable")
 
 
 def _by_size_and_gdb_number(dataset):
@@ -148,7 +148,7 @@ def _by_size_and_gdb_number(dataset):
         number = [int(id.removeprefix("gdb_")) for id in dataset.id.tolist()]
     except ValueError:
         raise DataError("the published split of qm9 needs the ids gdb_NUMBER; prepare QM9's own files") from None
-    return np.lexsort((number, np.diff(dataset.site_ptr)))
+    return np.lexsort((number, np.diff(dataset.graphs.site_ptr)))
 
 
 # Sizes of train, valid and test, the order of the structures, and the SHA-256 of the permutation, as little-endian

@@ -19,6 +19,7 @@ import numpy as np
 
 from refattn.config import GraphConfig, config_from_dict
 from refattn.errors import ConfigError, DataError, in_one_line
+from refattn.structures.batch import GraphBatch, ragged_rows, ring_flags
 
 FORMAT = "refattn-dataset"
 VERSION = 1
@@ -77,33 +78,28 @@ POINTERS = ("site_ptr", "edge_ptr")  # they have a row more than there are struc
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """S structures with N sites and E edges in all, as ragged arrays.
+    """The graphs of S structures with N sites in all, and what is known of them besides.
 
     Attributes
     ----------
-    site_ptr : (S + 1,) int64, z : (N,) uint8, position : (N, 3) float64 in Å or None, cell : (S, 3, 3) float64 in Å,
-    pbc : (S, 3) bool, id : (S,) str, edge_ptr : (N + 1,) int64, nbr : (E,) int32 counted within the structure,
-    image : (E, 3) int8, r : (E,) float64 in Å, omega : (E,) float64 in sr, omega_max : (N,) float64 in sr
-    labels : name -> (S,) float64, NaN where unknown
+    graphs : GraphBatch                  structures are numbered from 0
+    id : (S,) str
+    position : (N, 3) float64            Cartesian, Å; None where it was not read, as cell and pbc
+    cell : (S, 3, 3) float64             cell vectors, one a row, Å
+    pbc : (S, 3) bool                    periodic along each cell vector
+    labels : name -> (S,) float64        NaN where unknown
     label_attrs : name -> {"unit", "description", "kind"}; kind is "intensive", "extensive" or ""
     arrays : name -> (N, ...) float64
-    graph_config : GraphConfig
-    attrs : dict        source, licence, citation, created_by
+    graph_config : GraphConfig           the neighbour rule
+    attrs : dict                         source, licence, citation, created_by
     skipped : tuple of (id, reason)
     """
 
-    site_ptr: np.ndarray
-    z: np.ndarray
-    position: np.ndarray | None
-    cell: np.ndarray
-    pbc: np.ndarray
+    graphs: GraphBatch
     id: np.ndarray
-    edge_ptr: np.ndarray
-    nbr: np.ndarray
-    image: np.ndarray
-    r: np.ndarray
-    omega: np.ndarray
-    omega_max: np.ndarray
+    position: np.ndarray | None
+    cell: np.ndarray | None
+    pbc: np.ndarray | None
     labels: dict
     label_attrs: dict
     arrays: dict
@@ -111,15 +107,10 @@ class Dataset:
     attrs: dict
     skipped: tuple = ()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.id)
 
-    @property
-    def weight(self):
-        """(E,) solid angle over the largest of the site."""
-        return self.omega / np.repeat(self.omega_max, np.diff(self.edge_ptr))
-
-    def select(self, indices):
+    def select(self, indices: object) -> "Dataset":
         """The structures `indices` (numbers, a mask or a slice), in that order, as a Dataset of their own.
 
         Raises DataError for an index that the dataset does not have.
@@ -128,27 +119,24 @@ class Dataset:
             chosen = np.arange(len(self))[indices]
         except IndexError as error:
             raise DataError(f"no such structure in a dataset of {len(self)} ({error}); choose another") from None
-        site_ptr, sites = ragged_rows(self.site_ptr, chosen)
-        edge_ptr, edges = ragged_rows(self.edge_ptr, sites)
-        rows = {"structure": chosen, "site": sites, "edge": edges}
-        parts = {name: getattr(self, name) for name in FIELDS if name not in POINTERS}
-        parts = {name: values if values is None else values[rows[FIELDS[name].per]] for name, values in parts.items()}
+        _, sites = ragged_rows(self.graphs.site_ptr, chosen)
         return dataclasses.replace(
             self,
-            **parts,
-            site_ptr=site_ptr,
-            edge_ptr=edge_ptr,
+            graphs=self.graphs.take(chosen).renumbered(),
             id=self.id[chosen],
+            position=None if self.position is None else self.position[sites],
+            cell=None if self.cell is None else self.cell[chosen],
+            pbc=None if self.pbc is None else self.pbc[chosen],
             labels={name: values[chosen] for name, values in self.labels.items()},
             arrays={name: values[sites] for name, values in self.arrays.items()},
         )
 
-    def atoms(self, i):
+    def atoms(self, i: int) -> ase.Atoms:
         """Structure `i` as ase.Atoms; its id and known labels are in `info`, its per-site arrays in `arrays`."""
         if self.position is None:
             raise DataError("the dataset was read without positions; read it with with_positions=True")
-        sites = slice(self.site_ptr[i], self.site_ptr[i + 1])
-        atoms = ase.Atoms(self.z[sites], self.position[sites], cell=self.cell[i], pbc=self.pbc[i])
+        sites = slice(self.graphs.site_ptr[i], self.graphs.site_ptr[i + 1])
+        atoms = ase.Atoms(self.graphs.z[sites], self.position[sites], cell=self.cell[i], pbc=self.pbc[i])
         known = {name: float(y[i]) for name, y in self.labels.items() if not np.isnan(y[i])}
         atoms.info = {"id": str(self.id[i]), **known}
         for name, values in self.arrays.items():
@@ -156,24 +144,7 @@ class Dataset:
         return atoms
 
 
-def ragged_rows(ptr: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pointers and rows of the runs `chosen` of a ragged array: values[rows] holds them one after the other.
-
-    Parameters
-    ----------
-    ptr : (S + 1,) int;  chosen : (K,) int
-
-    Returns
-    -------
-    new_ptr : (K + 1,) int64;  rows : (new_ptr[-1],) int64
-    """
-    counts = ptr[1:][chosen] - ptr[:-1][chosen]
-    new_ptr = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-    rows = np.repeat(ptr[:-1][chosen] - new_ptr[:-1], counts) + np.arange(new_ptr[-1])
-    return new_ptr, rows
-
-
-def read_dataset(path: Path | str, index: np.ndarray | None = None, with_positions: bool = True) -> Dataset:
+def read_dataset(path: Path | str, index: slice | None = None, with_positions: bool = True) -> Dataset:
     """Read a dataset, or its structures `index` (a slice of step 1), into memory.
 
     Raises DataError for a file that is missing, not HDF5, damaged, of another format or version, or inconsistent.
@@ -183,10 +154,7 @@ def read_dataset(path: Path | str, index: np.ndarray | None = None, with_positio
         start, stop, step = (index or slice(None)).indices(n_structures)
         if step != 1:
             raise DataError("only slices of step 1 are read from the file; read more and use Dataset.select")
-        dataset = _read_slice(file, start, max(start, stop), with_positions)
-        _check_pointers(dataset)
-        _check_promises(dataset)
-    return dataset
+        return _read_slice(file, start, max(start, stop), with_positions)
 
 
 @contextlib.contextmanager
@@ -252,69 +220,96 @@ def _read_slice(file, start, stop, with_positions):
     sites = slice(site_ptr[0], site_ptr[-1])
     edge_ptr = file["graph/edge_ptr"][sites.start : sites.stop + 1].astype(np.int64)
     rows = {"structure": slice(start, stop), "site": sites, "edge": slice(edge_ptr[0], edge_ptr[-1])}
-    rest = [name for name in FIELDS if name not in POINTERS and (with_positions or name != "position")]
-    parts = {name: file[FIELDS[name].path][rows[FIELDS[name].per]].astype(FIELDS[name].dtype) for name in rest}
+    names = [name for name in FIELDS if name not in POINTERS and (with_positions or name != "position")]
+    columns = {name: file[FIELDS[name].path][rows[FIELDS[name].per]].astype(FIELDS[name].dtype) for name in names}
+    columns |= {"site_ptr": site_ptr - site_ptr[0], "edge_ptr": edge_ptr - edge_ptr[0]}
     labels = {name: labels[start:stop].astype(float) for name, labels in file["labels"].items()}
+    arrays = {name: values[sites].astype(float) for name, values in file["arrays"].items()}
     skipped = zip(read_strings(file["skipped/id"]).tolist(), read_strings(file["skipped/reason"]).tolist(), strict=True)
+    id = read_strings(file["structures/id"], slice(start, stop))
+    _check_pointers(columns, id)
+    _check_promises(columns, id, labels)
     return Dataset(
-        **{"position": None, **parts},
-        site_ptr=site_ptr - site_ptr[0],
-        edge_ptr=edge_ptr - edge_ptr[0],
-        id=read_strings(file["structures/id"], slice(start, stop)),
+        graphs=_graphs(columns, ring_flags(arrays)),
+        id=id,
+        position=columns.get("position"),
+        cell=columns["cell"],
+        pbc=columns["pbc"],
         labels=labels,
         label_attrs={name: {k: str(v) for k, v in file["labels"][name].attrs.items()} for name in labels},
-        arrays={name: values[sites].astype(float) for name, values in file["arrays"].items()},
+        arrays=arrays,
         graph_config=read_graph_config(file),
         attrs={name: str(file.attrs.get(name, "")) for name in ("source", "licence", "citation", "created_by")},
         skipped=tuple(skipped),
     )
 
 
-def _check_pointers(dataset):
-    """Nothing may point outside: compiled kernels follow these numbers without a check of their own."""
-    sizes = np.diff(dataset.site_ptr)
-    degrees = np.diff(dataset.edge_ptr)
-    if np.any(sizes <= 0) or dataset.site_ptr[-1] != len(dataset.z):
+def _graphs(columns, ring):
+    """The GraphBatch of checked columns of a file."""
+    site_ptr, edge_ptr, omega = columns["site_ptr"], columns["edge_ptr"], columns["omega"]
+    first_site = np.repeat(site_ptr[:-1], np.diff(edge_ptr[site_ptr]))
+    return GraphBatch(
+        site_ptr=site_ptr,
+        edge_ptr=edge_ptr,
+        nbr=(columns["nbr"] + first_site).astype(np.int32),
+        z=columns["z"].astype(np.int32),
+        r=columns["r"],
+        omega=omega,
+        weight=omega / np.repeat(columns["omega_max"], np.diff(edge_ptr)),
+        structure=np.arange(len(site_ptr) - 1),
+        ring=ring,
+        image=columns["image"],
+        omega_max=columns["omega_max"],
+    )
+
+
+def _check_pointers(columns, id):
+    """Nothing may point outside: compiled kernels follow these numbers without a check of their own.
+
+    columns : name of FIELDS -> rows;  id : (S,) str
+    """
+    sizes, degrees, nbr = np.diff(columns["site_ptr"]), np.diff(columns["edge_ptr"]), columns["nbr"]
+    if np.any(sizes <= 0) or columns["site_ptr"][-1] != len(columns["z"]):
         raise DataError(f"/structures/site_ptr does not divide the sites into structures; {ADVICE}")
-    if np.any(degrees < 0) or dataset.edge_ptr[-1] != len(dataset.nbr):
+    if np.any(degrees < 0) or columns["edge_ptr"][-1] != len(nbr):
         raise DataError(f"/graph/edge_ptr does not divide the edges among the sites; {ADVICE}")
-    edges_of = np.add.reduceat(degrees, dataset.site_ptr[:-1]) if len(dataset) else degrees
-    outside = (dataset.nbr < 0) | (dataset.nbr >= np.repeat(sizes, edges_of))
+    edges_of = np.add.reduceat(degrees, columns["site_ptr"][:-1]) if len(id) else degrees
+    outside = (nbr < 0) | (nbr >= np.repeat(sizes, edges_of))
     if outside.any():
         structure = np.searchsorted(np.cumsum(edges_of), np.argmax(outside), side="right")
-        raise DataError(f"/graph/nbr leaves its structure in {dataset.id[structure]}; {ADVICE}")
+        raise DataError(f"/graph/nbr leaves its structure in {id[structure]}; {ADVICE}")
 
 
-def _check_promises(dataset):
+def _check_promises(columns, id, labels):
     """Values are in their ranges and ids unique, or a DataError for the first breach, naming array and structure."""
-    id_of_site = np.repeat(np.arange(len(dataset)), np.diff(dataset.site_ptr))
-    degrees = np.diff(dataset.edge_ptr)
+    structure_of_site = np.repeat(np.arange(len(id)), np.diff(columns["site_ptr"]))
+    degrees = np.diff(columns["edge_ptr"])
     structure_of = {
-        "structure": np.arange(len(dataset)),
-        "site": id_of_site,
-        "edge": np.repeat(id_of_site, degrees),
+        "structure": np.arange(len(id)),
+        "site": structure_of_site,
+        "edge": np.repeat(structure_of_site, degrees),
     }
     sphere = 4 * np.pi * (1 + 1e-9)
-    largest = np.repeat(dataset.omega_max, degrees) * (1 + 1e-9)
+    z, r, omega, omega_max = (columns[name] for name in ("z", "r", "omega", "omega_max"))
     promises = [
-        ("z", (dataset.z >= 1) & (dataset.z <= 118), "from 1 to 118"),
-        ("cell", np.isfinite(dataset.cell).all(axis=(1, 2)), "finite"),
-        ("r", (dataset.r > 0) & np.isfinite(dataset.r), "finite and greater than 0"),
-        ("omega", (dataset.omega > 0) & (dataset.omega <= sphere), "above 0 and at most 4 pi"),
-        ("omega_max", (dataset.omega_max >= 0) & (dataset.omega_max <= sphere), "from 0 to 4 pi"),
-        ("omega", dataset.omega <= largest, "at most /graph/omega_max"),
+        ("z", (z >= 1) & (z <= 118), "from 1 to 118"),
+        ("cell", np.isfinite(columns["cell"]).all(axis=(1, 2)), "finite"),
+        ("r", (r > 0) & np.isfinite(r), "finite and greater than 0"),
+        ("omega", (omega > 0) & (omega <= sphere), "above 0 and at most 4 pi"),
+        ("omega_max", (omega_max >= 0) & (omega_max <= sphere), "from 0 to 4 pi"),
+        ("omega", omega <= np.repeat(omega_max, degrees) * (1 + 1e-9), "at most /graph/omega_max"),
     ]
-    if dataset.position is not None:
-        promises.append(("position", np.isfinite(dataset.position).all(axis=1), "finite"))
+    if "position" in columns:
+        promises.append(("position", np.isfinite(columns["position"]).all(axis=1), "finite"))
     for name, holds, wanted in promises:
         if not holds.all():
-            where = dataset.id[structure_of[FIELDS[name].per][np.argmin(holds)]]
+            where = id[structure_of[FIELDS[name].per][np.argmin(holds)]]
             raise DataError(f"/{FIELDS[name].path} in structure {where} is not {wanted}; {ADVICE}")
-    for name, y in dataset.labels.items():
+    for name, y in labels.items():
         if np.any(np.abs(y) > LARGEST_LABEL):
-            where = dataset.id[np.argmax(np.abs(y) > LARGEST_LABEL)]
+            where = id[np.argmax(np.abs(y) > LARGEST_LABEL)]
             raise DataError(f"/labels/{name} of {where} is infinite or above {LARGEST_LABEL:g}; {ADVICE}")
-    ids, counts = np.unique(dataset.id, return_counts=True)
+    ids, counts = np.unique(id, return_counts=True)
     if np.any(counts > 1):
         raise DataError(f"the id {ids[np.argmax(counts)]} occurs {counts.max()} times; ids must be unique")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from refattn.config import GraphConfig
 from refattn.data.store import Record
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 
 try:
     import fcntl
@@ -110,8 +110,8 @@ class DatasetWriter:
                 self.file.close()
             self.part.unlink(missing_ok=True)
 
-    def add(self, records: list[Record], graphs: list[Graph]) -> None:
-        """Append structures: a list of Record and their Graphs, in order. Raises as the class says."""
+    def add(self, records: list[Record], graphs: list[GraphBatch]) -> None:
+        """Append structures: a list of Record and their graphs, in order. Raises as the class says."""
         if not records:
             return
         for record in records:

@@ -12,11 +12,10 @@ from collections.abc import Callable
 import ase
 import numpy as np
 
-from refattn.data.loader import Loader
 from refattn.explanation.variants import Subject
 from refattn.network.inference import predict_rows
-from refattn.prediction.predictor import Model, graph_dataset
-from refattn.structures.graph import EDGES_PER_SHARD, Graph
+from refattn.prediction.predictor import Model
+from refattn.structures.batch import EDGES_PER_SHARD, GraphBatch
 
 COMPLETENESS = 1e-3  # relative; tolerance of the sum of integrated gradients
 FIRST_NODES, MOST_NODES = 8, 512
@@ -61,7 +60,9 @@ class IntegratedGradients:
     settled: bool
 
 
-def integrated_gradients(subject: Subject, run: Callable = map, tolerance: float = COMPLETENESS) -> IntegratedGradients:
+def integrated_gradients(
+    subject: Subject, map_fn: Callable = map, tolerance: float = COMPLETENESS
+) -> IntegratedGradients:
     """Integrated gradients of every site, along the straight path on which all sites appear together.
 
     score[i] = sum_d (c[i,d] - b[d]) int_0^1 dt d y / d c[i,d] at b + t (c - b)
@@ -73,18 +74,18 @@ def integrated_gradients(subject: Subject, run: Callable = map, tolerance: float
 
     Parameters
     ----------
-    run : callable, optional      like map
+    map_fn : callable, optional   like map
     tolerance : float, relative
 
     Source   Sundararajan et al., ICML 2017, arXiv 1703.01365, Eq. (1) and proposition 1
     """
     baseline, difference = subject.baseline, subject.difference
-    ends = subject.outputs(lambda part: baseline + part[:, None, None] * difference, 2, run)
+    ends = subject.outputs(lambda part: baseline + part[:, None, None] * difference, 2, map_fn)
     change = ends[1] - ends[0]
     rounding = ROUNDING * np.finfo(subject.embedding.dtype).eps
     n_nodes, before = FIRST_NODES, None
     while True:
-        score = _quadrature(subject, n_nodes, run)
+        score = _quadrature(subject, n_nodes, map_fn)
         magnitude = np.abs(score).sum()
         floor = rounding * max(magnitude, np.abs(ends).max())
         complete = abs(score.sum() - change) <= max(tolerance * abs(change), floor)
@@ -96,14 +97,15 @@ def integrated_gradients(subject: Subject, run: Callable = map, tolerance: float
     return IntegratedGradients(score, float(ends[1]), float(ends[0]), n_nodes, float(error), bool(settled))
 
 
-def _quadrature(subject, n_nodes, run):
+def _quadrature(subject, n_nodes, map_fn):
     nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
-    t, baseline, difference = (1 + nodes) / 2, subject.baseline, subject.difference
-    gradient = subject.summed_gradient(lambda part: baseline + t[part, None, None] * difference, weights / 2, run)
+    t = (1 + nodes) / 2
+    baseline, difference = subject.baseline, subject.difference
+    gradient = subject.summed_gradient(lambda part: baseline + t[part, None, None] * difference, weights / 2, map_fn)
     return (difference * gradient).sum(axis=1)
 
 
-def occlusion(subject: Subject, run: Callable = map) -> np.ndarray:
+def occlusion(subject: Subject, map_fn: Callable = map) -> np.ndarray:
     """Occlusion of every site: what the output loses when the site says nothing about itself.
 
     score[i] = y(c) - y(c with b at site i)
@@ -113,7 +115,7 @@ def occlusion(subject: Subject, run: Callable = map) -> np.ndarray:
 
     Parameters
     ----------
-    run : callable, optional      like map
+    map_fn : callable, optional   like map
 
     Returns
     -------
@@ -127,10 +129,10 @@ def occlusion(subject: Subject, run: Callable = map) -> np.ndarray:
         embeddings[np.arange(len(part)), part] = subject.baseline
         return embeddings
 
-    return subject.output() - subject.outputs(occluded, len(subject.embedding), run)
+    return subject.output() - subject.outputs(occluded, len(subject.embedding), map_fn)
 
 
-def removal(model: Model, subject: Subject, atoms: ase.Atoms, run: Callable = map) -> np.ndarray:
+def removal(model: Model, subject: Subject, atoms: ase.Atoms, map_fn: Callable = map) -> np.ndarray:
     """Removal of every atom: what the output loses when the atom is taken away and the graph is made anew.
 
     score[i] = y(structure) - y(structure without atom i)
@@ -141,7 +143,7 @@ def removal(model: Model, subject: Subject, atoms: ase.Atoms, run: Callable = ma
 
     Parameters
     ----------
-    run : callable, optional      like map
+    map_fn : callable, optional   like map
 
     Returns
     -------
@@ -152,28 +154,28 @@ def removal(model: Model, subject: Subject, atoms: ase.Atoms, run: Callable = ma
     n_sites = len(atoms)
     if n_sites == 1:
         return np.full(1, np.nan)
-    size = max(1, GRAPHS * EDGES_PER_SHARD // max(1, len(subject.shard.nbr)))
+    size = max(1, GRAPHS * EDGES_PER_SHARD // max(1, len(subject.graph.nbr)))
     parts = (range(start, min(start + size, n_sites)) for start in range(0, n_sites, size))
-    rest = [_outputs_without(model, subject, atoms, part, run) for part in parts]
+    rest = [_outputs_without(model, subject, atoms, part, map_fn) for part in parts]
     return subject.output() - np.concatenate(rest)
 
 
-def _outputs_without(model, subject, atoms, sites, run):
+def _outputs_without(model, subject, atoms, sites, map_fn):
     """(len(sites),) float64 outputs of the structure without each of the sites."""
-    ids, structures, graphs = [], [], []
-    for id, structure, graph in run(model.graph, ((i, _without(atoms, i)) for i in sites)):
-        if not isinstance(graph, Graph):
-            raise graph
-        ids, structures, graphs = ids + [id], structures + [structure], graphs + [graph]
-    loader = Loader(graph_dataset(ids, structures, graphs, model.config), subject.config, subject.embedding.dtype)
-    rows = np.arange(len(ids))
-    return predict_rows(subject.params, subject.config, subject.ops, loader, rows, run)[0].astype(float)
+    name = atoms.info.get("id", "structure")
+
+    def graph_without(site):
+        return model.graph(f"{name} without atom {site}", _without(atoms, site))
+
+    graphs = GraphBatch.concatenate(list(map_fn(graph_without, sites)))
+    rows = np.arange(len(graphs))
+    output = predict_rows(subject.params, subject.config, subject.ops, graphs, rows, map_fn)
+    return output.prediction.astype(float)
 
 
-def _without(atoms, i):
-    keep = np.arange(len(atoms)) != i
-    id = f"{atoms.info.get('id', 'structure')} without atom {i}"
-    rest = ase.Atoms(atoms.numbers[keep], atoms.positions[keep], cell=atoms.cell, pbc=atoms.pbc, info={"id": id})
+def _without(atoms, site):
+    keep = np.arange(len(atoms)) != site
+    rest = ase.Atoms(atoms.numbers[keep], atoms.positions[keep], cell=atoms.cell, pbc=atoms.pbc)
     if "ring" in atoms.arrays:
         rest.set_array("ring", atoms.arrays["ring"][keep])
     return rest

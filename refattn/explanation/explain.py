@@ -4,24 +4,20 @@ The table SITE_SCORES names every number that a site gets; the definitions stand
 """
 
 import dataclasses
-import functools
-import itertools
+from collections.abc import Iterable, Iterator
 
 import ase
 import numpy as np
 
-from refattn.common.environment import available_cores
-from refattn.data.loader import Loader
 from refattn.errors import ConfigError, DataError, StructureError
 from refattn.explanation.attribution import gradient_times_input, integrated_gradients, occlusion, removal
 from refattn.explanation.flow import Flow, attention_flow, residual_share
 from refattn.explanation.variants import Subject
 from refattn.network.inference import overflow_is_reported
+from refattn.network.model import forward
 from refattn.network.params import Parameters
-from refattn.network.placement import run_forward
-from refattn.network.threads import workers
-from refattn.prediction.predictor import Model, graph_dataset
-from refattn.structures.graph import Graph
+from refattn.prediction.predictor import Model, Skip, Structures
+from refattn.structures.batch import GraphBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +130,14 @@ class Explanation:
         return {name: values for name, values in found.items() if values is not None}
 
 
-def explain(model, structures, scores=DEFAULT, share=0.5, dtype="float64", n_threads=None):
+def explain(
+    model: Model,
+    structures: Structures,
+    scores: Iterable[str] = DEFAULT,
+    share: float | str = 0.5,
+    dtype: str = "float64",
+    n_threads: int | None = None,
+) -> Explanation | list[Explanation]:
     """What the predictions of one ase.Atoms or of an iterable of them rest on.
 
     Parameters
@@ -165,25 +168,23 @@ def explain(model, structures, scores=DEFAULT, share=0.5, dtype="float64", n_thr
     return found[0] if alone else found
 
 
-def explain_stream(model, structures, scores=DEFAULT, share=0.5, dtype="float64", n_threads=None, block=32, skip=None):
+def explain_stream(
+    model: Model,
+    structures: Iterable[ase.Atoms],
+    scores: Iterable[str] = DEFAULT,
+    share: float | str = 0.5,
+    dtype: str = "float64",
+    n_threads: int | None = None,
+    block: int = 32,
+    skip: Skip | None = None,
+) -> Iterator[tuple[ase.Atoms, Explanation]]:
     """Like explain, for any number of structures in bounded memory: yields (ase.Atoms, Explanation).
 
     Where `skip` is given, structures that explain would refuse are left out, and skip(id, error) is called.
     """
     task = _Task(model, _checked(scores), _checked_share(share), model.checkpoint.params.astype(dtype))
-    numbered = enumerate(structures)
-    while chunk := list(itertools.islice(numbered, block)):
-        with workers(n_threads or available_cores()) as run:
-            # One structure is spread over the threads; of several each has one.
-            outer, inner = (map, run) if len(chunk) == 1 else (model.ops.side_by_side(run), map)
-            explained = list(outer(functools.partial(task.explained, inner), chunk))
-        for id, atoms, found in explained:
-            if isinstance(found, Explanation):
-                yield atoms, found
-            elif skip is None:
-                raise found
-            else:
-                skip(id, found)
+    for kept, explanations in model.stream_batches(structures, task.explained, block, n_threads, skip):
+        yield from zip(kept, explanations, strict=True)
 
 
 def _checked(scores):
@@ -205,33 +206,46 @@ class _Task:
 
     model: Model
     scores: tuple
-    share: object
+    share: float | str
     params: Parameters
 
-    def explained(self, run, numbered):
-        """Id, ase.Atoms and Explanation of a pair (number, ase.Atoms); in its place the error where there is none."""
-        id, atoms, graph = self.model.graph(numbered)
-        if not isinstance(graph, Graph):
-            return id, atoms, graph
-        try:
-            return id, atoms, self._explanation(id, atoms, graph, run)
-        except (StructureError, DataError) as error:
-            return id, atoms, error
+    def explained(self, ids, structures, graphs, map_fn, refuse):
+        """The structures that have an Explanation, and a list of these; see Predictor.compute."""
+        # One structure is spread over the threads; of several each has one.
+        over_structures = map if len(ids) == 1 else self.model.ops.side_by_side(map_fn)
+        within_structure = map_fn if over_structures is map else map
 
-    def _explanation(self, id, atoms, graph, run):
-        model, subject = self.model, subject_of(self.model, self.params, id, atoms, graph)
+        def explanation_or_error(row):
+            try:
+                return self._explanation(ids[row], structures[row], graphs.take([row]), within_structure)
+            except (StructureError, DataError) as error:
+                return error
+
+        kept, explanations = [], []
+        results = over_structures(explanation_or_error, range(len(ids)))
+        for id, atoms, result in zip(ids, structures, results, strict=True):
+            if isinstance(result, Explanation):
+                kept.append(atoms)
+                explanations.append(result)
+            else:
+                refuse(id, result)
+        return kept, explanations
+
+    def _explanation(self, id, atoms, graph, map_fn):
+        model = self.model
+        subject = subject_of(model, self.params, graph)
         output, attention = _attention(subject, graph, self.share)
         output = max(output, 0.0) if model.config.model.non_negative else output
         value = model.checkpoint.mean + model.checkpoint.std * output
         names = {"id": id, "target": model.target, "unit": model.unit, "value": value, "z": graph.z}
-        return Explanation(**names, **attention, **self._attributions(subject, atoms, run))
+        return Explanation(**names, **attention, **self._attributions(subject, atoms, map_fn))
 
-    def _attributions(self, subject, atoms, run):
+    def _attributions(self, subject, atoms, map_fn):
         """The fields of an Explanation that are in the label's unit: gradients, and what was asked of COSTLY."""
         mean, std = self.model.checkpoint.mean, self.model.checkpoint.std
         found = {"gradient_times_input": std * gradient_times_input(subject)}
         if "integrated_gradients" in self.scores:
-            result = integrated_gradients(subject, run)
+            result = integrated_gradients(subject, map_fn)
             found |= {
                 "integrated_gradients": std * result.score,
                 "baseline_value": mean + std * result.baseline_output,
@@ -240,33 +254,35 @@ class _Task:
                 "settled": result.settled,
             }
         if "occlusion" in self.scores:
-            found["occlusion"] = std * occlusion(subject, run)
+            found["occlusion"] = std * occlusion(subject, map_fn)
         if "removal" in self.scores:
-            found["removal"] = std * removal(self.model, subject, atoms, run)
+            found["removal"] = std * removal(self.model, subject, atoms, map_fn)
         return found
 
 
-def subject_of(model, params, id, atoms, graph):
-    """The Subject of a structure before the network of `model` with the parameters `params`, in their type."""
+def subject_of(model: Model, params: Parameters, graph: GraphBatch) -> Subject:
+    """The Subject of one structure before the network of `model` with the parameters `params`, in their type."""
     config = model.config.model
-    loader = Loader(graph_dataset([id], [atoms], [graph], model.config), config, params.vector.dtype)
-    return Subject.of(params, config, model.ops, loader.shard(np.zeros(1, dtype=np.int64)))
+    return Subject.of(params, config, model.ops, graph.for_network(config, params.vector.dtype))
 
 
 def _attention(subject, graph, share):
     """Output, and the fields of an Explanation that the forward pass alone gives."""
+    ops = subject.ops
     with overflow_is_reported():
-        tape = run_forward(subject.params, subject.shard, subject.config, subject.ops)
-    alpha, beta = np.stack(tape.alpha), tape.beta.astype(float)
-    flow = attention_flow(alpha, graph.edge_ptr, graph.nbr, residual_share(tape) if share == "norm" else share)
-    site = np.repeat(np.arange(len(graph.z)), np.diff(graph.edge_ptr))
+        tape = forward(subject.params, subject.graph.to(ops), subject.config, ops)
+    alpha = np.stack([ops.to_host(array) for array in tape.alpha])
+    beta = ops.to_host(tape.beta).astype(float)
+    edge_ptr, nbr = subject.graph.edge_ptr, subject.graph.nbr
+    flow = attention_flow(alpha, edge_ptr, nbr, residual_share(tape, ops) if share == "norm" else share)
+    site = np.repeat(np.arange(len(graph.z)), np.diff(edge_ptr))
     return float(tape.prediction[0]), {
         "beta": beta,
         "scaled_beta": beta * len(beta),
-        "edges": Edges(site, graph.nbr, graph.image, graph.r, graph.omega),
+        "edges": Edges(site, nbr, graph.image, graph.r, graph.omega),
         "alpha": alpha,
         "flow": flow,
         "impact": flow.impact(beta),
-        "site_embedding": tape.read_out.site,
-        "structure_vector": tape.head.struct[0],
+        "site_embedding": ops.to_host(tape.read_out.site),
+        "structure_vector": ops.to_host(tape.head.struct)[0],
     }

@@ -28,6 +28,7 @@ Source   Abnar & Zuidema, ACL 2020, arXiv 2005.00928, "attention rollout" (their
 """
 
 import dataclasses
+import types
 from collections.abc import Iterator
 
 import numpy as np
@@ -125,14 +126,14 @@ def _layer(alpha, edge_ptr, nbr, share):
     return (scipy.sparse.diags_array(passed_on) @ mean + scipy.sparse.diags_array(own)).tocsr()
 
 
-def residual_share(tape: Tape) -> np.ndarray:
+def residual_share(tape: Tape, ops: types.SimpleNamespace) -> np.ndarray:
     """Weight of the residual path in every layer, by the norms of the two vectors that are added.
 
     share[l,i] = |q[i]| / (|q[i]| + |sum over the edges of i of alpha[e] k[e]|), norms over all heads and channels
 
     Parameters
     ----------
-    tape : Tape     of a forward pass without dropout, of one structure
+    tape : Tape     of a forward pass of `ops` without dropout, of one structure
 
     Returns
     -------
@@ -143,7 +144,7 @@ def residual_share(tape: Tape) -> np.ndarray:
     shares = []
     for layer in tape.layers:
         both = layer.q.reshape(layer.context.shape), layer.context
-        own, mixed = (np.sqrt((x.astype(float) ** 2).sum(axis=1)) for x in both)
+        own, mixed = (np.sqrt((ops.to_host(x).astype(float) ** 2).sum(axis=1)) for x in both)
         total = own + mixed
         shares.append(np.where(total > 0, own / np.where(total > 0, total, 1), 0.5))
     return np.array(shares)

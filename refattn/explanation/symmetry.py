@@ -15,7 +15,7 @@ entry by entry, and are alike where no entry differs by more than the tolerance.
 import ase
 import numpy as np
 
-from refattn.data.store import ragged_rows
+from refattn.structures.batch import ragged_rows
 from refattn.structures.voronoi.sphere import EVERYTHING, reciprocal_vectors, sites_within, surroundings
 
 TOLERANCE = 1e-3  # Å; coarser than the rounding of a file, finer than a real difference

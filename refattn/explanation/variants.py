@@ -6,12 +6,15 @@ for any number of threads; a structure larger than a shard goes one copy at a ti
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
+from refattn.config import ModelConfig
 from refattn.network.inference import overflow_is_reported
-from refattn.network.placement import run_forward, run_gradients, run_input_embedding
-from refattn.structures.graph import EDGES_PER_SHARD, Shard
+from refattn.network.model import backward, forward, input_embedding
+from refattn.network.params import Parameters
+from refattn.structures.batch import EDGES_PER_SHARD, GraphBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,48 +23,51 @@ class Subject:
 
     Attributes
     ----------
-    params : Parameters
+    params : Parameters        where `ops` compute
     config : ModelConfig       without the clip at zero of a non-negative head: its gradient is the identity, so that
                                scores explain what is there before the clip
     ops : namespace of operations
-    shard : Shard              of one structure
+    graph : GraphBatch         the structure, as the network reads it
     embedding : (N, W) float   the sites' input embedding c
     baseline : (W,) float      the input embedding of a site that is none: zeros by default, the centre of the
                                distribution that an element's embedding is drawn from
     """
 
-    params: object
-    config: object
+    params: Parameters
+    config: ModelConfig
     ops: object
-    shard: Shard
+    graph: GraphBatch
     embedding: np.ndarray
     baseline: np.ndarray
 
     @classmethod
-    def of(cls, params, config, ops, shard, baseline=None):
+    def of(
+        cls, params: Parameters, config: ModelConfig, ops, graph: GraphBatch, baseline: np.ndarray | None = None
+    ) -> "Subject":
         """A Subject whose embedding is the network's own; baseline (W,) float, zeros by default."""
         config = dataclasses.replace(config, non_negative=False)
-        embedding = run_input_embedding(params, shard, config, ops)
+        params = params.to(ops)
+        embedding = ops.to_host(input_embedding(params, graph.to(ops), config, ops))
         zeros = np.zeros(embedding.shape[1])
-        return cls(params, config, ops, shard, embedding, zeros if baseline is None else np.asarray(baseline))
+        return cls(params, config, ops, graph, embedding, zeros if baseline is None else np.asarray(baseline))
 
     @property
-    def difference(self):
+    def difference(self) -> np.ndarray:
         """(N, W) float64: c - baseline."""
         return self.embedding.astype(float) - self.baseline
 
-    def output(self):
+    def output(self) -> float:
         """Network output of the structure as it is; float, in standard deviations of the label, before a clip."""
         return float(self.outputs(lambda part: self.embedding[None], 1)[0])
 
-    def outputs(self, make, n_variants, run=map):
+    def outputs(self, make: Callable, n_variants: int, map_fn: Callable = map) -> np.ndarray:
         """Network output of every variant.
 
         Parameters
         ----------
         make : callable      (n,) int, numbers of variants -> (n, N, W) their input embeddings
         n_variants : int
-        run : callable       like map; see refattn.network.threads.workers
+        map_fn : callable    like map; see refattn.network.threads.workers
 
         Returns
         -------
@@ -70,13 +76,12 @@ class Subject:
 
         def part_outputs(part):
             with self.ops.work_arrays(), overflow_is_reported():
-                rows, copies = self._rows(make(part))
-                tape = run_forward(self.params, copies, self.config, self.ops, embedding=rows)
-                return tape.prediction.astype(float)
+                tape = self._forward(make(part))
+                return self.ops.to_host(tape.prediction).astype(float)
 
-        return np.concatenate(list(self.ops.side_by_side(run)(part_outputs, self._cut(n_variants))))
+        return np.concatenate(list(self.ops.side_by_side(map_fn)(part_outputs, self._cut(n_variants))))
 
-    def summed_gradient(self, make, weights, run=map):
+    def summed_gradient(self, make: Callable, weights: np.ndarray, map_fn: Callable = map) -> np.ndarray:
         """Gradient of the outputs by the input embedding, summed over variants.
 
         grad[i,d] = sum_n weights[n] d output[n] / d c[n,i,d]
@@ -85,7 +90,7 @@ class Subject:
         ----------
         make : callable              as in `outputs`
         weights : (n_variants,) float
-        run : callable
+        map_fn : callable
 
         Returns
         -------
@@ -94,39 +99,26 @@ class Subject:
 
         def part_gradient(part):
             with self.ops.work_arrays(), overflow_is_reported():
-                rows, copies = self._rows(make(part))
-                weight = weights[part].astype(self.embedding.dtype)
-                grad_inputs = run_gradients(weight, self.params, copies, self.config, self.ops, embedding=rows)[2]
-                grad = grad_inputs["embedding"].reshape(len(part), *self.embedding.shape)
+                tape = self._forward(make(part))
+                weight = self.ops.to_device(weights[part].astype(self.embedding.dtype))
+                grads = self.params.zeros_like()
+                grad_inputs = {}
+                backward(weight, tape, self.params, grads, self.config, self.ops, grad_inputs=grad_inputs)
+                grad = self.ops.to_host(grad_inputs["embedding"]).reshape(len(part), *self.embedding.shape)
                 return grad.sum(axis=0, dtype=float)
 
         total = np.zeros(self.embedding.shape)
-        for part in self.ops.side_by_side(run)(part_gradient, self._cut(len(weights))):
+        for part in self.ops.side_by_side(map_fn)(part_gradient, self._cut(len(weights))):
             total += part
         return total
 
-    def _rows(self, embeddings):
-        """Embeddings (n, N, W) as those of the sites of a Shard of n copies, and that Shard."""
-        copies, n_sites, width = embeddings.shape
-        rows = embeddings.reshape(copies * n_sites, width).astype(self.embedding.dtype, copy=False)
-        return rows, repeated(self.shard, copies)
+    def _forward(self, embeddings):
+        """Tape of the network for as many copies of the structure as there are embeddings (n, N, W)."""
+        n_copies, n_sites, width = embeddings.shape
+        rows = embeddings.reshape(n_copies * n_sites, width).astype(self.embedding.dtype, copy=False)
+        copies = self.graph.repeat(n_copies).to(self.ops)
+        return forward(self.params, copies, self.config, self.ops, embedding=self.ops.to_device(rows))
 
     def _cut(self, n_variants):
-        size = max(1, EDGES_PER_SHARD // max(1, len(self.shard.nbr), len(self.shard.z)))
+        size = max(1, EDGES_PER_SHARD // max(1, len(self.graph.nbr), len(self.graph.z)))
         return [np.arange(start, min(start + size, n_variants)) for start in range(0, n_variants, size)]
-
-
-def repeated(shard, n):
-    """A Shard of `n` copies of a shard of one structure."""
-    n_sites, n_edges = len(shard.z), len(shard.nbr)
-    copy = np.arange(n, dtype=np.int32)
-    edge_ptr = shard.edge_ptr[:-1] + n_edges * copy[:, None]
-    return Shard(
-        site_ptr=np.arange(n + 1, dtype=np.int32) * np.int32(n_sites),
-        edge_ptr=np.append(edge_ptr, n * n_edges).astype(np.int32),
-        nbr=(shard.nbr + n_sites * copy[:, None]).reshape(-1).astype(np.int32),
-        structure=np.arange(n),
-        features=None if shard.features is None else np.tile(shard.features, (n, 1)),
-        ring=None if shard.ring is None else np.tile(shard.ring, (n, 1)),
-        **{name: np.tile(getattr(shard, name), n) for name in ("z", "r", "omega", "weight")},
-    )

@@ -10,7 +10,7 @@ from refattn.ops.types import (
     SiteBlockCache,
     UpdatedAttentionCache,
 )
-from refattn.structures.graph import Shard
+from refattn.structures.batch import GraphBatch
 
 
 @dataclasses.dataclass(slots=True)
@@ -71,7 +71,7 @@ class HeadCache:
 class Tape:
     """What a forward pass leaves behind, step by step."""
 
-    shard: Shard
+    shard: GraphBatch
     embedding: EmbeddingCache
     geometry: GeometryCache
     layers: list[LayerCache]

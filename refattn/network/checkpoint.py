@@ -39,7 +39,7 @@ class Checkpoint:
     state: dict = dataclasses.field(default_factory=dict)
 
 
-def save_checkpoint(path, checkpoint):
+def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a Checkpoint as HDF5; the file appears complete or not at all. Raises OutputError."""
     toml = to_toml(checkpoint.config)
     with replacing(path) as part, h5py.File(part, "w") as file:
@@ -56,13 +56,18 @@ def save_checkpoint(path, checkpoint):
             file[f"state/{name}"] = value if isinstance(value, np.ndarray) else json.dumps(value)
 
 
-def model_file(run):
+def model_file(run: Path | str) -> Path:
     """The best model of a run directory, or the model file itself."""
     path = Path(run)
     return path / "model.h5" if path.is_dir() else path
 
 
-def load_checkpoint(path):
+def calibration_file(run: Path | str) -> Path:
+    """The calibration of a run directory, or of the one that a model file is in."""
+    return model_file(run).with_name("calibration.h5")
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a Checkpoint. Raises RunError for a file that is missing, cut, damaged or of another kind."""
     try:
         with h5py.File(path, "r") as file:

@@ -6,13 +6,12 @@ from collections.abc import Callable
 import numpy as np
 
 from refattn.config import ModelConfig
-from refattn.data.loader import Loader
 from refattn.errors import DeviceError
 from refattn.network.model import forward
 from refattn.network.params import Parameters
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.dataset import DeviceDataset, Plan
-from refattn.structures.graph import cut_shards
+from refattn.structures.batch import GraphBatch
 
 EDGES_TO_PREDICT = 1 << 18  # of a shard, which takes about 5 GB in the published network; less where there is less
 
@@ -21,7 +20,7 @@ def infer_shards(
     params: Parameters,
     config: ModelConfig,
     ops: types.SimpleNamespace,
-    loader: Loader,
+    graphs: GraphBatch,
     rows: np.ndarray,
     map_fn: Callable = map,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -29,25 +28,25 @@ def infer_shards(
 
     Returns
     -------
-    list of the fields of an Outcome
+    list of the fields of a NetworkOutput
 
     Raises DeviceError when it does not suffice for 1/64 of EDGES_TO_PREDICT.
     """
     for part in (1, 8, 64):
         try:
-            return _infer_shards(params, config, ops, loader, rows, EDGES_TO_PREDICT // part)
+            return _infer_shards(params, config, ops, graphs, rows, EDGES_TO_PREDICT // part)
         except toolchain.OutOfMemory:
             continue
     raise DeviceError("the structures do not fit into the memory of the GPU; predict on --device cpu")
 
 
-def _infer_shards(params, config, ops, loader, rows, max_edges):
-    data = DeviceDataset.of(loader)
-    params = Parameters(params.table, ops.to_device(params.vector))
-    outcomes = []
-    for part in cut_shards(data.n_edges[rows], max_edges):
-        shard = data.gather(Plan.of(rows[part]), data.size(rows[part]))
-        tape = forward(params, shard, config, ops)
-        outcome = tape.prediction, tape.beta, tape.head.struct
-        outcomes.append(tuple(map(ops.to_host, outcome)))
-    return outcomes
+def _infer_shards(params, config, ops, graphs, rows, max_edges):
+    data = DeviceDataset.of(graphs, config, params.vector.dtype)
+    params = params.to(ops)
+    outputs = []
+    for shard_rows in graphs.cut(rows, max_edges):
+        batch = data.gather(Plan.of(shard_rows), data.size(shard_rows))
+        tape = forward(params, batch, config, ops)
+        output = tape.prediction, tape.beta, tape.head.struct
+        outputs.append(tuple(map(ops.to_host, output)))
+    return outputs

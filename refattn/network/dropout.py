@@ -5,6 +5,7 @@ into shards nor a resume changes it. Places: 0 after the embedding, 2 l + 1 the 
 of layer l.
 """
 
+import copy
 import functools
 
 from refattn.ops.random import item_keys, layer_keys, structure_keys
@@ -16,6 +17,16 @@ class Dropout:
     def __init__(self, seed, step, shard):
         self.shard, self.site_key = shard, item_keys(structure_keys(seed, step, shard.structure), shard.site_ptr)
         self.keys = {}
+
+    def to(self, ops):
+        """The masks where the operations of a backend compute; themselves on the CPU."""
+        if not ops.on_device:
+            return self
+        placed = copy.copy(self)
+        placed.keys = {}
+        placed.site_key = ops.to_device(self.site_key)
+        placed.edge_key = ops.to_device(self.edge_key)
+        return placed
 
     def site_keys(self, place):
         """(N,) uint64: keys of the sites at a place of the network; kept, because backward asks again."""

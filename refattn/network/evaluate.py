@@ -2,6 +2,7 @@
 
 import csv
 import typing
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,20 @@ import numpy as np
 from refattn.common.files import replacing
 from refattn.data.splits import Split, resolve_split
 from refattn.data.store import Dataset
-from refattn.network.inference import ask
+from refattn.network.checkpoint import Checkpoint
+from refattn.network.inference import predict_members
 from refattn.network.metrics import metrics
 from refattn.ops import load_backend
 
 
-class Part(typing.NamedTuple):
+class EvaluatedPart(typing.NamedTuple):
     """A part of the split and what a run says of it.
 
     rows : (S,) int                       of the data set
     label, prediction : (S,) float64      in the label's unit
     spread : (S,) float64                 of the members of an ensemble; None for a single run
     predictions : (K, S) float64          of the K members, or of the one run
-    structs : list of K (S, G + 1)        representations in these, see Answer
+    structs : list of K (S, G + 1)        representations in these, see MemberPredictions
     """
 
     rows: np.ndarray
@@ -32,7 +34,9 @@ class Part(typing.NamedTuple):
     structs: list
 
 
-def predict_split(checkpoints, loader, dataset, run, device):
+def predict_split(
+    checkpoints: list[Checkpoint], dataset: Dataset, map_fn: Callable, device: str
+) -> dict[str, EvaluatedPart]:
     """Labels and predictions, in the label's unit, of every part of the split.
 
     Parameters
@@ -41,17 +45,22 @@ def predict_split(checkpoints, loader, dataset, run, device):
 
     Returns
     -------
-    dict of "train", "valid", "test" -> Part
+    dict of "train", "valid", "test" -> EvaluatedPart
+
+    Raises what GraphBatch.check does.
     """
-    first, ops = checkpoints[0], load_backend(device)
-    label, parts = dataset.labels[first.config.data.target], {}
+    first = checkpoints[0]
+    dataset.graphs.check(first.config.model, dataset.id)
+    label = dataset.labels[first.config.data.target]
+    ops = load_backend(device)
+    parts = {}
     for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
-        answer = ask(checkpoints, ops, loader, rows, run)
-        parts[name] = Part(rows, label[rows], answer.value, answer.spread, answer.values, answer.structs)
+        found = predict_members(checkpoints, ops, dataset.graphs, rows, map_fn)
+        parts[name] = EvaluatedPart(rows, label[rows], found.value, found.spread, found.values, found.structs)
     return parts
 
 
-def summarise(checkpoint, parts):
+def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
     """Metrics of every part, and the error on the test set of always predicting the mean of the training labels."""
     summary = {"target": checkpoint.config.data.target, "unit": checkpoint.unit}
     summary["n_parameters"] = len(checkpoint.params.vector)
@@ -61,7 +70,7 @@ def summarise(checkpoint, parts):
     return summary
 
 
-def write_predictions(path: Path, dataset: Dataset, parts: dict[str, Part], target: str) -> None:
+def write_predictions(path: Path, dataset: Dataset, parts: dict[str, EvaluatedPart], target: str) -> None:
     """Write a CSV row for every structure: id, part of the split, label, prediction and, of an ensemble, spread."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

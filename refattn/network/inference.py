@@ -10,11 +10,15 @@ layer, is made once an element: 3 % of the time of QM9's molecules with SCANN+.
 
 import dataclasses
 import itertools
+import types
 import typing
+from collections.abc import Callable
 
 import numpy as np
 
+from refattn.config import ModelConfig
 from refattn.network.cache import ReadOutCache
+from refattn.network.checkpoint import Checkpoint
 from refattn.network.dropout import edge_mask
 from refattn.network.model import (
     attend,
@@ -28,13 +32,14 @@ from refattn.network.model import (
     residual_dropout,
     update_sites,
 )
-from refattn.structures.graph import Shard
+from refattn.network.params import Parameters
+from refattn.structures.batch import GraphBatch
 
 ROWS_PER_BLOCK = 4096  # sites and edges: enough to forget the calls' own time, few enough for every thread to have some
 LARGE = 4 * ROWS_PER_BLOCK  # edges of a structure whose blocks are shared among the threads
 
 
-class Outcome(typing.NamedTuple):
+class NetworkOutput(typing.NamedTuple):
     """prediction : (S,), in units of the scaled target; beta : (N,), global attention; struct : (S, G)."""
 
     prediction: np.ndarray
@@ -44,11 +49,11 @@ class Outcome(typing.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A run of sites and their edges; `shard` has these alone, but its nbr counts all sites."""
+    """A run of sites and their edges; `batch` has these alone, but its nbr counts all sites."""
 
     sites: slice
     edges: slice
-    shard: Shard
+    batch: GraphBatch
 
 
 def infer(params, shard, config, ops, run=map):
@@ -56,12 +61,12 @@ def infer(params, shard, config, ops, run=map):
 
     Parameters
     ----------
-    params : Parameters; shard : Shard; config : ModelConfig; ops : namespace of operations     as of model.forward
+    params : Parameters; shard : GraphBatch; config : ModelConfig; ops : namespace of operations     as of model.forward
     run : callable     like map; computes the blocks. See refattn.network.threads.workers
 
     Returns
     -------
-    Outcome, in work arrays where a block of them is open
+    NetworkOutput, in work arrays where a block of them is open
     """
     blocks, n_sites, dtype = cut_blocks(shard), len(shard.z), params.vector.dtype
 
@@ -81,11 +86,11 @@ def infer(params, shard, config, ops, run=map):
 
     def embed_block(block):
         if elements is None:
-            site[block.sites], _ = embed(params, block.shard, config, ops)
+            site[block.sites], _ = embed(params, block.batch, config, ops)
         else:
             start, element = elements
             np.take(start, element[block.sites], axis=0, out=site[block.sites])
-        geo[block.edges], _ = expand_geometry(params, block.shard, config, ops)
+        geo[block.edges], _ = expand_geometry(params, block.batch, config, ops)
 
     for_each_block(embed_block)
     for layer in range(config.n_layers):
@@ -101,7 +106,7 @@ def infer(params, shard, config, ops, run=map):
     for_each_block(project_block)
     read_out = ReadOutCache(site, None, None, q, k)
     struct = attend_globally(read_out, shard, config, ops)
-    return Outcome(predict(params, struct, config, ops)[0], read_out.attention.beta, struct)
+    return NetworkOutput(predict(params, struct, config, ops)[0], read_out.attention.beta, struct)
 
 
 def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each_block):
@@ -120,11 +125,11 @@ def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each
         (neighbour[block.sites],) = projections(neighbour_projections, block)
 
     def attend_block(block):
-        mask = edge_mask(block.shard, config, ops, None, 0, None)
+        mask = edge_mask(block.batch, config, ops, None, 0, None)
         rows, products = geo[block.edges], projections(centre_projections, block)
         if neighbour is not None:
             products = [*products, neighbour]
-        cache, new_geo = attend(weights, site, rows, products, block.shard, mask, config, ops, save_for_backward=False)
+        cache, new_geo = attend(weights, site, rows, products, block.batch, mask, config, ops, save_for_backward=False)
         dropout = residual_dropout(config, None, 0)
         after[block.sites] = update_sites(weights, cache, config, ops, dropout, save_for_backward=False)
         if new_geo is not rows:
@@ -175,54 +180,61 @@ def overflow_is_reported():
     return np.errstate(over="ignore", invalid="ignore")
 
 
-def predict_rows(params, config, ops, loader, rows, map_fn):
-    """Output (scaled units), global attention and representation of the structures `rows`.
+def predict_rows(
+    params: Parameters,
+    config: ModelConfig,
+    ops: types.SimpleNamespace,
+    graphs: GraphBatch,
+    rows: np.ndarray,
+    map_fn: Callable = map,
+) -> NetworkOutput:
+    """Output of the network for the structures `rows` (S,) of `graphs`, in that order.
 
-    Returns
-    -------
-    output : (S,); beta : list of (N_s,) arrays; struct : (S, G); all in the order of rows
+    map_fn : callable     like map; see refattn.network.threads.workers
     """
     infer_shards = infer_on_threads
     if ops.on_device:
         from refattn.network.cuda_inference import infer_shards  # asks for a GPU
-    dtype = params.vector.dtype
-    outcomes = [Outcome(np.zeros(0, dtype), np.zeros(0, dtype), np.zeros((0, config.global_width), dtype))]
-    outcomes += infer_shards(params, config, ops, loader, rows, map_fn)
-    output, beta, struct = (np.concatenate(arrays) for arrays in zip(*outcomes))
-    ends = np.cumsum(np.diff(loader.site_ptr)[rows])
-    return output, np.split(beta, ends)[:-1], struct
+    outputs = infer_shards(params, config, ops, graphs, rows, map_fn)
+    if len(outputs) == 1:
+        return NetworkOutput(*outputs[0])
+    nothing = np.zeros(0, params.vector.dtype)
+    outputs.append((nothing, nothing, np.zeros((0, config.global_width), params.vector.dtype)))
+    return NetworkOutput(*map(np.concatenate, zip(*outputs, strict=True)))
 
 
-def infer_on_threads(params, config, ops, loader, rows, map_fn):
-    """The Outcomes of the structures `rows`, shard by shard; those of small structures side by side.
-
-    Parameters
-    ----------
-    loader : Loader; rows : (S,) int; map_fn : callable, like map      the others as of `infer`
-    """
+def infer_on_threads(
+    params: Parameters,
+    config: ModelConfig,
+    ops: types.SimpleNamespace,
+    graphs: GraphBatch,
+    rows: np.ndarray,
+    map_fn: Callable,
+) -> list[NetworkOutput]:
+    """As predict_rows, shard by shard; those of small structures side by side."""
 
     def infer_shard(shard_rows, map_blocks=map):
-        outcome = infer(params, loader.shard(shard_rows), config, ops, map_blocks)
-        return Outcome(*(array.copy() for array in outcome))
+        batch = graphs.take(shard_rows).for_network(config, params.vector.dtype)
+        return NetworkOutput(*(array.copy() for array in infer(params, batch, config, ops, map_blocks)))
 
     def infer_alone(shard_rows):
         with ops.work_arrays(), overflow_is_reported():
             return infer_shard(shard_rows)
 
     def is_large(shard_rows):
-        return len(shard_rows) == 1 and loader.n_edges[shard_rows[0]] > LARGE
+        return len(shard_rows) == 1 and graphs.n_edges[shard_rows[0]] > LARGE
 
-    outcomes = []
+    outputs = []
     with overflow_is_reported():
-        for large, shards in itertools.groupby(loader.cut(rows), is_large):
+        for large, shards in itertools.groupby(graphs.cut(rows), is_large):
             if large:  # it has all threads for itself
-                outcomes += [infer_shard(shard_rows, map_fn) for shard_rows in shards]
+                outputs += [infer_shard(shard_rows, map_fn) for shard_rows in shards]
             else:
-                outcomes += map_fn(infer_alone, shards)
-    return outcomes
+                outputs += map_fn(infer_alone, shards)
+    return outputs
 
 
-class Answer(typing.NamedTuple):
+class MemberPredictions(typing.NamedTuple):
     """What K networks say of S structures.
 
     value : (S,) float64         in the label's unit; the mean over the networks
@@ -241,15 +253,24 @@ class Answer(typing.NamedTuple):
     structs: list
 
 
-def ask(checkpoints, ops, loader, rows, run):
-    """The Answer of the networks `checkpoints`, which differ in their parameters only, for the structures `rows`."""
-    values, attentions, structs, n_sites = [], [], [], np.diff(loader.site_ptr)[rows]
-    for checkpoint in checkpoints:
-        output, beta, struct = predict_rows(checkpoint.params, checkpoint.config.model, ops, loader, rows, run)
-        values.append(checkpoint.mean + checkpoint.std * output.astype(float))
-        attentions.append(beta)
-        structs.append(np.column_stack([struct, n_sites.astype(struct.dtype)]))
-    if len(checkpoints) == 1:
-        return Answer(values[0], attentions[0], None, np.array(values), structs)
-    attention = [np.mean(of_members, axis=0) for of_members in zip(*attentions, strict=True)]
-    return Answer(np.mean(values, axis=0), attention, np.std(values, axis=0, ddof=1), np.array(values), structs)
+def predict_members(
+    checkpoints: list[Checkpoint],
+    ops: types.SimpleNamespace,
+    graphs: GraphBatch,
+    rows: np.ndarray,
+    map_fn: Callable = map,
+) -> MemberPredictions:
+    """Predictions of the networks `checkpoints`, which differ in their parameters only, for the structures `rows`."""
+    outputs = [predict_rows(c.params, c.config.model, ops, graphs, rows, map_fn) for c in checkpoints]
+    values = [c.mean + c.std * output.prediction.astype(float) for c, output in zip(checkpoints, outputs, strict=True)]
+    n_sites = np.diff(graphs.site_ptr)[rows]
+    structs = [np.column_stack([output.struct, n_sites.astype(output.struct.dtype)]) for output in outputs]
+    alone = len(checkpoints) == 1
+    beta = outputs[0].beta if alone else np.mean([output.beta for output in outputs], axis=0)
+    return MemberPredictions(
+        value=values[0] if alone else np.mean(values, axis=0),
+        attention=np.split(beta, np.cumsum(n_sites)[:-1]) if len(rows) else [],
+        spread=None if alone else np.std(values, axis=0, ddof=1),
+        values=np.array(values),
+        structs=structs,
+    )

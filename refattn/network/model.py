@@ -34,7 +34,7 @@ def forward(params, shard, config, ops, dropout=None, embedding=None):
     ----------
     params : Parameters
         Their type, float32 or float64, is the type of the computation; the shard's arrays have it too.
-    shard : Shard
+    shard : GraphBatch
     config : ModelConfig
     ops : namespace of operations
     dropout : Dropout, optional

@@ -104,6 +104,10 @@ class Parameters:
     def astype(self, dtype):
         return Parameters(self.table, self.vector.astype(dtype))
 
+    def to(self, ops):
+        """The parameters where the operations of a backend compute; themselves on the CPU."""
+        return Parameters(self.table, ops.to_device(self.vector)) if ops.on_device else self
+
     def decay_mask(self):
         """(n_parameters,) of the vector's type: 1 where weight decay applies, 0 elsewhere."""
         sizes = [entry.size for entry in self.table]

@@ -119,4 +119,5 @@ def load_backend(name: str) -> SimpleNamespace:
     if on_device:
         products = importlib.import_module("refattn.ops.cuda.products")
         functions = products.with_products(functions, name.endswith("-tf32"))
+        functions["transposed"] = importlib.import_module("refattn.ops.cuda.graph").transposed
     return SimpleNamespace(name=name, on_device=on_device, array_type=memory.xp.ndarray, **functions)

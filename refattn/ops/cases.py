@@ -149,8 +149,8 @@ def flattened(value):
 
 
 def run_forward(operation, inputs, backend=None):
-    """Outputs of forward by name; the inputs are copied, because the CPU version writes over some."""
-    return dict(zip(operation.outputs, call(_function(operation, "forward", backend), copied(inputs)), strict=True))
+    """Outputs of forward by name, NumPy arrays. Inputs are copied, because the CPU version writes over some."""
+    return dict(zip(operation.outputs, _run(operation, "forward", inputs, backend), strict=True))
 
 
 def run_backward(operation, inputs, outputs, grads, backend=None):
@@ -159,7 +159,15 @@ def run_backward(operation, inputs, outputs, grads, backend=None):
     What backward gets is copied, because the CPU version writes over some; what it has a default for is left to that.
     """
     known = {**inputs, **outputs, **{f"grad_{name}": grad for name, grad in grads.items()}}
-    return dict(zip(operation.wrt, call(_function(operation, "backward", backend), copied(known)), strict=True))
+    return dict(zip(operation.wrt, _run(operation, "backward", known, backend), strict=True))
+
+
+def _run(operation, direction, known, backend):
+    """What a backend, by default the reference, returns for copies of what is known, where it computes."""
+    ops = backend or load_backend("reference")
+    placed = {name: ops.to_device(x) if isinstance(x, np.ndarray) else x for name, x in copied(known).items()}
+    results = call(_function(operation, direction, ops), placed)
+    return [ops.to_host(result) if isinstance(result, ops.array_type) else result for result in results]
 
 
 def differentiable_outputs(operation):

@@ -43,12 +43,6 @@ class Calibration:
 FIELDS = {"representation": np.float32, "label": float, "prediction": float, "distance": float}
 
 
-def calibration_file(run):
-    """The calibration of a run directory, or of the one that a model file is in."""
-    path = Path(run)
-    return path / "calibration.h5" if path.is_dir() else path.with_name("calibration.h5")
-
-
 def write_calibration(path, calibration, checkpoint):
     """Write the Calibration of a Checkpoint as HDF5; the file appears complete or not at all. Raises OutputError."""
     with replacing(path) as part, h5py.File(part, "w") as file:

@@ -8,18 +8,15 @@ import dataclasses
 import functools
 import itertools
 import typing
+from collections.abc import Iterable, Iterator
 
 import ase
 import numpy as np
 
-from refattn.common.environment import available_cores
-from refattn.data.loader import Loader
 from refattn.errors import DataError
 from refattn.network.inference import overflow_is_reported
-from refattn.network.placement import run_forward
-from refattn.network.threads import workers
-from refattn.prediction.predictor import graph_dataset
-from refattn.structures.graph import Graph
+from refattn.network.model import forward
+from refattn.prediction.predictor import Model, Skip, Structures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +55,7 @@ class _Vectors(typing.NamedTuple):
     z: np.ndarray
 
 
-def embed(model, structures, n_threads=None):
+def embed(model: Model, structures: Structures, n_threads: int | None = None) -> Embedding:
     """Vectors of one ase.Atoms or of an iterable of them, and of their sites.
 
     Parameters
@@ -74,59 +71,49 @@ def embed(model, structures, n_threads=None):
 
     Raises what Model.predict raises, and DataError for a structure whose vectors are not finite.
     """
-    structures = [structures] if isinstance(structures, ase.Atoms) else structures
-    return _embedded(model, list(enumerate(structures)), n_threads)[1]
+    structures = [structures] if isinstance(structures, ase.Atoms) else list(structures)
+    return model.compute(structures, functools.partial(_embedded, model), n_threads, blas=False)[1]
 
 
-def embed_stream(model, structures, block=256, n_threads=None, skip=None):
+def embed_stream(
+    model: Model,
+    structures: Iterable[ase.Atoms],
+    block: int = 256,
+    n_threads: int | None = None,
+    skip: Skip | None = None,
+) -> Iterator[tuple[list[ase.Atoms], Embedding]]:
     """Like embed, for any number of structures in bounded memory: yields (list of ase.Atoms, Embedding).
 
     Where `skip` is given, structures that embed would refuse are left out, and skip(id, error) is called.
     """
-    numbered = enumerate(structures)
-    while chunk := list(itertools.islice(numbered, block)):
-        kept, found = _embedded(model, chunk, n_threads, skip)
-        if kept:
-            yield kept, found
+    return model.stream_batches(structures, functools.partial(_embedded, model), block, n_threads, skip, blas=False)
 
 
-def _embedded(model, numbered, n_threads, skip=None):
-    """The structures, of pairs (number, ase.Atoms), that have vectors, and their Embedding."""
+def _embedded(model, ids, structures, graphs, map_fn, refuse):
+    """The structures that have vectors, and their Embedding; see Predictor.compute."""
+    graphs.check(model.config.model, ids)
+    params = model.checkpoint.params.to(model.ops)
 
-    def refuse(id, error):
-        if skip is None:
-            raise error
-        skip(id, error)
+    def shard_vectors(rows):
+        """A list with the _Vectors of every structure of a shard, as copies: work arrays belong to the thread."""
+        ops, config = model.ops, model.config.model
+        with ops.work_arrays(), overflow_is_reported():
+            batch = graphs.take(rows).for_network(config, model.dtype)
+            tape = forward(params, batch.to(ops), config, ops)
+            saved = tape.prediction, tape.head.struct, tape.read_out.site, tape.beta
+            output, struct, site, beta = (ops.to_host(array) for array in saved)
+            per_structure = [np.split(array.copy(), batch.site_ptr[1:-1]) for array in (site, beta, batch.z)]
+            return list(map(_Vectors, output.tolist(), struct.copy(), *per_structure))
 
-    with workers(n_threads or available_cores()) as run:
-        with_graph = []
-        for id, atoms, graph in run(model.graph, numbered):
-            if isinstance(graph, Graph):
-                with_graph.append((id, atoms, graph))
-            else:
-                refuse(id, graph)
-        ids, structures, graphs = map(list, zip(*with_graph)) if with_graph else ([], [], [])
-        loader = Loader(graph_dataset(ids, structures, graphs, model.config), model.config.model, model.dtype)
-        vectors_of = functools.partial(_shard_vectors, model, loader)
-        shards = model.ops.side_by_side(run)(vectors_of, loader.cut(np.arange(len(ids))))
-        kept = []
-        for id, atoms, vectors in zip(ids, structures, itertools.chain.from_iterable(shards), strict=True):
-            if np.isfinite(vectors.struct).all() and np.isfinite(vectors.site).all() and np.isfinite(vectors.output):
-                kept.append((id, atoms, vectors))
-            else:
-                refuse(id, DataError(f"the vectors of structure {id} are not finite; leave it out, or train again"))
+    shards = model.ops.side_by_side(map_fn)(shard_vectors, graphs.cut(np.arange(len(ids))))
+    kept = []
+    for id, atoms, vectors in zip(ids, structures, itertools.chain.from_iterable(shards), strict=True):
+        if np.isfinite(vectors.struct).all() and np.isfinite(vectors.site).all() and np.isfinite(vectors.output):
+            kept.append((id, atoms, vectors))
+        else:
+            refuse(id, DataError(f"the vectors of structure {id} are not finite; leave it out, or train again"))
     ids, structures, vectors = map(list, zip(*kept)) if kept else ([], [], [])
     return structures, _put_together(model, ids, vectors)
-
-
-def _shard_vectors(model, loader, rows):
-    """A list with the _Vectors of every structure of a shard, as copies: the work arrays belong to the thread."""
-    with model.ops.work_arrays(), overflow_is_reported():
-        shard = loader.shard(rows)
-        tape = run_forward(model.checkpoint.params, shard, model.config.model, model.ops)
-        site, struct = tape.read_out.site, tape.head.struct
-        per_structure = [np.split(array.copy(), shard.site_ptr[1:-1]) for array in (site, tape.beta, shard.z)]
-        return list(map(_Vectors, tape.prediction.tolist(), struct.copy(), *per_structure))
 
 
 def _put_together(model, ids, vectors):

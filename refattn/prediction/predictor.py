@@ -1,23 +1,31 @@
 """A trained model as people use it: structures in, properties and attention out."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 import ase
 import numpy as np
 from ase.data import chemical_symbols
 
 from refattn.common.environment import available_cores
-from refattn.data.loader import Loader
-from refattn.data.store import Dataset
 from refattn.errors import DataError, RunError, StructureError
-from refattn.network.inference import ask
+from refattn.network.checkpoint import Checkpoint, calibration_file, load_checkpoint, model_file
+from refattn.network.inference import predict_members
 from refattn.network.threads import workers
 from refattn.ops import load_backend
-from refattn.prediction.calibration import calibration_file, read_conformal
-from refattn.prediction.ensemble import is_ensemble, load_members, members_of
-from refattn.structures.graph import Graph
+from refattn.prediction.calibration import read_conformal
+from refattn.prediction.ensemble import load_members, members_of
+from refattn.prediction.uncertainty import Conformal
+from refattn.structures.batch import GraphBatch
+
+SMALL = 256  # sites of a structure that one thread predicts before others would have begun
+Structures = ase.Atoms | Iterable[ase.Atoms]
+Skip = Callable[[str, Exception], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +62,22 @@ class Predictor:
     target, unit : str                   the label it predicts
     """
 
-    def __init__(self, checkpoints, device, calibrations):
-        self.checkpoints, self.calibrations, self.device = checkpoints, calibrations, device
-        self.config, self.unit = checkpoints[0].config, checkpoints[0].unit
-        self.target, self.ops = self.config.data.target, load_backend(device)
+    def __init__(self, checkpoints: list[Checkpoint], device: str, calibrations: Sequence[Path]):
+        self.checkpoints = checkpoints
+        self.calibrations = calibrations
+        self.device = device
+        self.ops = load_backend(device)
+        self.config = checkpoints[0].config
+        self.target = self.config.data.target
+        self.unit = checkpoints[0].unit
 
-    def predict(self, structures, n_threads=None, uncertainty=False, coverage=None):
+    def predict(
+        self,
+        structures: Structures,
+        n_threads: int | None = None,
+        uncertainty: bool = False,
+        coverage: float | None = None,
+    ) -> Prediction:
         """Property and attention of one ase.Atoms or of an iterable of them.
 
         Parameters
@@ -81,75 +99,135 @@ class Predictor:
         structure is called by `id` in its info, else by its number. What was asked for may raise RunError, where the
         run has no calibration.h5, and what conformal_quantile raises.
         """
-        structures = [structures] if isinstance(structures, ase.Atoms) else structures
-        return self._predict(list(enumerate(structures)), n_threads, None, uncertainty, coverage)[1]
+        structures = [structures] if isinstance(structures, ase.Atoms) else list(structures)
+        task = functools.partial(self._predict, uncertainty, coverage)
+        return self.compute(structures, task, n_threads, blas=_asks_distance(uncertainty, coverage))[1]
 
-    def predict_stream(self, structures, block=256, n_threads=None, skip=None, uncertainty=False, coverage=None):
+    def predict_stream(
+        self,
+        structures: Iterable[ase.Atoms],
+        block: int = 256,
+        n_threads: int | None = None,
+        skip: Skip | None = None,
+        uncertainty: bool = False,
+        coverage: float | None = None,
+    ) -> Iterator[tuple[list[ase.Atoms], Prediction]]:
         """Like predict, for any number of structures in bounded memory: yields (list of ase.Atoms, Prediction).
 
         Where `skip` is given, structures that predict would refuse are left out, and skip(id, error) is called.
         """
-        numbered = enumerate(structures)
-        while chunk := list(itertools.islice(numbered, block)):
-            kept, result = self._predict(chunk, n_threads, skip, uncertainty, coverage)
+        task = functools.partial(self._predict, uncertainty, coverage)
+        return self.stream_batches(structures, task, block, n_threads, skip, _asks_distance(uncertainty, coverage))
+
+    def stream_batches(
+        self,
+        structures: Iterable[ase.Atoms],
+        task: Callable,
+        block: int,
+        n_threads: int | None = None,
+        skip: Skip | None = None,
+        blas: bool = True,
+    ) -> Iterator[tuple[list[ase.Atoms], object]]:
+        """What `compute` returns for every `block` structures of a stream; nothing where all of them were skipped."""
+        structures = iter(structures)
+        first_number = 0
+        while chunk := list(itertools.islice(structures, block)):
+            kept, result = self.compute(chunk, task, n_threads, skip, first_number, blas)
             if kept:
                 yield kept, result
+            first_number += len(chunk)
 
-    def _predict(self, numbered, n_threads, skip, uncertainty, coverage):
-        """The structures, of pairs (number, ase.Atoms), that have a prediction, and their Prediction."""
-        with workers(n_threads or available_cores()) as run:
-            kept = []
-            for id, atoms, graph in run(self.graph, numbered):
-                if not isinstance(graph, Graph):
-                    if skip is None:
-                        raise graph
-                    skip(id, graph)
-                    continue
-                kept.append((id, atoms, graph))
-            ids, structures, graphs = map(list, zip(*kept)) if kept else ([], [], [])
-            loader = Loader(graph_dataset(ids, structures, graphs, self.config), self.config.model, self.dtype)
-            answer = ask(self.checkpoints, self.ops, loader, np.arange(len(kept)), run)
-            sure = self._sure(answer, uncertainty, coverage, run)
-        prediction = Prediction(answer.value, answer.attention, ids, self.target, self.unit, answer.spread, **sure)
-        return structures, prediction
+    def compute(
+        self,
+        structures: list[ase.Atoms],
+        task: Callable,
+        n_threads: int | None = None,
+        skip: Skip | None = None,
+        first_number: int = 0,
+        blas: bool = True,
+    ) -> tuple[list[ase.Atoms], object]:
+        """The graphs of some structures, made by threads, and what `task` makes of them.
 
-    def _sure(self, answer, uncertainty, coverage, run):
+        Parameters
+        ----------
+        task : callable (ids, structures, graphs, map_fn, refuse) -> (structures, result)
+            Its arguments are those structures, a list of str and a list of ase.Atoms, that have a graph; the GraphBatch
+            of these; a function like map that may be threads; and refuse(id, error), for one that is to be skipped.
+        skip : callable (id, error), optional
+            Is told what has no graph or was refused; without it, errors are raised.
+        first_number : int
+            Of the structures, which are called by `id` in their info, else by their number.
+        blas : bool
+            Whether `task` multiplies matrices itself: not one thread of BLAS's own may change a bit of that.
+        """
+
+        def refuse(id, error):
+            if skip is None:
+                raise error
+            skip(id, error)
+
+        ids = [str(atoms.info.get("id", number)) for number, atoms in enumerate(structures, first_number)]
+        is_small = len(structures) == 1 and len(structures[0]) <= SMALL
+        at_once = is_small and self.ops.name == "cpu" and not blas
+        with contextlib.nullcontext(map) if at_once else workers(n_threads or available_cores()) as map_fn:
+            with_graph = []
+            for found in zip(ids, structures, map_fn(self._graph_or_error, ids, structures), strict=True):
+                if isinstance(found[2], GraphBatch):
+                    with_graph.append(found)
+                else:
+                    refuse(found[0], found[2])
+            kept_ids, kept, graphs = map(list, zip(*with_graph)) if with_graph else ([], [], [])
+            return task(kept_ids, kept, GraphBatch.concatenate(graphs), map_fn, refuse)
+
+    def _predict(self, uncertainty, coverage, ids, structures, graphs, map_fn, refuse):
+        """The structures and their Prediction; see `compute`."""
+        graphs.check(self.config.model, ids)
+        found = predict_members(self.checkpoints, self.ops, graphs, np.arange(len(ids)), map_fn)
+        sure = self._sure(found, uncertainty, coverage, map_fn)
+        return structures, Prediction(found.value, found.attention, ids, self.target, self.unit, found.spread, **sure)
+
+    def _sure(self, found, uncertainty, coverage, map_fn):
         """The fields `distance`, `lower` and `upper` of a Prediction, those that were asked for."""
-        if not uncertainty and coverage is None:
+        if not _asks_distance(uncertainty, coverage):
             return {}
-        distance = self.conformal.distance(answer.structs, run)
+        distance = self.conformal.distance(found.structs, map_fn)
         if coverage is None:
             return {"distance": distance}
         half = self.conformal.half_width(distance, coverage)
-        return {"distance": distance, "lower": answer.value - half, "upper": answer.value + half}
+        return {"distance": distance, "lower": found.value - half, "upper": found.value + half}
 
-    def fields(self, uncertainty=False, coverage=None):
+    def fields(self, uncertainty: bool = False, coverage: float | None = None) -> list[str]:
         """Names of the optional fields that a Prediction has when predict is asked in this way, in their order."""
         found = ["spread"] if len(self.checkpoints) > 1 else []
-        found += ["distance"] if uncertainty or coverage is not None else []
+        found += ["distance"] if _asks_distance(uncertainty, coverage) else []
         return found + ([] if coverage is None else ["lower", "upper"])
 
     @functools.cached_property
-    def conformal(self):
+    def conformal(self) -> Conformal:
         """The Conformal of the run's calibration.h5, of all members' in an ensemble. Raises RunError."""
         if not self.calibrations:
             raise RunError("a network without a run has no calibration; load the run that it was trained in")
         return read_conformal(self.calibrations, self.checkpoints)
 
-    def graph(self, numbered):
-        """Id, ase.Atoms and Graph of a pair (number, ase.Atoms); in the Graph's place the error where there is none."""
-        number, atoms = numbered
-        id = str(atoms.info.get("id", number))
-        named = ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info={"id": id})
+    def graph(self, id: str, atoms: ase.Atoms) -> GraphBatch:
+        """The graph of one structure, called `id` in errors. Raises StructureError, DataError where there is none."""
+        check_elements(self.checkpoints[0], id, atoms.numbers)
+        return GraphBatch.from_atoms(atoms, self.config.graph, id)
+
+    def _graph_or_error(self, id, atoms):
         try:
-            check_elements(self.checkpoints[0], id, atoms.numbers)
-            return id, atoms, Graph.from_atoms(named, **dataclasses.asdict(self.config.graph))
+            return self.graph(id, atoms)
         except (StructureError, DataError) as error:
-            return id, atoms, error
+            return error
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self.checkpoints[0].params.vector.dtype
+
+
+def _asks_distance(uncertainty, coverage):
+    """Whether the options of `predict` ask for the distance to the training set."""
+    return uncertainty or coverage is not None
 
 
 class Model(Predictor):
@@ -166,7 +244,7 @@ class Model(Predictor):
     calibration : path, optional     calibration.h5 of its run
     """
 
-    def __init__(self, checkpoint, device="cpu", calibration=None):
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", calibration: Path | None = None):
         super().__init__([checkpoint], device, [calibration] if calibration else [])
         self.checkpoint = checkpoint
 
@@ -181,16 +259,16 @@ class Ensemble(Predictor):
     calibrations : list of path          calibration.h5 of each
     """
 
-    def __init__(self, checkpoints, device="cpu", calibrations=()):
+    def __init__(self, checkpoints: list[Checkpoint], device: str = "cpu", calibrations: Sequence[Path] = ()):
         super().__init__(checkpoints, device, calibrations)
 
     @property
-    def checkpoint(self):
+    def checkpoint(self) -> NoReturn:
         """An ensemble has none; what explains a network asks for it."""
         raise RunError("an ensemble is no single network; give one of its members, such as member_0 in its folder")
 
 
-def check_elements(checkpoint, id, z):
+def check_elements(checkpoint: Checkpoint, id: str, z: np.ndarray) -> None:
     """Raise DataError when structure `id`, of atomic numbers `z` (N,), has elements that the model was not trained on.
 
     A table of elements knows nothing of them; a model on element features (model.features "cgcnn") does.
@@ -206,7 +284,7 @@ def check_elements(checkpoint, id, z):
         )
 
 
-def load(run, device="cpu"):
+def load(run: Path | str, device: str = "cpu") -> "Model | Ensemble":
     """Load a trained model.
 
     Parameters
@@ -219,41 +297,8 @@ def load(run, device="cpu"):
 
     Raises RunError for a run that is missing, incomplete or damaged.
     """
-    checkpoints, calibrations = load_members(run), [calibration_file(member) for member in members_of(run)]
-    if is_ensemble(run):
-        return Ensemble(checkpoints, device, calibrations)
-    return Model(checkpoints[0], device, calibrations[0])
-
-
-def graph_dataset(ids, structures, graphs, config):
-    """The graphs as a Dataset in memory, without labels."""
-
-    def joined(name, dtype):
-        return np.concatenate([np.zeros((0,), dtype), *(getattr(graph, name) for graph in graphs)]).astype(dtype)
-
-    def pointers(sizes):
-        return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
-
-    degrees = np.concatenate([np.zeros(0, dtype=np.int64), *(np.diff(graph.edge_ptr) for graph in graphs)])
-    arrays = {}
-    if config.model.ring and all("ring" in atoms.arrays for atoms in structures) and structures:
-        arrays["ring"] = np.concatenate([atoms.arrays["ring"] for atoms in structures])
-    return Dataset(
-        site_ptr=pointers([len(graph.z) for graph in graphs]),
-        edge_ptr=pointers(degrees),
-        z=joined("z", np.uint8),
-        nbr=joined("nbr", np.int32),
-        r=joined("r", float),
-        omega=joined("omega", float),
-        omega_max=joined("omega_max", float),
-        image=None,
-        position=None,
-        cell=None,
-        pbc=None,
-        id=np.array(ids, dtype=str),
-        labels={},
-        label_attrs={},
-        arrays=arrays,
-        graph_config=config.graph,
-        attrs={},
-    )
+    if not Path(run).is_dir() or model_file(run).exists():
+        return Model(load_checkpoint(model_file(run)), device, calibration_file(run))
+    checkpoints = load_members(run)
+    calibrations = [calibration_file(member) for member in members_of(run)]
+    return Ensemble(checkpoints, device, calibrations)

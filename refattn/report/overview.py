@@ -25,18 +25,18 @@ def describe(dataset: Dataset) -> dict:
 
     Lengths in Å, angles in sr; `histogram` counts structures or sites by their number of sites or edges.
     """
-    sizes = np.diff(dataset.site_ptr)
-    degrees = np.diff(dataset.edge_ptr)
+    sizes = np.diff(dataset.graphs.site_ptr)
+    degrees = np.diff(dataset.graphs.edge_ptr)
     facts = {
         **dataset.attrs,
         "structures": len(dataset),
-        "sites": int(dataset.site_ptr[-1]),
-        "edges": int(dataset.edge_ptr[-1]),
+        "sites": int(dataset.graphs.site_ptr[-1]),
+        "edges": int(dataset.graphs.edge_ptr[-1]),
         "sites_per_structure": _spread_of_counts(sizes),
         "edges_per_site": _spread_of_counts(degrees),
         "sites_without_neighbours": int((degrees == 0).sum()),
-        "distance": {"unit": "Å", **_spread(dataset.r)},
-        "solid_angle": {"unit": "sr", **_spread(dataset.omega)},
+        "distance": {"unit": "Å", **_spread(dataset.graphs.r)},
+        "solid_angle": {"unit": "sr", **_spread(dataset.graphs.omega)},
         "elements": dict(_elements(dataset)),
         "graph": {name: getattr(dataset.graph_config, name) for name in ("rule", "r_max", "omega_min", "weight_min")},
         "labels": {name: _label(dataset, name) for name in dataset.labels},
@@ -77,9 +77,9 @@ def plot_overview(dataset: Dataset, path: Path | str, name: str) -> None:
     figure = Figure(figsize=(15, 3.3 * n_rows + 0.6), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1, w_pad=0.08)
     axes = figure.subplots(n_rows, 4, squeeze=False).ravel()
-    _draw_counts(axes[0], np.diff(dataset.site_ptr), "sites in a structure", "structures")
-    _draw_counts(axes[1], np.diff(dataset.edge_ptr), "edges of a site", "sites")
-    _draw_values(axes[2], dataset.r, "edge length (Å)", "edges", STRUCTURE)
+    _draw_counts(axes[0], np.diff(dataset.graphs.site_ptr), "sites in a structure", "structures")
+    _draw_counts(axes[1], np.diff(dataset.graphs.edge_ptr), "edges of a site", "sites")
+    _draw_values(axes[2], dataset.graphs.r, "edge length (Å)", "edges", STRUCTURE)
     _draw_elements(axes[3], _elements(dataset))
     for panel, label in zip(axes[4:], chosen, strict=False):
         unit = dataset.label_attrs[label].get("unit", "")
@@ -93,7 +93,7 @@ def plot_overview(dataset: Dataset, path: Path | str, name: str) -> None:
 
 
 def _title(dataset, name, n_labels):
-    counts = f"{len(dataset):,} structures, {dataset.site_ptr[-1]:,} sites, {dataset.edge_ptr[-1]:,} edges"
+    counts = f"{len(dataset):,} structures, {len(dataset.graphs.z):,} sites, {len(dataset.graphs.nbr):,} edges"
     rule = dataset.graph_config
     second = f"neighbours: {rule.rule} rule, r ≤ {rule.r_max:g} Å, Ω ≥ {rule.omega_min:g} sr, "
     second += f"Ω/Ω$_{{max}}$ ≥ {rule.weight_min:g}"
@@ -145,7 +145,7 @@ def _finish(axes, what, of):
 
 def _elements(dataset):
     """(symbol, number of sites) of every element, by atomic number."""
-    elements, counts = np.unique(dataset.z, return_counts=True)
+    elements, counts = np.unique(dataset.graphs.z, return_counts=True)
     return [(chemical_symbols[z], int(n)) for z, n in zip(elements, counts, strict=True)]
 
 

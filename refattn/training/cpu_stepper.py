@@ -10,12 +10,12 @@ import numpy as np
 from refattn.common.jit import jit
 from refattn.common.loss import loss_of
 from refattn.config import Config
-from refattn.data.loader import Loader
 from refattn.errors import TrainingError
 from refattn.network.dropout import Dropout
 from refattn.network.inference import overflow_is_reported
 from refattn.network.model import backward, forward
 from refattn.network.params import Parameters
+from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 
 
@@ -25,7 +25,7 @@ class CpuStepper:
 
     config: Config
     ops: types.SimpleNamespace
-    loader: Loader
+    graphs: GraphBatch
     ids: np.ndarray
     label: np.ndarray
     params: Parameters
@@ -81,7 +81,7 @@ class CpuStepper:
         total = self.grads.vector
         value = 0.0
         absolute = 0.0
-        shards = self.loader.cut(rows)
+        shards = self.graphs.cut(rows)
         results = map_fn(lambda shard_rows: self._shard_gradient(shard_rows, step), shards)
         for number, (shard_rows, (grads, shard_value, shard_absolute)) in enumerate(zip(shards, results)):
             with overflow_is_reported():
@@ -102,7 +102,7 @@ class CpuStepper:
         model = self.config.model
         grads = self._free_grads()
         with self.ops.work_arrays(), overflow_is_reported():
-            shard = self.loader.shard(rows)
+            shard = self.graphs.take(rows).for_network(model, self.params.vector.dtype)
             dropout = Dropout(training.seed, step, shard)
             tape = forward(self.params, shard, model, self.ops, dropout)
             error = tape.prediction - self.label[rows]

@@ -13,7 +13,6 @@ import numpy as np
 
 from refattn.common.loss import loss_of
 from refattn.config import Config, ModelConfig
-from refattn.data.loader import Loader
 from refattn.errors import DeviceError, TrainingError
 from refattn.network.model import backward, forward, radial_centres
 from refattn.network.params import Parameters
@@ -23,6 +22,7 @@ from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
 from refattn.ops.cuda.memory import Array
 from refattn.ops.cuda.sums import PendingGradient, Sums
 from refattn.ops.random import mix
+from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam, step_size
 
 STEPS_OF_SIZE = 16  # sizes between a number and its double: at most 1/16 of a batch is not of structures
@@ -41,7 +41,7 @@ class CudaStepper:
         self,
         config: Config,
         ops: types.SimpleNamespace,
-        loader: Loader,
+        graphs: GraphBatch,
         ids: np.ndarray,
         label: np.ndarray,
         params: Parameters,
@@ -59,14 +59,14 @@ class CudaStepper:
         self.scratch = toolchain.Scratch()
         self.replays = {}
         try:
-            self._to_device(loader, label)
+            self._to_device(graphs, label)
         except toolchain.OutOfMemory:
             raise DeviceError("the data set does not fit into the memory of the GPU; train on --device cpu") from None
 
-    def _to_device(self, loader, label):
+    def _to_device(self, graphs, label):
         to_device = self.ops.to_device
         params, adam = self.params, self.adam
-        self.data = DeviceDataset.of(loader)
+        self.data = DeviceDataset.of(graphs, self.config.model, params.vector.dtype)
         self.label = to_device(label)
         radial_centres(self.config.model, params.vector.dtype, self.ops.xp)  # made here, not from a graph's memory
         self.device_params = Parameters(params.table, to_device(params.vector.copy()))

@@ -6,7 +6,6 @@ from pathlib import Path
 from refattn.common.environment import peak_memory_mb
 from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
-from refattn.data.loader import Loader
 from refattn.data.store import Dataset
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.evaluate import predict_split, summarise, write_predictions
@@ -17,7 +16,6 @@ from refattn.report.plots import learning_curve, parity_plot
 def write_results(
     out: Path,
     checkpoint: Checkpoint,
-    loader: Loader,
     dataset: Dataset,
     history: list[dict],
     n_threads: int,
@@ -25,7 +23,7 @@ def write_results(
     device: str,
 ) -> dict:
     """Evaluate the best model and write everything that `out` still lacks. Returns the dict of metrics.json."""
-    parts = predict_split([checkpoint], loader, dataset, map_fn, device)
+    parts = predict_split([checkpoint], dataset, map_fn, device)
     write_calibration(out / "calibration.h5", Calibration.of(parts["train"], parts["valid"], run=map_fn), checkpoint)
     summary = summarise(checkpoint, parts)
     seconds = sum(record["seconds"] for record in history)
@@ -49,7 +47,6 @@ def write_ensemble_results(
     out: Path,
     checkpoints: list[Checkpoint],
     member_metrics: list[dict],
-    loader: Loader,
     dataset: Dataset,
     map_fn: Callable,
     device: str,
@@ -58,7 +55,7 @@ def write_ensemble_results(
 
     member_metrics : list of dict     metrics.json of each
     """
-    parts = predict_split(checkpoints, loader, dataset, map_fn, device)
+    parts = predict_split(checkpoints, dataset, map_fn, device)
     summary = summarise(checkpoints[0], parts)
     summary |= {
         "n_members": len(member_metrics),

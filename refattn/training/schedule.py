@@ -1,6 +1,8 @@
-"""Learning rates: constant, cosine, and the authors' cosine with warm restarts."""
+"""Learning rates: constant, cosine, and the authors' cosine with warm restarts; the batches of an epoch."""
 
 import math
+
+import numpy as np
 
 from refattn.config import TrainingConfig
 
@@ -57,3 +59,9 @@ class Schedule:
             state["peak"] = state["next_peak"]
         fall = 0.5 * (1 + math.cos(math.pi * state["place"] / state["period"]))
         state["rate"] = config.learning_rate_min + (state["peak"] - config.learning_rate_min) * fall
+
+
+def epoch_batches(rows: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Rows in a random order of their own for every epoch, in batches; the last one may be smaller."""
+    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

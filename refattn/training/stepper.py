@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from refattn.config import Config
-from refattn.data.loader import Loader
 from refattn.network.params import Parameters
+from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.cpu_stepper import CpuStepper
 
@@ -63,7 +63,7 @@ class Stepper(typing.Protocol):
 def make_stepper(
     config: Config,
     ops: types.SimpleNamespace,
-    loader: Loader,
+    graphs: GraphBatch,
     ids: np.ndarray,
     label: np.ndarray,
     params: Parameters,
@@ -74,13 +74,13 @@ def make_stepper(
     Parameters
     ----------
     ops : namespace of operations    see refattn.ops.load_backend
-    loader : Loader                  the data set
+    graphs : GraphBatch              of the data set
     ids, label : (S,) str, float     of every structure of the data set; the label is scaled
 
     Raises ConfigError for an unknown loss, DeviceError where the memory of a GPU does not suffice for the data set.
     """
     if not ops.on_device:
-        return CpuStepper(config, ops, loader, ids, label, params, adam)
+        return CpuStepper(config, ops, graphs, ids, label, params, adam)
     from refattn.training.cuda_stepper import CudaStepper  # asks for a GPU
 
-    return CudaStepper(config, ops, loader, ids, label, params, adam)
+    return CudaStepper(config, ops, graphs, ids, label, params, adam)

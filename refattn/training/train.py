@@ -13,7 +13,6 @@ from refattn.common.environment import available_cores
 from refattn.common.files import make_directory, write_text
 from refattn.config import Config, to_toml
 from refattn.data.builtin import SETS, open_data
-from refattn.data.loader import Loader, epoch_batches
 from refattn.data.splits import Split, choose_split, labels_of_target, resolve_split, write_split
 from refattn.data.store import Dataset
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
@@ -26,7 +25,7 @@ from refattn.ops import load_backend
 from refattn.prediction.ensemble import is_ensemble
 from refattn.training.adam import Adam
 from refattn.training.results import write_results
-from refattn.training.schedule import Schedule
+from refattn.training.schedule import Schedule, epoch_batches
 from refattn.training.stepper import make_stepper
 
 
@@ -73,7 +72,7 @@ def train(
     with workers(n_threads) as map_fn:
         trainer.fit(map_fn, progress or (lambda record: None), stop or (lambda: False))
         best = load_checkpoint(out / "model.h5")
-        return write_results(out, best, trainer.loader, trainer.dataset, trainer.history, n_threads, map_fn, device)
+        return write_results(out, best, trainer.dataset, trainer.history, n_threads, map_fn, device)
 
 
 class Trainer:
@@ -97,7 +96,7 @@ class Trainer:
         self.rows = rows
         self.label = dataset.labels[config.data.target]
         self.ops = load_backend(device)
-        self.loader = Loader(dataset, config.model, config.training.dtype)
+        dataset.graphs.check(config.model, dataset.id)
         self.params = checkpoint.params
         self.adam = Adam(self.params.vector, self.params.decay_mask(), config.training)
         self.n_batches = -(-len(rows[0]) // config.training.batch_size)
@@ -112,7 +111,7 @@ class Trainer:
         config, dataset, split, rows = open_split(config)
         target = config.data.target
         mean, std = label_scale(dataset.labels[target][rows[0]], config)
-        elements = np.unique(dataset.select(rows[0]).z)
+        elements = np.unique(dataset.graphs.take(rows[0]).z)
         params = initialise(config.model, config.training.seed, config.training.dtype)
         if init:
             params.vector[:] = load_initial(init, config).vector
@@ -157,7 +156,8 @@ class Trainer:
         report, stop : callable    `progress` and `stop` of `train`
         """
         label = ((self.label - self.checkpoint.mean) / self.checkpoint.std).astype(self.config.training.dtype)
-        stepper = make_stepper(self.config, self.ops, self.loader, self.dataset.id, label, self.params, self.adam)
+        graphs, ids = self.dataset.graphs, self.dataset.id
+        stepper = make_stepper(self.config, self.ops, graphs, ids, label, self.params, self.adam)
         report(self._reached())
         while self.progress["epoch"] <= self.config.training.epochs and not self._out_of_patience():
             self._epoch(stepper, map_fn, report, stop)
@@ -232,8 +232,8 @@ class Trainer:
 
     def predict(self, rows: np.ndarray, map_fn: Callable) -> np.ndarray:
         """Predictions (S,) of the structures `rows`, in the label's unit."""
-        output, _, _ = predict_rows(self.params, self.config.model, self.ops, self.loader, rows, map_fn)
-        return self.checkpoint.mean + self.checkpoint.std * output.astype(float)
+        output = predict_rows(self.params, self.config.model, self.ops, self.dataset.graphs, rows, map_fn)
+        return self.checkpoint.mean + self.checkpoint.std * output.prediction.astype(float)
 
     def _save(self):
         state = {

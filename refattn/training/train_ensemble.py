@@ -10,7 +10,6 @@ from refattn.common.environment import available_cores
 from refattn.common.files import make_directory
 from refattn.config import Config
 from refattn.data.builtin import open_data
-from refattn.data.loader import Loader
 from refattn.errors import ConfigError, RunError, in_one_line
 from refattn.network.threads import workers
 from refattn.prediction.ensemble import MEMBER, Plan, load_members, members_of, read_plan, write_plan
@@ -84,9 +83,8 @@ def finish_ensemble(out: Path, n_threads: int, device: str) -> dict:
     checkpoints = load_members(out)
     config = checkpoints[0].config
     dataset = open_data(config.data.path, config.graph)
-    loader = Loader(dataset, config.model, config.training.dtype)
     with workers(n_threads) as map_fn:
-        return write_ensemble_results(out, checkpoints, member_metrics, loader, dataset, map_fn, device)
+        return write_ensemble_results(out, checkpoints, member_metrics, dataset, map_fn, device)
 
 
 def read_metrics(path: Path) -> dict:

@@ -258,8 +258,9 @@ def faithfulness(models, cases, scored, references, settings):
         model, own, number = job
         scores = {**own, **{name: values[number] for name, values in named.items()}}
         order = orders(scores, np.random.default_rng([settings.seed, number]))
-        id, atoms, graph = model.graph((number, cases[number].atoms))
-        subject = subject_of(model, model.checkpoint.params.astype("float64"), id, atoms, graph)
+        atoms = cases[number].atoms
+        graph = model.graph(str(atoms.info.get("id", number)), atoms)
+        subject = subject_of(model, model.checkpoint.params.astype("float64"), graph)
         return {k: model.checkpoint.std * deletion_and_insertion(subject, v) for k, v in order.items()}
 
     jobs = [(model, own[s], s) for model, own in zip(models, scored, strict=True) for s in range(len(cases))]

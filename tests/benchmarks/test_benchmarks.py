@@ -119,13 +119,13 @@ def test_a_peer_with_other_numbers_is_not_timed(source, monkeypatch, wrong):
     monkeypatch.setitem(sys.modules, "wrong_peer", types.ModuleType("wrong_peer"))
     sys.modules["wrong_peer"].Peer = wrong
     monkeypatch.setitem(PEERS, "wrong", Peer("wrong_peer", "Peer"))
-    batch = Batch.of(source.loader, source.known, source.label)
+    batch = Batch.of(source.dataset.graphs, source.known, source.label)
     with pytest.raises(worker.NotTheSame, match="not timed"):
         worker.build({"peer": "wrong", "threads": 1}, source, batch)
 
 
 def test_refattn_itself_is_held_to_the_reference(source):
-    batch = Batch.of(source.loader, source.known, source.label)
+    batch = Batch.of(source.dataset.graphs, source.known, source.label)
     peer, difference = worker.build({"peer": "refattn", "threads": 2}, source, batch)
     peer.pool.close()
     assert 0 < difference < worker.SAME

@@ -98,5 +98,5 @@ def test_cages_have_the_energy_of_their_temperature():
 def test_a_set_opens_by_its_name_with_its_graph():
     dataset = open_data("fullerene", None)
     assert len(dataset) >= LEAST["fullerene"] and not dataset.skipped
-    assert np.diff(dataset.edge_ptr).min() >= 3  # an atom of a cage has three bonds
+    assert np.diff(dataset.graphs.edge_ptr).min() >= 3  # an atom of a cage has three bonds
     assert dataset.label_attrs["homo"]["unit"] == "eV"

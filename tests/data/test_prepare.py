@@ -19,7 +19,7 @@ from refattn.data.prepare import prepare
 from refattn.data.sources.registry import open_source
 from refattn.data.store import read_dataset, verify
 from refattn.errors import DataError, RefattnError
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 
 cli_module = importlib.import_module("refattn.cli.prepare")
 NAMES = ["CH4", "NH3", "H2O", "C6H6", "C2H6", "CH3OH", "HCN", "CO2"]
@@ -44,7 +44,7 @@ def test_dataset_holds_the_graphs_of_the_structures(frames, tmp_path, monkeypatc
     verify(tmp_path / "set.h5")
     dataset = read_dataset(tmp_path / "set.h5")
     assert (report.n_structures, report.n_skipped, report.reasons) == (25, 0, [])
-    assert (report.n_sites, report.n_edges) == (len(dataset.z), len(dataset.nbr))
+    assert (report.n_sites, report.n_edges) == (len(dataset.graphs.z), len(dataset.graphs.nbr))
     assert report.seconds > 0
     parts = report.seconds_reading, report.seconds_graphs, report.seconds_writing
     assert all(part > 0 for part in parts)
@@ -55,9 +55,9 @@ def test_dataset_holds_the_graphs_of_the_structures(frames, tmp_path, monkeypatc
     assert dataset.attrs["source"] == "set.extxyz"
     assert dataset.label_attrs["homo"]["unit"] == "eV"
     for number, atoms in enumerate(read(frames, ":")):
-        graph, one = Graph.from_atoms(atoms), dataset.select([number])
+        graph, one = GraphBatch.from_atoms(atoms), dataset.select([number])
         for name in ("z", "edge_ptr", "nbr", "image", "r", "omega", "omega_max", "weight"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(graph, name), err_msg=name)
+            np.testing.assert_array_equal(getattr(one.graphs, name), getattr(graph, name), err_msg=name)
         assert one.id[0] == f"m{number}"
         assert one.labels["homo"][0] == -0.5 * number
         assert dataset.atoms(number) == atoms

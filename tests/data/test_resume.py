@@ -22,7 +22,7 @@ from refattn.data.prepare import prepare
 from refattn.data.sources.files import FilesSource
 from refattn.data.writer import DatasetWriter
 from refattn.errors import DataError, OutputError
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 
 N, BLOCK = 160, 8  # structures, and structures of a block
 NAMES = ["CH4", "NH3", "H2O", "C6H6", "C2H6", "CH3OH", "HCN", "CO2"]
@@ -162,11 +162,11 @@ def interrupt(source, out, at=100, error=KeyboardInterrupt, **settings):
 
 
 def test_graphs_are_not_made_twice(source, tmp_path, whole, monkeypatch):
-    made, from_atoms, notes, seen = [], Graph.from_atoms, [], []
+    made, from_atoms, notes, seen = [], GraphBatch.from_atoms, [], []
     blocks = interrupt(source, tmp_path / "set.h5", n_threads=2)
     assert 6 <= len(blocks) <= 12  # of 12 that were read; those that waited for a thread are left out
     assert [path.name for path in tmp_path.iterdir()] == ["set.h5.parts"]
-    monkeypatch.setattr(Graph, "from_atoms", lambda atoms, **rule: made.append(atoms) or from_atoms(atoms, **rule))
+    monkeypatch.setattr(GraphBatch, "from_atoms", lambda atoms, *rule: made.append(atoms) or from_atoms(atoms, *rule))
     report = prepare(
         FilesSource(source), tmp_path / "set.h5", note=notes.append, progress=lambda *counts: seen.append(counts)
     )

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import struct
+import types
 
 import numpy as np
 import pytest
@@ -105,7 +106,8 @@ class Shape:
     """What published_split looks at in a data set."""
 
     def __init__(self, ids, sizes):
-        self.id, self.site_ptr = np.array(ids), np.concatenate([[0], np.cumsum(sizes)])
+        self.id = np.array(ids)
+        self.graphs = types.SimpleNamespace(site_ptr=np.concatenate([[0], np.cumsum(sizes)]))
 
     def __len__(self):
         return len(self.id)

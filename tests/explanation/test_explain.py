@@ -28,9 +28,10 @@ from refattn.config import ModelConfig
 from refattn.explanation.attribution import integrated_gradients
 from refattn.explanation.explain import COSTLY
 from refattn.explanation.flow import attention_flow, residual_share
-from refattn.explanation.variants import Subject, repeated
+from refattn.explanation.variants import Subject
 from refattn.gradient_check import central_difference, small_network, small_shard
 from refattn.network.model import backward, forward, input_embedding
+from refattn.structures.batch import GraphBatch
 
 # ---- the hook in the model ---------------------------------------------------------------------------------------
 
@@ -52,7 +53,7 @@ def test_copies_of_a_structure_are_that_structure():
     atoms = rattled_salt()
     shard = dataclasses.replace(shard_of(atoms, config), ring=np.eye(2)[np.arange(len(atoms)) % 2])
     params = small_network(config)
-    three, one = (forward(params, s, config, OPS) for s in (repeated(shard, 3), shard))
+    three, one = (forward(params, s, config, OPS) for s in (shard.repeat(3), shard))
     np.testing.assert_allclose(three.prediction, np.repeat(one.prediction, 3), rtol=SAME)
     np.testing.assert_allclose(three.beta, np.tile(one.beta, 3), rtol=SAME)
 
@@ -90,14 +91,14 @@ def test_flow_with_shares_by_norm():
     """|q| / (|q| + |sum alpha k|), from the tape in loops; the share of a site without edges is 1."""
     model, atoms = network(), apart()
     one = subject(model, atoms)
-    tape = forward(one.params, one.shard, one.config, OPS)
-    share = residual_share(tape)
+    tape = forward(one.params, one.graph, one.config, OPS)
+    share = residual_share(tape, OPS)
     for layer in range(2):
         saved, weights = tape.layers[layer], one.params.layer(layer)
-        x = saved.site[one.shard.nbr] * saved.attention.new_geo
+        x = saved.site[one.graph.nbr] * saved.attention.new_geo
         k = (x @ weights["key_w"] + weights["key_b"]).reshape(-1, *saved.q.shape[1:])
         for i in range(len(atoms)):
-            edges = range(one.shard.edge_ptr[i], one.shard.edge_ptr[i + 1])
+            edges = range(one.graph.edge_ptr[i], one.graph.edge_ptr[i + 1])
             mixed = np.concatenate([sum(tape.alpha[layer][e, h] * k[e, h] for e in edges) * np.ones(4) for h in (0, 1)])
             own = np.linalg.norm(saved.q[i])
             assert share[layer, i] == pytest.approx(own / (own + np.linalg.norm(mixed)), abs=1e-14)
@@ -241,7 +242,7 @@ def test_integrated_gradients_from_another_baseline():
     model, atoms = network(), molecule("NH3")
     one = subject(model, atoms)
     nitrogen = model.checkpoint.params["embed"][7]
-    other = Subject.of(one.params, one.config, OPS, one.shard, nitrogen)
+    other = Subject.of(one.params, one.config, OPS, one.graph, nitrogen)
     result = integrated_gradients(other)
     table, output = own_rows(model, atoms)
     whole = output()
@@ -280,7 +281,8 @@ def test_the_cut_into_jobs_does_not_matter(monkeypatch):
     wanted = refattn.explain(model, atoms, scores=COSTLY).site_scores()
     monkeypatch.setattr("refattn.explanation.variants.EDGES_PER_SHARD", 1)
     monkeypatch.setattr("refattn.explanation.attribution.EDGES_PER_SHARD", 0)
-    monkeypatch.setattr("refattn.explanation.variants.repeated", lambda s, n: sizes.append(n) or repeated(s, n))
+    repeat = GraphBatch.repeat
+    monkeypatch.setattr(GraphBatch, "repeat", lambda batch, n: sizes.append(n) or repeat(batch, n))
     for name, values in refattn.explain(model, atoms, scores=COSTLY).site_scores().items():
         np.testing.assert_allclose(values, wanted[name], rtol=0, atol=SAME, err_msg=name)
     assert set(sizes) == {1}

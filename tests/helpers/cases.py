@@ -8,20 +8,19 @@ from upstream_fixtures import VARIANTS, open_network, variant
 from refattn.network.model import backward, forward
 from refattn.network.params import Parameters, parameter_table
 from refattn.ops import load_backend
-from refattn.structures.elements import cgcnn_features
-from refattn.structures.graph import Graph, Shard
+from refattn.structures.batch import GraphBatch
 
 __all__ = ["VARIANTS", "authors_network", "authors_numbers", "run_gradients", "shard_of", "take"]
 
 
 def authors_network(name, dtype=np.float64):
-    """Shard, Parameters, ModelConfig and labels of one of the authors' networks."""
+    """GraphBatch, Parameters, ModelConfig and labels of one of the authors' networks."""
     with open_network() as file:
         fixture = variant(file, name)
         vector = fixture.group["parameters"][()].astype(dtype)
     graph, config = fixture.graph, fixture.config.model
     offset = np.repeat(np.repeat(graph["site_ptr"][:-1], np.diff(graph["site_ptr"])), np.diff(graph["edge_ptr"]))
-    shard = Shard(
+    shard = GraphBatch(
         site_ptr=graph["site_ptr"],
         edge_ptr=graph["edge_ptr"],
         nbr=(graph["nbr"] + offset).astype(np.int32),
@@ -62,13 +61,7 @@ def run_gradients(shard, params, config, ops, weights=None, dropout=None):
 
 def shard_of(atoms, config, **rule):
     """One ase.Atoms as a shard, with the CGCNN features where the network asks for them."""
-    graph = Graph.from_atoms(atoms, **rule)
-    return Shard(
-        site_ptr=np.array([0, len(graph.z)], dtype=np.int32),
-        structure=np.arange(1),
-        features=cgcnn_features(graph.z) if config.features == "cgcnn" else None,
-        **{key: getattr(graph, key) for key in ("edge_ptr", "nbr", "z", "r", "omega", "weight")},
-    )
+    return GraphBatch.from_atoms(atoms, **rule).for_network(dataclasses.replace(config, ring=False), np.float64)
 
 
 def take(shard, structures, order=None):
@@ -81,7 +74,7 @@ def take(shard, structures, order=None):
 
     Returns
     -------
-    shard : Shard
+    shard : GraphBatch
     site, edge : (N,), (E,) int     numbers of its sites and edges in the shard they came from
     """
     sites, edges, nbr = [], [], []

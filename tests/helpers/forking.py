@@ -13,11 +13,11 @@ from ase.build import bulk, molecule
 from refattn.cli.main import cli
 from refattn.cli.prepare import prepare as _  # noqa: F401  imported here, once
 from refattn.data import prepare
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 
 prepare.BLOCK_STRUCTURES = 8  # as in test_resume.py
 for atoms in (molecule("H2O"), bulk("Cu")):
-    Graph.from_atoms(atoms)  # loads the kernels
+    GraphBatch.from_atoms(atoms)  # loads the kernels
 for line in sys.stdin:
     child = os.fork()
     if child == 0:

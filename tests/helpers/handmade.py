@@ -6,7 +6,7 @@ import numpy as np
 from refattn.config import GraphConfig
 from refattn.data.store import Record
 from refattn.data.writer import DatasetWriter
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 
 CONFIG = GraphConfig(rule="isolated", r_max=3.5, omega_min=0.3, weight_min=0.1)
 HOMO = {"homo": {"unit": "eV", "description": "an orbital", "kind": "intensive"}}
@@ -19,7 +19,7 @@ def line(id, n_sites, labels=None, arrays=None, z=6):
     )
     nbr = [[j for j in (i - 1, i + 1) if 0 <= j < n_sites] for i in range(n_sites)]
     n_edges = sum(map(len, nbr))
-    graph = Graph(
+    graph = GraphBatch.of_structure(
         z=np.full(n_sites, z, np.int32),
         edge_ptr=np.cumsum([0, *map(len, nbr)]).astype(np.int32),
         nbr=np.array([j for row in nbr for j in row], np.int32),

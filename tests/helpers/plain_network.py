@@ -28,7 +28,7 @@ def plain_forward(p, shard, config, masks=None):
     Parameters
     ----------
     p : mapping of parameter name -> array
-    shard : Shard
+    shard : GraphBatch
     config : ModelConfig
     masks : dict, optional
         Factors of the dropout: "site" (N, D), ("residual", layer) (N, D), ("attention", layer) (E, H).

@@ -6,7 +6,7 @@ from ase.build import molecule
 from refattn.config import GraphConfig, config_from_dict
 from refattn.data.store import Record
 from refattn.data.writer import DatasetWriter
-from refattn.structures.graph import Graph
+from refattn.structures.batch import GraphBatch
 
 MOLECULES = ("H2O", "CH4", "NH3", "C2H6", "CH3OH", "C2H4", "C6H6", "HCN", "C2H2", "CO2")
 
@@ -36,7 +36,7 @@ def write_molecules(path, n=60, seed=0, labels=None):
         structures = molecules(n, seed)
         values = [label(atoms) for atoms in structures] if labels is None else labels
         records = [Record(atoms.info["id"], atoms, {"spread": y}, {}) for atoms, y in zip(structures, values)]
-        writer.add(records, [Graph.from_atoms(atoms) for atoms in structures])
+        writer.add(records, [GraphBatch.from_atoms(atoms) for atoms in structures])
     return path
 
 

@@ -17,7 +17,6 @@ from small_data import write_molecules
 
 from refattn.common.loss import LOSSES
 from refattn.config import ModelConfig, TrainingConfig
-from refattn.data.loader import Loader
 from refattn.data.store import read_dataset
 from refattn.network.dropout import Dropout
 from refattn.network.params import initialise
@@ -49,18 +48,19 @@ def host(array):
 ROWS = np.array([7, 0, 3, 3, 5, 9])  # the sizes of molecules differ, one comes twice
 
 
-def loader_of(data, dtype=np.float32, **model):
-    dataset = read_dataset(data)
-    ring = np.random.default_rng(0).integers(0, 2, (len(dataset.z), 2))
-    dataset = dataclasses.replace(dataset, arrays={"ring": ring.astype(float)})
-    return Loader(dataset, dataclasses.replace(smaller_config(data).model, **model), dtype)
+def batch_on_both(data, **model):
+    """The DeviceDataset, and the batch ROWS on the host."""
+    graphs, config = read_dataset(data).graphs, dataclasses.replace(smaller_config(data).model, **model)
+    ring = np.random.default_rng(0).integers(0, 2, (len(graphs.z), 2)).astype(float)
+    graphs = dataclasses.replace(graphs, ring=ring)
+    device = DeviceDataset.of(graphs, config, np.float32)
+    assert DeviceDataset.of(graphs, config, np.float32) is device
+    return device, graphs.take(ROWS).for_network(config, np.float32)
 
 
 @pytest.mark.parametrize("model", [{}, {"features": "cgcnn", "ring": True}], ids=["plain", "features"])
-def test_a_gathered_batch_is_the_loader_s(data, model):
-    loader = loader_of(data, **model)
-    device, expected = DeviceDataset.of(loader), loader.shard(ROWS)
-    assert DeviceDataset.of(loader) is device
+def test_a_gathered_batch_is_the_host_s(data, model):
+    device, expected = batch_on_both(data, **model)
     plan = Plan.of(np.append([2, 4], ROWS), start=[0, 2], cursor=1)
     shard = device.gather(plan, device.size(ROWS))
     check_shard(shard, expected)
@@ -84,8 +84,7 @@ def check_shard(shard, expected):
 
 
 def test_what_fills_a_batch_up_is_a_graph_of_its_own(data):
-    loader = loader_of(data, ring=True)
-    device, expected = DeviceDataset.of(loader), loader.shard(ROWS)
+    device, expected = batch_on_both(data, ring=True)
     n, n_sites, n_edges = device.size(ROWS)[:3]
     size = Size(n + 3, n_sites + 7, n_edges + 12, 3)
     shard = device.gather(Plan.of(ROWS), size)
@@ -103,8 +102,8 @@ def test_what_fills_a_batch_up_is_a_graph_of_its_own(data):
 
 
 def test_keys_of_the_dropout_have_the_bits_of_the_cpu_s(data):
-    loader = loader_of(data, n_layers=2, dropout=0.1, attention_dropout=0.1)
-    device, shard, seed, step = DeviceDataset.of(loader), loader.shard(ROWS), 3, 41
+    device, shard = batch_on_both(data, n_layers=2, dropout=0.1, attention_dropout=0.1)
+    seed, step = 3, 41
     expected = Dropout(seed, step, shard)
     size = filled_up(device.size(ROWS))
     plan = Plan.of(ROWS, stream=mix(mix(np.full(1, seed, np.uint64)) + np.uint64(step)))
@@ -357,10 +356,10 @@ def test_the_estimate_of_a_step_s_memory_holds(data, variant):
     config = smaller_config(data)
     model = ModelConfig(variant=variant, attention_dropout=0.05)
     config = dataclasses.replace(config, model=model)
-    loader, params = Loader(read_dataset(data), model, np.float32), initialise(model, 0)
+    graphs, params = read_dataset(data).graphs, initialise(model, 0)
     adam = Adam(params.vector, params.decay_mask(), config.training)
     with Ledger():
-        stepper = CudaStepper(config, CUDA, loader, np.arange(10), np.zeros(10, np.float32), params, adam)
+        stepper = CudaStepper(config, CUDA, graphs, np.arange(10), np.zeros(10, np.float32), params, adam)
         stepper.begin([np.arange(10)], [1e-3])
     with Ledger() as ledger:
         stepper.step(0)

@@ -16,12 +16,10 @@ from refattn import gradient_check
 from refattn.gradient_check import check_operation, configurations, small_network, small_shard, worst_difference
 from refattn.network.dropout import Dropout
 from refattn.network.model import backward, forward
-from refattn.network.params import Parameters
-from refattn.network.placement import placed_dropout
 from refattn.ops import OPS, load_backend
-from refattn.ops.cases import all_cases, call, make_grads, make_inputs, run_backward, run_forward
+from refattn.ops.cases import all_cases, call, make_inputs
 from refattn.ops.cuda import launch
-from refattn.ops.cuda.graph import Neighbours, device_shard, transposed
+from refattn.ops.cuda.graph import Neighbours, transposed
 
 CPU, CUDA = load_backend("cpu"), load_backend("cuda")
 CASES = list(all_cases())
@@ -34,28 +32,10 @@ def on_device(value):
     return CUDA.to_device(value) if isinstance(value, np.ndarray) else value
 
 
-def run_all(operation, inputs, backend):
-    """Outputs and gradients of an operation in one dict of NumPy arrays; for CUDA by way of the device."""
-    if backend is not CUDA:
-        return ON_HOST(operation, inputs, backend)
-    inputs = {name: on_device(np.copy(value) if np.ndim(value) else value) for name, value in inputs.items()}
-    outputs = run_forward(operation, inputs, CUDA)
-    found = {name: CUDA.to_host(array) for name, array in outputs.items()}
-    if operation.wrt:
-        grads = {name: on_device(grad) for name, grad in make_grads(operation, found).items()}
-        gradients = run_backward(operation, inputs, outputs, grads, CUDA)
-        found |= {f"grad_{name}": CUDA.to_host(array) for name, array in gradients.items()}
-    return found
-
-
-ON_HOST = test_ops.run_all
-
-
 @pytest.fixture(autouse=True)
 def cuda_against_the_reference(monkeypatch):
     """The checks of test_ops hold its `CPU` to the reference: here that is CUDA."""
     monkeypatch.setattr(test_ops, "CPU", CUDA)
-    monkeypatch.setattr(test_ops, "run_all", run_all)
 
 
 # ---- operations --------------------------------------------------------------------------------------------------
@@ -78,7 +58,7 @@ def test_no_block_order_changes_a_sum(monkeypatch):
     """Blocks write sums of their own, so that results repeat; their number is fixed, and may be any."""
     operation = test_ops.OPERATIONS["swish"]
     inputs = make_inputs(operation)
-    first, again = (run_all(operation, inputs, CUDA) for _ in range(2))
+    first, again = (test_ops.run_all(operation, inputs, CUDA) for _ in range(2))
     assert all(np.array_equal(first[name], again[name]) for name in first)
     for limit in (1, 3, 100):
         monkeypatch.setattr(launch, "MAX_BLOCKS", limit)
@@ -123,8 +103,7 @@ def run_on_device(name, dtype):
     expected = {name: grads[name] for name in grads} | grad_inputs
     expected |= {"prediction": tape.prediction, "beta": tape.beta, "alpha": tape.alpha[-1]}
 
-    shard, params = device_shard(shard), Parameters(params.table, CUDA.to_device(params.vector))
-    dropout = placed_dropout(dropout, CUDA)
+    shard, params, dropout = shard.to(CUDA), params.to(CUDA), dropout.to(CUDA)
     grads, grad_inputs = params.zeros_like(), {}
     tape = forward(params, shard, config, CUDA, dropout)
     backward(CUDA.to_device(weights), tape, params, grads, config, CUDA, dropout, grad_inputs)

@@ -22,7 +22,7 @@ from refattn.ops.cases import (
     run_forward,
 )
 from refattn.ops.random import item_keys, structure_keys
-from refattn.structures.graph import cut_shards
+from refattn.structures.batch import cut_shards
 
 REFERENCE, CPU = load_backend("reference"), load_backend("cpu")
 ON_CPU = [operation for operation in OPS if "cpu" in operation.backends]

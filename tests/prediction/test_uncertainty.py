@@ -18,7 +18,6 @@ from small_data import label, molecules, small_config, write_molecules
 
 import refattn
 from refattn.cli.main import cli
-from refattn.data.loader import Loader
 from refattn.data.store import read_dataset
 from refattn.errors import ConfigError, DataError, RunError
 from refattn.network.model import forward
@@ -146,7 +145,7 @@ def structs_by_hand(model, path, ids):
     """Representations of structures of a data set, all in one shard, and their numbers of sites."""
     dataset = read_dataset(path)
     rows = np.array([dataset.id.tolist().index(id) for id in ids])
-    shard = Loader(dataset, model.config.model, "float32").shard(rows)
+    shard = dataset.graphs.take(rows).for_network(model.config.model, "float32")
     struct = forward(model.checkpoint.params, shard, model.config.model, model.ops).head.struct
     return np.append(struct, np.diff(shard.site_ptr)[:, None], axis=1)
 

@@ -17,7 +17,6 @@ from small_data import molecules, write_molecules
 from refattn.cli.main import cli
 from refattn.common.loss import LOSSES, Loss
 from refattn.config import to_toml
-from refattn.data.loader import Loader
 from refattn.data.store import read_dataset
 from refattn.errors import ConfigError, DeviceError, TrainingError
 from refattn.explanation.explain import COSTLY, explain
@@ -29,6 +28,7 @@ from refattn.ops import load_backend
 from refattn.ops.cuda import toolchain
 from refattn.prediction.embedding import embed
 from refattn.prediction.predictor import load
+from refattn.structures.batch import GraphBatch
 from refattn.training import cuda_stepper
 from refattn.training.adam import Adam
 from refattn.training.stepper import make_stepper
@@ -121,14 +121,14 @@ def batch_and_steppers(data, dtype, loss, model, devices=(CUDA, CPU)):
     """The rows of a batch, and a new Stepper on each device."""
     config = smaller_config(data, model, loss=loss, dtype=dtype, batch_size=7)
     dataset = read_dataset(data)
-    ring = np.random.default_rng(0).integers(0, 2, (len(dataset.z), 2)).astype(float)
-    loader = Loader(dataclasses.replace(dataset, arrays={"ring": ring}), config.model, dtype)
+    ring = np.random.default_rng(0).integers(0, 2, (len(dataset.graphs.z), 2)).astype(float)
+    graphs = dataclasses.replace(dataset.graphs, ring=ring)
     label = np.random.default_rng(1).normal(size=10).astype(dtype)
     steppers = []
     for ops in devices:
         params = initialise(config.model, 0, dtype)
         adam = Adam(params.vector, params.decay_mask(), config.training)
-        steppers.append(make_stepper(config, ops, loader, dataset.id, label, params, adam))
+        steppers.append(make_stepper(config, ops, graphs, dataset.id, label, params, adam))
     return np.array([8, 1, 0, 5, 2, 9, 4]), steppers
 
 
@@ -206,11 +206,9 @@ def test_predictions_are_the_cpu_s_for_any_cut(monkeypatch, data, runs):
     checkpoint = load_checkpoint(runs[0] / "model.h5")
     model, dataset, rows = checkpoint.config.model, read_dataset(data), np.array([4, 4, 0, 9])
     monkeypatch.setattr(cuda_inference, "EDGES_TO_PREDICT", 40)
-    loader = Loader(dataset, model, np.float32)
     for chosen in (rows, rows[:0]):
-        mine, theirs = (predict_rows(checkpoint.params, model, ops, loader, chosen, map) for ops in (CUDA, CPU))
-        assert [len(beta) for beta in mine[1]] == [len(beta) for beta in theirs[1]]
-        for a, b in zip((mine[0], *mine[1], mine[2]), (theirs[0], *theirs[1], theirs[2]), strict=True):
+        mine, theirs = (predict_rows(checkpoint.params, model, ops, dataset.graphs, chosen) for ops in (CUDA, CPU))
+        for a, b in zip(mine, theirs, strict=True):
             assert (a.shape, a.dtype) == (b.shape, b.dtype)
             assert np.abs(a - b).max(initial=0) <= tolerances.NETWORK_32 * np.abs(b).max(initial=1)
 
@@ -305,18 +303,18 @@ def test_out_of_memory_says_which_batch_would_fit(monkeypatch, config, tmp_path)
 
 def test_predictions_take_smaller_shards_where_memory_is_short(monkeypatch, data, runs):
     checkpoint, limits = load_checkpoint(runs[0] / "model.h5"), []
-    model, cut = checkpoint.config.model, cuda_inference.cut_shards
+    model, cut = checkpoint.config.model, GraphBatch.cut
 
-    def short(n_edges, limit):
-        limits.append(limit)
-        return no_memory() if len(limits) < 3 else cut(n_edges, limit)
+    def short(graphs, rows, *limit):
+        limits.extend(limit)
+        return no_memory() if len(limits) < 3 else cut(graphs, rows, *limit)
 
-    monkeypatch.setattr(cuda_inference, "cut_shards", short)
+    monkeypatch.setattr(GraphBatch, "cut", short)
     monkeypatch.setattr(cuda_inference, "EDGES_TO_PREDICT", 6400)
-    loader, rows = Loader(read_dataset(data), model, np.float32), np.arange(2)
-    output = predict_rows(checkpoint.params, model, CUDA, loader, rows, map)[0]
+    graphs, rows = read_dataset(data).graphs, np.arange(2)
+    output = predict_rows(checkpoint.params, model, CUDA, graphs, rows).prediction
     assert limits == [6400, 800, 100]
-    expected = predict_rows(checkpoint.params, model, CPU, loader, rows, map)[0]
+    expected = predict_rows(checkpoint.params, model, CPU, graphs, rows).prediction
     assert np.abs(output - expected).max() <= tolerances.NETWORK_32 * np.abs(expected).max()
 
 

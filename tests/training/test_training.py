@@ -24,7 +24,7 @@ from refattn.network.metrics import metrics
 from refattn.network.model import backward, forward
 from refattn.network.params import from_arrays
 from refattn.ops import load_backend
-from refattn.structures.graph import Shard
+from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.schedule import Schedule
 from refattn.training.train import Interrupted, train
@@ -140,7 +140,7 @@ def fixture_shard(fixture):
         g["omega"],
         g["weight"],
     )
-    return Shard(*arrays, np.arange(len(g["y"])))
+    return GraphBatch(*arrays, np.arange(len(g["y"])))
 
 
 def test_cosine_is_keras_cosine_decay():

@@ -137,8 +137,9 @@ def their_data(source, rows):
 
     An edge is (element, site, solid angle, weight, distance); of the first only the place is used.
     """
-    data, label = source.dataset, source.label
-    columns = [getattr(data, name).tolist() for name in ("nbr", "omega", "weight", "r")]
+    data, label = source.dataset.graphs, source.label
+    nbr = data.nbr - np.repeat(data.site_ptr[:-1], data.n_edges)  # counted within the structure
+    columns = [column.tolist() for column in (nbr, data.omega, data.weight, data.r)]
     edges, z = list(zip(np.zeros(len(data.nbr), dtype=int).tolist(), *columns)), data.z.tolist()
     energy, neighbour = np.empty((len(rows), 2), dtype=object), np.empty(len(rows), dtype=object)
     for place, row in enumerate(rows):

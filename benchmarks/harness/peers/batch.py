@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from refattn.data.loader import epoch_batches
+from refattn.structures.batch import GraphBatch
+from refattn.training.schedule import epoch_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Batch:
     edge_ptr: np.ndarray
 
     @classmethod
-    def of(cls, loader, rows, label):
-        """The structures `rows` of a refattn Loader, with scaled labels (S,)."""
-        shard = loader.shard(rows)
+    def of(cls, graphs: GraphBatch, rows, label):
+        """The structures `rows` of a data set, with scaled labels (S,)."""
+        shard = graphs.take(rows)
         n_structures, n_sites = len(rows), len(shard.z)
         return cls(
             z=shard.z.astype(np.int64),
@@ -76,8 +77,8 @@ class Batch:
 def train_epoch(peer, source, rows):
     """One epoch of a peer whose steps take a Batch, on the structures `rows`, shuffled.
 
-    Batches are gathered by refattn's loader, which is faster than a DataLoader that collates structures one by one.
+    Batches are gathered by refattn's GraphBatch, which is faster than a DataLoader that collates structures one by one.
     """
     for own in epoch_batches(rows, peer.training.batch_size, peer.training.seed, 1):
-        peer.step(Batch.of(source.loader, own, source.label))
+        peer.step(Batch.of(source.dataset.graphs, own, source.label))
         peer.cache.clear()

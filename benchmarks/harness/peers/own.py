@@ -4,12 +4,12 @@ import contextlib
 
 import numpy as np
 
-from refattn.data.loader import epoch_batches
 from refattn.network.inference import predict_rows
 from refattn.network.threads import workers
 from refattn.ops import load_backend
 from refattn.training.adam import Adam
 from refattn.training.cpu_stepper import CpuStepper
+from refattn.training.schedule import epoch_batches
 
 
 class Own:
@@ -17,14 +17,14 @@ class Own:
 
     def __init__(self, config, params, source=None, n_threads=1, backend="cpu"):
         self.config, self.params, self.ops = config, params, load_backend(backend)
-        self.loader = source.loader
+        self.graphs = source.dataset.graphs
         self.adam = Adam(params.vector, params.decay_mask(), config.training)
-        self.stepper = CpuStepper(config, self.ops, self.loader, source.dataset.id, source.label, params, self.adam)
+        self.stepper = CpuStepper(config, self.ops, self.graphs, source.dataset.id, source.label, params, self.adam)
         self.pool = contextlib.ExitStack()  # kept, because it stops the threads when it is collected
         self.run = self.pool.enter_context(workers(n_threads))
 
     def predict(self, batch):
-        return predict_rows(self.params, self.config.model, self.ops, self.loader, batch.rows, self.run)[0]
+        return predict_rows(self.params, self.config.model, self.ops, self.graphs, batch.rows, self.run).prediction
 
     def gradient(self, batch):
         loss, _ = self.stepper.compute_gradient(batch.rows, 0, self.run)

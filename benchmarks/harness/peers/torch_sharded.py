@@ -30,7 +30,7 @@ class TorchSharded(TorchRagged):
         if key not in self.cache:
             rounds = max(1, round(len(batch.rows) / SHARD / self.n_threads))  # every thread gets as many shards
             parts = np.array_split(batch.rows, min(rounds * self.n_threads, len(batch.rows)))
-            found = [Batch.of(self.source.loader, rows, self.source.label) for rows in parts]
+            found = [Batch.of(self.source.dataset.graphs, rows, self.source.label) for rows in parts]
             self.cache[key] = [(self.as_tensors(part), torch.from_numpy(part.label)) for part in found]
         return self.cache[key]
 

@@ -7,6 +7,7 @@ gradient.
 """
 
 import typing
+import weakref
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from refattn.ops.cuda.memory import empty, to_device
 from refattn.ops.cuda.random import mix_key
 from refattn.ops.cuda.toolchain import cuda, kernel
 from refattn.ops.random import mix
-from refattn.structures.graph import Shard
+from refattn.structures.batch import GraphBatch, pointers
+from refattn.structures.elements import cgcnn_features
 
+_LAST = weakref.WeakKeyDictionary()  # GraphBatch -> its last DeviceDataset
 GATHER_THREADS = 4 if toolchain.SIMULATED else 128  # of a block, which takes a structure
 
 
@@ -76,44 +79,51 @@ class Dropout:
 
 
 class DeviceDataset:
-    """The arrays of a Loader, on the device, with the edges that point at each site.
+    """The arrays of a GraphBatch that a network reads, on the device, with the edges that point at each site.
 
     Parameters
     ----------
-    loader : refattn.data.loader.Loader
+    graphs : GraphBatch
+    config : ModelConfig
+    dtype : float32 or float64
 
-    Raises OutOfMemory (of the toolchain) where they do not fit.
+    Raises OutOfMemory (of the toolchain) where they do not fit, and what GraphBatch.check does.
     """
 
-    def __init__(self, loader):
-        self.config, self.dtype, self.with_ring = loader.config, loader.dtype, loader.ring is not None
-        self.n_sites, self.n_edges = np.diff(loader.site_ptr), loader.n_edges
-        arrays = {name: getattr(loader, name) for name in ("z", "nbr", "r", "omega", "weight")}
-        arrays |= {name: getattr(loader, name).astype(np.int64) for name in ("site_ptr", "edge_ptr")}
-        arrays["to_ptr"], arrays["to_edge"] = transposed_in_structures(loader)
-        arrays["ring"] = loader.ring if self.with_ring else np.zeros((1, 2), self.dtype)
+    def __init__(self, graphs, config, dtype):
+        graphs.check(config)
+        self.config, self.dtype, self.with_ring = config, np.dtype(dtype), config.ring
+        self.n_sites, self.n_edges = np.diff(graphs.site_ptr), graphs.n_edges
+        arrays = {name: getattr(graphs, name).astype(dtype) for name in ("r", "omega", "weight")}
+        arrays |= {name: getattr(graphs, name).astype(np.int32) for name in ("z", "nbr")}
+        arrays |= {name: getattr(graphs, name).astype(np.int64) for name in ("site_ptr", "edge_ptr")}
+        arrays["to_ptr"], arrays["to_edge"] = transposed_in_structures(graphs)
+        arrays["ring"] = graphs.ring.astype(dtype) if self.with_ring else np.zeros((1, 2), dtype)
         # what layer_keys mixes with the keys at each place of the network
-        arrays["places"] = mix(np.arange(2 * loader.config.n_layers + 2, dtype=np.uint64))
+        arrays["places"] = mix(np.arange(2 * config.n_layers + 2, dtype=np.uint64))
         self.arrays = {name: to_device(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        self.features = None if loader.element_features is None else to_device(loader.element_features)
+        self.features = None
+        if config.features == "cgcnn":
+            self.features = to_device(cgcnn_features(np.arange(int(graphs.z.max(initial=0)) + 1)).astype(dtype))
 
     @classmethod
-    def of(cls, loader):
-        """The one of a Loader; made on first use and kept with it."""
-        if loader.on_device is None:
-            loader.on_device = cls(loader)
-        return loader.on_device
+    def of(cls, graphs, config, dtype):
+        """The one of a GraphBatch and a network; the last one is kept as long as the GraphBatch."""
+        found = _LAST.get(graphs)
+        if found is None or (found.config, found.dtype) != (config, np.dtype(dtype)):
+            found = _LAST[graphs] = cls(graphs, config, dtype)
+        return found
 
     def size(self, rows):
         """The Size of the structures `rows` (S,), without anything added."""
         return Size(len(rows), int(self.n_sites[rows].sum()), int(self.n_edges[rows].sum()))
 
     def gather(self, plan, size):
-        """The next batch of a Plan as a Shard, filled up to `size`.
+        """The next batch of a Plan, filled up to `size`.
 
         Returns
         -------
-        Shard, whose nbr is a Neighbours and whose `structure` is None; its arrays are new
+        GraphBatch, whose nbr is a Neighbours and whose `structure` is None; its arrays are new
         """
         n_structures, n_sites, n_edges, n_pads = size
         shapes = {"site_ptr": n_structures + 1, "edge_ptr": n_sites + 1, "to_ptr": n_sites + 1, "z": n_sites}
@@ -127,7 +137,7 @@ class DeviceDataset:
             launch(_fill_up_kernel, n_pads, GATHER_THREADS, *found.values(), n_pads, self.with_ring)
         ring, nbr = found.pop("ring"), Neighbours(found.pop("nbr"), found.pop("to_ptr"), found.pop("to_edge"))
         features = None if self.features is None else embedding_forward(self.features, found["z"])
-        return Shard(**found, nbr=nbr, structure=None, features=features, ring=ring if self.with_ring else None)
+        return GraphBatch(**found, nbr=nbr, structure=None, features=features, ring=ring if self.with_ring else None)
 
     def dropout(self, shard, plan, size):
         """The Dropout of a batch that was gathered."""
@@ -141,17 +151,15 @@ class DeviceDataset:
         return Dropout(site_key, edge_key)
 
 
-def transposed_in_structures(loader):
+def transposed_in_structures(graphs):
     """The edges that point at each site: ptr (N + 1,) int64, and (E,) int32 numbers of edges within the structure.
 
     Those of site j are edge[ptr[j]:ptr[j + 1]]. No edge leaves its structure, so ptr is edge_ptr at every structure's
     first site, a batch needs offsets only, and the order of a sum is that of the edges, as in graph.py.
     """
-    n_sites, n_edges = np.diff(loader.site_ptr), loader.n_edges
-    nbr = loader.nbr.astype(np.int64) + np.repeat(loader.site_ptr[:-1], n_edges)
-    first_edge = np.repeat(loader.edge_ptr[loader.site_ptr[:-1]], n_edges)
-    ptr = np.concatenate([[0], np.cumsum(np.bincount(nbr, minlength=int(n_sites.sum())))]).astype(np.int64)
-    return ptr, (np.argsort(nbr, kind="stable") - first_edge).astype(np.int32)
+    first_edge = np.repeat(graphs.edge_ptr[graphs.site_ptr[:-1]], graphs.n_edges)
+    edge = np.argsort(graphs.nbr, kind="stable") - first_edge
+    return pointers(np.bincount(graphs.nbr, minlength=len(graphs.z))), edge.astype(np.int32)
 
 
 @kernel
@@ -183,7 +191,7 @@ def _gather_kernel(
                 ring[sites + i, 0] = all_ring[first_site + i, 0]
                 ring[sites + i, 1] = all_ring[first_site + i, 1]
         for e in range(lane, all_edge_ptr[end] - first_edge, threads):
-            nbr[edges + e] = all_nbr[first_edge + e] + sites
+            nbr[edges + e] = all_nbr[first_edge + e] - first_site + sites
             to_edge[edges + e] = all_to_edge[first_edge + e] + edges
             r[edges + e] = all_r[first_edge + e]
             omega[edges + e] = all_omega[first_edge + e]

@@ -1,11 +1,10 @@
 """The edges seen from the sites they point at: the transposed graph, for sums without atomics.
 
 grad_site[j] is a sum over the edges to j. The kernels read these from a CSR of its own, made by a stable sort of nbr,
-so that the order of a sum is that of the edges. It is the same in every layer: device_shard makes it once for a shard,
-and its `nbr` is then a Neighbours; an operation that is handed a plain array makes one for itself.
+so that the order of a sum is that of the edges. It is the same in every layer: GraphBatch.to makes it once for a
+batch, whose `nbr` is then a Neighbours; an operation that is handed a plain array makes one for itself.
 """
 
-import dataclasses
 import typing
 
 import numpy as np
@@ -33,11 +32,3 @@ def transposed(nbr, n_sites):
 def neighbour_of(nbr):
     """The (E,) array itself."""
     return nbr.nbr if isinstance(nbr, Neighbours) else nbr
-
-
-def device_shard(shard):
-    """A Shard whose arrays are on the device, with Neighbours for its nbr; `structure`, which keys dropout, stays."""
-    arrays = {field.name: getattr(shard, field.name) for field in dataclasses.fields(shard)}
-    arrays = {name: to_device(a) for name, a in arrays.items() if a is not None and name != "structure"}
-    arrays["nbr"] = transposed(arrays["nbr"], len(shard.z))
-    return dataclasses.replace(shard, **arrays)
