@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from refattn.benchmarks.measures import rates, write_record
-from refattn.ops import OPS, load_backend
+from refattn.ops import load_backend, operations
 from refattn.ops.cases import (
     argument_names,
     call,
@@ -74,7 +74,7 @@ def main():
 
 def all_operations(rounds, torch_peer):
     """Rows of every operation in both directions, and of the dense layer, without rates."""
-    for operation in (operation for operation in OPS if "cpu" in operation.backends):
+    for operation in operations("cpu"):
         inputs = make_inputs(operation, (SITES, DEGREES), np.float32, heads=HEADS, channels=CHANNELS)
         check(operation, inputs)
         other = getattr(torch_peer, operation.name, None) if torch_peer else None

@@ -25,7 +25,7 @@ from refattn.gradient_check import (
 from refattn.network.dropout import Dropout
 from refattn.network.inference import predict_rows
 from refattn.network.params import initialise
-from refattn.ops import OPS, load_backend
+from refattn.ops import load_backend, operations
 from refattn.ops.cases import all_cases, argument_names, call, make_grads, make_inputs, run_backward, run_forward
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.graph import transposed
@@ -132,6 +132,8 @@ def operations_parity(setting):
     cuda, reference, found = load_backend("cuda"), load_backend("reference"), {}
     for dtype in (np.float64, np.float32):
         for label, operation, inputs in all_cases(dtype):
+            if "cuda" not in operation.backends:
+                continue
             if setting.quick and "one edge" not in label:
                 continue
             both = [outputs_and_gradients(operation, inputs, ops) for ops in (cuda, reference)]
@@ -169,8 +171,8 @@ def networks_parity(setting):
 def gradient_check(setting):
     """Central differences against the gradients of the device, in float64; networks as far as the time goes."""
     rows, began, networks = [], time.monotonic(), configurations()
-    operations = [operation for operation in OPS if operation.wrt]
-    for operation in operations[:1] if setting.quick else operations:
+    checked = [operation for operation in operations("cuda") if operation.wrt]
+    for operation in checked[:1] if setting.quick else checked:
         rows.append(check_operation(operation, "cuda"))
     for name, config in networks[-1:] if setting.quick else [*networks[10:], *networks[:10]]:
         if time.monotonic() - began < 50:
@@ -225,7 +227,7 @@ def operations_time(setting):
     ops, found = load_backend("cuda"), {}
     n, heads, channels = (1, 2, 2) if setting.quick else (1024, 8, 16)
     edges = np.tile([4, 4, 5], 6 * n)
-    for operation in OPS:
+    for operation in operations("cuda"):
         inputs = make_inputs(operation, ([18] * n, edges), np.float32, heads=heads, channels=channels)
         place = {name: ops.to_device(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
         for name in {"nbr", "edges.nbr"} & place.keys():  # made once for a batch, and not within an operation

@@ -14,7 +14,7 @@ from refattn.config import ModelConfig
 from refattn.network.dropout import Dropout
 from refattn.network.model import backward, forward
 from refattn.network.params import Parameters, initialise, parameter_table
-from refattn.ops import BACKENDS, OPS, load_backend
+from refattn.ops import BACKENDS, load_backend, operations
 from refattn.ops.cases import cases_of, make_grads, run_backward, run_forward
 from refattn.structures.batch import GraphBatch
 
@@ -169,8 +169,8 @@ def _worst(found):
 def check_operations(backends=BACKENDS):
     """A Row for every operation and backend."""
     for backend in backends:
-        for operation in OPS:
-            if operation.wrt and (backend in operation.backends or backend not in BACKENDS):
+        for operation in operations(backend):
+            if operation.wrt:
                 yield check_operation(operation, backend)
 
 

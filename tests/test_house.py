@@ -12,7 +12,7 @@ import pytest
 
 import refattn.cli
 import refattn.ops
-from refattn.ops import BACKENDS, OPS, load_backend
+from refattn.ops import BACKENDS, OPS, load_backend, operations
 from refattn.ops.cases import argument_names
 
 PACKAGE = Path(refattn.__file__).parent
@@ -39,15 +39,10 @@ def files_of(backend):
     return found
 
 
-def table_of(backend):
-    """The operations of the table that a backend has."""
-    return [operation for operation in OPS if backend in operation.backends or backend == "cuda"]
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_look_the_same(backend):
     found, expected = files_of(backend), files_of("reference")
-    assert set(found) == {operation.file for operation in table_of(backend)}
+    assert set(found) == {operation.file for operation in operations(backend)}
     for file in found:
         assert [*found[file].items()] == [*expected[file].items()], f"{backend}/{file}: names, order and arguments"
 
@@ -65,8 +60,8 @@ def test_forward_is_followed_by_backward(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_table_of_operations_is_complete(backend):
     found = {(file, name) for file, functions in files_of(backend).items() for name in functions}
-    expected = {(operation.file, f"{operation.name}_forward") for operation in table_of(backend)}
-    expected |= {(operation.file, f"{operation.name}_backward") for operation in table_of(backend) if operation.wrt}
+    expected = {(operation.file, f"{operation.name}_forward") for operation in operations(backend)}
+    expected |= {(operation.file, f"{operation.name}_backward") for operation in operations(backend) if operation.wrt}
     assert found == expected
     assert all(hasattr(load_backend(backend), name) for _, name in found)
 

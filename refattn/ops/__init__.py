@@ -28,18 +28,14 @@ class Operation:
 
     A name with a dot is a field of a named tuple of refattn.ops.types, such as weights.w. An output is differentiable
     when backward takes a `grad_` of it; the others are saved for backward, and are None in a backend that does without
-    them. An unfused operation is a step of a fused one; the CPU backend has the fused ones only.
+    them. An unfused operation is a step of a fused one; a backend has those that its network calls.
     """
 
     name: str
     file: str
     outputs: tuple[str, ...]
     wrt: tuple[str, ...]
-
-    @property
-    def backends(self) -> tuple[str, ...]:
-        """Those of BACKENDS that have it."""
-        return ("reference",) if self.file.startswith("unfused.") else BACKENDS
+    backends: tuple[str, ...] = ("reference", "cpu", "cuda")
 
 
 def fields(name, kind):
@@ -55,15 +51,16 @@ OPS = (
     Operation("embedding", "inputs", ("c",), ("table",)),
     Operation("gaussian_expand", "inputs", ("rbf",), ()),
     Operation("geometry_embed", "inputs", ("geo", "v_r", "v_omega"), ("u_r", "u_omega", "b_r", "b_omega")),
-    Operation("geometry_filter", "unfused.geometry", ("geo", "v"), ("u", "b", "weight")),
+    Operation("geometry_filter", "unfused.geometry", ("geo", "v"), ("u", "b", "weight"), ("reference", "cuda")),
     Operation(
         "geometry_update",
         "unfused.geometry",
         ("new_geo", "v", "x_hat", "rstd"),
         ("edge", "centre", "neighbour", "geo", "gain", "offset"),
+        ("reference",),
     ),
-    Operation("edge_product", "unfused.local_attention", ("x",), ("site", "geo")),
-    Operation("local_attention", "unfused.local_attention", ("context", "alpha"), ("q", "k")),
+    Operation("edge_product", "unfused.local_attention", ("x",), ("site", "geo"), ("reference", "cuda")),
+    Operation("local_attention", "unfused.local_attention", ("context", "alpha"), ("q", "k"), ("reference", "cuda")),
     Operation(
         "updated_attention",
         "edges",
@@ -91,6 +88,11 @@ OPS = (
 )
 
 
+def operations(backend):
+    """The operations of OPS that a backend, by its name, has."""
+    return [operation for operation in OPS if backend.removesuffix("-tf32") in operation.backends]
+
+
 @functools.cache
 def load_backend(name: str) -> SimpleNamespace:
     """All operations of one backend as attributes, with `empty` for work arrays and `work_arrays` to reuse them.
@@ -111,11 +113,10 @@ def load_backend(name: str) -> SimpleNamespace:
     memory = importlib.import_module(f"refattn.ops.{folder}.memory")
     memory_names = "empty", "work_arrays", "xp", "to_device", "to_host", "side_by_side"
     functions = {key: getattr(memory, key) for key in memory_names}
-    for operation in OPS:
-        if on_device or folder in operation.backends:
-            module = importlib.import_module(f"refattn.ops.{folder}.{operation.file}")
-            for direction in ("forward", "backward") if operation.wrt else ("forward",):
-                functions[f"{operation.name}_{direction}"] = getattr(module, f"{operation.name}_{direction}")
+    for operation in operations(name):
+        module = importlib.import_module(f"refattn.ops.{folder}.{operation.file}")
+        for direction in ("forward", "backward") if operation.wrt else ("forward",):
+            functions[f"{operation.name}_{direction}"] = getattr(module, f"{operation.name}_{direction}")
     if on_device:
         products = importlib.import_module("refattn.ops.cuda.products")
         functions = products.with_products(functions, name.endswith("-tf32"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tolerances
 
-from refattn.ops import OPS, load_backend
+from refattn.ops import OPS, load_backend, operations
 from refattn.ops.cases import (
     SHAPES,
     all_cases,
@@ -25,7 +25,7 @@ from refattn.ops.random import item_keys, structure_keys
 from refattn.structures.batch import cut_shards
 
 REFERENCE, CPU = load_backend("reference"), load_backend("cpu")
-ON_CPU = [operation for operation in OPS if "cpu" in operation.backends]
+ON_CPU = operations("cpu")
 # The fused kernels take most of a minute to compile for a type and size of the heads: a closed list, float64 with two
 # heads of three channels and float32 with the published eight of sixteen, for all tests of operations.
 SMALL = {"heads": 2, "channels": 3}
@@ -34,11 +34,6 @@ CASES = [case for case in all_cases(**SMALL) if case[1] in ON_CPU]
 CASES_32 = [case for case in all_cases(**PUBLISHED) if case[1] in ON_CPU]
 OPERATIONS = {operation.name: operation for operation in OPS}
 ROWS = [operation.name for operation in ON_CPU if operation.file not in ("edges", "sites")]
-
-
-def backend_operations(backend):
-    """The operations that a backend has."""
-    return [operation for operation in OPS if hasattr(backend, f"{operation.name}_forward")]
 
 
 def big_graph(seed=0):
@@ -178,7 +173,7 @@ def test_swish_survives_large_arguments(dtype):
 
 @pytest.mark.parametrize("backend", [REFERENCE, CPU], ids=["reference", "cpu"])
 def test_softmax_survives_large_scores(backend):
-    for operation in backend_operations(backend):
+    for operation in operations(backend.name):
         name = operation.name
         if name not in ("local_attention", "filtered_attention", "global_attention"):
             continue
@@ -192,7 +187,7 @@ def test_softmax_survives_large_scores(backend):
 @pytest.mark.parametrize("backend", [REFERENCE, CPU], ids=["reference", "cpu"])
 def test_nan_goes_through(backend):
     """A loss that is not finite must be seen, so no kernel may turn NaN into a number."""
-    for operation in backend_operations(backend):
+    for operation in operations(backend.name):
         inputs = make_inputs(operation, "one site, its own neighbour")
         for name, value in inputs.items():
             if isinstance(value, np.ndarray) and value.dtype == np.float64:
@@ -298,10 +293,10 @@ def test_keys_that_were_not_kept_are_made_again(name):
 
 HASH_ALL_OPERATIONS = """
 import hashlib, numpy as np
-from refattn.ops import OPS, load_backend
+from refattn.ops import load_backend, operations
 from refattn.ops.cases import make_grads, make_inputs, run_backward, run_forward
 digest, ops = hashlib.sha256(), load_backend("cpu")
-for operation in [operation for operation in OPS if "cpu" in operation.backends]:
+for operation in operations("cpu"):
     inputs = make_inputs(operation, dtype=np.float32, heads=8, channels=16)
     outputs = run_forward(operation, inputs, ops)
     arrays = [array for array in outputs.values() if array is not None]

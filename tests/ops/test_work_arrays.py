@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_ops import CPU, run_all
 
-from refattn.ops import OPS
+from refattn.ops import operations
 from refattn.ops.cases import copied, make_inputs
 from refattn.ops.cpu import memory
 
@@ -24,7 +24,7 @@ def in_new_thread(function):
     return found[0]
 
 
-ON_CPU = [operation for operation in OPS if operation.wrt and "cpu" in operation.backends]
+ON_CPU = [operation for operation in operations("cpu") if operation.wrt]
 
 
 @pytest.mark.parametrize("operation", ON_CPU, ids=lambda operation: operation.name)
