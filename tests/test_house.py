@@ -43,8 +43,10 @@ def files_of(backend):
 def test_backends_look_the_same(backend):
     found, expected = files_of(backend), files_of("reference")
     assert set(found) == {operation.file for operation in operations(backend)}
+    names = {f"{operation.name}_{way}" for operation in operations(backend) for way in ("forward", "backward")}
     for file in found:
-        assert [*found[file].items()] == [*expected[file].items()], f"{backend}/{file}: names, order and arguments"
+        wanted = [(name, arguments) for name, arguments in expected[file].items() if name in names]
+        assert [*found[file].items()] == wanted, f"{backend}/{file}: names, order and arguments"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
