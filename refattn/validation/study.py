@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import ase
 import numpy as np
@@ -30,6 +30,7 @@ from refattn.validation.parameters import randomised, untrained
 FOR_ALL = ("occlusion",)  # of the costly scores; the others only for the first `n_costly` structures
 SAME_RANKS = ("scaled_beta",)  # scores that rank the sites of a structure as another one does
 UNTRAINED = "untrained_"
+Scores = dict[str, np.ndarray]  # of the sites of one structure, by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +126,9 @@ def study(
     return record
 
 
-def first_scores(model, structures, settings, skip):
+def first_scores(
+    model: Model, structures: Iterable[ase.Atoms], settings: Settings, skip: Callable[[str, Exception], None] | None
+) -> tuple[list[Case], list[Scores], list[float]]:
     """Case, scores and prediction of every structure that has them."""
     cases = []
     found = []
@@ -144,7 +147,9 @@ def first_scores(model, structures, settings, skip):
     return cases, found, values
 
 
-def site_scores(model, structures, settings, costly=None):
+def site_scores(
+    model: Model, structures: list[ase.Atoms], settings: Settings, costly: Iterable[str] | None = None
+) -> tuple[list[Scores], list[float]]:
     """Scores, a dict of name -> (N,) float64, and prediction of every structure."""
     first = [name for name in settings.scores if name in FOR_ALL] if costly is None else costly
     found = []
@@ -157,7 +162,7 @@ def site_scores(model, structures, settings, costly=None):
     return found, values
 
 
-def add_costly(model, structures, found, settings):
+def add_costly(model: Model, structures: list[ase.Atoms], found: list[Scores], settings: Settings) -> None:
     """Add what takes many passes to the scores `found` of the first structures."""
     rest = [name for name in settings.scores if name not in FOR_ALL]
     if rest:
@@ -166,12 +171,12 @@ def add_costly(model, structures, found, settings):
             scores |= {name: getattr(e, name) for name in rest}
 
 
-def ranked(scores):
+def ranked(scores: Scores) -> Scores:
     """The scores without those that rank the sites as another one does."""
     return {name: values for name, values in scores.items() if name not in SAME_RANKS}
 
 
-def describe(models, cases, values, settings):
+def describe(models: list[Model], cases: list[Case], values: Sequence[list[float]], settings: Settings) -> dict:
     """What was tested, and how well the networks predict it."""
     label = np.array([np.nan if case.label is None else case.label for case in cases], dtype=float)
     known = ~np.isnan(label)
@@ -193,7 +198,7 @@ def describe(models, cases, values, settings):
     }
 
 
-def baselines(cases, population):
+def baselines(cases: list[Case], population: str) -> dict[str, list[np.ndarray]]:
     """{name of BASELINES: scores of all structures} that know no network."""
     element = [case.atoms.numbers for case in cases]
     degree = [case.n_neighbours for case in cases]
@@ -204,12 +209,14 @@ def baselines(cases, population):
     return {**found, "even": [np.ones(len(case.atoms)) for case in cases]}
 
 
-def selections(cases):
+def selections(cases: list[Case]) -> list[str]:
     """Names of the choices of sites that differ: without hydrogen only where there is some."""
     return [which for which in cases[0].sites if which == "all" or any(1 in case.atoms.numbers for case in cases)]
 
 
-def agreements(cases, scored, blank, population, references):
+def agreements(
+    cases: list[Case], scored: Sequence[list[Scores]], blank: list[Scores], population: str, references: dict
+) -> dict:
     """{sites: {score: numbers}}: every score of the networks, of an untrained one, and baselines, with a population."""
     names = list(scored[0][0])
     record = {}
@@ -222,7 +229,7 @@ def agreements(cases, scored, blank, population, references):
     return record
 
 
-def measured(cases, scores, population, which, name=None):
+def measured(cases: list[Case], scores: list, population: str, which: str, name: str | None = None) -> np.ndarray:
     """(S, 3) MEASURES of scores, or of the score `name` among them; NaN where a structure lacks it."""
     missing = np.full(len(MEASURES), np.nan)
     found = []
@@ -234,7 +241,7 @@ def measured(cases, scores, population, which, name=None):
     return np.array(found)
 
 
-def compared(values, element):
+def compared(values: np.ndarray, element: np.ndarray) -> dict:
     """Means of (runs, S, 3) MEASURES over structures, and what the rank correlation gains on that of the element."""
     own = values.mean(axis=0)  # of the runs
     record = {}
@@ -248,10 +255,11 @@ def compared(values, element):
     return record
 
 
-def faithfulness(models, cases, scored, references, settings):
+def faithfulness(
+    models: list[Model], cases: list[Case], scored: Sequence[list[Scores]], references: dict, settings: Settings
+) -> dict:
     """{score: deletion and insertion}, in the label's unit, means over structures and runs, against random orders."""
     named = {name: own for name, own in references.items() if name != "even"}
-    areas = {}
     curves = {}
 
     def one(job):
@@ -287,7 +295,7 @@ def faithfulness(models, cases, scored, references, settings):
     return record
 
 
-def stability(cases, scored):
+def stability(cases: list[Case], scored: Sequence[list[Scores]]) -> dict:
     """{sites: {score: numbers}}: agreement between every two runs; empty for a single one."""
     pairs = list(itertools.combinations(scored, 2))
     record = {}
@@ -300,7 +308,7 @@ def stability(cases, scored):
     return record
 
 
-def alike(case, a, b, which, name):
+def alike(case: Case, a: Scores, b: Scores, which: str, name: str) -> tuple[float, float]:
     """Spearman correlation and overlap of the first sites of one score from two networks; NaN where undefined."""
     sites = case.sites[which]
     if name not in a or name not in b or sites.sum() <= TOP:
@@ -309,7 +317,7 @@ def alike(case, a, b, which, name):
     return spearman(x, y), top_overlap(x, y, TOP)
 
 
-def randomisation(model, cases, scored, settings):
+def randomisation(model: Model, cases: list[Case], scored: list[Scores], settings: Settings) -> dict:
     """{"stages": texts, sites: {score: means}}: rank correlation with the trained network's score, stage by stage."""
     record = {"stages": [], **{which: {} for which in selections(cases)}}
     structures = [case.atoms for case in cases]
@@ -323,7 +331,7 @@ def randomisation(model, cases, scored, settings):
     return record
 
 
-def equivalence(models, cases, scored, settings):
+def equivalence(models: list[Model], cases: list[Case], scored: list[Scores], settings: Settings) -> dict:
     """Spreads between equivalent sites: of exact structures, the largest of all runs; of the data, in the first run."""
     record = {"exact": {}, "data": {}}
     probes = known_to(models[0], exact_structures())
