@@ -42,23 +42,3 @@ class Dropout:
     def edge_keys(self, place):
         """(E,) uint64: keys of the edges at a place of the network."""
         return layer_keys(self.edge_key, place)
-
-
-def drop(x, rate, ops, dropout, place):
-    """x (N, D) with a part `rate` of it dropped at a place of the network; x itself without a Dropout."""
-    return ops.dropout_forward(x, dropout.site_keys(place), rate) if dropout and rate else x
-
-
-def drop_backward(grad_y, rate, ops, dropout, place):
-    """The same of a gradient."""
-    return ops.dropout_backward(grad_y, dropout.site_keys(place), rate) if dropout and rate else grad_y
-
-
-def edge_mask(shard, config, ops, dropout, layer, before):
-    """(E, H) factors of the local attention; ones, the same array in every layer, where nothing is dropped."""
-    if before is not None and not (dropout and config.attention_dropout):
-        return before
-    mask = ops.xp.ones((len(shard.r), config.n_heads), dtype=shard.r.dtype)
-    if dropout and config.attention_dropout:
-        mask = ops.dropout_forward(mask, dropout.edge_keys(2 * layer + 1), config.attention_dropout)
-    return mask

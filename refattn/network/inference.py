@@ -19,11 +19,11 @@ import numpy as np
 from refattn.config import ModelConfig
 from refattn.network.cache import ReadOutCache
 from refattn.network.checkpoint import Checkpoint
-from refattn.network.dropout import edge_mask
 from refattn.network.model import (
     attend,
     attend_globally,
     centre_projections,
+    edge_mask,
     embed,
     expand_geometry,
     neighbour_projections,

@@ -10,7 +10,6 @@ import functools
 import numpy as np
 
 from refattn.network.cache import EmbeddingCache, GeometryCache, HeadCache, LayerCache, ReadOutCache, Tape
-from refattn.network.dropout import drop, drop_backward, edge_mask
 from refattn.ops.types import (
     DenseWeights,
     EdgeList,
@@ -119,6 +118,29 @@ def site_block_weights(arrays):
     """The SiteBlockWeights of a layer."""
     names = "residual_w1", "residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset"
     return SiteBlockWeights(arrays["context_gain"], arrays["context_offset"], *(arrays[name] for name in names))
+
+
+# ---- dropout, with the keys of a refattn.network.dropout.Dropout -------------------------------------------------
+
+
+def drop(x, rate, ops, dropout, place):
+    """x (N, D) with a part `rate` of it dropped at a place of the network; x itself without a Dropout."""
+    return ops.dropout_forward(x, dropout.site_keys(place), rate) if dropout and rate else x
+
+
+def drop_backward(grad_y, rate, ops, dropout, place):
+    """The same of a gradient."""
+    return ops.dropout_backward(grad_y, dropout.site_keys(place), rate) if dropout and rate else grad_y
+
+
+def edge_mask(shard, config, ops, dropout, layer, before):
+    """(E, H) factors of the local attention; ones, the same array in every layer, where nothing is dropped."""
+    if before is not None and not (dropout and config.attention_dropout):
+        return before
+    mask = ops.xp.ones((len(shard.r), config.n_heads), dtype=shard.r.dtype)
+    if dropout and config.attention_dropout:
+        mask = ops.dropout_forward(mask, dropout.edge_keys(2 * layer + 1), config.attention_dropout)
+    return mask
 
 
 # ---- step 1: embedding -------------------------------------------------------------------------------------------

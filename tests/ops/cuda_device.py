@@ -25,7 +25,7 @@ from refattn.ops.cuda import launch, toolchain
 from refattn.ops.cuda.adam import adam_update, advance, loss_slope
 from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
 from refattn.ops.cuda.graph import transposed
-from refattn.ops.cuda.products import column_total
+from refattn.ops.cuda.layers import column_total
 from refattn.ops.random import mix
 from refattn.training.adam import Adam, step_size
 from refattn.training.cuda_stepper import CudaStepper, Gradients, filled_up, step_bytes

@@ -28,7 +28,6 @@ from refattn.ops.cpu.work import (
     RowGradients,
     backward_shapes,
     empty_like,
-    flat,
     forward_shapes,
     static_sizes,
 )
@@ -42,6 +41,11 @@ from refattn.ops.types import (
 
 TILE = 192  # edges: what a tile takes comes from the second-level cache and the third
 MIN_DEGREE = 16  # edges of a site that work arrays have room for at least: the same arrays for most molecules
+
+
+def flat(array):
+    """(N, H, C) as (N, H C), the same memory."""
+    return array.reshape(len(array), array.shape[1] * array.shape[2])
 
 
 def updated_attention_forward(

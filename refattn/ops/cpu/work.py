@@ -88,11 +88,6 @@ class RowGradients(NamedTuple):
     v: Array
 
 
-def flat(array):
-    """(N, H, C) as (N, H C), the same memory."""
-    return array.reshape(len(array), array.shape[1] * array.shape[2])
-
-
 def empty_like(weights):
     """Arrays for the gradients by a named tuple of weights."""
     return type(weights)(*(empty(array.shape, array.dtype) for array in weights))

@@ -33,6 +33,7 @@ def panels_of(depth: int, columns: int, dtype: np.typing.DTypeLike) -> int:
     return (-(-columns // lanes) * depth + ROWS) * lanes
 
 
+@functools.cache
 def padded(width: int, dtype: np.typing.DTypeLike) -> int:
     """Numbers to leave for a row of a factor that is not packed, so that rows do not share a set of the cache."""
     return width + ALIGNMENT // np.dtype(dtype).itemsize

@@ -38,6 +38,7 @@ def lanes_of(dtype: np.typing.DTypeLike) -> tuple:
     return (0,) * (BYTES // np.dtype(dtype).itemsize)
 
 
+@functools.cache
 def lanes_for(width: int, dtype: np.typing.DTypeLike) -> tuple:
     """A tuple as long as the longest vector that fits into two registers and divides rows of `width` numbers.
 
