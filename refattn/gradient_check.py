@@ -6,16 +6,18 @@ Its own error is about h^2 / 6 times the third derivative, 1e-11, and 1e-16 / h 
 
 import dataclasses
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 
-from refattn.config import ModelConfig
+from refattn.config import Config, ModelConfig
 from refattn.network.dropout import Dropout
 from refattn.network.model import backward, forward
 from refattn.network.params import Parameters, initialise, parameter_table
-from refattn.ops import BACKENDS, load_backend, operations
+from refattn.ops import BACKENDS, Operation, load_backend, operations
 from refattn.ops.cases import cases_of, make_grads, run_backward, run_forward
+from refattn.ops.types import Array
 from refattn.structures.batch import GraphBatch
 
 STEP = 1e-5
@@ -69,7 +71,7 @@ class Row:
     where: str
 
     @property
-    def ok(self):
+    def ok(self) -> bool:
         return self.worst <= TOLERANCE  # False for NaN
 
 
@@ -78,11 +80,13 @@ class GradcheckResult:
     rows: tuple
 
     @property
-    def ok(self):
+    def ok(self) -> bool:
         return all(row.ok for row in self.rows)
 
 
-def gradcheck(config=None, report: Callable = lambda row: None, backends=BACKENDS):
+def gradcheck(
+    config: Config | ModelConfig | None = None, report: Callable = lambda row: None, backends: Iterable[str] = BACKENDS
+) -> GradcheckResult:
     """Check every entry of every gradient on this machine.
 
     Parameters
@@ -109,7 +113,7 @@ def gradcheck(config=None, report: Callable = lambda row: None, backends=BACKEND
     return GradcheckResult(tuple(rows))
 
 
-def configurations(config=None):
+def configurations(config: Config | ModelConfig | None = None) -> list[tuple[str, ModelConfig]]:
     """(name, ModelConfig) of the networks to check: those of OPTIONS in both variants, or the one given, made small."""
     if config is not None:
         return [("this configuration", dataclasses.replace(getattr(config, "model", config), **SMALL))]
@@ -120,7 +124,7 @@ def configurations(config=None):
     ]
 
 
-def central_difference(loss, array, step=STEP):
+def central_difference(loss: Callable[[], float], array: np.ndarray, step: float = STEP) -> np.ndarray:
     """Derivative of `loss()` by every entry of `array`, which is changed in place and put back. Shape of array."""
     flat, gradient = array.reshape(-1), np.empty(array.size)
     assert np.shares_memory(flat, array) or not array.size
@@ -133,7 +137,9 @@ def central_difference(loss, array, step=STEP):
     return gradient.reshape(array.shape)
 
 
-def worst_difference(analytic, numerical, names=None):
+def worst_difference(
+    analytic: dict[str, np.ndarray], numerical: dict[str, np.ndarray], names: Iterable[str] | None = None
+) -> tuple[int, float, str]:
     """Largest relative difference between gradients, and where.
 
     Parameters
@@ -166,7 +172,7 @@ def _worst(found):
 # ---- operations --------------------------------------------------------------------------------------------------
 
 
-def check_operations(backends=BACKENDS):
+def check_operations(backends: Iterable[str] = BACKENDS) -> Iterator[Row]:
     """A Row for every operation and backend."""
     for backend in backends:
         for operation in operations(backend):
@@ -174,7 +180,7 @@ def check_operations(backends=BACKENDS):
                 yield check_operation(operation, backend)
 
 
-def check_operation(operation, backend):
+def check_operation(operation: Operation, backend: str) -> Row:
     """One Row for all cases of an operation: its worst entry."""
     ops = load_backend(backend)
     found = [_check_case(operation, label, inputs, ops) for label, inputs in cases_of(operation)]
@@ -201,7 +207,7 @@ def _check_case(operation, label, inputs, ops):
 # ---- the network -------------------------------------------------------------------------------------------------
 
 
-def small_shard(config: ModelConfig, dtype=np.float64, seed: int = 0) -> GraphBatch:
+def small_shard(config: ModelConfig, dtype: np.dtype = np.float64, seed: int = 0) -> GraphBatch:
     """Four structures: five sites, one of them without edges and two neighbours exactly alike; a single site without
     edges; a single site which is its own neighbour; two sites. Random distances and angles; features where asked for.
     """
@@ -226,7 +232,7 @@ def small_shard(config: ModelConfig, dtype=np.float64, seed: int = 0) -> GraphBa
     )
 
 
-def small_network(config, seed=0):
+def small_network(config: ModelConfig, seed: int = 0) -> Parameters:
     """Parameters with no zeros and ones left, in the region where a non-negative head does not clip."""
     rng = np.random.default_rng(seed)
     params = initialise(config, seed, np.float64)
@@ -234,7 +240,7 @@ def small_network(config, seed=0):
     return params
 
 
-def check_network(name, config, backends=BACKENDS):
+def check_network(name: str, config: ModelConfig, backends: Iterable[str] = BACKENDS) -> Iterator[Row]:
     """Two rows a backend, for the parameters and for the inputs: the worst entry.
 
     The difference quotients are those of the `cpu` forward, for all backends: one loss, and a backward pass for each.
@@ -260,7 +266,14 @@ def check_network(name, config, backends=BACKENDS):
         yield Row("inputs", name, backend, *worst_difference(analytic, everything, numerical_inputs))
 
 
-def predict_with_gradients(grad_prediction, params, shard, config, ops, dropout=None) -> tuple[np.ndarray, dict]:
+def predict_with_gradients(
+    grad_prediction: Array,
+    params: Parameters,
+    shard: GraphBatch,
+    config: ModelConfig,
+    ops: SimpleNamespace,
+    dropout: Dropout | None = None,
+) -> tuple[np.ndarray, dict]:
     """Prediction, and gradients by parameters and inputs by name: NumPy arrays, like the arguments, of any backend."""
     params = params.to(ops)
     dropout = dropout and dropout.to(ops)

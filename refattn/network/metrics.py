@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def metrics(label, prediction):
+def metrics(label: np.ndarray, prediction: np.ndarray) -> dict[str, float | int | None]:
     """Mean absolute error, root mean square error and coefficient of determination.
 
     r2 = 1 - sum (label - prediction)^2 / sum (label - mean label)^2; None where all labels are equal.

@@ -6,11 +6,17 @@ an operation from the parameters reads from `grads` where to write their gradien
 """
 
 import functools
+from collections.abc import Mapping, Sequence
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
+from refattn.config import ModelConfig
 from refattn.network.cache import EmbeddingCache, GeometryCache, HeadCache, LayerCache, ReadOutCache, Tape
+from refattn.network.dropout import Dropout
+from refattn.network.params import Parameters
 from refattn.ops.types import (
+    Array,
     DenseWeights,
     EdgeList,
     FilteredAttentionWeights,
@@ -18,15 +24,23 @@ from refattn.ops.types import (
     SiteBlockWeights,
     UpdatedAttentionWeights,
 )
+from refattn.structures.batch import GraphBatch
 
 
 @functools.cache
-def radial_centres(config, dtype, xp=np):
+def radial_centres(config: ModelConfig, dtype: np.dtype, xp: ModuleType = np) -> list[Array]:
     """Centres of the distance expansion, 0 to radial_max (Å), and of the solid angle's, 0 to 2 pi (sr)."""
     return [xp.linspace(0, end, config.n_radial).astype(dtype) for end in (config.radial_max, 2 * np.pi)]
 
 
-def forward(params, shard, config, ops, dropout=None, embedding=None):
+def forward(
+    params: Parameters,
+    shard: GraphBatch,
+    config: ModelConfig,
+    ops: SimpleNamespace,
+    dropout: Dropout | None = None,
+    embedding: Array | None = None,
+) -> Tape:
     """Predict the property of every structure of a shard.
 
     Parameters
@@ -62,7 +76,16 @@ def forward(params, shard, config, ops, dropout=None, embedding=None):
     return Tape(shard, embedded, geometry, layers, read_out, head, prediction)
 
 
-def backward(grad_prediction, tape, params, grads, config, ops, dropout=None, grad_inputs=None):
+def backward(
+    grad_prediction: Array,
+    tape: Tape,
+    params: Parameters,
+    grads: Parameters,
+    config: ModelConfig,
+    ops: SimpleNamespace,
+    dropout: Dropout | None = None,
+    grad_inputs: dict[str, Array] | None = None,
+) -> None:
     """Gradients of the loss by every parameter, written into `grads`; the steps of forward in reverse.
 
     Parameters
@@ -95,17 +118,19 @@ def backward(grad_prediction, tape, params, grads, config, ops, dropout=None, gr
 # ---- the weights of an operation, from parameters or from gradients ----------------------------------------------
 
 
-def dense(arrays, name):
+def dense(arrays: Mapping[str, Array], name: str) -> DenseWeights:
     """The DenseWeights of a dense layer."""
     return DenseWeights(arrays[f"{name}_w"], arrays[f"{name}_b"])
 
 
-def kernel_of(arrays, name):
+def kernel_of(arrays: Mapping[str, Array], name: str) -> DenseWeights:
     """The DenseWeights of a dense layer whose bias is added by what follows it."""
     return DenseWeights(arrays[f"{name}_w"])
 
 
-def attention_weights(arrays, config):
+def attention_weights(
+    arrays: Mapping[str, Array], config: ModelConfig
+) -> FilteredAttentionWeights | UpdatedAttentionWeights:
     """The FilteredAttentionWeights of a layer of SCANN, the UpdatedAttentionWeights of one of SCANN+."""
     key = arrays["key_w"], arrays["key_b"]
     if config.variant == "scann":
@@ -114,7 +139,7 @@ def attention_weights(arrays, config):
     return UpdatedAttentionWeights(w, arrays["geometry_gain"], arrays["geometry_offset"], *key)
 
 
-def site_block_weights(arrays):
+def site_block_weights(arrays: Mapping[str, Array]) -> SiteBlockWeights:
     """The SiteBlockWeights of a layer."""
     names = "residual_w1", "residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset"
     return SiteBlockWeights(arrays["context_gain"], arrays["context_offset"], *(arrays[name] for name in names))
@@ -123,17 +148,24 @@ def site_block_weights(arrays):
 # ---- dropout, with the keys of a refattn.network.dropout.Dropout -------------------------------------------------
 
 
-def drop(x, rate, ops, dropout, place):
+def drop(x: Array, rate: float, ops: SimpleNamespace, dropout: Dropout | None, place: int) -> Array:
     """x (N, D) with a part `rate` of it dropped at a place of the network; x itself without a Dropout."""
     return ops.dropout_forward(x, dropout.site_keys(place), rate) if dropout and rate else x
 
 
-def drop_backward(grad_y, rate, ops, dropout, place):
+def drop_backward(grad_y: Array, rate: float, ops: SimpleNamespace, dropout: Dropout | None, place: int) -> Array:
     """The same of a gradient."""
     return ops.dropout_backward(grad_y, dropout.site_keys(place), rate) if dropout and rate else grad_y
 
 
-def edge_mask(shard, config, ops, dropout, layer, before):
+def edge_mask(
+    shard: GraphBatch,
+    config: ModelConfig,
+    ops: SimpleNamespace,
+    dropout: Dropout | None,
+    layer: int,
+    before: Array | None,
+) -> Array:
     """(E, H) factors of the local attention; ones, the same array in every layer, where nothing is dropped."""
     if before is not None and not (dropout and config.attention_dropout):
         return before
@@ -146,7 +178,7 @@ def edge_mask(shard, config, ops, dropout, layer, before):
 # ---- step 1: embedding -------------------------------------------------------------------------------------------
 
 
-def input_embedding(params, shard, config, ops):
+def input_embedding(params: Parameters, shard: GraphBatch, config: ModelConfig, ops: SimpleNamespace) -> Array:
     """Where the network starts: c[i] = [embedded element | ring features], of each site alone.
 
     embedded = embed[z], or features w + b; ring features = ring w + b, appended where the network asks for them.
@@ -164,7 +196,14 @@ def input_embedding(params, shard, config, ops):
     return c
 
 
-def embed(params, shard, config, ops, dropout=None, embedding=None):
+def embed(
+    params: Parameters,
+    shard: GraphBatch,
+    config: ModelConfig,
+    ops: SimpleNamespace,
+    dropout: Dropout | None = None,
+    embedding: Array | None = None,
+) -> tuple[Array, EmbeddingCache]:
     """1. site = drop(swish(c w + b)), c the input embedding. Returns site (N, D) and the EmbeddingCache."""
     c = input_embedding(params, shard, config, ops) if embedding is None else embedding
     site, v = ops.swish_forward(ops.dense_forward(c, params["site_w"]), params["site_b"])
@@ -195,7 +234,9 @@ def _embed_backward(grad_site, params, grads, shard, config, ops, dropout, cache
 # ---- step 2: geometry of the edges -------------------------------------------------------------------------------
 
 
-def expand_geometry(params, shard, config, ops):
+def expand_geometry(
+    params: Parameters, shard: GraphBatch, config: ModelConfig, ops: SimpleNamespace
+) -> tuple[Array, GeometryCache]:
     """2. Gaussian expansions; SCANN+: geo = swish(rbf(r) w_r + b_r) swish(rbf(omega) w_o + b_o).
 
     Returns
@@ -229,7 +270,9 @@ def _geometry_backward(grad_geo, params, grads, config, ops, cache, grad_inputs)
 # ---- steps 3, 4: geometry features and local attention of a layer ------------------------------------------------
 
 
-def centre_projections(weights, site, config, ops):
+def centre_projections(
+    weights: dict[str, Array], site: Array, config: ModelConfig, ops: SimpleNamespace
+) -> list[Array]:
     """Query and filter projections of the centre site: [q = site w_q + b_q], SCANN+: [q, centre = site w_1 + b_f].
 
     w_1, w_2, w_3 are the parts of w_f for site_i, geo and site_j; the product of [site_i | geo | site_j] splits into
@@ -241,12 +284,24 @@ def centre_projections(weights, site, config, ops):
     return [q, ops.dense_forward(site, weights["filter_w"][: config.width], weights["filter_b"])]
 
 
-def neighbour_projections(weights, site, config, ops):
+def neighbour_projections(
+    weights: dict[str, Array], site: Array, config: ModelConfig, ops: SimpleNamespace
+) -> list[Array]:
     """Filter projection of the neighbour site: [], SCANN+: [neighbour = site w_3]."""
     return [] if config.variant == "scann" else [ops.dense_forward(site, weights["filter_w"][2 * config.width :])]
 
 
-def attend(weights, site, geo, projections, shard, mask, config, ops, save_for_backward=True):
+def attend(
+    weights: dict[str, Array],
+    site: Array,
+    geo: Array,
+    projections: Sequence[Array],
+    shard: GraphBatch,
+    mask: Array,
+    config: ModelConfig,
+    ops: SimpleNamespace,
+    save_for_backward: bool = True,
+) -> tuple[LayerCache, Array]:
     """3. SCANN+: geo = LN(swish([site_i | geo | site_j] w_f + b_f) + geo); SCANN: swish(rbf(r) w_f + b_f) weight.
     4. x = site_j geo; q = site w_q + b_q; k = x w_k + b_k; alpha = softmax(C^-1/2 q k); context = sum alpha k.
 
@@ -313,12 +368,19 @@ def _attend_backward(grad_context, grad_geo, weights, grads, cache, shard, confi
 # ---- steps 5, 6: the query as residual, residual block -----------------------------------------------------------
 
 
-def residual_dropout(config, dropout, layer):
+def residual_dropout(config: ModelConfig, dropout: Dropout | None, layer: int) -> RowDropout:
     """The RowDropout of a layer's residual block."""
     return RowDropout(dropout.site_keys(2 * layer + 2) if dropout and config.dropout else None, config.dropout)
 
 
-def update_sites(weights, cache, config, ops, dropout, save_for_backward=True):
+def update_sites(
+    weights: dict[str, Array],
+    cache: LayerCache,
+    config: ModelConfig,
+    ops: SimpleNamespace,
+    dropout: RowDropout,
+    save_for_backward: bool = True,
+) -> Array:
     """5. x = LN(context + q). 6. site = LN(x + drop(w_2 swish(w_1 x + b_1) + b_2)); without the block, site = x.
 
     Parameters
@@ -358,7 +420,7 @@ def _update_sites_backward(grad_site, weights, grads, cache, config, ops):
 # ---- steps 7, 8: global attention --------------------------------------------------------------------------------
 
 
-def project(params, site, ops):
+def project(params: Parameters, site: Array, ops: SimpleNamespace) -> ReadOutCache:
     """7. site = swish(site w_l + b_l), and q = site w_gq + b_gq, k = site w_gk + b_gk of the global attention.
 
     Returns
@@ -371,7 +433,7 @@ def project(params, site, ops):
     return ReadOutCache(site, v, projected, q, k)
 
 
-def attend_globally(cache, shard, config, ops):
+def attend_globally(cache: ReadOutCache, shard: GraphBatch, config: ModelConfig, ops: SimpleNamespace) -> Array:
     """8. struct = sum beta k (S, G), beta the global attention, which is added to the ReadOutCache."""
     options = config.readout == "intensive", config.normalise_attention
     struct, cache.attention = ops.global_attention_forward(cache.q, cache.k, shard.site_ptr, *options)
@@ -394,7 +456,7 @@ def _read_out_backward(grad_struct, params, grads, shard, config, ops, cache):
 # ---- step 9: the property ----------------------------------------------------------------------------------------
 
 
-def predict(params, struct, config, ops):
+def predict(params: Parameters, struct: Array, config: ModelConfig, ops: SimpleNamespace) -> tuple[Array, HeadCache]:
     """9. y = swish(struct w_p + b_p) w_y + b_y; for non-negative targets max(0, y), with the identity as gradient.
 
     Returns

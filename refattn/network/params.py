@@ -5,8 +5,13 @@ The order is that of the authors' Keras model, so that its weights are read by p
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from types import SimpleNamespace
 
 import numpy as np
+
+from refattn.config import ModelConfig
+from refattn.ops.types import Array
 
 N_CGCNN = 92  # zero/one features of an element (Xie & Grossman, Phys. Rev. Lett. 120, 145301, 2018)
 N_RING = 2  # in a ring, aromatic
@@ -23,7 +28,7 @@ class Parameter:
     decay: bool = False
 
     @property
-    def size(self):
+    def size(self) -> int:
         return math.prod(self.shape)
 
 
@@ -50,7 +55,7 @@ def _layer_table(config, prefix):
     return table
 
 
-def parameter_table(config):
+def parameter_table(config: ModelConfig) -> tuple[Parameter, ...]:
     """Every parameter of a ModelConfig, in the order of the authors' Keras model. Tuple of Parameter.
 
     Source   docs/authors_code.md: Dense glorot_uniform and zeros, Embedding uniform(-0.05, 0.05);
@@ -77,7 +82,7 @@ def parameter_table(config):
 class Parameters:
     """A mapping name -> array; all arrays are views of one flat `vector`, so that Adam is one loop."""
 
-    def __init__(self, table, vector):
+    def __init__(self, table: tuple[Parameter, ...], vector: Array):
         self.table, self.vector = table, vector
         self._views, self._layers, start = {}, {}, 0
         for entry in table:
@@ -93,28 +98,28 @@ class Parameters:
     def __iter__(self):
         return iter(self._views)
 
-    def layer(self, number):
+    def layer(self, number: int) -> dict[str, Array]:
         """The parameters of one local attention layer, under their names without the prefix."""
         return self._layers[f"layer{number}"]
 
-    def zeros_like(self):
+    def zeros_like(self) -> "Parameters":
         """Parameters of the same shapes, zero everywhere: the accumulator of a gradient."""
         return Parameters(self.table, np.zeros_like(self.vector))
 
-    def astype(self, dtype):
+    def astype(self, dtype: np.dtype) -> "Parameters":
         return Parameters(self.table, self.vector.astype(dtype))
 
-    def to(self, ops):
+    def to(self, ops: SimpleNamespace) -> "Parameters":
         """The parameters where the operations of a backend compute; themselves on the CPU."""
         return Parameters(self.table, ops.to_device(self.vector)) if ops.on_device else self
 
-    def decay_mask(self):
+    def decay_mask(self) -> np.ndarray:
         """(n_parameters,) of the vector's type: 1 where weight decay applies, 0 elsewhere."""
         sizes = [entry.size for entry in self.table]
         return np.repeat(np.array([entry.decay for entry in self.table], dtype=self.vector.dtype), sizes)
 
 
-def initialise(config, seed, dtype=np.float32):
+def initialise(config: ModelConfig, seed: int, dtype: np.dtype = np.float32) -> Parameters:
     """Random Parameters for a ModelConfig; every array has a generator of its own, keyed by seed and position.
 
     glorot: uniform in +-sqrt(6 / (n_in + n_out)) (Glorot & Bengio 2010); uniform: in +-0.05 (Keras's Embedding).
@@ -131,7 +136,7 @@ def initialise(config, seed, dtype=np.float32):
     return parameters
 
 
-def from_arrays(config, arrays, dtype=None):
+def from_arrays(config: ModelConfig, arrays: Mapping[str, np.ndarray], dtype: np.dtype | None = None) -> Parameters:
     """Parameters for a ModelConfig from a mapping name -> array. Raises KeyError or ValueError on a misfit."""
     table = parameter_table(config)
     parts = []

@@ -38,7 +38,7 @@ class Operation:
     backends: tuple[str, ...] = ("reference", "cpu", "cuda")
 
 
-def fields(name, kind):
+def fields(name: str, kind: type) -> tuple[str, ...]:
     """Names of the fields of a named tuple that is called `name`."""
     return tuple(f"{name}.{field}" for field in kind._fields)
 
@@ -88,7 +88,7 @@ OPS = (
 )
 
 
-def operations(backend):
+def operations(backend: str) -> list[Operation]:
     """The operations of OPS that a backend, by its name, has."""
     return [operation for operation in OPS if backend.removesuffix("-tf32") in operation.backends]
 

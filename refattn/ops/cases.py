@@ -1,10 +1,13 @@
 """Random inputs and edge cases for every operation: one table for the tests, the gradient check and the benchmarks."""
 
 import inspect
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-from refattn.ops import OPS, load_backend
+from refattn.ops import OPS, Operation, load_backend
 from refattn.ops.types import EdgeList
 
 # Sites of each structure, edges of each site.
@@ -37,7 +40,7 @@ ELEMENTS = 4  # of the table; the last one occurs in no structure
 RATE = 0.3  # of the dropout
 
 
-def make_graph(graph, rng):
+def make_graph(graph: str | tuple, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """site_ptr, edge_ptr and nbr of a key of GRAPHS or a pair such as its values; neighbours drawn from `rng`."""
     sites, edges = GRAPHS[graph] if isinstance(graph, str) else graph
     site_ptr, edge_ptr = np.cumsum((0, *sites), dtype=np.int32), np.cumsum((0, *edges), dtype=np.int32)
@@ -46,7 +49,15 @@ def make_graph(graph, rng):
     return {"site_ptr": site_ptr, "edge_ptr": edge_ptr, "nbr": nbr}
 
 
-def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, ties=False, heads=2, channels=3):
+def make_inputs(
+    operation: Operation,
+    graph: str | tuple = "three structures",
+    dtype: np.dtype = np.float64,
+    seed: int = 0,
+    ties: bool = False,
+    heads: int = 2,
+    channels: int = 3,
+) -> dict:
     """Inputs of an operation's forward, by the names of its arguments, in order; see Operation for names with a dot.
 
     Parameters
@@ -95,7 +106,9 @@ def make_inputs(operation, graph="three structures", dtype=np.float64, seed=0, t
     return inputs
 
 
-def cases_of(operation, dtype=np.float64, heads=2, channels=3):
+def cases_of(
+    operation: Operation, dtype: np.dtype = np.float64, heads: int = 2, channels: int = 3
+) -> Iterator[tuple[str, dict]]:
     """An operation with every graph, with ties and with every option: (label, inputs)."""
     for graph in GRAPHS:
         for ties in (False, True):
@@ -110,19 +123,19 @@ def cases_of(operation, dtype=np.float64, heads=2, channels=3):
                 )
 
 
-def all_cases(dtype=np.float64, heads=2, channels=3):
+def all_cases(dtype: np.dtype = np.float64, heads: int = 2, channels: int = 3) -> Iterator[tuple[str, Operation, dict]]:
     """Every case of every operation: (label, operation, inputs)."""
     for operation in OPS:
         for label, inputs in cases_of(operation, dtype, heads, channels):
             yield f"{operation.name}, {label}", operation, inputs
 
 
-def copied(values):
+def copied(values: dict) -> dict:
     """A dict with copies of the arrays; other values as they are."""
     return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
-def argument_names(function):
+def argument_names(function: Callable) -> list[str]:
     """Names of a function's arguments; in the place of a named tuple those of its fields, such as weights.w."""
     names = []
     for name, parameter in inspect.signature(function).parameters.items():
@@ -131,7 +144,7 @@ def argument_names(function):
     return names
 
 
-def call(function, known):
+def call(function: Callable, known: dict) -> list:
     """Call a function with what is known by the names of argument_names, and flatten what it returns."""
     arguments = {}
     for name, parameter in inspect.signature(function).parameters.items():
@@ -143,17 +156,19 @@ def call(function, known):
     return flattened(function(**arguments))
 
 
-def flattened(value):
+def flattened(value: Any) -> list:
     """What stands in a tuple, in tuples in it, and so on, in order; a list of one for anything else."""
     return [part for item in value for part in flattened(item)] if isinstance(value, tuple) else [value]
 
 
-def run_forward(operation, inputs, backend=None):
+def run_forward(operation: Operation, inputs: dict, backend: SimpleNamespace | None = None) -> dict:
     """Outputs of forward by name, NumPy arrays. Inputs are copied, because the CPU version writes over some."""
     return dict(zip(operation.outputs, _run(operation, "forward", inputs, backend), strict=True))
 
 
-def run_backward(operation, inputs, outputs, grads, backend=None):
+def run_backward(
+    operation: Operation, inputs: dict, outputs: dict, grads: dict, backend: SimpleNamespace | None = None
+) -> dict:
     """Gradients by the names of `operation.wrt`; `grads` holds the gradients of the differentiable outputs.
 
     What backward gets is copied, because the CPU version writes over some; what it has a default for is left to that.
@@ -170,7 +185,7 @@ def _run(operation, direction, known, backend):
     return [ops.to_host(result) if isinstance(result, ops.array_type) else result for result in results]
 
 
-def differentiable_outputs(operation):
+def differentiable_outputs(operation: Operation) -> tuple[str, ...]:
     """Names of the outputs whose gradient backward takes; none for an operation without backward."""
     if not operation.wrt:
         return ()
@@ -178,7 +193,7 @@ def differentiable_outputs(operation):
     return tuple(name for name in operation.outputs if f"grad_{name}" in arguments)
 
 
-def make_grads(operation, outputs, seed=1):
+def make_grads(operation: Operation, outputs: dict, seed: int = 1) -> dict[str, np.ndarray]:
     """Random gradients of the differentiable outputs, by name: what backward gets from the layer above."""
     rng = np.random.default_rng(seed)
     arrays = {name: outputs[name] for name in differentiable_outputs(operation)}

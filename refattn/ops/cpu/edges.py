@@ -32,6 +32,7 @@ from refattn.ops.cpu.work import (
     static_sizes,
 )
 from refattn.ops.types import (
+    Array,
     EdgeList,
     FilteredAttentionCache,
     FilteredAttentionWeights,
@@ -43,14 +44,15 @@ TILE = 192  # edges: what a tile takes comes from the second-level cache and the
 MIN_DEGREE = 16  # edges of a site that work arrays have room for at least: the same arrays for most molecules
 
 
-def flat(array):
+def flat(array: Array) -> Array:
     """(N, H, C) as (N, H C), the same memory."""
     return array.reshape(len(array), array.shape[1] * array.shape[2])
 
 
 def updated_attention_forward(
-    site, geo, centre, neighbour, q, edges: EdgeList, weights: UpdatedAttentionWeights, save_for_backward=True
-):
+    site: Array, geo: Array, centre: Array, neighbour: Array, q: Array, edges: EdgeList,
+    weights: UpdatedAttentionWeights, save_for_backward: bool = True,
+) -> tuple:  # fmt: skip
     """See the reference.
 
     Memory   an (H, D) array a site of a tile; without save_for_backward new_geo is written over geo
@@ -70,9 +72,10 @@ def updated_attention_forward(
 
 
 def updated_attention_backward(
-    grad_context, grad_new_geo, site, geo, q, edges: EdgeList, weights: UpdatedAttentionWeights,
-    cache: UpdatedAttentionCache, accumulate_into=None, out=None,
-):  # fmt: skip
+    grad_context: Array, grad_new_geo: Array, site: Array, geo: Array, q: Array, edges: EdgeList,
+    weights: UpdatedAttentionWeights, cache: UpdatedAttentionCache, accumulate_into: Array | None = None,
+    out: UpdatedAttentionWeights | None = None,
+) -> tuple:  # fmt: skip
     """See the reference.
 
     Memory          a tile of grad_v, and two (H, D) arrays a site of a tile; grad_geo is written over cache.new_geo,
@@ -94,8 +97,9 @@ def updated_attention_backward(
 
 
 def filtered_attention_forward(
-    site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, save_for_backward=True
-):
+    site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
+    save_for_backward: bool = True,
+) -> tuple:  # fmt: skip
     """See the reference.
 
     Memory   a tile of v, and an (H, D) array a site of a tile
@@ -113,9 +117,10 @@ def filtered_attention_forward(
 
 
 def filtered_attention_backward(
-    grad_context, site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, cache: FilteredAttentionCache,
-    input_gradients=True, accumulate_into=None, out=None,
-):  # fmt: skip
+    grad_context: Array, site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
+    cache: FilteredAttentionCache, input_gradients: bool = True, accumulate_into: Array | None = None,
+    out: FilteredAttentionWeights | None = None,
+) -> tuple:  # fmt: skip
     """See the reference.
 
     Memory          two tiles, and two (H, D) arrays a site of a tile

@@ -4,10 +4,10 @@ import numpy as np
 
 from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.simd.kernel import kernel
-from refattn.ops.types import GlobalAttentionCache
+from refattn.ops.types import Array, GlobalAttentionCache
 
 
-def global_attention_forward(q, k, site_ptr, intensive, normalise):
+def global_attention_forward(q: Array, k: Array, site_ptr: Array, intensive: bool, normalise: bool) -> tuple:
     """See the reference."""
     n_structures = len(site_ptr) - 1
     struct, q_sum = (empty((n_structures, q.shape[1]), q.dtype) for _ in range(2))
@@ -17,7 +17,15 @@ def global_attention_forward(q, k, site_ptr, intensive, normalise):
     return struct, cache
 
 
-def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache):
+def global_attention_backward(
+    grad_struct: Array,
+    q: Array,
+    k: Array,
+    site_ptr: Array,
+    intensive: bool,
+    normalise: bool,
+    cache: GlobalAttentionCache,
+) -> tuple:
     """See the reference."""
     grad_q = empty(q.shape, q.dtype)
     grad_k = empty(k.shape, k.dtype)

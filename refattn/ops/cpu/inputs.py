@@ -3,16 +3,17 @@
 from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import exponential, sigmoid
+from refattn.ops.types import Array
 
 
-def embedding_forward(table, z):
+def embedding_forward(table: Array, z: Array) -> Array:
     """See the reference."""
     c = empty((len(z), table.shape[1]), table.dtype)
     _embedding_forward_kernel(c, table, z)
     return c
 
 
-def embedding_backward(grad_c, table, z):
+def embedding_backward(grad_c: Array, table: Array, z: Array) -> Array:
     """See the reference.
 
     Deterministic   sites are added to their elements in order
@@ -37,7 +38,7 @@ def _embedding_backward_kernel(grad_table, grad_c, z):
             grad_table[z[i], w] += grad_c[i, w]
 
 
-def gaussian_expand_forward(x, centres, width):
+def gaussian_expand_forward(x: Array, centres: Array, width: float) -> Array:
     """See the reference."""
     rbf = empty((len(x), len(centres)), x.dtype)
     _gaussian_expand_forward_kernel(rbf, x, centres, x.dtype.type(1 / width))
@@ -52,7 +53,7 @@ def _gaussian_expand_forward_kernel(rbf, x, centres, inverse_width):
             rbf[e, g] = exponential(-u * u)
 
 
-def geometry_embed_forward(u_r, u_omega, b_r, b_omega):
+def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple:
     """See the reference.
 
     Memory   v_r and v_omega are written over u_r and u_omega
@@ -62,7 +63,7 @@ def geometry_embed_forward(u_r, u_omega, b_r, b_omega):
     return geo, u_r, u_omega
 
 
-def geometry_embed_backward(grad_geo, v_r, v_omega):
+def geometry_embed_backward(grad_geo: Array, v_r: Array, v_omega: Array) -> tuple:
     """See the reference."""
     grad_u_r, grad_u_omega = (empty(v_r.shape, v_r.dtype) for _ in range(2))
     grad_b_r, grad_b_omega = (empty(v_r.shape[1:], v_r.dtype) for _ in range(2))

@@ -12,19 +12,21 @@ from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
 from refattn.ops.cpu.simd.vector import lanes_for, load, number_of, row_of, store, sum_of, zeros
 from refattn.ops.reference.layers import EPSILON
-from refattn.ops.types import DenseWeights
+from refattn.ops.types import Array, DenseWeights
 
 DEPTH = 192  # rows of x that are summed up at once for grad_w: their panel of grad_y stays in the first-level cache
 
 
-def dense_forward(x, w, b=None):
+def dense_forward(x: Array, w: Array, b: Array | None = None) -> Array:
     """See the reference."""
     y = empty((x.shape[0], w.shape[1]), x.dtype)
     _dense_forward_kernel(y, *scratch(x.dtype, (panels_of(*w.shape, x.dtype),)), x, w, b)
     return y
 
 
-def dense_backward(grad_y, x, w, accumulate_into=None, out=None):
+def dense_backward(
+    grad_y: Array, x: Array, w: Array, accumulate_into: Array | None = None, out: DenseWeights | None = None
+) -> tuple:
     """See the reference.
 
     Deterministic   rows are added to grad_w in blocks of DEPTH, in order
@@ -60,7 +62,7 @@ def _dense_backward_kernel(grad_x, grads, panels_w, panels, start, grad_y, x, w)
                 grads.b[d] += grad_y[n, d]
 
 
-def swish_forward(u, b):
+def swish_forward(u: Array, b: Array) -> tuple:
     """See the reference.
 
     Memory   v is written over u
@@ -70,7 +72,7 @@ def swish_forward(u, b):
     return y, u
 
 
-def swish_backward(grad_y, v):
+def swish_backward(grad_y: Array, v: Array) -> tuple:
     """See the reference.
 
     Accumulator   grad_b in the type of v, row by row
@@ -102,7 +104,7 @@ def _swish_backward_kernel(grad_u, grad_b, grad_y, v):
             grad_b[d] += grad
 
 
-def residual_layernorm_forward(x, residual, gain, offset):
+def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: Array) -> tuple:
     """See the reference."""
     y, x_hat = (empty(x.shape, x.dtype) for _ in range(2))
     rstd = empty(x.shape[:1], x.dtype)
@@ -110,7 +112,7 @@ def residual_layernorm_forward(x, residual, gain, offset):
     return y, x_hat, rstd
 
 
-def residual_layernorm_backward(grad_y, gain, x_hat, rstd):
+def residual_layernorm_backward(grad_y: Array, gain: Array, x_hat: Array, rstd: Array) -> tuple:
     """See the reference.
 
     Accumulator   grad_gain and grad_offset in the type of x_hat, row by row
@@ -195,20 +197,20 @@ def _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, 
         )
 
 
-def dropout_forward(x, key, rate):
+def dropout_forward(x: Array, key: Array, rate: float) -> Array:
     """See the reference: the same bits."""
     y = empty(x.shape, x.dtype)
     _dropout_kernel(y, x, key, threshold_of(rate, x.dtype), lanes_for(x.shape[1], x.dtype))
     return y
 
 
-def dropout_backward(grad_y, key, rate):
+def dropout_backward(grad_y: Array, key: Array, rate: float) -> Array:
     """See the reference: the same bits."""
     return dropout_forward(grad_y, key, rate)
 
 
 @functools.cache
-def threshold_of(rate, dtype):
+def threshold_of(rate: float, dtype: np.dtype) -> tuple:
     """The 24-bit number from which on something is kept, and the factor of what is."""
     return np.uint32(math.ceil(rate * 2**24)), np.dtype(dtype).type(1 / (1 - rate))
 

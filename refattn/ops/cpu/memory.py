@@ -3,8 +3,11 @@
 import itertools
 import math
 import threading
+from collections.abc import Callable
 
 import numpy as np
+
+from refattn.ops.types import Array
 
 xp = np
 to_device = to_host = np.asarray
@@ -13,7 +16,7 @@ KEPT = 64  # sets of scratch arrays, of more than the kernels of a few networks
 _thread = threading.local()
 
 
-def side_by_side(map_fn):
+def side_by_side(map_fn: Callable) -> Callable:
     return map_fn
 
 
@@ -53,7 +56,7 @@ class work_arrays:
         self.pool.release(self.mark)
 
 
-def scratch(dtype, *shapes):
+def scratch(dtype: np.dtype, *shapes: tuple) -> list[Array]:
     """Arrays for a kernel to work in: the same memory for every kernel of a thread, so void when the next one runs.
 
     They are made once for the shapes that a kernel asks for; an array of `empty` takes 2 us every time.
@@ -89,7 +92,7 @@ def _aligned(size):
     return raw[start:]
 
 
-def empty(shape, dtype):
+def empty(shape: tuple, dtype: np.dtype) -> Array:
     """An uninitialised array: from the pool inside `work_arrays`, else a new one."""
     pool = getattr(_thread, "pool", None)
     if pool is None or not pool.open:
@@ -97,7 +100,7 @@ def empty(shape, dtype):
     return pool.array(shape, np.dtype(dtype))
 
 
-def zeros_like(array):
+def zeros_like(array: Array) -> Array:
     """A work array of zeros."""
     zeros = empty(array.shape, array.dtype)
     zeros[...] = 0

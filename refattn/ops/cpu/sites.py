@@ -40,7 +40,9 @@ class SiteGradientWork(NamedTuple):
     panels_2: Array
 
 
-def site_block_forward(context, q, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward=True):
+def site_block_forward(
+    context: Array, q: Array, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward: bool = True
+) -> tuple:
     """See the reference.
 
     Memory   three tiles
@@ -58,7 +60,13 @@ def site_block_forward(context, q, dropout: RowDropout, weights: SiteBlockWeight
     return site, cache if save_for_backward else None
 
 
-def site_block_backward(grad_site, dropout: RowDropout, weights: SiteBlockWeights, cache: SiteBlockCache, out=None):
+def site_block_backward(
+    grad_site: Array,
+    dropout: RowDropout,
+    weights: SiteBlockWeights,
+    cache: SiteBlockCache,
+    out: SiteBlockWeights | None = None,
+) -> tuple:
     """See the reference.
 
     Memory          five tiles

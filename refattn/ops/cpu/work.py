@@ -3,6 +3,8 @@
 import functools
 from typing import NamedTuple
 
+import numpy as np
+
 from refattn.ops.cpu.memory import empty
 from refattn.ops.cpu.simd.gemm import padded, panels_of
 from refattn.ops.cpu.simd.vector import lanes_for
@@ -88,19 +90,19 @@ class RowGradients(NamedTuple):
     v: Array
 
 
-def empty_like(weights):
+def empty_like(weights: tuple) -> tuple:
     """Arrays for the gradients by a named tuple of weights."""
     return type(weights)(*(empty(array.shape, array.dtype) for array in weights))
 
 
 @functools.cache
-def static_sizes(n_heads, n_channels, dtype):
+def static_sizes(n_heads: int, n_channels: int, dtype: np.dtype) -> Static:
     """The Static of H heads of C channels."""
     return Static(lanes_for(n_heads * n_channels, dtype), (0,) * n_heads, (0,) * n_channels)
 
 
 @functools.cache
-def forward_shapes(depth, width, n_heads, max_degree, dtype):
+def forward_shapes(depth: int, width: int, n_heads: int, max_degree: int, dtype: np.dtype) -> tuple:
     """Shapes of the first six arrays of ForwardWork; the filter's kernel is (depth, width)."""
     site_shapes = (max_degree, width), (max_degree, n_heads)
     panels = (panels_of(depth, width, dtype),), *panels_of_heads(width, n_heads, dtype)
@@ -108,14 +110,14 @@ def forward_shapes(depth, width, n_heads, max_degree, dtype):
 
 
 @functools.cache
-def backward_shapes(depth, width, n_heads, rows, max_degree, dtype):
+def backward_shapes(depth: int, width: int, n_heads: int, rows: int, max_degree: int, dtype: np.dtype) -> tuple:
     """Shapes of the first nine arrays of BackwardWork."""
     site_shapes = (max_degree, width), (max_degree, width), (max_degree, 2 * n_heads)
     panels = (panels_of(width, depth, dtype),), *panels_of_heads(width, n_heads, dtype)
     return (rows, padded(width, dtype)), (width, width), (2 * n_heads, SITES, width), *site_shapes, *panels
 
 
-def panels_of_heads(width, n_heads, dtype):
+def panels_of_heads(width: int, n_heads: int, dtype: np.dtype) -> tuple:
     """Shapes of the work arrays for pack_heads of heads.py."""
     channels = width // n_heads
     return (n_heads, panels_of(width, channels, dtype)), (n_heads, panels_of(channels, width, dtype))

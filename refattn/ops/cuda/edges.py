@@ -19,6 +19,7 @@ from refattn.ops.cuda.unfused.local_attention import (
 )
 from refattn.ops.reference.layers import accumulated, written
 from refattn.ops.types import (
+    Array,
     DenseWeights,
     EdgeList,
     FilteredAttentionCache,
@@ -29,8 +30,9 @@ from refattn.ops.types import (
 
 
 def updated_attention_forward(
-    site, geo, centre, neighbour, q, edges: EdgeList, weights: UpdatedAttentionWeights, save_for_backward=True
-):
+    site: Array, geo: Array, centre: Array, neighbour: Array, q: Array, edges: EdgeList,
+    weights: UpdatedAttentionWeights, save_for_backward: bool = True,
+) -> tuple:  # fmt: skip
     """See the reference.
 
     Traffic   of the kernel between the products: reads 4 D, writes 3 D + 2 floats an edge, and reads D a site
@@ -47,9 +49,10 @@ def updated_attention_forward(
 
 
 def updated_attention_backward(
-    grad_context, grad_new_geo, site, geo, q, edges: EdgeList, weights: UpdatedAttentionWeights,
-    cache: UpdatedAttentionCache, accumulate_into=None, out=None,
-):  # fmt: skip
+    grad_context: Array, grad_new_geo: Array, site: Array, geo: Array, q: Array, edges: EdgeList,
+    weights: UpdatedAttentionWeights, cache: UpdatedAttentionCache, accumulate_into: Array | None = None,
+    out: UpdatedAttentionWeights | None = None,
+) -> tuple:  # fmt: skip
     """See the reference.
 
     Deterministic   sums over edges run in the order of the edges
@@ -135,8 +138,9 @@ def _updated_geometry_backward_kernel(
 
 
 def filtered_attention_forward(
-    site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, save_for_backward=True
-):
+    site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
+    save_for_backward: bool = True,
+) -> tuple:  # fmt: skip
     """See the reference."""
     geo, _ = geometry_filter_forward(dense_forward(rbf, weights.w), weights.b, edges.weight)
     x = edge_product_forward(site, geo, edges.nbr)
@@ -146,9 +150,10 @@ def filtered_attention_forward(
 
 
 def filtered_attention_backward(
-    grad_context, site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, cache: FilteredAttentionCache,
-    input_gradients=True, accumulate_into=None, out=None,
-):  # fmt: skip
+    grad_context: Array, site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
+    cache: FilteredAttentionCache, input_gradients: bool = True, accumulate_into: Array | None = None,
+    out: FilteredAttentionWeights | None = None,
+) -> tuple:  # fmt: skip
     """See the reference.
 
     Deterministic   sums over edges run in the order of the edges

@@ -7,10 +7,10 @@ import numpy as np
 from refattn.ops.cuda.launch import block_sum, launch
 from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.toolchain import cuda, exp, kernel
-from refattn.ops.types import GlobalAttentionCache
+from refattn.ops.types import Array, GlobalAttentionCache
 
 
-def global_attention_forward(q, k, site_ptr, intensive, normalise):
+def global_attention_forward(q: Array, k: Array, site_ptr: Array, intensive: bool, normalise: bool) -> tuple:
     """See the reference. A block takes a structure, a thread a column; q and k are read twice, from the cache.
 
     Traffic   reads 2 G, writes 2 floats a site, and writes 2 G + 1 a structure
@@ -23,7 +23,15 @@ def global_attention_forward(q, k, site_ptr, intensive, normalise):
     return struct, cache
 
 
-def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache):
+def global_attention_backward(
+    grad_struct: Array,
+    q: Array,
+    k: Array,
+    site_ptr: Array,
+    intensive: bool,
+    normalise: bool,
+    cache: GlobalAttentionCache,
+) -> tuple:
     """See the reference. A block takes a structure, a thread a column; k is read three times, from the cache.
 
     Memory    the gradients by beta stand in an array of beta's shape

@@ -4,9 +4,10 @@ from refattn.ops.cuda.launch import column_sums, launch, launch_flat, partial_su
 from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
 from refattn.ops.cuda.toolchain import cuda, exp, kernel, multiply
+from refattn.ops.types import Array
 
 
-def embedding_forward(table, z):
+def embedding_forward(table: Array, z: Array) -> Array:
     """See the reference.
 
     Traffic   reads W + 1, writes W floats a site
@@ -16,7 +17,7 @@ def embedding_forward(table, z):
     return c
 
 
-def embedding_backward(grad_c, table, z):
+def embedding_backward(grad_c: Array, table: Array, z: Array) -> Array:
     """See the reference. A sum over few elements with many sites each: the product with the matrix a = z[i].
 
     Memory    that matrix, (N, A)
@@ -45,7 +46,7 @@ def _of_element_kernel(of_element, z):
         of_element[i, n - i * n_elements] = one if z[i] == n - i * n_elements else zero
 
 
-def gaussian_expand_forward(x, centres, width):
+def gaussian_expand_forward(x: Array, centres: Array, width: float) -> Array:
     """See the reference.
 
     Traffic   reads 1, writes G floats an edge
@@ -65,7 +66,7 @@ def _gaussian_expand_forward_kernel(rbf, x, centres, inverse_width):
             rbf[e, g] = exp(-u * u)
 
 
-def geometry_embed_forward(u_r, u_omega, b_r, b_omega):
+def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple:
     """See the reference.
 
     Memory    v_r and v_omega are written over u_r and u_omega
@@ -76,7 +77,7 @@ def geometry_embed_forward(u_r, u_omega, b_r, b_omega):
     return geo, u_r, u_omega
 
 
-def geometry_embed_backward(grad_geo, v_r, v_omega):
+def geometry_embed_backward(grad_geo: Array, v_r: Array, v_omega: Array) -> tuple:
     """See the reference.
 
     Traffic   reads 3 D, writes 2 D floats an edge

@@ -14,10 +14,10 @@ from refattn.ops.cuda.random import scramble
 from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
 from refattn.ops.cuda.toolchain import cuda, device, kernel
 from refattn.ops.reference.layers import EPSILON
-from refattn.ops.types import DenseWeights
+from refattn.ops.types import Array, DenseWeights
 
 
-def dense_forward(x, w, b=None):
+def dense_forward(x: Array, w: Array, b: Array | None = None) -> Array:
     """See the reference.
 
     Traffic   reads I, writes O floats a row; with b reads and writes O once more
@@ -28,7 +28,9 @@ def dense_forward(x, w, b=None):
     return y
 
 
-def dense_backward(grad_y, x, w, accumulate_into=None, out=None):
+def dense_backward(
+    grad_y: Array, x: Array, w: Array, accumulate_into: Array | None = None, out: DenseWeights | None = None
+) -> tuple:
     """See the reference. Adding to an array is part of the product.
 
     Traffic   reads 2 O + I, writes I floats a row; for grad_b reads O once more, for accumulate_into I
@@ -50,7 +52,7 @@ def _add_bias_kernel(y, b):
             y[n, d] += b[d]
 
 
-def column_total(x):
+def column_total(x: Array) -> Array:
     """(D,) sum over the rows of (N, D), in an order that depends on N alone."""
     partial = partial_sums(1, *x.shape, x.dtype)
     launch(_column_total_kernel, *x.shape, partial, x)
@@ -68,7 +70,7 @@ def _column_total_kernel(partial, x):
         partial[0, cuda.blockIdx.x, d] = total
 
 
-def swish_forward(u, b):
+def swish_forward(u: Array, b: Array) -> tuple:
     """See the reference.
 
     Memory    v is written over u
@@ -79,7 +81,7 @@ def swish_forward(u, b):
     return y, u
 
 
-def swish_backward(grad_y, v):
+def swish_backward(grad_y: Array, v: Array) -> tuple:
     """See the reference.
 
     Traffic   reads 2 D, writes D floats a row
@@ -114,7 +116,7 @@ def _swish_backward_kernel(grad_u, partial, grad_y, v):
         partial[0, cuda.blockIdx.x, d] = total
 
 
-def residual_layernorm_forward(x, residual, gain, offset):
+def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: Array) -> tuple:
     """See the reference.
 
     Traffic   reads 2 D, writes 2 D + 1 floats a row
@@ -124,7 +126,7 @@ def residual_layernorm_forward(x, residual, gain, offset):
     return y, x_hat, rstd
 
 
-def residual_layernorm_backward(grad_y, gain, x_hat, rstd):
+def residual_layernorm_backward(grad_y: Array, gain: Array, x_hat: Array, rstd: Array) -> tuple:
     """See the reference.
 
     Traffic   reads 2 D + 1, writes D floats a row
@@ -195,7 +197,7 @@ def _residual_layernorm_backward_kernel(grad_x, partial, grad_y, gain, x_hat, rs
         partial[1, cuda.blockIdx.x, d] = total_offset
 
 
-def dropout_forward(x, key, rate):
+def dropout_forward(x: Array, key: Array, rate: float) -> Array:
     """See the reference: the same bits.
 
     Traffic   reads D and a key of 8 bytes, writes D floats a row
@@ -206,7 +208,7 @@ def dropout_forward(x, key, rate):
     return y
 
 
-def dropout_backward(grad_y, key, rate):
+def dropout_backward(grad_y: Array, key: Array, rate: float) -> Array:
     """See the reference: the same bits."""
     return dropout_forward(grad_y, key, rate)
 

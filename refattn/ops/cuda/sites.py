@@ -15,10 +15,12 @@ from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.sigmoid import sigmoid
 from refattn.ops.cuda.toolchain import cuda, kernel
 from refattn.ops.reference.layers import written
-from refattn.ops.types import DenseWeights, RowDropout, SiteBlockCache, SiteBlockWeights
+from refattn.ops.types import Array, DenseWeights, RowDropout, SiteBlockCache, SiteBlockWeights
 
 
-def site_block_forward(context, q, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward=True):
+def site_block_forward(
+    context: Array, q: Array, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward: bool = True
+) -> tuple:
     """See the reference."""
     x, context_hat, context_rstd = residual_layernorm_forward(context, q, weights.gain, weights.offset)
     hidden, v = swish_forward(dense_forward(x, weights.w_1), weights.b_1)
@@ -30,7 +32,13 @@ def site_block_forward(context, q, dropout: RowDropout, weights: SiteBlockWeight
     return site, cache if save_for_backward else None
 
 
-def site_block_backward(grad_site, dropout: RowDropout, weights: SiteBlockWeights, cache: SiteBlockCache, out=None):
+def site_block_backward(
+    grad_site: Array,
+    dropout: RowDropout,
+    weights: SiteBlockWeights,
+    cache: SiteBlockCache,
+    out: SiteBlockWeights | None = None,
+) -> tuple:
     """See the reference.
 
     Traffic   of the kernel that makes x and swish(v) again: reads 2 D, writes 2 D floats a row

@@ -14,6 +14,7 @@ from refattn.ops.reference.unfused.local_attention import (
     local_attention_forward,
 )
 from refattn.ops.types import (
+    Array,
     EdgeList,
     FilteredAttentionCache,
     FilteredAttentionWeights,
@@ -23,8 +24,9 @@ from refattn.ops.types import (
 
 
 def updated_attention_forward(
-    site, geo, centre, neighbour, q, edges: EdgeList, weights: UpdatedAttentionWeights, save_for_backward=True
-):
+    site: Array, geo: Array, centre: Array, neighbour: Array, q: Array, edges: EdgeList,
+    weights: UpdatedAttentionWeights, save_for_backward: bool = True,
+) -> tuple:  # fmt: skip
     """Local attention of SCANN+ with its update of the geometry features.
 
     v[e] = geo[e] w + centre[i] + neighbour[j],  i the site of edge e and j = nbr[e]
@@ -60,9 +62,10 @@ def updated_attention_forward(
 
 
 def updated_attention_backward(
-    grad_context, grad_new_geo, site, geo, q, edges: EdgeList, weights: UpdatedAttentionWeights,
-    cache: UpdatedAttentionCache, accumulate_into=None, out=None,
-):  # fmt: skip
+    grad_context: Array, grad_new_geo: Array, site: Array, geo: Array, q: Array, edges: EdgeList,
+    weights: UpdatedAttentionWeights, cache: UpdatedAttentionCache, accumulate_into: Array | None = None,
+    out: UpdatedAttentionWeights | None = None,
+) -> tuple:  # fmt: skip
     """Backward of updated_attention_forward: those of its operations, last to first.
 
     x and x_hat are made again, x = site[j] new_geo and x_hat = (swish(v) + geo - mean) rstd, rather than saved.
@@ -101,8 +104,9 @@ def updated_attention_backward(
 
 
 def filtered_attention_forward(
-    site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, save_for_backward=True
-):
+    site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
+    save_for_backward: bool = True,
+) -> tuple:  # fmt: skip
     """Local attention of SCANN, whose geometry features are made anew in every layer.
 
     v = rbf w + b;  geo = swish(v) weight;  k[e] = (site[j] geo[e]) w_k + b_k;  context = local attention of q over k
@@ -127,9 +131,10 @@ def filtered_attention_forward(
 
 
 def filtered_attention_backward(
-    grad_context, site, rbf, q, edges: EdgeList, weights: FilteredAttentionWeights, cache: FilteredAttentionCache,
-    input_gradients=True, accumulate_into=None, out=None,
-):  # fmt: skip
+    grad_context: Array, site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
+    cache: FilteredAttentionCache, input_gradients: bool = True, accumulate_into: Array | None = None,
+    out: FilteredAttentionWeights | None = None,
+) -> tuple:  # fmt: skip
     """Backward of filtered_attention_forward: those of its operations, last to first; v, geo and x are made again.
 
     grad_x = grad_k w_k^T;  grad_v = grad_x site[j] weight swish'(v);  grad_w = rbf^T grad_v;  grad_rbf = grad_v w^T

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from refattn.ops.types import GlobalAttentionCache
+from refattn.ops.types import Array, GlobalAttentionCache
 
 
-def global_attention_forward(q, k, site_ptr, intensive, normalise):
+def global_attention_forward(q: Array, k: Array, site_ptr: Array, intensive: bool, normalise: bool) -> tuple:
     """Attention of a structure over its sites; the values are the keys.
 
     published:  s[i] = k[i] . (Q - q[i]),  Q = sum_j q[j] over the structure;  norm = |s|
@@ -50,7 +50,15 @@ def global_attention_forward(q, k, site_ptr, intensive, normalise):
     return struct, GlobalAttentionCache(beta, score, norm, q_sum)
 
 
-def global_attention_backward(grad_struct, q, k, site_ptr, intensive, normalise, cache: GlobalAttentionCache):
+def global_attention_backward(
+    grad_struct: Array,
+    q: Array,
+    k: Array,
+    site_ptr: Array,
+    intensive: bool,
+    normalise: bool,
+    cache: GlobalAttentionCache,
+) -> tuple:
     """Backward of global_attention_forward.
 
     grad_beta[i] = grad_struct . k[i];  grad_score = beta (grad_beta - sum beta grad_beta)

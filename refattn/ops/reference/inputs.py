@@ -3,9 +3,10 @@
 import numpy as np
 
 from refattn.ops.reference.layers import sigmoid, swish_backward
+from refattn.ops.types import Array
 
 
-def embedding_forward(table, z):
+def embedding_forward(table: Array, z: Array) -> Array:
     """The row of each site's element.
 
     c[i,w] = table[z[i],w]
@@ -24,7 +25,7 @@ def embedding_forward(table, z):
     return table[z]
 
 
-def embedding_backward(grad_c, table, z):
+def embedding_backward(grad_c: Array, table: Array, z: Array) -> Array:
     """Backward of embedding_forward. Needs the shape of the table, not its numbers.
 
     grad_table[a] = sum over the sites with z[i] = a of grad_c[i]
@@ -42,7 +43,7 @@ def embedding_backward(grad_c, table, z):
     return grad_table
 
 
-def gaussian_expand_forward(x, centres, width):
+def gaussian_expand_forward(x: Array, centres: Array, width: float) -> Array:
     """Expand distances (or solid angles) in Gaussians. No backward: the graph, not the network, makes x.
 
     rbf[e,g] = exp(-(x[e] - centres[g])^2 / width^2)
@@ -62,7 +63,7 @@ def gaussian_expand_forward(x, centres, width):
     return np.exp(-(((x[:, None] - centres) / width) ** 2))
 
 
-def geometry_embed_forward(u_r, u_omega, b_r, b_omega):
+def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple:
     """First geometry features of SCANN+: distance and solid angle, each through a dense layer and a swish.
 
     geo[e,d] = swish(v_r[e,d]) swish(v_omega[e,d]),  v_r = u_r + b_r,  v_omega = u_omega + b_omega
@@ -83,7 +84,7 @@ def geometry_embed_forward(u_r, u_omega, b_r, b_omega):
     return v_r * sigmoid(v_r) * v_omega * sigmoid(v_omega), v_r, v_omega
 
 
-def geometry_embed_backward(grad_geo, v_r, v_omega):
+def geometry_embed_backward(grad_geo: Array, v_r: Array, v_omega: Array) -> tuple:
     """Backward of geometry_embed_forward. Needs the sums before the swishes only.
 
     grad_u_r = grad_geo swish(v_omega) swish'(v_r), and the same with r and omega exchanged; grad_b = sum_e grad_u

@@ -3,12 +3,12 @@
 import numpy as np
 
 from refattn.ops.random import uniform
-from refattn.ops.types import DenseWeights
+from refattn.ops.types import Array, DenseWeights
 
 EPSILON = 1e-6  # authors' code; Keras's own default is 1e-3
 
 
-def dense_forward(x, w, b=None):
+def dense_forward(x: Array, w: Array, b: Array | None = None) -> Array:
     """Dense layer.
 
     y[n,o] = sum_i x[n,i] w[i,o] + b[o]
@@ -29,7 +29,9 @@ def dense_forward(x, w, b=None):
     return y
 
 
-def dense_backward(grad_y, x, w, accumulate_into=None, out=None):
+def dense_backward(
+    grad_y: Array, x: Array, w: Array, accumulate_into: Array | None = None, out: DenseWeights | None = None
+) -> tuple:
     """Backward of dense_forward.
 
     grad_x = grad_y w^T;  grad_w = x^T grad_y;  grad_b = sum_n grad_y[n]
@@ -50,7 +52,7 @@ def dense_backward(grad_y, x, w, accumulate_into=None, out=None):
     return accumulated(accumulate_into, grad_y @ w.T), *written(out, grads)
 
 
-def accumulated(accumulate_into, array):
+def accumulated(accumulate_into: Array, array: Array) -> Array:
     """The array itself; or `accumulate_into`, to which it is added in place."""
     if accumulate_into is None:
         return array
@@ -58,7 +60,7 @@ def accumulated(accumulate_into, array):
     return accumulate_into
 
 
-def written(out, arrays):
+def written(out: DenseWeights | None, arrays: Array) -> Array:
     """The arrays themselves; or those of `out`, overwritten with them. None stays None."""
     if out is None:
         return arrays
@@ -68,13 +70,13 @@ def written(out, arrays):
     return out
 
 
-def sigmoid(v):
+def sigmoid(v: Array) -> Array:
     """1 / (1 + exp(-v)), without overflow for either sign. Shape and type of v."""
     small = np.exp(-np.abs(v))
     return np.where(v >= 0, 1 / (1 + small), small / (1 + small))
 
 
-def swish_forward(u, b):
+def swish_forward(u: Array, b: Array) -> tuple:
     """Bias and swish of a dense layer.
 
     y[n,d] = v[n,d] sigmoid(v[n,d]),  v = u + b
@@ -93,7 +95,7 @@ def swish_forward(u, b):
     return v * sigmoid(v), v
 
 
-def swish_backward(grad_y, v):
+def swish_backward(grad_y: Array, v: Array) -> tuple:
     """Backward of swish_forward. Needs v, neither u nor y.
 
     grad_u = grad_y s (1 + v (1 - s)),  s = sigmoid(v);  grad_b = sum_n grad_u[n]
@@ -111,7 +113,7 @@ def swish_backward(grad_y, v):
     return grad_u, grad_u.sum(axis=0)
 
 
-def residual_layernorm_forward(x, residual, gain, offset):
+def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: Array) -> tuple:
     """Layer normalisation of a sum, over the last axis.
 
     y[n,d] = gain[d] x_hat[n,d] + offset[d],  x_hat = (u - mean_d u) rstd,  u = x + residual,
@@ -134,7 +136,7 @@ def residual_layernorm_forward(x, residual, gain, offset):
     return gain * x_hat + offset, x_hat, rstd
 
 
-def residual_layernorm_backward(grad_y, gain, x_hat, rstd):
+def residual_layernorm_backward(grad_y: Array, gain: Array, x_hat: Array, rstd: Array) -> tuple:
     """Backward of residual_layernorm_forward. Needs the normalised x_hat, neither x nor residual.
 
     grad_x[n,d] = rstd[n] (g[n,d] - mean_d g[n,d] - x_hat[n,d] mean_d(g[n,d] x_hat[n,d])),  g = grad_y gain
@@ -156,7 +158,7 @@ def residual_layernorm_backward(grad_y, gain, x_hat, rstd):
     return grad_x, (grad_y * x_hat).sum(axis=0), grad_y.sum(axis=0)
 
 
-def dropout_forward(x, key, rate):
+def dropout_forward(x: Array, key: Array, rate: float) -> Array:
     """Dropout with a counter-based generator: the mask is a function of the row's key and the column.
 
     y[n,d] = x[n,d] / (1 - rate) where uniform(key[n], d) >= rate, else 0
@@ -176,7 +178,7 @@ def dropout_forward(x, key, rate):
     return np.where(uniform(key, x.shape[1]) >= rate, x * x.dtype.type(1 / (1 - rate)), x.dtype.type(0))
 
 
-def dropout_backward(grad_y, key, rate):
+def dropout_backward(grad_y: Array, key: Array, rate: float) -> Array:
     """Backward of dropout_forward: the same mask, drawn again. Needs neither x nor a stored mask.
 
     grad_x[n,d] = grad_y[n,d] / (1 - rate) where uniform(key[n], d) >= rate, else 0

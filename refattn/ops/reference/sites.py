@@ -9,10 +9,12 @@ from refattn.ops.reference.layers import (
     swish_forward,
     written,
 )
-from refattn.ops.types import RowDropout, SiteBlockCache, SiteBlockWeights
+from refattn.ops.types import Array, RowDropout, SiteBlockCache, SiteBlockWeights
 
 
-def site_block_forward(context, q, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward=True):
+def site_block_forward(
+    context: Array, q: Array, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward: bool = True
+) -> tuple:
     """The query as residual, and the residual block.
 
     x = LN(context + q)
@@ -41,7 +43,13 @@ def site_block_forward(context, q, dropout: RowDropout, weights: SiteBlockWeight
     return site, cache if save_for_backward else None
 
 
-def site_block_backward(grad_site, dropout: RowDropout, weights: SiteBlockWeights, cache: SiteBlockCache, out=None):
+def site_block_backward(
+    grad_site: Array,
+    dropout: RowDropout,
+    weights: SiteBlockWeights,
+    cache: SiteBlockCache,
+    out: SiteBlockWeights | None = None,
+) -> tuple:
     """Backward of site_block_forward: those of its operations, last to first; x and swish(v) are made again.
 
     grad_sum = LN'(grad_site);  grad_v = (drop(grad_sum) w_2^T) swish'(v);  grad_context = LN'(grad_sum + grad_v w_1^T)

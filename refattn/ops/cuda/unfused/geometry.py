@@ -5,9 +5,10 @@ from refattn.ops.cuda.launch import block_sum, column_sums, launch, partial_sums
 from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.sigmoid import sigmoid, swish_slope
 from refattn.ops.cuda.toolchain import cuda, kernel
+from refattn.ops.types import Array
 
 
-def geometry_filter_forward(u, b, weight):
+def geometry_filter_forward(u: Array, b: Array, weight: Array) -> tuple:
     """See the reference.
 
     Memory    v is written over u
@@ -18,7 +19,7 @@ def geometry_filter_forward(u, b, weight):
     return geo, u
 
 
-def geometry_filter_backward(grad_geo, weight, v):
+def geometry_filter_backward(grad_geo: Array, weight: Array, v: Array) -> tuple:
     """See the reference.
 
     Traffic   reads 2 D + 1, writes D + 1 floats an edge
@@ -61,7 +62,7 @@ def _geometry_filter_backward_kernel(grad_u, partial, grad_weight, grad_geo, wei
         partial[0, cuda.blockIdx.x, d] = total
 
 
-def sum_to_neighbours(x, nbr, n_sites):
+def sum_to_neighbours(x: Array, nbr: Array, n_sites: int) -> Array:
     """(N, D) sums of the rows (E, D) over the edges that point at each site, in the order of the edges."""
     found = empty((n_sites, x.shape[1]), x.dtype)
     _, ptr, edge = transposed(nbr, n_sites)

@@ -8,9 +8,10 @@ from refattn.ops.reference.layers import (
     sigmoid,
     swish_backward,
 )
+from refattn.ops.types import Array
 
 
-def geometry_filter_forward(u, b, weight):
+def geometry_filter_forward(u: Array, b: Array, weight: Array) -> tuple:
     """Geometry features of SCANN, made anew in every layer.
 
     geo[e,d] = swish(v[e,d]) weight[e],  v = u + b
@@ -31,7 +32,7 @@ def geometry_filter_forward(u, b, weight):
     return v * sigmoid(v) * weight[:, None], v
 
 
-def geometry_filter_backward(grad_geo, weight, v):
+def geometry_filter_backward(grad_geo: Array, weight: Array, v: Array) -> tuple:
     """Backward of geometry_filter_forward. Needs v, not u.
 
     grad_u = grad_geo weight swish'(v); grad_b = sum_e grad_u; grad_weight[e] = sum_d grad_geo[e,d] swish(v[e,d])
@@ -49,7 +50,9 @@ def geometry_filter_backward(grad_geo, weight, v):
     return grad_u, grad_b, (grad_geo * v * sigmoid(v)).sum(axis=1)
 
 
-def geometry_update_forward(edge, centre, neighbour, geo, edge_ptr, nbr, gain, offset):
+def geometry_update_forward(
+    edge: Array, centre: Array, neighbour: Array, geo: Array, edge_ptr: Array, nbr: Array, gain: Array, offset: Array
+) -> tuple:
     """Update of the geometry features in a layer of SCANN+.
 
     v[e] = edge[e] + centre[i] + neighbour[j],  i the site of edge e and j = nbr[e]
@@ -76,7 +79,9 @@ def geometry_update_forward(edge, centre, neighbour, geo, edge_ptr, nbr, gain, o
     return new_geo, v, x_hat, rstd
 
 
-def geometry_update_backward(grad_new_geo, edge_ptr, nbr, gain, v, x_hat, rstd):
+def geometry_update_backward(
+    grad_new_geo: Array, edge_ptr: Array, nbr: Array, gain: Array, v: Array, x_hat: Array, rstd: Array
+) -> tuple:
     """Backward of geometry_update_forward. Needs none of the four features that were added.
 
     grad_geo = LN'(grad_new_geo);  grad_edge = grad_geo swish'(v)
