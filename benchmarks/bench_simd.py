@@ -106,7 +106,7 @@ def multiply_by_blas(loops):
     """Replace the functions of gemm.py, before a kernel imports them, by calls of SciPy's sgemm."""
     from refattn.ops.cpu.simd import gemm
     from refattn.ops.cpu.simd.kernel import kernel
-    from refattn.ops.cpu.simd.vector import lanes_for, load, row_of, store, zeros
+    from refattn.ops.cpu.simd.vector import lanes_for, load, row_view, store, zeros
 
     sgemm, lanes = blas_product(), lanes_for(128, np.float32)
 
@@ -148,11 +148,11 @@ def multiply_by_blas(loops):
     @kernel(fastmath=True)
     def multiply_few_by_loops(c, a, b):
         for m in range(len(c)):
-            row = row_of(c, m)
+            row = row_view(c, m)
             for n in range(0, len(row), len(lanes)):
                 total = zeros(row, lanes)
                 for k in range(len(b)):
-                    total = total + a[m, k] * load(row_of(b, k), n, lanes)
+                    total = total + a[m, k] * load(row_view(b, k), n, lanes)
                 store(row, n, total)
 
     gemm.pack, gemm.multiply, gemm.add_transposed_product = pack, multiply, add_transposed_product

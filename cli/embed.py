@@ -8,7 +8,7 @@ from refattn.data.sources.files import open_files, read_structures
 from refattn.network.checkpoint import model_file
 from refattn.prediction.embedding import embed_stream
 from refattn.prediction.predictor import load
-from refattn.report.maps import COLOURS, SITE_COLOURS, Shown, files_of, write_maps
+from refattn.report.maps import COLOURS, SITE_COLOURS, MapOptions, files_of, write_maps
 from refattn.report.projection import LAYOUTS
 
 
@@ -16,11 +16,15 @@ from refattn.report.projection import LAYOUTS
 @click.argument("run", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="Folder for everything; made where there is none.")
-@click.option("--map", type=click.Choice([*LAYOUTS]), default=Shown.map, help="How to lay out; umap needs its extra.")
-@click.option("--colour", type=click.Choice(COLOURS), default=Shown.colour, help="Of structures.")
-@click.option("--site-colour", type=click.Choice(SITE_COLOURS), default=Shown.site_colour, help="Of sites.")
-@click.option("--sites/--no-sites", default=Shown.sites, help="Map the sites too; embedding.h5 has them anyway.")
-@click.option("--max-points", type=click.IntRange(min=1), default=Shown.max_points, help="Map at most so many sites.")
+@click.option(
+    "--map", type=click.Choice([*LAYOUTS]), default=MapOptions.map, help="How to lay out; umap needs its extra."
+)
+@click.option("--colour", type=click.Choice(COLOURS), default=MapOptions.colour, help="Of structures.")
+@click.option("--site-colour", type=click.Choice(SITE_COLOURS), default=MapOptions.site_colour, help="Of sites.")
+@click.option("--sites/--no-sites", default=MapOptions.sites, help="Map the sites too; embedding.h5 has them anyway.")
+@click.option(
+    "--max-points", type=click.IntRange(min=1), default=MapOptions.max_points, help="Map at most so many sites."
+)
 @click.option("--skip-bad", is_flag=True, help="Leave out structures without a graph or with unknown elements.")
 @threads
 @device
@@ -34,7 +38,7 @@ def embed(run, files, out, skip_bad, threads, device, as_json, **shown):
     model = load(run, device)
     sources = open_files(files)
     status = StatusLine()
-    shown = Shown(**shown)
+    shown = MapOptions(**shown)
     for path in files_of(out, shown).values():
         refuse_input_as_output([model_file(run), *(file for source in sources for file in source.files)], path)
     left_out = LeftOut(status)

@@ -10,8 +10,8 @@ from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, SITE_SCORES
 from refattn.network.checkpoint import model_file
 from refattn.prediction.predictor import Model, load
-from refattn.report.findings import Finding, findings, in_words
-from refattn.report.folder import Drawer, Shown, explanation_folder, files_of
+from refattn.report.findings import ExplainedStructure, findings, in_words
+from refattn.report.folder import ReportOptions, ReportWriter, explanation_folder, files_of
 from refattn.report.pictures import THEMES
 
 SHOWN = [*(score.name for score in SITE_SCORES), *POPULATIONS]
@@ -50,8 +50,12 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
     "--score", multiple=True, type=click.Choice(SHOWN), default=["scaled_beta"], help="Shown; again for another row."
 )
 @click.option("--background", type=click.Choice([*THEMES]), default="light", help="Of the pictures.")
-@click.option("--max-pictures", type=click.IntRange(min=0), default=Shown.max_pictures, help="Draw only the first.")
-@click.option("--max-pages", type=click.IntRange(min=0), default=Shown.max_pages, help="Pages only of the first.")
+@click.option(
+    "--max-pictures", type=click.IntRange(min=0), default=ReportOptions.max_pictures, help="Draw only the first."
+)
+@click.option(
+    "--max-pages", type=click.IntRange(min=0), default=ReportOptions.max_pages, help="Pages only of the first."
+)
 @click.option("--pages/--no-pages", default=True, help="Interactive pages; they need the extra viz.")
 @click.option("--edges", is_flag=True, help="Write edges.csv too; explanations.h5 has the edges anyway.")
 @click.option("--skip-bad", is_flag=True, help="Leave out structures that cannot be explained.")
@@ -94,7 +98,7 @@ def explain(
     left_out = LeftOut(status)
     total = Summary(model, run, out, left_out)
     attributes = {"scores": ",".join(scores), "share": share, "compare": compare or ""}
-    with explanation_folder(out, model, run, Shown(**shown), attributes, status.line) as drawer:
+    with explanation_folder(out, model, run, ReportOptions(**shown), attributes, status.line) as drawer:
         for finding in findings(model, structures, bool(compare), left_out if skip_bad else None, **options):
             drawer.add(finding)
             total.add(finding)
@@ -106,7 +110,7 @@ def explain(
     status.line(total.in_words(drawer))
 
 
-def line_of(finding: Finding, names: tuple[str, ...]) -> str:
+def line_of(finding: ExplainedStructure, names: tuple[str, ...]) -> str:
     """Id, prediction, the site where each shown column is largest, and correlations with the populations."""
     e = finding.explanation
     parts = []
@@ -130,14 +134,14 @@ class Summary:
         self.left_out = left_out
         self.sums = {}
 
-    def add(self, finding: Finding) -> None:
-        """Count a Finding."""
+    def add(self, finding: ExplainedStructure) -> None:
+        """Count a ExplainedStructure."""
         self.n += 1
         for key, rho in finding.correlations.items():
             n, total = self.sums.get(key, (0, 0.0))
             self.sums[key] = (n + 1, total + rho) if rho == rho else (n, total)
 
-    def record(self, drawer: Drawer) -> dict:
+    def record(self, drawer: ReportWriter) -> dict:
         """A dict for JSON."""
         means = {}
         for (score, population), (n, total) in self.sums.items():
@@ -145,7 +149,7 @@ class Summary:
         counts = {"structures": self.n, "left_out": self.left_out.ids}
         return {**self.names, **counts, "pictures": drawer.n_pictures, "pages": drawer.n_pages, "correlation": means}
 
-    def in_words(self, drawer: Drawer) -> str:
+    def in_words(self, drawer: ReportWriter) -> str:
         """The last line for the user."""
         counts = f"{self.n} structures{self.left_out.in_words()}, {drawer.n_pictures} pictures, {drawer.n_pages} pages"
         return f"{counts}, written to {self.names['out']}"

@@ -20,7 +20,7 @@ from refattn.prediction.ensemble import members_of
 from refattn.prediction.predictor import Model, load
 from refattn.report.sentences import sentences
 from refattn.report.validation import FILES, write_report
-from refattn.validation.study import Settings, study
+from refattn.validation.study import Settings, validate
 
 
 def validate_scores(
@@ -56,7 +56,7 @@ def validate_scores(
         raise OutputError(f"{out}: cannot be made ({error}); choose another folder") from None
     settings = Settings(**chosen, n_costly=amount["n_costly"], n_threads=threads or available_cores())
     structures = sample_of(structures, amount["sample"], settings.seed)
-    record = study(models, structures, settings, status.update, left_out if skip_bad else None)
+    record = validate(models, structures, settings, status.update, left_out if skip_bad else None)
     record |= {"run": str(run), "left_out": left_out.ids}
     write_report(out, record, shlex.join(["refattn", *sys.argv[1:]]))
     if as_json:

@@ -141,7 +141,7 @@ def compare(order, names, threads, pythons, note, rounds=6, turn=3, limit=float(
 
     Returns
     -------
-    rows : list of dict       see row_of
+    rows : list of dict       see row_view
     missing : dict            {peer, or peer and threads: why it was not measured}
     speed : dict              {threads: rates}
 
@@ -162,7 +162,7 @@ def compare(order, names, threads, pythons, note, rounds=6, turn=3, limit=float(
         speed = improved(speed, threads)
         take_turns(workers, rounds, turn, limit)
         speed = improved(speed, threads)
-        return [row_of(worker, speed) for worker in workers], missing, speed
+        return [row_view(worker, speed) for worker in workers], missing, speed
     finally:
         for worker in workers:
             worker.close()
@@ -207,7 +207,7 @@ def take_turns(workers, rounds, turn, limit=float("inf")):
             return
 
 
-def row_of(worker, rates):
+def row_view(worker, rates):
     """What was measured of a worker, as a dict: its fastest form of each kind, all forms, fractions of sgemm."""
     order, sizes = worker.order, worker.ready["sizes"]
     n_structures = sizes[0][0]

@@ -8,7 +8,7 @@ def ratios(rows):
 
     Parameters
     ----------
-    rows : list of dict     of driver.row_of
+    rows : list of dict     of driver.row_view
 
     Returns
     -------

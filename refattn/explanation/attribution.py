@@ -12,19 +12,19 @@ from collections.abc import Callable
 import ase
 import numpy as np
 
-from refattn.explanation.variants import Subject
+from refattn.explanation.variants import ScoredInput
 from refattn.network.inference import predict_rows
 from refattn.prediction.predictor import Model
 from refattn.structures.batch import EDGES_PER_SHARD, GraphBatch
 
 COMPLETENESS = 1e-3  # relative; tolerance of the sum of integrated gradients
-FIRST_NODES, MOST_NODES = 8, 512
+FIRST_NODES, MAX_NODES = 8, 512
 # In units of the type's eps, of the largest term of the sum: below it the difference of two outputs is rounding.
 ROUNDING = 100
 GRAPHS = 32  # shards' worth of graphs that `removal` holds at a time
 
 
-def gradient_times_input(subject: Subject) -> np.ndarray:
+def gradient_times_input(subject: ScoredInput) -> np.ndarray:
     """Gradient times input of every site.
 
     score[i] = sum_d (c[i,d] - b[d]) d y / d c[i,d],  b = 0 unless the subject has another baseline
@@ -49,7 +49,7 @@ class IntegratedGradients:
     output, baseline_output : float   y(c) and y(b): with every site, and with the baseline's embedding at all of them
     n_nodes : int                     nodes of the quadrature that were used
     error : float                     (sum of score - (y(c) - y(b))) / |y(c) - y(b)|; 0 where both are the same
-    settled : bool                    whether the quadrature met its tolerance before MOST_NODES
+    settled : bool                    whether the quadrature met its tolerance before MAX_NODES
     """
 
     score: np.ndarray
@@ -61,7 +61,7 @@ class IntegratedGradients:
 
 
 def integrated_gradients(
-    subject: Subject, map_fn: Callable = map, tolerance: float = COMPLETENESS
+    subject: ScoredInput, map_fn: Callable = map, tolerance: float = COMPLETENESS
 ) -> IntegratedGradients:
     """Integrated gradients of every site, along the straight path on which all sites appear together.
 
@@ -90,7 +90,7 @@ def integrated_gradients(
         floor = rounding * max(magnitude, np.abs(ends).max())
         complete = abs(score.sum() - change) <= max(tolerance * abs(change), floor)
         settled = complete and before is not None and np.abs(score - before).max() <= max(tolerance * magnitude, floor)
-        if settled or n_nodes >= MOST_NODES:
+        if settled or n_nodes >= MAX_NODES:
             break
         n_nodes, before = 2 * n_nodes, score
     error = (score.sum() - change) / abs(change) if change else 0.0
@@ -105,7 +105,7 @@ def _quadrature(subject, n_nodes, map_fn):
     return (difference * gradient).sum(axis=1)
 
 
-def occlusion(subject: Subject, map_fn: Callable = map) -> np.ndarray:
+def occlusion(subject: ScoredInput, map_fn: Callable = map) -> np.ndarray:
     """Occlusion of every site: what the output loses when the site says nothing about itself.
 
     score[i] = y(c) - y(c with b at site i)
@@ -132,7 +132,7 @@ def occlusion(subject: Subject, map_fn: Callable = map) -> np.ndarray:
     return subject.output() - subject.outputs(occluded, len(subject.embedding), map_fn)
 
 
-def removal(model: Model, subject: Subject, atoms: ase.Atoms, map_fn: Callable = map) -> np.ndarray:
+def removal(model: Model, subject: ScoredInput, atoms: ase.Atoms, map_fn: Callable = map) -> np.ndarray:
     """Removal of every atom: what the output loses when the atom is taken away and the graph is made anew.
 
     score[i] = y(structure) - y(structure without atom i)

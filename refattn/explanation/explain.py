@@ -12,7 +12,7 @@ import numpy as np
 from refattn.errors import ConfigError, DataError, StructureError
 from refattn.explanation.attribution import gradient_times_input, integrated_gradients, occlusion, removal
 from refattn.explanation.flow import Flow, attention_flow, residual_share
-from refattn.explanation.variants import Subject
+from refattn.explanation.variants import ScoredInput
 from refattn.network.inference import overflow_is_reported
 from refattn.network.model import forward
 from refattn.network.params import Parameters
@@ -260,10 +260,10 @@ class _Task:
         return found
 
 
-def subject_of(model: Model, params: Parameters, graph: GraphBatch) -> Subject:
-    """The Subject of one structure before the network of `model` with the parameters `params`, in their type."""
+def subject_of(model: Model, params: Parameters, graph: GraphBatch) -> ScoredInput:
+    """The ScoredInput of one structure before the network of `model` with the parameters `params`, in their type."""
     config = model.config.model
-    return Subject.of(params, config, model.ops, graph.for_network(config, params.vector.dtype))
+    return ScoredInput.of(params, config, model.ops, graph.for_network(config, params.vector.dtype))
 
 
 def _attention(subject, graph, share):

@@ -18,7 +18,7 @@ from refattn.structures.batch import EDGES_PER_SHARD, GraphBatch
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class ScoredInput:
     """One structure before one network.
 
     Attributes
@@ -43,8 +43,8 @@ class Subject:
     @classmethod
     def of(
         cls, params: Parameters, config: ModelConfig, ops, graph: GraphBatch, baseline: np.ndarray | None = None
-    ) -> "Subject":
-        """A Subject whose embedding is the network's own; baseline (W,) float, zeros by default."""
+    ) -> "ScoredInput":
+        """A ScoredInput whose embedding is the network's own; baseline (W,) float, zeros by default."""
         config = dataclasses.replace(config, non_negative=False)
         params = params.to(ops)
         embedding = ops.to_host(input_embedding(params, graph.to(ops), config, ops))

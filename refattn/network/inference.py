@@ -13,6 +13,7 @@ import itertools
 import types
 import typing
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from refattn.network.model import (
     update_sites,
 )
 from refattn.network.params import Parameters
+from refattn.ops.types import Array
 from refattn.structures.batch import GraphBatch
 
 ROWS_PER_BLOCK = 4096  # sites and edges: enough to forget the calls' own time, few enough for every thread to have some
@@ -56,7 +58,9 @@ class Block:
     batch: GraphBatch
 
 
-def infer(params, shard, config, ops, run=map):
+def infer(
+    params: Parameters, shard: GraphBatch, config: ModelConfig, ops: SimpleNamespace, run: Callable = map
+) -> NetworkOutput:
     """Predict the property of every structure of a shard.
 
     Parameters
@@ -140,7 +144,9 @@ def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each
     for_each_block(attend_block)
 
 
-def embed_by_element(params, shard, config, ops):
+def embed_by_element(
+    params: Parameters, shard: GraphBatch, config: ModelConfig, ops: SimpleNamespace
+) -> tuple[Array, Array] | None:
     """Features (K, D) with which the sites of each element begin, and which element each site is, (N,).
 
     None where a site begins with more than its row of the element table.
@@ -152,7 +158,7 @@ def embed_by_element(params, shard, config, ops):
     return embed(params, elements, config, ops)[0], element
 
 
-def cut_blocks(shard, limit=ROWS_PER_BLOCK):
+def cut_blocks(shard: GraphBatch, limit: int = ROWS_PER_BLOCK) -> list[Block]:
     """The Blocks of a shard: runs of sites that have about `limit` rows with their edges, at least one site each."""
     rows = shard.edge_ptr + np.arange(len(shard.edge_ptr))
     ends = np.unique(np.searchsorted(rows, np.arange(limit, rows[-1], limit)))
@@ -175,7 +181,7 @@ def _block(shard, first, last):
     return Block(sites, edges, own)
 
 
-def overflow_is_reported():
+def overflow_is_reported() -> np.errstate:
     """No warning where numbers overflow: losses, gradients and predictions are checked, and named with structures."""
     return np.errstate(over="ignore", invalid="ignore")
 

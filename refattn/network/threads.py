@@ -6,6 +6,7 @@ threads would compete with ours, and its sums would depend on their number.
 
 import concurrent.futures
 import contextlib
+from collections.abc import Callable, Iterator
 
 import threadpoolctl
 
@@ -13,7 +14,7 @@ from refattn.errors import ConfigError
 
 
 @contextlib.contextmanager
-def workers(n_threads):
+def workers(n_threads: int) -> Iterator[Callable]:
     """A function like `map(function, items)`, on `n_threads` threads; results come lazily, in order.
 
     When one item raises, those that have not begun are dropped and the error is passed on.

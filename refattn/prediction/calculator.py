@@ -1,5 +1,11 @@
 """The model as an ASE calculator."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
 from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 
@@ -7,7 +13,7 @@ from refattn.data.sources.files import LABELS
 from refattn.prediction.predictor import load
 
 
-def is_total_energy(target, unit):
+def is_total_energy(target: str, unit: str) -> bool:
     """Whether a label is what ASE calls `energy`: in eV, and growing with the size of the structure."""
     return unit == "eV" and LABELS.get(target, {}).get("kind") == "extensive"
 
@@ -29,11 +35,16 @@ class Calculator(ASECalculator):
 
     implemented_properties = ["energy"]
 
-    def __init__(self, run, device="cpu", **kwargs):
+    def __init__(self, run: Path | str, device: str = "cpu", **kwargs):
         super().__init__(**kwargs)
         self.model = load(run, device)
 
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+    def calculate(
+        self,
+        atoms: ase.Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
         super().calculate(atoms, properties, system_changes)
         prediction = self.model.predict(self.atoms, n_threads=1)
         value = float(prediction.value[0])
@@ -45,12 +56,12 @@ class Calculator(ASECalculator):
                 f"the model predicts {self.model.target} ({self.model.unit or 'no unit'}), which is not an energy in eV"
             )
 
-    def get_property(self, name, atoms=None, allow_calculation=True):
+    def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
         if name in ("forces", "stress", "stresses"):
             raise PropertyNotImplementedError("this model has no forces: its graph changes in steps when atoms move")
         return super().get_property(name, atoms, allow_calculation)
 
-    def get_attention(self, atoms):
+    def get_attention(self, atoms: ase.Atoms) -> np.ndarray:
         """Global attention (N,) of the atoms; it sums to 1."""
         self.calculate(atoms, properties=())
         return self.results["attention"]

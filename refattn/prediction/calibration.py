@@ -5,6 +5,7 @@ With it a run can say how sure a prediction is without its data set. It belongs 
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,8 @@ import numpy as np
 
 from refattn.common.files import replacing
 from refattn.errors import RunError, in_one_line
-from refattn.network.checkpoint import UNREADABLE
+from refattn.network.checkpoint import UNREADABLE, Checkpoint
+from refattn.network.evaluate import EvaluatedPart
 from refattn.prediction.uncertainty import Conformal, TrainingSet
 
 FORMAT, VERSION = "refattn-calibration", 1
@@ -33,7 +35,7 @@ class Calibration:
     distance: np.ndarray
 
     @classmethod
-    def of(cls, train, valid, member=0, run=map):
+    def of(cls, train: EvaluatedPart, valid: EvaluatedPart, member: int = 0, run: Callable = map) -> "Calibration":
         """Of the Parts "train" and "valid" that the network `member` answered (refattn.network.evaluate)."""
         representation = train.structs[member].astype(np.float32)
         distance = TrainingSet(representation).distance(valid.structs[member], run)
@@ -43,7 +45,7 @@ class Calibration:
 FIELDS = {"representation": np.float32, "label": float, "prediction": float, "distance": float}
 
 
-def write_calibration(path, calibration, checkpoint):
+def write_calibration(path: Path | str, calibration: Calibration, checkpoint: Checkpoint) -> None:
     """Write the Calibration of a Checkpoint as HDF5; the file appears complete or not at all. Raises OutputError."""
     with replacing(path) as part, h5py.File(part, "w") as file:
         file.attrs.update(format=FORMAT, version=VERSION, model=_fingerprint(checkpoint))
@@ -52,7 +54,7 @@ def write_calibration(path, calibration, checkpoint):
             file[name] = getattr(calibration, name)
 
 
-def read_calibration(path, checkpoint):
+def read_calibration(path: Path | str, checkpoint: Checkpoint) -> Calibration:
     """Read the Calibration of a Checkpoint. Raises RunError for a file that is missing, damaged or of another model."""
     again = f"make it again with `refattn evaluate {Path(path).parent} --calibrate`"
     try:
@@ -74,7 +76,7 @@ def read_calibration(path, checkpoint):
     return found
 
 
-def read_conformal(files, checkpoints):
+def read_conformal(files: list[Path], checkpoints: list[Checkpoint]) -> Conformal:
     """The Conformal of the K members of an ensemble, or of a run alone, from their calibration files.
 
     Raises RunError as read_calibration does, and where the members were not validated on the same labels.

@@ -14,7 +14,7 @@ from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
 from refattn.config import Config, config_from_dict, to_toml
 from refattn.errors import ConfigError, RunError, in_one_line
-from refattn.network.checkpoint import load_checkpoint, model_file
+from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file
 
 FORMAT, VERSION = "refattn-ensemble", 1
 MEMBER, PLAN = "member_{}", "ensemble.json"
@@ -30,19 +30,19 @@ class Plan(typing.NamedTuple):
     n_members: int
     init: str = ""
 
-    def config_of(self, member):
+    def config_of(self, member: int) -> Config:
         """The Config of a member."""
         training = dataclasses.replace(self.config.training, seed=self.config.training.seed + member)
         return dataclasses.replace(self.config, training=training)
 
 
-def is_ensemble(run):
+def is_ensemble(run: Path | str) -> bool:
     """Whether the folder `run` is that of an ensemble, finished or not."""
     folder = Path(run)
     return (folder / PLAN).exists() or (folder / MEMBER.format(0)).is_dir()
 
 
-def members_of(run):
+def members_of(run: Path | str) -> list[Path]:
     """The runs of an ensemble's folder, in the order of their numbers; of any other run or model file, itself alone.
 
     Parameters
@@ -74,7 +74,7 @@ def members_of(run):
     return members or [folder]
 
 
-def load_members(run):
+def load_members(run: Path | str) -> list[Checkpoint]:
     """The best model of every member of an ensemble, or of a run alone, as a list of Checkpoint.
 
     Raises RunError where one is missing or damaged, and where the members differ in more than seeds and parameters.
@@ -95,13 +95,13 @@ def load_members(run):
     return checkpoints
 
 
-def write_plan(folder, plan):
+def write_plan(folder: Path | str, plan: Plan) -> None:
     """Write a Plan as ensemble.json of the folder; it appears complete or not at all. Raises OutputError."""
     content = {"format": FORMAT, "version": VERSION, "n_members": plan.n_members, "init": plan.init}
     write_text(Path(folder) / PLAN, to_json({**content, "config": to_toml(plan.config)}, indent=1) + "\n")
 
 
-def read_plan(folder):
+def read_plan(folder: Path | str) -> Plan:
     """Read the Plan of an ensemble's folder. Raises RunError for a file that is missing, of another kind or changed."""
     path = Path(folder) / PLAN
     try:

@@ -2,7 +2,10 @@
 
 import contextlib
 import csv
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,14 +18,14 @@ from refattn.errors import DataError
 UNCERTAINTY = ("spread", "distance", "lower", "upper")  # fields of a Prediction that may be None
 
 
-def uncertainty_of(result):
+def uncertainty_of(result: Any) -> dict[str, np.ndarray]:
     """Those of the fields UNCERTAINTY that a Prediction has: name -> (S,) array."""
     fields = {name: getattr(result, name) for name in UNCERTAINTY}
     return {name: values for name, values in fields.items() if values is not None}
 
 
 @contextlib.contextmanager
-def prediction_writer(path, target, unit, extra=()):
+def prediction_writer(path: Path | str, target: str, unit: str, extra: Sequence[str] = ()) -> AbstractContextManager:
     """A function (list of ase.Atoms, Prediction) that adds to the file `path`; its suffix chooses the format.
 
     `extra` names the fields, of UNCERTAINTY, that the Predictions will have: further columns of .csv, values in the
@@ -56,7 +59,7 @@ def _csv(path, target, unit, extra):
         yield add
 
 
-def json_records(result):
+def json_records(result: Any) -> list[dict]:
     """The structures of a Prediction as dicts: id, value under the target's name, unit, attention, and uncertainty."""
     found = uncertainty_of(result)
     for n, (id, value, attention) in enumerate(zip(result.id, result.value.tolist(), result.attention, strict=True)):

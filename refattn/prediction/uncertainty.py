@@ -7,6 +7,7 @@ the errors on the validation set, which was not trained on, how wide all of them
 """
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -27,14 +28,14 @@ class TrainingSet:
     representation : (T, G) float32     `struct` of the training structures, and what else stands beside it
     """
 
-    def __init__(self, representation):
+    def __init__(self, representation: np.ndarray):
         self.mean = representation.mean(axis=0, dtype=float)
         std = representation.std(axis=0, dtype=float)
         self.std = np.where(std > 0, std, 1)
         self.points = self._scaled(representation)
         self.half_square = (self.points**2).sum(axis=1) / 2
 
-    def distance(self, struct, run=map):
+    def distance(self, struct: np.ndarray, run: Callable = map) -> np.ndarray:
         """Mean Euclidean distance to the N_NEAREST nearest training structures, all of them where there are fewer.
 
         Parameters
@@ -88,26 +89,28 @@ class Conformal:
              1094 (2018), section 2.2 and theorem 2.2; Angelopoulos & Bates, arXiv 2107.07511, section 2.3
     """
 
-    def __init__(self, label, predictions, distances, spaces):
+    def __init__(
+        self, label: np.ndarray, predictions: np.ndarray, distances: list[np.ndarray], spaces: list[TrainingSet]
+    ):
         self.spaces = spaces
         distance = np.mean(distances, axis=0)
         self.scale = float(np.median(distance)) or 1.0
         self.score = np.abs(label - np.mean(predictions, axis=0)) / self.uncertainty(distance)
 
-    def distance(self, structs, run=map):
+    def distance(self, structs: list[np.ndarray], run: Callable = map) -> np.ndarray:
         """Distance (S,) to the training set, the mean over the members, of `structs`, K arrays (S, G)."""
         return np.mean([space.distance(struct, run) for space, struct in zip(self.spaces, structs)], axis=0)
 
-    def uncertainty(self, distance):
+    def uncertainty(self, distance: np.ndarray) -> np.ndarray:
         """u (S,) of the distances (S,); 1 is usual."""
         return np.maximum(distance / self.scale, SMALLEST)
 
-    def half_width(self, distance, coverage):
+    def half_width(self, distance: np.ndarray, coverage: float) -> np.ndarray:
         """Half of the interval's width (S,), in the label's unit. Raises what conformal_quantile does."""
         return conformal_quantile(self.score, coverage) * self.uncertainty(distance)
 
 
-def conformal_quantile(score, coverage):
+def conformal_quantile(score: np.ndarray, coverage: float) -> float:
     """The ceil((n + 1) coverage)-th smallest of n scores: a new one is at most that with a probability >= coverage.
 
     Parameters
@@ -131,7 +134,9 @@ def conformal_quantile(score, coverage):
     return float(np.partition(score, rank - 1)[rank - 1])
 
 
-def reliability(conformal, coverage, label, prediction, distance):
+def reliability(
+    conformal: Conformal, coverage: float, label: np.ndarray, prediction: np.ndarray, distance: np.ndarray
+) -> dict:
     """How well intervals hold on a set with known labels.
 
     Parameters
@@ -170,7 +175,7 @@ def reliability(conformal, coverage, label, prediction, distance):
     }
 
 
-def rank_correlation(a, b):
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Spearman's rank correlation of `a` and `b` (S,), with mean ranks for ties; None where one of them is constant."""
     from scipy.stats import rankdata  # half a second, of which a training has no use
 

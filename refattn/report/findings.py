@@ -58,7 +58,7 @@ class Column(typing.NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class ExplainedStructure:
     """A structure, what its prediction rests on, and what is known beside.
 
     Attributes
@@ -132,8 +132,8 @@ def findings(
     compare: bool = False,
     skip: Callable[[str, Exception], None] | None = None,
     **options: object,
-) -> Iterator[Finding]:
-    """The Finding of every structure, in bounded memory.
+) -> Iterator[ExplainedStructure]:
+    """The ExplainedStructure of every structure, in bounded memory.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def findings(
                 raise
             skip(explanation.id, error)
             continue
-        yield Finding(atoms, explanation, atoms.info.get("label"), known)
+        yield ExplainedStructure(atoms, explanation, atoms.info.get("label"), known)
 
 
 def _populations(atoms):

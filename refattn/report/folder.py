@@ -17,7 +17,7 @@ import refattn
 from refattn.common.strict_json import to_json
 from refattn.errors import OutputError
 from refattn.prediction.predictor import Model
-from refattn.report.findings import Finding
+from refattn.report.findings import ExplainedStructure
 from refattn.report.pages import list_writer, plotly_script, write_page, write_shared_files
 from refattn.report.pictures import picture, thumbnail
 from refattn.report.tables import FILES, tables
@@ -26,7 +26,7 @@ LONGEST = 60  # characters of a file's name
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class ReportOptions:
     """What the folder shows.
 
     score : tuple of str                columns that pictures and pages show first; a picture has a row for each
@@ -50,9 +50,14 @@ def files_of(folder: Path | str) -> list[Path]:
 
 @contextlib.contextmanager
 def explanation_folder(
-    folder: Path | str, model: Model, run: Path | str, shown: Shown, attributes: dict, note: Callable[[str], None]
-) -> "Iterator[Drawer]":
-    """A Drawer, whose `add` takes one Finding after the other.
+    folder: Path | str,
+    model: Model,
+    run: Path | str,
+    shown: ReportOptions,
+    attributes: dict,
+    note: Callable[[str], None],
+) -> "Iterator[ReportWriter]":
+    """A ReportWriter, whose `add` takes one ExplainedStructure after the other.
 
     Parameters
     ----------
@@ -73,7 +78,7 @@ def explanation_folder(
     record = {"target": model.target, "unit": model.unit, "run": str(run), "neighbour_rule": rule}
     record |= {"created_by": f"refattn {refattn.__version__}", **attributes}
     with contextlib.ExitStack() as stack:
-        drawer = Drawer(folder, shown, note, stack.enter_context(tables(folder, record, shown.edges)))
+        drawer = ReportWriter(folder, shown, note, stack.enter_context(tables(folder, record, shown.edges)))
         if shown.pages:
             write_shared_files(folder, script)
             title = f"{model.target.replace('_', ' ')}, explained"
@@ -82,14 +87,18 @@ def explanation_folder(
         yield drawer
 
 
-class Drawer:
+class ReportWriter:
     """Adds structures to the tables, draws the first of them, and lists all.
 
     n_pictures, n_pages : int     how many there are so far
     """
 
     def __init__(
-        self, folder: Path, shown: Shown, note: Callable[[str], None], add_to_tables: Callable[[Finding], None]
+        self,
+        folder: Path,
+        shown: ReportOptions,
+        note: Callable[[str], None],
+        add_to_tables: Callable[[ExplainedStructure], None],
     ):
         self.folder = folder
         self.shown = shown
@@ -100,7 +109,7 @@ class Drawer:
         self.n_pictures = 0
         self.n_pages = 0
 
-    def add(self, finding: Finding) -> None:
+    def add(self, finding: ExplainedStructure) -> None:
         """Add a structure to everything."""
         self.add_to_tables(finding)
         links = {}
@@ -141,7 +150,7 @@ class Drawer:
         return name
 
 
-def rows_of(finding: Finding, scores: Iterable[str]) -> list[str]:
+def rows_of(finding: ExplainedStructure, scores: Iterable[str]) -> list[str]:
     """Columns that a picture shows: the scores, and the population of the orbital that the target is about, or both."""
     target = finding.explanation.target.lower()
     about = [name for name in finding.populations if name.split("_")[0] in target]

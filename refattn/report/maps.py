@@ -37,7 +37,7 @@ SITE_COLOURS = ("element", "attention")
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class MapOptions:
     """What the maps show.
 
     map : one of LAYOUTS
@@ -54,14 +54,18 @@ class Shown:
     max_points: int = 20000
 
 
-def files_of(folder: Path | str, shown: Shown) -> dict[str, Path]:
+def files_of(folder: Path | str, shown: MapOptions) -> dict[str, Path]:
     """{name: pathlib.Path} of all files that are written."""
     names = ["embedding.h5", "map.csv", "structures.png"] + ["site_map.csv", "sites.png"] * shown.sites
     return {name: Path(folder) / name for name in names}
 
 
 def write_maps(
-    folder: Path | str, model: Model, run: Path | str, blocks: Iterable[tuple[list[ase.Atoms], Embedding]], shown: Shown
+    folder: Path | str,
+    model: Model,
+    run: Path | str,
+    blocks: Iterable[tuple[list[ase.Atoms], Embedding]],
+    shown: MapOptions,
 ) -> dict:
     """Write vectors and maps of all structures into `folder`, which is made where there is none.
 

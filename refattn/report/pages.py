@@ -18,7 +18,7 @@ import numpy as np
 from refattn.common.files import replacing, write_text
 from refattn.common.strict_json import to_json
 from refattn.errors import MissingExtra
-from refattn.report.findings import Finding, in_words
+from refattn.report.findings import ExplainedStructure, in_words
 from refattn.report.pictures import amounts, colour_stops
 from refattn.report.scene import Scene
 
@@ -83,7 +83,7 @@ def write_shared_files(folder: Path, script: str | None = None) -> None:
         write_text(folder / "plotly.min.js", script)
 
 
-def write_page(path: Path | str, finding: Finding, first: str, picture: str | None = None) -> None:
+def write_page(path: Path | str, finding: ExplainedStructure, first: str, picture: str | None = None) -> None:
     """Write the page of a structure.
 
     Parameters
@@ -105,7 +105,7 @@ def write_page(path: Path | str, finding: Finding, first: str, picture: str | No
     write_text(path, text)
 
 
-def page_data(finding: Finding, first: str) -> dict:
+def page_data(finding: ExplainedStructure, first: str) -> dict:
     """What the page's script draws, a dict for JSON: atoms, bonds, cell, and every column with its colours."""
     scene = Scene.of(finding.atoms)
     columns = finding.columns.values()
@@ -141,7 +141,7 @@ def _script_safe(text):
 
 @contextlib.contextmanager
 def list_writer(path: Path | str, title: str, text: str, first: str) -> Iterator[Callable]:
-    """A function (Finding, links) that adds a structure to the page that lists all; it appears when the block ends.
+    """A function (ExplainedStructure, links) that adds a structure to the page that lists all of them.
 
     Parameters
     ----------

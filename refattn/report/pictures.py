@@ -21,11 +21,11 @@ from matplotlib.ticker import MaxNLocator
 
 from refattn.common.files import replacing
 from refattn.explanation.explain import Explanation
-from refattn.report.findings import SUBSCRIPTS, Column, Finding, in_words
+from refattn.report.findings import SUBSCRIPTS, Column, ExplainedStructure, in_words
 from refattn.report.scene import Scene
 
 DPI = 300
-INCH = 2.54  # cm, as all lengths down to MOST_ROW
+INCH = 2.54  # cm, as all lengths down to MAX_ROW
 WIDTH = 17.0  # two columns of a journal
 BAR = 2.2  # colour bar
 TITLE = 1.4
@@ -34,13 +34,13 @@ FOOT = 0.8  # scale bar
 GAP = 0.35  # between the views
 LABEL = 0.35  # room for the name of an axis
 LEAST_ROW = 2.6
-MOST_ROW = 6.0
-MOST_SCALE = 1.15  # cm/Å
+MAX_ROW = 6.0
+MAX_SCALE = 1.15  # cm/Å
 LETTER = 10  # pt: text
 NUMBER = 9  # pt: numbers of the colour bar
-MOST_LETTERS = 80  # drawn atoms
+MAX_LETTERS = 80  # drawn atoms
 LEAST_LETTER = 4.5  # pt
-MOST_LETTER = 11.0  # pt
+MAX_LETTER = 11.0  # pt
 BOND_WIDTH = 0.09  # Å, half of the width
 BOX_WIDTH = 0.02  # Å, half of the width
 BOX_PIECES = 64  # that are sorted by depth
@@ -80,13 +80,13 @@ class Shape(typing.NamedTuple):
     width: float
 
 
-def picture(path: Path | str, finding: Finding, names: list[str], background: str = "light") -> None:
+def picture(path: Path | str, finding: ExplainedStructure, names: list[str], background: str = "light") -> None:
     """Write the picture of a structure: a row for every column of `names`, 17 cm wide, 300 dpi.
 
     Parameters
     ----------
     path : path of a PNG
-    names : list of str          columns of the Finding
+    names : list of str          columns of the ExplainedStructure
     background : "light" or "dark"
 
     Raises OutputError where it cannot be written.
@@ -97,7 +97,7 @@ def picture(path: Path | str, finding: Finding, names: list[str], background: st
     sizes = np.array([high - low for low, high in rects])
     gap = GAP + LABEL * bool(scene.axes)
     room = WIDTH - BAR - (len(rects) + 1) * gap
-    scale = min(MOST_SCALE, room / sizes[:, 0].sum(), MOST_ROW / sizes[:, 1].max())
+    scale = min(MAX_SCALE, room / sizes[:, 0].sum(), MAX_ROW / sizes[:, 1].max())
     sizes *= scale
     row = max(LEAST_ROW, sizes[:, 1].max() + 2 * gap)
     height = TITLE + len(names) * (HEAD + row) + FOOT
@@ -118,7 +118,7 @@ def picture(path: Path | str, finding: Finding, names: list[str], background: st
         figure.savefig(part, format="png", dpi=DPI)
 
 
-def thumbnail(path: Path | str, finding: Finding, name: str) -> None:
+def thumbnail(path: Path | str, finding: ExplainedStructure, name: str) -> None:
     """Write the first view alone, small and without a background; coloured by column `name`."""
     scene = Scene.of(finding.atoms)
     view = next(iter(scene.views.values()))
@@ -262,8 +262,8 @@ def _letters(axes, scene, points, colours, scale):
 
     None where all are of one element: the formula names it.
     """
-    sizes = np.minimum(MOST_LETTER, 1.3 * _in_points(scene.radius, scale))
-    if len(points) > MOST_LETTERS or len(set(scene.z)) == 1:
+    sizes = np.minimum(MAX_LETTER, 1.3 * _in_points(scene.radius, scale))
+    if len(points) > MAX_LETTERS or len(set(scene.z)) == 1:
         return
     for i, point in enumerate(points):
         nearer = points[:, 2] > point[2]

@@ -22,7 +22,7 @@ from ase.io.extxyz import key_val_dict_to_str
 from refattn.common.files import replacing
 from refattn.common.hdf5 import append
 from refattn.explanation.explain import SITE_SCORES
-from refattn.report.findings import Finding, with_unit
+from refattn.report.findings import ExplainedStructure, with_unit
 
 LAYOUT = """
 /structures   id, value, label (NaN where unknown), site_ptr, edge_ptr, z, position, cell, pbc, structure_vector;
@@ -38,7 +38,7 @@ SUMS_TO = {score.name: score.sums_to for score in SITE_SCORES}
 
 @contextlib.contextmanager
 def tables(folder: Path, attributes: dict, edges: bool = False) -> Iterator[Callable]:
-    """A function (Finding) that adds a structure to all tables in `folder`.
+    """A function (ExplainedStructure) that adds a structure to all tables in `folder`.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def _extxyz(path, attributes):
         yield lambda finding: stream.write(extxyz_frame(finding))
 
 
-def extxyz_frame(finding: Finding) -> str:
+def extxyz_frame(finding: ExplainedStructure) -> str:
     """A frame of extended XYZ, text: 17 digits of every score, so that nothing is lost on the way.
 
     In the comment line stand the cell, the periods, `id`, `predicted_TARGET`, and TARGET where the label is known.

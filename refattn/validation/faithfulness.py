@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from refattn.explanation.variants import Subject
+from refattn.explanation.variants import ScoredInput
 
 STEPS = 10
 N_RANDOM = 5  # random orders of a structure, averaged
@@ -31,7 +31,7 @@ def orders(scores: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str,
     return found
 
 
-def deletion_and_insertion(subject: Subject, order: np.ndarray, run: Callable = map) -> np.ndarray:
+def deletion_and_insertion(subject: ScoredInput, order: np.ndarray, run: Callable = map) -> np.ndarray:
     """How far the output is from the full one while sites are deleted, or inserted, in an order.
 
     deletion[t]  = |y(c with b at the first n_t sites of the order) - y(c)|
@@ -42,7 +42,7 @@ def deletion_and_insertion(subject: Subject, order: np.ndarray, run: Callable = 
 
     Parameters
     ----------
-    subject : Subject      of N sites
+    subject : ScoredInput      of N sites
     order : (n, N) int     orders, over which the curves are averaged
     run : callable, optional, like map
 

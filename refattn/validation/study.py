@@ -55,7 +55,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class ValidationCase:
     """A structure and what is known of its sites without a network.
 
     atoms : ase.Atoms
@@ -76,7 +76,7 @@ class Case:
         return {"all": np.ones(len(self.atoms), dtype=bool), "without_hydrogen": self.atoms.numbers != 1}
 
 
-def study(
+def validate(
     models: list[Model],
     structures: Iterable[ase.Atoms],
     settings: Settings,
@@ -128,8 +128,8 @@ def study(
 
 def first_scores(
     model: Model, structures: Iterable[ase.Atoms], settings: Settings, skip: Callable[[str, Exception], None] | None
-) -> tuple[list[Case], list[Scores], list[float]]:
-    """Case, scores and prediction of every structure that has them."""
+) -> tuple[list[ValidationCase], list[Scores], list[float]]:
+    """ValidationCase, scores and prediction of every structure that has them."""
     cases = []
     found = []
     values = []
@@ -140,7 +140,7 @@ def first_scores(
         if settings.orbitals or all(name in atoms.arrays for name in POPULATIONS):
             known = {name: symmetrised(values, classes) for name, values in populations(atoms).items()}
         degree = np.bincount(e.edges.site, minlength=len(atoms))
-        cases.append(Case(atoms, atoms.info.get("label"), degree, classes, known))
+        cases.append(ValidationCase(atoms, atoms.info.get("label"), degree, classes, known))
         found.append(ranked(e.site_scores()))
         values.append(e.value)
     add_costly(model, [case.atoms for case in cases[: settings.n_costly]], found, settings)
@@ -176,7 +176,9 @@ def ranked(scores: Scores) -> Scores:
     return {name: values for name, values in scores.items() if name not in SAME_RANKS}
 
 
-def describe(models: list[Model], cases: list[Case], values: Sequence[list[float]], settings: Settings) -> dict:
+def describe(
+    models: list[Model], cases: list[ValidationCase], values: Sequence[list[float]], settings: Settings
+) -> dict:
     """What was tested, and how well the networks predict it."""
     label = np.array([np.nan if case.label is None else case.label for case in cases], dtype=float)
     known = ~np.isnan(label)
@@ -198,7 +200,7 @@ def describe(models: list[Model], cases: list[Case], values: Sequence[list[float
     }
 
 
-def baselines(cases: list[Case], population: str) -> dict[str, list[np.ndarray]]:
+def baselines(cases: list[ValidationCase], population: str) -> dict[str, list[np.ndarray]]:
     """{name of BASELINES: scores of all structures} that know no network."""
     element = [case.atoms.numbers for case in cases]
     degree = [case.n_neighbours for case in cases]
@@ -209,13 +211,13 @@ def baselines(cases: list[Case], population: str) -> dict[str, list[np.ndarray]]
     return {**found, "even": [np.ones(len(case.atoms)) for case in cases]}
 
 
-def selections(cases: list[Case]) -> list[str]:
+def selections(cases: list[ValidationCase]) -> list[str]:
     """Names of the choices of sites that differ: without hydrogen only where there is some."""
     return [which for which in cases[0].sites if which == "all" or any(1 in case.atoms.numbers for case in cases)]
 
 
 def agreements(
-    cases: list[Case], scored: Sequence[list[Scores]], blank: list[Scores], population: str, references: dict
+    cases: list[ValidationCase], scored: Sequence[list[Scores]], blank: list[Scores], population: str, references: dict
 ) -> dict:
     """{sites: {score: numbers}}: every score of the networks, of an untrained one, and baselines, with a population."""
     names = list(scored[0][0])
@@ -229,7 +231,9 @@ def agreements(
     return record
 
 
-def measured(cases: list[Case], scores: list, population: str, which: str, name: str | None = None) -> np.ndarray:
+def measured(
+    cases: list[ValidationCase], scores: list, population: str, which: str, name: str | None = None
+) -> np.ndarray:
     """(S, 3) MEASURES of scores, or of the score `name` among them; NaN where a structure lacks it."""
     missing = np.full(len(MEASURES), np.nan)
     found = []
@@ -256,7 +260,11 @@ def compared(values: np.ndarray, element: np.ndarray) -> dict:
 
 
 def faithfulness(
-    models: list[Model], cases: list[Case], scored: Sequence[list[Scores]], references: dict, settings: Settings
+    models: list[Model],
+    cases: list[ValidationCase],
+    scored: Sequence[list[Scores]],
+    references: dict,
+    settings: Settings,
 ) -> dict:
     """{score: deletion and insertion}, in the label's unit, means over structures and runs, against random orders."""
     named = {name: own for name, own in references.items() if name != "even"}
@@ -295,7 +303,7 @@ def faithfulness(
     return record
 
 
-def stability(cases: list[Case], scored: Sequence[list[Scores]]) -> dict:
+def stability(cases: list[ValidationCase], scored: Sequence[list[Scores]]) -> dict:
     """{sites: {score: numbers}}: agreement between every two runs; empty for a single one."""
     pairs = list(itertools.combinations(scored, 2))
     record = {}
@@ -308,7 +316,7 @@ def stability(cases: list[Case], scored: Sequence[list[Scores]]) -> dict:
     return record
 
 
-def alike(case: Case, a: Scores, b: Scores, which: str, name: str) -> tuple[float, float]:
+def alike(case: ValidationCase, a: Scores, b: Scores, which: str, name: str) -> tuple[float, float]:
     """Spearman correlation and overlap of the first sites of one score from two networks; NaN where undefined."""
     sites = case.sites[which]
     if name not in a or name not in b or sites.sum() <= TOP:
@@ -317,7 +325,7 @@ def alike(case: Case, a: Scores, b: Scores, which: str, name: str) -> tuple[floa
     return spearman(x, y), top_overlap(x, y, TOP)
 
 
-def randomisation(model: Model, cases: list[Case], scored: list[Scores], settings: Settings) -> dict:
+def randomisation(model: Model, cases: list[ValidationCase], scored: list[Scores], settings: Settings) -> dict:
     """{"stages": texts, sites: {score: means}}: rank correlation with the trained network's score, stage by stage."""
     record = {"stages": [], **{which: {} for which in selections(cases)}}
     structures = [case.atoms for case in cases]
@@ -331,7 +339,7 @@ def randomisation(model: Model, cases: list[Case], scored: list[Scores], setting
     return record
 
 
-def equivalence(models: list[Model], cases: list[Case], scored: list[Scores], settings: Settings) -> dict:
+def equivalence(models: list[Model], cases: list[ValidationCase], scored: list[Scores], settings: Settings) -> dict:
     """Spreads between equivalent sites: of exact structures, the largest of all runs; of the data, in the first run."""
     record = {"exact": {}, "data": {}}
     probes = known_to(models[0], exact_structures())

@@ -18,7 +18,7 @@ import refattn
 from refattn.cli.main import cli
 from refattn.network.checkpoint import save_checkpoint
 from refattn.report.map_pictures import GREY, OWN, by_colour_bar, by_element, element_groups, limits
-from refattn.report.maps import Shown, files_of
+from refattn.report.maps import MapOptions, files_of
 from refattn.report.projection import Layout
 
 # The file of structures holds eight digits.
@@ -159,7 +159,7 @@ def test_one_atom_is_a_map_too(folder):
     ase.io.write(folder / "atom.extxyz", ase.Atoms("C"), format="extxyz")
     run(folder, "atom.extxyz", "atom")
     assert xy_from(rows_from(folder / "atom" / "map.csv")).tolist() == [[0, 0]]
-    assert {path.name for path in (folder / "atom").iterdir()} == set(files_of("", Shown()))
+    assert {path.name for path in (folder / "atom").iterdir()} == set(files_of("", MapOptions()))
 
 
 # ---- UMAP ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from refattn.cli.main import cli
 from refattn.errors import DataError
 from refattn.explanation.comparison import populations, spearman
 from refattn.network.checkpoint import save_checkpoint
-from refattn.report.findings import Column, Finding, findings
+from refattn.report.findings import Column, ExplainedStructure, findings
 from refattn.report.folder import files_of, rows_of
 from refattn.report.pages import page_data, write_page
 from refattn.report.pictures import amounts, picture
@@ -223,7 +223,7 @@ def test_populations_from_xtb_agree_with_the_structures_own():
 
 def test_the_orbital_that_the_target_is_about_is_drawn(model):
     known = {"homo_population": np.ones(3), "lumo_population": np.ones(3)}
-    finding = Finding(molecule("H2O"), refattn.explain(model, molecule("H2O"), scores=[]), None, known)
+    finding = ExplainedStructure(molecule("H2O"), refattn.explain(model, molecule("H2O"), scores=[]), None, known)
     assert rows_of(finding, ("beta",)) == ["beta", *known]
     object.__setattr__(finding.explanation, "target", "xtb_lumo")
     assert rows_of(finding, ("beta",)) == ["beta", "lumo_population"]
@@ -252,7 +252,7 @@ def test_pictures_are_17_cm_wide_and_not_blank(folder):
 
 @pytest.mark.parametrize("make", [lambda: ase.Atoms("C"), rattled_salt], ids=["atom", "salt"])
 def test_dark_pictures(make, model, tmp_path):
-    finding = Finding(make(), refattn.explain(model, make(), scores=[]))
+    finding = ExplainedStructure(make(), refattn.explain(model, make(), scores=[]))
     picture(tmp_path / "dark.png", finding, ["beta"], "dark")
     pixels = imread(tmp_path / "dark.png")
     assert (pixels[0, 0, :3] < 0.15).all()

@@ -28,7 +28,7 @@ from refattn.config import ModelConfig
 from refattn.explanation.attribution import integrated_gradients
 from refattn.explanation.explain import COSTLY
 from refattn.explanation.flow import attention_flow, residual_share
-from refattn.explanation.variants import Subject
+from refattn.explanation.variants import ScoredInput
 from refattn.gradient_check import central_difference, small_network, small_shard
 from refattn.network.model import backward, forward, input_embedding
 from refattn.structures.batch import GraphBatch
@@ -223,7 +223,7 @@ def test_integrated_gradients_of_a_steep_network():
 def test_integrated_gradients_settle_when_complete_and_at_rest(monkeypatch, scores, n_nodes, settled):
     one = subject(network(), molecule("H2"))
     change = np.diff(one.outputs(lambda part: part[:, None, None] * one.difference, 2))[0]
-    monkeypatch.setattr("refattn.explanation.attribution.MOST_NODES", 64)
+    monkeypatch.setattr("refattn.explanation.attribution.MAX_NODES", 64)
     monkeypatch.setattr("refattn.explanation.attribution._quadrature", lambda _, n, run: change * np.array(scores[n]))
     result = integrated_gradients(one)
     assert (result.n_nodes, result.settled) == (n_nodes, settled)
@@ -231,7 +231,7 @@ def test_integrated_gradients_settle_when_complete_and_at_rest(monkeypatch, scor
 
 
 def test_integrated_gradients_say_where_they_do_not_settle(monkeypatch):
-    monkeypatch.setattr("refattn.explanation.attribution.MOST_NODES", 8)
+    monkeypatch.setattr("refattn.explanation.attribution.MAX_NODES", 8)
     result = integrated_gradients(subject(network(), molecule("CH3OH")), tolerance=1e-12)
     assert not result.settled
     assert result.n_nodes == 8
@@ -242,7 +242,7 @@ def test_integrated_gradients_from_another_baseline():
     model, atoms = network(), molecule("NH3")
     one = subject(model, atoms)
     nitrogen = model.checkpoint.params["embed"][7]
-    other = Subject.of(one.params, one.config, OPS, one.graph, nitrogen)
+    other = ScoredInput.of(one.params, one.config, OPS, one.graph, nitrogen)
     result = integrated_gradients(other)
     table, output = own_rows(model, atoms)
     whole = output()

@@ -10,7 +10,7 @@ from made_structures import rattled_salt
 
 from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, TrainingConfig
 from refattn.explanation.comparison import POPULATIONS
-from refattn.explanation.variants import Subject
+from refattn.explanation.variants import ScoredInput
 from refattn.gradient_check import small_network
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.model import forward
@@ -46,7 +46,7 @@ def network(options=None, seed=0, dtype="float64", **graph):
 
 def subject(model, atoms):
     shard = shard_of(atoms, model.config.model, **dataclasses.asdict(model.config.graph))
-    return Subject.of(model.checkpoint.params, model.config.model, OPS, shard)
+    return ScoredInput.of(model.checkpoint.params, model.config.model, OPS, shard)
 
 
 def own_rows(model, atoms):

@@ -20,7 +20,7 @@ from refattn.ops.cpu.simd.vector import (
     load,
     number_of,
     products_with_rows,
-    row_of,
+    row_view,
     scale_heads,
     store,
     sum_of,
@@ -119,7 +119,7 @@ def test_lanes_divide_the_width():
 
 @kernel
 def arithmetic(y, a, b, lanes):
-    to, first, second = row_of(y, 0), row_of(a, 1), row_of(b, ())
+    to, first, second = row_view(y, 0), row_view(a, 1), row_view(b, ())
     for d in range(0, len(to), len(lanes)):
         x, z = load(first, d, lanes), load(second, d, lanes)
         store(to, d, (x + z) * (x - z) / 2 + larger_of(x, z) * 3.0 - 1 / (x * x + 1))
@@ -127,7 +127,7 @@ def arithmetic(y, a, b, lanes):
 
 @kernel
 def total(a, lanes):
-    row = row_of(a, ())
+    row = row_view(a, ())
     added = zeros(row, lanes)
     for d in range(0, len(row), len(lanes)):
         added = added + load(row, d, lanes)
@@ -136,7 +136,7 @@ def total(a, lanes):
 
 @kernel
 def attend(sums, added, a, b, heads, channels):
-    sums, added, a, b = row_of(sums, ()), row_of(added, ()), row_of(a, ()), row_of(b, ())
+    sums, added, a, b = row_view(sums, ()), row_view(added, ()), row_view(a, ()), row_view(b, ())
     factor = head_sums(a, b, heads, channels)
     store(sums, 0, factor)
     add_heads(added, factor, a, heads, channels)
@@ -170,7 +170,7 @@ def test_heads_calculate_as_numpy_does(heads, channels, dtype):
 
 @kernel
 def row_products(sums, a, x, heads, lanes):
-    store(row_of(sums, ()), 0, products_with_rows(a, row_of(x, ()), heads, lanes))
+    store(row_view(sums, ()), 0, products_with_rows(a, row_view(x, ()), heads, lanes))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -186,7 +186,7 @@ def test_products_with_rows_calculate_as_numpy_does(n_rows, width, dtype):
 
 @kernel
 def scale(y, factor, x, heads, channels):
-    scale_heads(row_of(y, ()), load(row_of(factor, ()), 0, heads), row_of(x, ()), heads, channels)
+    scale_heads(row_view(y, ()), load(row_view(factor, ()), 0, heads), row_view(x, ()), heads, channels)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -232,7 +232,7 @@ def of_each(exponentials, sigmoids, x):
 
 @kernel(fastmath=True)
 def of_vectors(exponentials, sigmoids, x, lanes):
-    exponentials, sigmoids, x = row_of(exponentials, ()), row_of(sigmoids, ()), row_of(x, ())
+    exponentials, sigmoids, x = row_view(exponentials, ()), row_view(sigmoids, ()), row_view(x, ())
     for n in range(0, len(x), len(lanes)):
         store(exponentials, n, exponential(load(x, n, lanes)))
         store(sigmoids, n, sigmoid(load(x, n, lanes)))

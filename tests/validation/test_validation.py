@@ -14,7 +14,7 @@ from scipy.stats import norm, spearmanr
 from refattn.errors import DataError, RunError
 from refattn.explanation.explain import explain
 from refattn.explanation.symmetry import equivalent_sites, symmetrised
-from refattn.explanation.variants import Subject
+from refattn.explanation.variants import ScoredInput
 from refattn.network.params import initialise
 from refattn.report.sentences import FAILS, HOLDS, UNTESTED, sentences
 from refattn.validation.agreement import (
@@ -27,7 +27,7 @@ from refattn.validation.agreement import (
 from refattn.validation.equivalence import EQUAL, exact_structures, known_to
 from refattn.validation.faithfulness import STEPS, area, deletion_and_insertion, orders
 from refattn.validation.parameters import randomised, stages, untrained
-from refattn.validation.study import Settings, study
+from refattn.validation.study import Settings, validate
 
 QUICK = Settings(scores=("occlusion",), n_costly=2, n_threads=1)
 
@@ -112,7 +112,7 @@ def test_deletion_and_insertion_are_those_of_a_network_without_the_sites():
     model, atoms = network({"embedding_width": 8}), molecule("CH3CH2OH")
     config = model.config
     shard = shard_of(atoms, config.model, **dataclasses.asdict(config.graph))
-    subject = Subject.of(model.checkpoint.params, config.model, OPS, shard)
+    subject = ScoredInput.of(model.checkpoint.params, config.model, OPS, shard)
     order = np.random.default_rng(5).permutation(len(atoms))[None]
     found = deletion_and_insertion(subject, order) * STD
     table, output = own_rows(model, atoms)
@@ -178,7 +178,7 @@ def test_elements_that_the_run_never_saw_are_not_probed():
 def test_a_planted_agreement_is_found():
     """Populations that ARE the attention of the first network."""
     model = network()
-    record = study([model], populated_structures(lambda atoms: explain(model, atoms, ()).beta), QUICK)
+    record = validate([model], populated_structures(lambda atoms: explain(model, atoms, ()).beta), QUICK)
     for which in ("all", "without_hydrogen"):
         row = record["agreement"]["homo_population"][which]["beta"]
         assert (row["spearman"]["mean"], row["top_overlap"]["mean"]) == pytest.approx((1, 1))
@@ -189,7 +189,7 @@ def test_a_planted_agreement_is_found():
 def test_a_planted_element_is_seen_through():
     """Populations that the element alone decides: no score of a network may be called better."""
     model = network()
-    record = study([model], populated_structures(lambda atoms: atoms.numbers.astype(float) ** 2), QUICK)
+    record = validate([model], populated_structures(lambda atoms: atoms.numbers.astype(float) ** 2), QUICK)
     rows = record["agreement"]["lumo_population"]["all"]
     assert rows["element"]["spearman"]["mean"] == pytest.approx(1)
     assert HOLDS not in verdicts(record, "LUMO population, all sites").values()
@@ -198,7 +198,7 @@ def test_a_planted_element_is_seen_through():
 
 def test_a_weak_correlation_is_called_weak_however_sure_it_is():
     model = network()
-    record = study([model], populated_structures(lambda atoms: explain(model, atoms, ()).beta), QUICK)
+    record = validate([model], populated_structures(lambda atoms: explain(model, atoms, ()).beta), QUICK)
     row = record["agreement"]["homo_population"]["all"]["beta"]
     row["spearman"]["mean"], row["gain_on_element"] = 0.1, {"mean": 0.1, "error": 0.01, "n": 1000}
     assert verdicts(record, "HOMO population, all sites")["Global attention"] == FAILS
@@ -209,21 +209,21 @@ def test_a_planted_asymmetry_is_found():
     """The upstream rule puts molecules into a box, whose images break the symmetry of C60."""
     settings = dataclasses.replace(QUICK, n_costly=1)
     molecules = populated_structures(lambda atoms: np.ones(len(atoms)))[:2]
-    good = study([network()], molecules, settings)
+    good = validate([network()], molecules, settings)
     assert set(verdicts(good, "equivalent sites").values()) == {HOLDS}
     assert max(max(own.values()) for own in good["equivalence"]["exact"].values()) < EQUAL
-    bad = study([network(rule="upstream")], molecules, settings)
+    bad = validate([network(rule="upstream")], molecules, settings)
     assert FAILS in verdicts(bad, "equivalent sites").values()
 
 
 def test_runs_are_compared():
-    twins = study([network(), network()], populated_structures(lambda a: np.arange(len(a)) + 1.0), QUICK)
+    twins = validate([network(), network()], populated_structures(lambda a: np.arange(len(a)) + 1.0), QUICK)
     row = twins["stability"]["all"]["beta"]
     assert row["spearman"]["mean"] == pytest.approx(1) and row["top_overlap"]["mean"] == pytest.approx(1)
     assert len(twins["agreement"]["homo_population"]["all"]["beta"]["spearman"]["runs"]) == 2
-    others = study([network(), network(seed=1)], populated_structures(lambda a: np.arange(len(a)) + 1.0), QUICK)
+    others = validate([network(), network(seed=1)], populated_structures(lambda a: np.arange(len(a)) + 1.0), QUICK)
     assert others["stability"]["all"]["beta"]["spearman"]["mean"] < 0.9
-    assert verdicts(study([network()], molecules_without_labels(), QUICK), "seeds")["There is one run only; give an "
+    assert verdicts(validate([network()], molecules_without_labels(), QUICK), "seeds")["There is one run only; give an "
         "ensemble (refattn train --ensemble K) to compare seeds."] == UNTESTED  # fmt: skip
 
 
@@ -232,7 +232,7 @@ def molecules_without_labels():
 
 
 def test_without_populations_orbitals_are_not_tested():
-    record = study([network()], molecules_without_labels(), QUICK)
+    record = validate([network()], molecules_without_labels(), QUICK)
     assert record["agreement"] == {} and record["mae"] == [None]
     assert UNTESTED in verdicts(record, "orbitals").values()
 
@@ -241,13 +241,13 @@ def test_error_of_the_predictions():
     model, atoms = network(), molecules_without_labels()
     for one, value in zip(atoms, model.predict(atoms).value, strict=True):
         one.info["label"] = value + 0.5 * STD
-    record = study([model], atoms, QUICK)
+    record = validate([model], atoms, QUICK)
     assert record["mae"] == pytest.approx([0.5 * STD])
 
 
 def test_any_number_of_threads_and_the_costly_scores():
     settings = [Settings(scores=("occlusion", "removal"), n_costly=2, n_threads=n) for n in (1, 3)]
-    found = [study([network()], populated_structures(lambda a: np.arange(len(a)) + 1.0)[:4], s) for s in settings]
+    found = [validate([network()], populated_structures(lambda a: np.arange(len(a)) + 1.0)[:4], s) for s in settings]
     assert found[0] == found[1]
     rows = found[0]["agreement"]["homo_population"]["all"]
     assert (rows["removal"]["spearman"]["n"], rows["beta"]["spearman"]["n"]) == (2, 4)
@@ -255,10 +255,10 @@ def test_any_number_of_threads_and_the_costly_scores():
 
 def test_refused():
     with pytest.raises(RunError, match="differ in their seed"):
-        study([network(), network(rule="upstream")], molecules_without_labels(), QUICK)
+        validate([network(), network(rule="upstream")], molecules_without_labels(), QUICK)
     with pytest.raises(DataError, match="no structure to validate with"):
-        study([network()], [], QUICK)
+        validate([network()], [], QUICK)
     left_out = []
     with pytest.raises(DataError, match="no structure to validate with"):
-        study([network()], [ase.Atoms("U")], QUICK, skip=lambda id, error: left_out.append(id))
+        validate([network()], [ase.Atoms("U")], QUICK, skip=lambda id, error: left_out.append(id))
     assert left_out == ["0"]

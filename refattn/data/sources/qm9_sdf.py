@@ -31,7 +31,7 @@ TABLE = "gdb9.sdf.csv"
 COLUMNS = {"rotational_a": "A", "rotational_b": "B", "rotational_c": "C"}  # the others have our names
 ADVICE = "fetch it again with `refattn data fetch qm9_sdf`"
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, tarfile.TarError)
-MOST_LINES = 2000  # of a block: V2000 has at most 999 atoms and 999 bonds
+MAX_LINES = 2000  # of a block: V2000 has at most 999 atoms and 999 bonds
 
 
 class QM9SdfSource(QM9Source):
@@ -129,7 +129,7 @@ def read_table(lines: Iterable[str], where: str) -> dict[str, np.ndarray]:
 def read_molecules(lines: Iterable[str], where: str) -> Iterator[tuple[str, ase.Atoms]]:
     """(id, Atoms) of every block, from the lines of gdb9.sdf. Raises DataError that names `where` and the line."""
     for start in itertools.count(1):
-        block = list(itertools.islice(itertools.takewhile(lambda line: line.rstrip() != "$$$$", lines), MOST_LINES))
+        block = list(itertools.islice(itertools.takewhile(lambda line: line.rstrip() != "$$$$", lines), MAX_LINES))
         if not any(map(str.strip, block)):  # after the last block, or nothing between two
             return
         yield parse_block(block, f"{where}, molecule {start}")

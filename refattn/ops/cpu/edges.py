@@ -19,7 +19,7 @@ from refattn.ops.cpu.memory import empty, scratch, zeros_like
 from refattn.ops.cpu.simd.gemm import multiply, pack, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
-from refattn.ops.cpu.simd.vector import load, number_of, row_of, store, sum_of, zeros
+from refattn.ops.cpu.simd.vector import load, number_of, row_view, store, sum_of, zeros
 from refattn.ops.cpu.work import (
     SITES,
     AttentionInputs,
@@ -237,7 +237,7 @@ def multiply_row(x, site, geo, lanes):
 def _updated_attention_forward_kernel(context, cache, work, inputs, edges, weights, save_for_backward, static):
     edge_ptr, lanes, x, v = edges.edge_ptr, static.lanes, work.x, cache.v
     n_sites = len(edge_ptr) - 1
-    gain, offset = row_of(weights.gain, ()), row_of(weights.offset, ())
+    gain, offset = row_view(weights.gain, ()), row_view(weights.offset, ())
     pack(work.panels_w, weights.w)
     pack_heads(work.panels_k, work.panels_kt, weights.w_k, static.channels)
     first = 0
@@ -253,8 +253,9 @@ def _updated_attention_forward_kernel(context, cache, work, inputs, edges, weigh
                 row = e - shift
                 j = edges.nbr[e]
                 cache.mean[row], cache.rstd[row] = update_row(
-                    row_of(cache.new_geo, e), row_of(v, row), row_of(x, e - begin), row_of(inputs.centre, i),
-                    row_of(inputs.neighbour, j), row_of(inputs.geo, e), row_of(inputs.site, j), gain, offset, lanes,
+                    row_view(cache.new_geo, e), row_view(v, row), row_view(x, e - begin), row_view(inputs.centre, i),
+                    row_view(inputs.neighbour, j), row_view(inputs.geo, e), row_view(inputs.site, j), gain, offset,
+                    lanes,
                 )  # fmt: skip
             attend_site(work.absorbed[:, i - first], context, cache.alpha, work, edges, weights.b_k, i, static)
         add_values(context, work.absorbed, first, last, work.panels_k, static.channels)
@@ -274,11 +275,11 @@ def _updated_attention_backward_kernel(
     for total in (grads.site, grads.centre, grads.neighbour, grad_weights.w, work.grad_w_kt):
         total[:] = v.dtype.type(0)
     gain, grad_gain, grad_offset = (
-        row_of(weights.gain, ()),
-        row_of(grad_weights.gain, ()),
-        row_of(grad_weights.offset, ()),
+        row_view(weights.gain, ()),
+        row_view(grad_weights.gain, ()),
+        row_view(grad_weights.offset, ()),
     )
-    pair = row_of(work.pair, 0), row_of(work.pair, 1)
+    pair = row_view(work.pair, 0), row_view(work.pair, 1)
     pack(work.panels_wt, weights.w.T)
     pack_heads(work.panels_k, work.panels_kt, weights.w_k, static.channels)
     first = 0
@@ -290,7 +291,7 @@ def _updated_attention_backward_kernel(
         for i in range(first, last):
             begin, end = edge_ptr[i], edge_ptr[i + 1]
             for e in range(begin, end):
-                multiply_row(row_of(x, e - begin), row_of(site, edges.nbr[e]), row_of(new_geo, e), lanes)
+                multiply_row(row_view(x, e - begin), row_view(site, edges.nbr[e]), row_view(new_geo, e), lanes)
             attend_site_gradient(
                 absorbed[:, i - first], grad_weights.b_k, grad_context, cache.alpha, work, edges, weights.b_k, i, static
             )
@@ -298,12 +299,12 @@ def _updated_attention_backward_kernel(
                 j = edges.nbr[e]
                 # forward: x = site_j new_geo, new_geo = LN(swish(v) + geo), v = geo w + centre_i + neighbour_j
                 rows = RowGradients(
-                    row_of(grads.site, j), row_of(new_geo, e), row_of(grads.centre, i), row_of(grads.neighbour, j),
-                    grad_gain, grad_offset, row_of(grad_v, e - start),
+                    row_view(grads.site, j), row_view(new_geo, e), row_view(grads.centre, i),
+                    row_view(grads.neighbour, j), grad_gain, grad_offset, row_view(grad_v, e - start),
                 )  # fmt: skip
                 update_row_gradient(
-                    rows, row_of(grad_x, e - begin), row_of(grad_new_geo, e), row_of(site, j), row_of(geo, e), gain,
-                    row_of(v, e), (cache.mean[e], cache.rstd[e]), pair, lanes,
+                    rows, row_view(grad_x, e - begin), row_view(grad_new_geo, e), row_view(site, j), row_view(geo, e),
+                    gain, row_view(v, e), (cache.mean[e], cache.rstd[e]), pair, lanes,
                 )  # fmt: skip
         key_projection_gradient(
             grads.q, work.grad_w_kt, absorbed, grad_context, inputs.q, first, last, work.panels_k, static.channels
@@ -331,9 +332,9 @@ def _filtered_attention_forward_kernel(context, alpha, work, inputs, edges, weig
         for i in range(first, last):
             begin, end = edge_ptr[i], edge_ptr[i + 1]
             for e in range(begin, end):
-                row = row_of(v, e - start)
-                site_row = row_of(inputs.site, edges.nbr[e])
-                filter_row(row_of(x, e - begin), row, row, site_row, edges.weight[e], static.lanes)
+                row = row_view(v, e - start)
+                site_row = row_view(inputs.site, edges.nbr[e])
+                filter_row(row_view(x, e - begin), row, row, site_row, edges.weight[e], static.lanes)
             attend_site(work.absorbed[:, i - first], context, alpha, work, edges, weights.b_k, i, static)
         add_values(context, work.absorbed, first, last, work.panels_k, static.channels)
         first = last
@@ -376,17 +377,17 @@ def _filtered_attention_backward_kernel(
         for i in range(first, last):
             begin, end = edge_ptr[i], edge_ptr[i + 1]
             for e in range(begin, end):
-                s = row_of(grad_v, e - start)  # until the gradient takes its place
-                site_row = row_of(site, edges.nbr[e])
-                filter_row(row_of(x, e - begin), s, row_of(v, e - start), site_row, edges.weight[e], lanes)
+                s = row_view(grad_v, e - start)  # until the gradient takes its place
+                site_row = row_view(site, edges.nbr[e])
+                filter_row(row_view(x, e - begin), s, row_view(v, e - start), site_row, edges.weight[e], lanes)
             attend_site_gradient(
                 absorbed[:, i - first], grad_weights.b_k, grad_context, alpha, work, edges, weights.b_k, i, static
             )
             for e in range(begin, end):
                 j = edges.nbr[e]
                 grad = filter_row_gradient(
-                    row_of(grads.site, j), row_of(grad_v, e - start), row_of(grad_weights.b, ()),
-                    row_of(grad_x, e - begin), row_of(site, j), edges.weight[e], row_of(v, e - start), lanes,
+                    row_view(grads.site, j), row_view(grad_v, e - start), row_view(grad_weights.b, ()),
+                    row_view(grad_x, e - begin), row_view(site, j), edges.weight[e], row_view(v, e - start), lanes,
                 )  # fmt: skip
                 if grad_inputs is not None:
                     grad_inputs[1][e] = grad

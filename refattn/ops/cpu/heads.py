@@ -30,7 +30,7 @@ from refattn.ops.cpu.simd.vector import (
     load,
     number_of,
     products_with_rows,
-    row_of,
+    row_view,
     scale_heads,
     store,
     zeros,
@@ -102,27 +102,27 @@ def attend_site(absorbed, context, alpha, work, edges, b_k, i, static):
     heads, channels, lanes = static.heads, static.channels, static.lanes
     x, coefficient, mask = work.x, work.coefficient, edges.mask
     start, stop = edges.edge_ptr[i], edges.edge_ptr[i + 1]
-    context_row = row_of(context, i)
+    context_row = row_view(context, i)
     scale = number_of(context_row, 1 / np.sqrt(len(channels)))
     total = zeros(context_row, heads)
     largest = total - np.inf
     for e in range(start, stop):
-        score = scale * products_with_rows(absorbed, row_of(x, e - start), heads, lanes)
-        store(row_of(alpha, e), 0, score)
+        score = scale * products_with_rows(absorbed, row_view(x, e - start), heads, lanes)
+        store(row_view(alpha, e), 0, score)
         largest = larger_of(largest, score)
     for e in range(start, stop):
-        numerator = exponential(load(row_of(alpha, e), 0, heads) - largest)
-        store(row_of(alpha, e), 0, numerator)
+        numerator = exponential(load(row_view(alpha, e), 0, heads) - largest)
+        store(row_view(alpha, e), 0, numerator)
         total = total + numerator
     inverse = 1 / total
     kept = zeros(context_row, heads)
     for e in range(start, stop):
-        share = load(row_of(alpha, e), 0, heads) * inverse
-        store(row_of(alpha, e), 0, share)
-        share = share * load(row_of(mask, e), 0, heads)
-        store(row_of(coefficient, e - start), 0, share)
+        share = load(row_view(alpha, e), 0, heads) * inverse
+        store(row_view(alpha, e), 0, share)
+        share = share * load(row_view(mask, e), 0, heads)
+        store(row_view(coefficient, e - start), 0, share)
         kept = kept + share
-    scale_heads(context_row, kept, row_of(b_k, ()), heads, channels)
+    scale_heads(context_row, kept, row_view(b_k, ()), heads, channels)
     multiply_few(absorbed, coefficient[: stop - start].T, x[: stop - start])
 
 
@@ -137,24 +137,24 @@ def attend_site_gradient(absorbed, grad_b_k, grad_context, alpha, work, edges, b
     heads, channels, lanes = static.heads, static.channels, static.lanes
     x, grad_x, coefficient, mask = work.x, work.grad_x, work.coefficient, edges.mask
     start, stop = edges.edge_ptr[i], edges.edge_ptr[i + 1]
-    context_row = row_of(grad_context, i)
+    context_row = row_view(grad_context, i)
     scale = number_of(context_row, 1 / np.sqrt(len(channels)))
     mean = kept = zeros(context_row, heads)
-    bias = head_sums(context_row, row_of(b_k, ()), heads, channels)
+    bias = head_sums(context_row, row_view(b_k, ()), heads, channels)
     for e in range(start, stop):
         # forward: context = sum alpha mask (x w_k + b_k)
-        grad = products_with_rows(absorbed, row_of(x, e - start), heads, lanes) + bias
-        grad = grad * load(row_of(mask, e), 0, heads)
-        store(row_of(coefficient, e - start), len(heads), grad)
-        mean = mean + load(row_of(alpha, e), 0, heads) * grad
+        grad = products_with_rows(absorbed, row_view(x, e - start), heads, lanes) + bias
+        grad = grad * load(row_view(mask, e), 0, heads)
+        store(row_view(coefficient, e - start), len(heads), grad)
+        mean = mean + load(row_view(alpha, e), 0, heads) * grad
     for e in range(start, stop):
         # forward: alpha = softmax(score), score = scale x q_absorbed
-        share = load(row_of(alpha, e), 0, heads)
-        row = row_of(coefficient, e - start)
+        share = load(row_view(alpha, e), 0, heads)
+        row = row_view(coefficient, e - start)
         store(row, len(heads), scale * share * (load(row, len(heads), heads) - mean))
-        share = share * load(row_of(mask, e), 0, heads)
+        share = share * load(row_view(mask, e), 0, heads)
         store(row, 0, share)
         kept = kept + share
-    add_heads(row_of(grad_b_k, ()), kept, context_row, heads, channels)
+    add_heads(row_view(grad_b_k, ()), kept, context_row, heads, channels)
     multiply_few(grad_x[: stop - start], coefficient[: stop - start], absorbed)
     multiply_few(absorbed, coefficient[: stop - start].T, x[: stop - start])

@@ -10,7 +10,7 @@ from refattn.ops.cpu.simd.dropout import drop
 from refattn.ops.cpu.simd.gemm import add_transposed_product, multiply, pack, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
-from refattn.ops.cpu.simd.vector import lanes_for, load, number_of, row_of, store, sum_of, zeros
+from refattn.ops.cpu.simd.vector import lanes_for, load, number_of, row_view, store, sum_of, zeros
 from refattn.ops.reference.layers import EPSILON
 from refattn.ops.types import Array, DenseWeights
 
@@ -179,10 +179,10 @@ def add_row_gradient(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd, 
 
 @kernel(fastmath=True)
 def _residual_layernorm_forward_kernel(y, x_hat, rstd, x, residual, gain, offset, lanes):
-    gain, offset = row_of(gain, ()), row_of(offset, ())
+    gain, offset = row_view(gain, ()), row_view(offset, ())
     for n in range(x.shape[0]):
         rstd[n] = add_and_normalise_row(
-            row_of(y, n), row_of(x_hat, n), row_of(x, n), row_of(residual, n), gain, offset, lanes
+            row_view(y, n), row_view(x_hat, n), row_view(x, n), row_view(residual, n), gain, offset, lanes
         )
 
 
@@ -190,10 +190,10 @@ def _residual_layernorm_forward_kernel(y, x_hat, rstd, x, residual, gain, offset
 def _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd, lanes):
     grad_gain[:] = 0
     grad_offset[:] = 0
-    gain, grad_gain, grad_offset = row_of(gain, ()), row_of(grad_gain, ()), row_of(grad_offset, ())
+    gain, grad_gain, grad_offset = row_view(gain, ()), row_view(grad_gain, ()), row_view(grad_offset, ())
     for n in range(x_hat.shape[0]):
         add_row_gradient(
-            row_of(grad_x, n), grad_gain, grad_offset, row_of(grad_y, n), gain, row_of(x_hat, n), rstd[n], lanes
+            row_view(grad_x, n), grad_gain, grad_offset, row_view(grad_y, n), gain, row_view(x_hat, n), rstd[n], lanes
         )
 
 
@@ -226,4 +226,4 @@ def drop_row(y, x, key, threshold, lanes):
 @kernel
 def _dropout_kernel(y, x, key, threshold, lanes):
     for n in range(x.shape[0]):
-        drop_row(row_of(y, n), row_of(x, n), key[n], threshold, lanes)
+        drop_row(row_view(y, n), row_view(x, n), key[n], threshold, lanes)

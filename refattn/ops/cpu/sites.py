@@ -11,7 +11,7 @@ from refattn.ops.cpu.memory import empty, scratch
 from refattn.ops.cpu.simd.gemm import BLOCK, multiply, pack, padded, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
-from refattn.ops.cpu.simd.vector import lanes_for, load, row_of, store
+from refattn.ops.cpu.simd.vector import lanes_for, load, row_view, store
 from refattn.ops.cpu.work import empty_like
 from refattn.ops.types import Array, RowDropout, SiteBlockCache, SiteBlockWeights
 
@@ -91,8 +91,8 @@ def _tiles(n_tiles, shape, dtype):
 
 @kernel(fastmath=True)
 def _site_block_forward_kernel(site, cache, work, context, q, key, threshold, weights, save_for_backward, lanes):
-    gain, offset = row_of(weights.gain, ()), row_of(weights.offset, ())
-    gain_2, offset_2 = row_of(weights.gain_2, ()), row_of(weights.offset_2, ())
+    gain, offset = row_view(weights.gain, ()), row_view(weights.offset, ())
+    gain_2, offset_2 = row_view(weights.gain_2, ()), row_view(weights.offset_2, ())
     x, hidden, update, v = work.x, work.hidden, work.update, cache.v
     pack(work.panels_1, weights.w_1)
     pack(work.panels_2, weights.w_2)
@@ -101,19 +101,19 @@ def _site_block_forward_kernel(site, cache, work, context, q, key, threshold, we
         shift = first if save_for_backward else 0  # row of the tile's first site in what may be saved
         for n in range(rows):
             cache.context_rstd[shift + n] = add_and_normalise_row(
-                row_of(x, n), row_of(cache.context_hat, shift + n), row_of(context, first + n), row_of(q, first + n),
-                gain, offset, lanes,
+                row_view(x, n), row_view(cache.context_hat, shift + n), row_view(context, first + n),
+                row_view(q, first + n), gain, offset, lanes,
             )  # fmt: skip
         multiply(v[shift : shift + rows], weights.b_1, x[:rows], work.panels_1)
         for n in range(rows):
-            swish_row(row_of(hidden, n), row_of(update, n), row_of(v, shift + n), lanes)
+            swish_row(row_view(hidden, n), row_view(update, n), row_view(v, shift + n), lanes)
         multiply(update[:rows], weights.b_2, hidden[:rows], work.panels_2)
         for n in range(rows):
             if key is not None:
-                drop_row(row_of(update, n), row_of(update, n), key[first + n], threshold, lanes)
+                drop_row(row_view(update, n), row_view(update, n), key[first + n], threshold, lanes)
             cache.site_rstd[shift + n] = add_and_normalise_row(
-                row_of(site, first + n), row_of(cache.site_hat, shift + n), row_of(update, n), row_of(x, n), gain_2,
-                offset_2, lanes,
+                row_view(site, first + n), row_view(cache.site_hat, shift + n), row_view(update, n), row_view(x, n),
+                gain_2, offset_2, lanes,
             )  # fmt: skip
 
 
@@ -124,9 +124,13 @@ def _site_block_backward_kernel(grad_context, grads, work, grad_site, key, thres
         total[:] = v.dtype.type(0)
     for total in (grads.w_1, grads.w_2):
         total[:] = v.dtype.type(0)
-    gain, offset, gain_2 = row_of(weights.gain, ()), row_of(weights.offset, ()), row_of(weights.gain_2, ())
-    grad_gain, grad_offset, grad_b_1 = row_of(grads.gain, ()), row_of(grads.offset, ()), row_of(grads.b_1, ())
-    grad_gain_2, grad_offset_2, grad_b_2 = row_of(grads.gain_2, ()), row_of(grads.offset_2, ()), row_of(grads.b_2, ())
+    gain, offset, gain_2 = row_view(weights.gain, ()), row_view(weights.offset, ()), row_view(weights.gain_2, ())
+    grad_gain, grad_offset, grad_b_1 = row_view(grads.gain, ()), row_view(grads.offset, ()), row_view(grads.b_1, ())
+    grad_gain_2, grad_offset_2, grad_b_2 = (
+        row_view(grads.gain_2, ()),
+        row_view(grads.offset_2, ()),
+        row_view(grads.b_2, ()),
+    )
     pack(work.panels_1, weights.w_1.T)
     pack(work.panels_2, weights.w_2.T)
     for first in range(0, len(v), TILE):
@@ -134,30 +138,30 @@ def _site_block_backward_kernel(grad_context, grads, work, grad_site, key, thres
         for n in range(rows):
             i = first + n
             add_row_gradient(
-                row_of(grad_sum, n), grad_gain_2, grad_offset_2, row_of(grad_site, i), gain_2,
-                row_of(cache.site_hat, i), cache.site_rstd[i], lanes,
+                row_view(grad_sum, n), grad_gain_2, grad_offset_2, row_view(grad_site, i), gain_2,
+                row_view(cache.site_hat, i), cache.site_rstd[i], lanes,
             )  # fmt: skip
             if key is None:
-                copy_row(row_of(grad_update, n), row_of(grad_sum, n), lanes)
+                copy_row(row_view(grad_update, n), row_view(grad_sum, n), lanes)
             else:
-                drop_row(row_of(grad_update, n), row_of(grad_sum, n), key[i], threshold, lanes)
-            add_row(grad_b_2, row_of(grad_update, n), lanes)
-            swish_row(row_of(hidden, n), row_of(work.s, n), row_of(v, i), lanes)
+                drop_row(row_view(grad_update, n), row_view(grad_sum, n), key[i], threshold, lanes)
+            add_row(grad_b_2, row_view(grad_update, n), lanes)
+            swish_row(row_view(hidden, n), row_view(work.s, n), row_view(v, i), lanes)
         # forward: update = hidden w_2 + b_2
         multiply(grads.w_2, grads.w_2, hidden[:rows].T, grad_update[:rows])
         multiply(grad_v[:rows], None, grad_update[:rows], work.panels_2)
         x = hidden
         for n in range(rows):
-            swish_row_gradient(row_of(grad_v, n), grad_b_1, row_of(v, first + n), row_of(work.s, n), lanes)
-            scale_row(row_of(x, n), row_of(cache.context_hat, first + n), gain, offset, lanes)
+            swish_row_gradient(row_view(grad_v, n), grad_b_1, row_view(v, first + n), row_view(work.s, n), lanes)
+            scale_row(row_view(x, n), row_view(cache.context_hat, first + n), gain, offset, lanes)
         # forward: v = x w_1 + b_1
         multiply(grads.w_1, grads.w_1, x[:rows].T, grad_v[:rows])
         multiply(grad_sum[:rows], grad_sum[:rows], grad_v[:rows], work.panels_1)
         for n in range(rows):
             i = first + n
             add_row_gradient(
-                row_of(grad_context, i), grad_gain, grad_offset, row_of(grad_sum, n), gain,
-                row_of(cache.context_hat, i), cache.context_rstd[i], lanes,
+                row_view(grad_context, i), grad_gain, grad_offset, row_view(grad_sum, n), gain,
+                row_view(cache.context_hat, i), cache.context_rstd[i], lanes,
             )  # fmt: skip
 
 

@@ -8,9 +8,11 @@ gradient.
 
 import typing
 import weakref
+from collections.abc import Sequence
 
 import numpy as np
 
+from refattn.config import ModelConfig
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.graph import Neighbours
 from refattn.ops.cuda.inputs import embedding_forward
@@ -19,6 +21,7 @@ from refattn.ops.cuda.memory import empty, to_device
 from refattn.ops.cuda.random import mix_key
 from refattn.ops.cuda.toolchain import cuda, kernel
 from refattn.ops.random import mix
+from refattn.ops.types import Array
 from refattn.structures.batch import GraphBatch, pointers
 from refattn.structures.elements import cgcnn_features
 
@@ -35,7 +38,7 @@ class Size(typing.NamedTuple):
     n_pads: int = 0
 
     @property
-    def n_real(self):
+    def n_real(self) -> int:
         return self.n_structures - self.n_pads
 
 
@@ -54,7 +57,9 @@ class Plan(typing.NamedTuple):
     cursor: object
 
     @classmethod
-    def of(cls, rows, start=(0,), stream=(0,), cursor=0):
+    def of(
+        cls, rows: Sequence[int], start: Sequence[int] = (0,), stream: Sequence[int] = (0,), cursor: int = 0
+    ) -> "Plan":
         """A Plan of NumPy arrays or sequences, of one batch by default."""
         arrays = ((rows, np.int32), (start, np.int64), (stream, np.uint64), ([cursor], np.int64))
         return cls(*(to_device(np.array(values, dtype)) for values, dtype in arrays))
@@ -66,14 +71,14 @@ class Dropout:
     site_key : (places, N) uint64; edge_key : (layers, E) uint64, or something else without dropout of the attention
     """
 
-    def __init__(self, site_key, edge_key):
+    def __init__(self, site_key: Array, edge_key: Array):
         self.site_key, self.edge_key = site_key, edge_key
 
-    def site_keys(self, place):
+    def site_keys(self, place: int) -> Array:
         """(N,) uint64: place 0, 2, 4, ... of the network."""
         return self.site_key[place // 2]
 
-    def edge_keys(self, place):
+    def edge_keys(self, place: int) -> Array:
         """(E,) uint64: place 1, 3, ... of the network."""
         return self.edge_key[place // 2]
 
@@ -90,7 +95,7 @@ class DeviceDataset:
     Raises OutOfMemory (of the toolchain) where they do not fit, and what GraphBatch.check does.
     """
 
-    def __init__(self, graphs, config, dtype):
+    def __init__(self, graphs: GraphBatch, config: ModelConfig, dtype: np.dtype):
         graphs.check(config)
         self.config, self.dtype, self.with_ring = config, np.dtype(dtype), config.ring
         self.n_sites, self.n_edges = np.diff(graphs.site_ptr), graphs.n_edges
@@ -107,18 +112,18 @@ class DeviceDataset:
             self.features = to_device(cgcnn_features(np.arange(int(graphs.z.max(initial=0)) + 1)).astype(dtype))
 
     @classmethod
-    def of(cls, graphs, config, dtype):
+    def of(cls, graphs: GraphBatch, config: ModelConfig, dtype: np.dtype) -> "DeviceDataset":
         """The one of a GraphBatch and a network; the last one is kept as long as the GraphBatch."""
         found = _LAST.get(graphs)
         if found is None or (found.config, found.dtype) != (config, np.dtype(dtype)):
             found = _LAST[graphs] = cls(graphs, config, dtype)
         return found
 
-    def size(self, rows):
+    def size(self, rows: np.ndarray) -> Size:
         """The Size of the structures `rows` (S,), without anything added."""
         return Size(len(rows), int(self.n_sites[rows].sum()), int(self.n_edges[rows].sum()))
 
-    def gather(self, plan, size):
+    def gather(self, plan: Plan, size: Size) -> GraphBatch:
         """The next batch of a Plan, filled up to `size`.
 
         Returns
@@ -139,7 +144,7 @@ class DeviceDataset:
         features = None if self.features is None else embedding_forward(self.features, found["z"])
         return GraphBatch(**found, nbr=nbr, structure=None, features=features, ring=ring if self.with_ring else None)
 
-    def dropout(self, shard, plan, size):
+    def dropout(self, shard: GraphBatch, plan: Plan, size: Size) -> Dropout:
         """The Dropout of a batch that was gathered."""
         n_places = (1 + self.config.n_layers) * bool(self.config.dropout)
         n_layers = self.config.n_layers * bool(self.config.attention_dropout)
@@ -151,7 +156,7 @@ class DeviceDataset:
         return Dropout(site_key, edge_key)
 
 
-def transposed_in_structures(graphs):
+def transposed_in_structures(graphs: GraphBatch) -> tuple[np.ndarray, np.ndarray]:
     """The edges that point at each site: ptr (N + 1,) int64, and (E,) int32 numbers of edges within the structure.
 
     Those of site j are edge[ptr[j]:ptr[j + 1]]. No edge leaves its structure, so ptr is edge_ptr at every structure's

@@ -10,6 +10,7 @@ import typing
 import numpy as np
 
 from refattn.ops.cuda.memory import to_device, to_host
+from refattn.ops.types import Array
 
 
 class Neighbours(typing.NamedTuple):
@@ -20,7 +21,7 @@ class Neighbours(typing.NamedTuple):
     edge: object
 
 
-def transposed(nbr, n_sites):
+def transposed(nbr: Array, n_sites: int) -> Neighbours:
     """Neighbours of an (E,) array, or the one that is handed in. Sorted on the host: batches bring their own."""
     if isinstance(nbr, Neighbours):
         return nbr
@@ -29,6 +30,6 @@ def transposed(nbr, n_sites):
     return Neighbours(nbr, *(to_device(a.astype(np.int32)) for a in (ptr, np.argsort(own, kind="stable"))))
 
 
-def neighbour_of(nbr):
+def neighbour_of(nbr: Array) -> Array:
     """The (E,) array itself."""
     return nbr.nbr if isinstance(nbr, Neighbours) else nbr

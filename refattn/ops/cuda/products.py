@@ -1,16 +1,21 @@
 """The library of the arrays of this backend, whose products are cuBLAS's inside a captured graph."""
 
+from collections.abc import Callable
+
+import numpy as np
+
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.memory import empty
+from refattn.ops.types import Array
 
 
 class Arrays:
     """The library of the arrays, with the products of this project: cuBLAS inside a captured graph."""
 
-    def __init__(self, matmul):
+    def __init__(self, matmul: Callable):
         self.matmul = matmul
 
-    def ones(self, shape, dtype):
+    def ones(self, shape: tuple[int, ...], dtype: np.dtype) -> Array:
         """See numpy.ones."""
         array = empty(shape, dtype)
         array[...] = 1
@@ -20,7 +25,7 @@ class Arrays:
         return getattr(toolchain.xp, name)
 
 
-def with_products(functions, tf32):
+def with_products(functions: dict[str, Callable], tf32: bool) -> dict:
     """The operations of the backend and `xp`, by name, whose products are cuBLAS's; in TF32 if wanted."""
     functions = functions | {"xp": Arrays(toolchain.in_tf32(toolchain.multiply) if tf32 else toolchain.multiply)}
     if not tf32:

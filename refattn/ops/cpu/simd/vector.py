@@ -4,7 +4,7 @@ LLVM's own vectoriser asks before every loop whether its arrays overlap, gives u
 leaves a head's 16 channels scalar. A row of layer norm and swish with its gathers takes 228 ns as loops and 132 ns as
 vectors, its backward 272 and 180 ns; local attention of 600 edges 110 and 40 us (AMD EPYC 7002, float32).
 
-    y = row_of(array, n)
+    y = row_view(array, n)
     for d in range(0, len(y), len(lanes)):
         store(y, d, load(x, d, lanes) * factor + load(y, d, lanes))
 
@@ -50,7 +50,7 @@ def lanes_for(width: int, dtype: np.typing.DTypeLike) -> tuple:
 class Vector(types.Type):
     """`n` numbers of a type, in a register; it lives inside kernels only."""
 
-    def __init__(self, dtype, n):
+    def __init__(self, dtype: np.dtype, n: int):
         self.dtype = dtype
         self.n = n
         super().__init__(name=f"Vector({dtype}, {n})")
@@ -59,7 +59,7 @@ class Vector(types.Type):
 class Row(types.Type):
     """A row of an array: address and length. It owns nothing, so that no references to it are counted."""
 
-    def __init__(self, dtype):
+    def __init__(self, dtype: np.dtype):
         self.dtype = dtype
         super().__init__(name=f"Row({dtype})")
 
@@ -77,26 +77,26 @@ class _RowModel(models.StructModel):
         super().__init__(manager, row_type, [("data", types.CPointer(row_type.dtype)), ("size", types.intp)])
 
 
-def load_at(builder, address, n, align):
+def load_at(builder: ir.IRBuilder, address: ir.Value, n: int, align: int) -> ir.Value:
     """The `n` numbers that begin at an address, as a vector."""
     vector = ir.VectorType(address.type.pointee, n)
     return builder.load(builder.bitcast(address, vector.as_pointer()), align=align)
 
 
-def store_at(builder, vector, address, align):
+def store_at(builder: ir.IRBuilder, vector: ir.Value, address: ir.Value, align: int) -> None:
     """Write a vector where an address points to."""
     builder.store(vector, builder.bitcast(address, vector.type.as_pointer()), align=align)
 
 
-def spread(builder, value, n):
+def spread(builder: ir.IRBuilder, value: ir.Value, n: int) -> ir.Value:
     """A vector whose `n` numbers are all `value`."""
     undefined = ir.Constant(ir.VectorType(value.type, n), ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n))
 
 
-@vector_intrinsic(meaning.row_of)
-def row_of(typingctx, array, index):
+@vector_intrinsic(meaning.row_view)
+def row_view(typingctx, array, index):
     def codegen(context, builder, signature, arguments):
         array_type, index_type = signature.args
         array = context.make_array(array_type)(context, builder, arguments[0])
