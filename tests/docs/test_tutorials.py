@@ -6,6 +6,7 @@ torch` are executed where PyTorch is installed; what they show in it, the NumPy 
 
 import importlib.util
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -23,15 +24,17 @@ TUTORIALS = sorted(path.stem for path in FOLDER.glob("*.md"))
 def test_tutorial(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = FOLDER / f"{name}.md"
-    text, namespace = path.read_text(encoding="utf-8"), {"__name__": name}
+    text, namespace = path.read_text(encoding="utf-8"), {}
     for found in BLOCK.finditer(text):
         language, torch, code = found.groups()
         if language == "sh":
             for line in code.splitlines():
                 run_command(line)
         elif not torch or importlib.util.find_spec("torch"):
-            line = text[: found.start(3)].count("\n")
-            exec(compile("\n" * line + code, path, "exec"), namespace)  # so that an error has the page's line
+            lines = text[: found.start(3)].count("\n")
+            script = tmp_path / f"{name}.py"
+            script.write_text("\n" * lines + code, encoding="utf-8")  # so that an error has the page's line
+            namespace = runpy.run_path(str(script), init_globals=namespace)
 
 
 def run_command(line):
