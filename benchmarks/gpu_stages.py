@@ -183,7 +183,7 @@ def gradient_check(setting):
         "error": None if all(row.ok for row in rows) else f"{worst.name}: {worst.worst:.1e} at {worst.where}",
         "checked": len(rows), "entries": sum(row.entries for row in rows),
         "worst": float(worst.worst), "at": worst.name,
-        "left_out": 2 * len(networks) + len(operations) - len(rows),
+        "left_out": 2 * len(networks) + len(checked) - len(rows),
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 NUMBA_ENABLE_CUDASIM=1 pytest tests/benchmarks/cuda_benchmark.py; see test_cuda.py
 """
 
+import functools
 import json
 
 import gpu
@@ -36,7 +37,7 @@ def test_stages_succeed(data, name):
 
 def test_a_stage_sees_what_is_wrong(monkeypatch, data):
     def wrong(function):
-        return lambda **given: tuple(1.01 * x for x in function(**given))
+        return functools.wraps(function)(lambda **given: tuple(1.01 * x for x in function(**given)))
 
     cuda = gpu_stages.load_backend("cuda")
     monkeypatch.setattr(cuda, "swish_forward", wrong(cuda.swish_forward))

@@ -35,12 +35,13 @@ def dense_backward(
 
     Traffic   reads 2 O + I, writes I floats a row; for grad_b reads O once more, for accumulate_into I
     """
-    grad_w, grad_b = out or DenseWeights(empty(w.shape, w.dtype), empty(w.shape[1:], w.dtype))
-    toolchain.multiply(x.T, grad_y, grad_w)
-    if grad_b is not None:
-        grad_b[...] = column_total(grad_y)
+    if out is None:
+        out = DenseWeights(empty(w.shape, w.dtype), column_total(grad_y))
+    elif out.b is not None:
+        out.b[...] = column_total(grad_y)
+    toolchain.multiply(x.T, grad_y, out.w)
     grad_x = empty((grad_y.shape[0], w.shape[0]), grad_y.dtype) if accumulate_into is None else accumulate_into
-    return toolchain.multiply(grad_y, w.T, grad_x, accumulate_into is not None), grad_w, grad_b
+    return toolchain.multiply(grad_y, w.T, grad_x, accumulate_into is not None), *out
 
 
 @kernel
