@@ -68,7 +68,7 @@ class Ledger:
         python = getattr(function, "py_func", None) or function.fn
         arrays = {name: a for name, a in zip(inspect.signature(python).parameters, arguments) if np.ndim(a)}
         moved = sum(a.nbytes for name, a in arrays.items() if not name.startswith(TABLES))
-        moved += sum(moved // 2 for name in arrays if name == "all_z")  # a gather reads as much as it writes
+        moved *= 1 + any(name in ("all_z", "all_nbr") for name in arrays)  # a gather reads as much as it writes
         self.signatures.setdefault(function, set()).add(tuple(map(_type, arguments)))
         name = python.__name__.strip("_").removesuffix("_kernel")
         self.entries.append(Entry(name, "kernel", moved, 0, (blocks, threads)))

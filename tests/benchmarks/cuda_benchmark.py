@@ -107,7 +107,7 @@ def test_the_published_step_is_counted_and_no_number_is_called_measured():
     ledger, size = gpu_predict.counted("scann+", 128)
     assert (size.n_real, size.n_sites, size.n_edges) == (128, 2432, 10240)
     names = [entry.name for entry in ledger.entries if entry.kind == "kernel"]
-    once = ("gather", "fill_up", "keys", "loss", "sums", "adam", "advance")
+    once = ("locate", "gather_sites", "gather_edges", "fill_up", "keys", "loss", "sums", "adam", "advance")
     assert [names.count(name) for name in once] == [1] * len(once)
     assert names.count("local_attention_forward") == names.count("updated_geometry_backward") == 7
     assert f"| SCANN+ | 128 | 2,432 | 10,240 | {len(ledger.entries)} |" in text

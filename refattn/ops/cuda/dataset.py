@@ -136,8 +136,17 @@ class DeviceDataset:
         found = {name: empty((n,), np.int32) for name, n in shapes.items()}
         found |= {name: empty((n_edges,), self.dtype) for name in ("r", "omega", "weight")}
         found["ring"] = empty((n_sites if self.with_ring else 1, 2), self.dtype)
-        arguments = [*found.values(), *(self.arrays[name] for name in found), plan.order, plan.start, plan.cursor]
-        launch(_gather_kernel, size.n_real, GATHER_THREADS, *arguments, size.n_real, self.with_ring)
+        first = empty((4, size.n_real + 1), np.int64)
+        every = self.arrays["site_ptr"], self.arrays["edge_ptr"]
+        grid = size.n_real, GATHER_THREADS
+        arguments = plan.order, plan.start, plan.cursor, size.n_real
+        launch(_locate_kernel, *grid, found["site_ptr"], first, *every, *arguments)
+        for kernel_of_rows, names, options in (
+            (_gather_sites_kernel, ("edge_ptr", "to_ptr", "z", "ring"), (self.with_ring,)),
+            (_gather_edges_kernel, ("nbr", "to_edge", "r", "omega", "weight"), ()),
+        ):
+            arrays = [*(found[name] for name in names), *(self.arrays[name] for name in names)]
+            launch(kernel_of_rows, *grid, *arrays, first, *options)
         if n_pads:
             launch(_fill_up_kernel, n_pads, GATHER_THREADS, *found.values(), n_pads, self.with_ring)
         ring, nbr = found.pop("ring"), Neighbours(found.pop("nbr"), found.pop("to_ptr"), found.pop("to_edge"))
@@ -168,25 +177,35 @@ def transposed_in_structures(graphs: GraphBatch) -> tuple[np.ndarray, np.ndarray
 
 
 @kernel
-def _gather_kernel(
-    site_ptr, edge_ptr, to_ptr, z, nbr, to_edge, r, omega, weight, ring,
-    all_site_ptr, all_edge_ptr, all_to_ptr, all_z, all_nbr, all_to_edge, all_r, all_omega, all_weight, all_ring,
-    order, start, cursor, n_real, with_ring,
-):  # fmt: skip
-    """A block for a structure; it adds up the sizes of those before it, which come from the cache."""
-    lane, threads, first = cuda.threadIdx.x, cuda.blockDim.x, start[cursor[0]]
+def _locate_kernel(site_ptr, first, all_site_ptr, all_edge_ptr, order, start, cursor, n_real):
+    """first : (4, S + 1), the first site and the first edge of a structure in the batch, and in the data set.
+
+    A block for a structure; it adds up the sizes of those before it, which come from the cache.
+    """
+    lane, threads, begin = cuda.threadIdx.x, cuda.blockDim.x, start[cursor[0]]
     buffer = cuda.shared.array(0, start.dtype)
     for b in range(cuda.blockIdx.x, n_real, cuda.gridDim.x):
         sites = edges = np.int64(0)
         for other in range(lane, b, threads):
-            i, end = all_site_ptr[order[first + other]], all_site_ptr[order[first + other] + 1]
+            i, end = all_site_ptr[order[begin + other]], all_site_ptr[order[begin + other] + 1]
             sites += end - i
             edges += all_edge_ptr[end] - all_edge_ptr[i]
         sites, edges = block_sum(buffer, sites), block_sum(buffer, edges)
-        first_site, end = all_site_ptr[order[first + b]], all_site_ptr[order[first + b] + 1]
-        first_edge, n_sites = all_edge_ptr[first_site], end - first_site
+        first_site, end = all_site_ptr[order[begin + b]], all_site_ptr[order[begin + b] + 1]
         if lane == 0:
-            site_ptr[b], site_ptr[b + 1] = sites, sites + n_sites
+            site_ptr[b], site_ptr[b + 1] = sites, sites + end - first_site
+            first[0, b], first[0, b + 1] = sites, sites + end - first_site
+            first[1, b], first[1, b + 1] = edges, edges + all_edge_ptr[end] - all_edge_ptr[first_site]
+            first[2, b], first[3, b] = first_site, all_edge_ptr[first_site]
+
+
+@kernel
+def _gather_sites_kernel(edge_ptr, to_ptr, z, ring, all_edge_ptr, all_to_ptr, all_z, all_ring, first, with_ring):
+    """A block for a structure; see _locate_kernel for `first`."""
+    lane, threads = cuda.threadIdx.x, cuda.blockDim.x
+    for b in range(cuda.blockIdx.x, first.shape[1] - 1, cuda.gridDim.x):
+        sites, edges, first_site, first_edge = first[0, b], first[1, b], first[2, b], first[3, b]
+        n_sites = first[0, b + 1] - sites
         for i in range(lane, n_sites + 1, threads):
             edge_ptr[sites + i] = all_edge_ptr[first_site + i] - first_edge + edges
             to_ptr[sites + i] = all_to_ptr[first_site + i] - first_edge + edges
@@ -195,7 +214,15 @@ def _gather_kernel(
             if with_ring:
                 ring[sites + i, 0] = all_ring[first_site + i, 0]
                 ring[sites + i, 1] = all_ring[first_site + i, 1]
-        for e in range(lane, all_edge_ptr[end] - first_edge, threads):
+
+
+@kernel
+def _gather_edges_kernel(nbr, to_edge, r, omega, weight, all_nbr, all_to_edge, all_r, all_omega, all_weight, first):
+    """A block for a structure; see _locate_kernel for `first`."""
+    lane, threads = cuda.threadIdx.x, cuda.blockDim.x
+    for b in range(cuda.blockIdx.x, first.shape[1] - 1, cuda.gridDim.x):
+        sites, edges, first_site, first_edge = first[0, b], first[1, b], first[2, b], first[3, b]
+        for e in range(lane, first[1, b + 1] - edges, threads):
             nbr[edges + e] = all_nbr[first_edge + e] - first_site + sites
             to_edge[edges + e] = all_to_edge[first_edge + e] + edges
             r[edges + e] = all_r[first_edge + e]
