@@ -19,11 +19,11 @@ import numpy as np
 
 import refattn
 from refattn.cli.options import note
+from refattn.common.threads import workers
 from refattn.config import Config, override
 from refattn.data.splits import Split, resolve_split, write_split
 from refattn.data.store import read_dataset
 from refattn.network.inference import MemberPredictions, predict_members
-from refattn.network.threads import workers
 from refattn.prediction.calibration import read_calibration
 from refattn.prediction.predictor import Ensemble, Model
 from refattn.prediction.uncertainty import conformal_quantile, rank_correlation, reliability

@@ -8,6 +8,7 @@ import numpy as np
 
 from refattn.cli.options import as_json, cell, device, note, print_metrics, refuse_input_as_output, threads
 from refattn.common.environment import available_cores
+from refattn.common.threads import workers
 from refattn.config import GraphConfig
 from refattn.data.builtin import open_data
 from refattn.data.splits import Split, labelled_rows
@@ -15,7 +16,6 @@ from refattn.data.store import Dataset
 from refattn.errors import DataError
 from refattn.network.checkpoint import Checkpoint, model_file
 from refattn.network.evaluate import EvaluatedPart, predict_split, summarise, write_predictions
-from refattn.network.threads import workers
 from refattn.prediction.calibration import Calibration, write_calibration
 from refattn.prediction.ensemble import members_of
 from refattn.prediction.predictor import Model, check_elements, load

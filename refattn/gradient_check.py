@@ -7,7 +7,6 @@ Its own error is about h^2 / 6 times the third derivative, 1e-11, and 1e-16 / h 
 import dataclasses
 import types
 from collections.abc import Callable, Iterable, Iterator
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from refattn.network.model import backward, forward
 from refattn.network.params import Parameters, initialise, parameter_table
 from refattn.ops import BACKENDS, Operation, load_backend, operations
 from refattn.ops.cases import cases_of, make_grads, run_backward, run_forward
-from refattn.ops.types import Array
+from refattn.ops.types import Array, Ops
 from refattn.structures.batch import GraphBatch
 
 STEP = 1e-5
@@ -271,7 +270,7 @@ def predict_with_gradients(
     params: Parameters,
     shard: GraphBatch,
     config: ModelConfig,
-    ops: SimpleNamespace,
+    ops: Ops,
     dropout: Dropout | None = None,
 ) -> tuple[np.ndarray, dict]:
     """Prediction, and gradients by parameters and inputs by name: NumPy arrays, like the arguments, of any backend."""

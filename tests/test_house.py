@@ -200,3 +200,24 @@ def test_every_public_name_is_there():
 def test_the_list_of_commands_needs_no_numpy():
     code = "import sys, refattn.cli.main; assert 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_signatures_are_short():
+    """What travels together is a named tuple or a dataclass; see refattn/ops/types.py."""
+    sizes = []
+    for tree in modules().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and not decorators(node) & {"command", "group"}:
+                signature = node.args
+                sizes.append(len(signature.posonlyargs) + len(signature.args) + len(signature.kwonlyargs))
+    assert max(sizes) <= 12
+    assert sum(size > 10 for size in sizes) <= 8
+
+
+def test_the_core_stays_small():
+    """The network by hand, which a reader can point at; ops/cpu/simd stands apart from its formulas."""
+    files = [
+        path for name in ("network", "training", "ops/reference", "ops/cpu") for path in (PACKAGE / name).rglob("*.py")
+    ]
+    lines = sum(path.read_text(encoding="utf-8").count("\n") for path in files if "simd" not in path.parts)
+    assert lines < 4700

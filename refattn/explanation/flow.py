@@ -28,13 +28,13 @@ Source   Abnar & Zuidema, ACL 2020, arXiv 2005.00928, "attention rollout" (their
 """
 
 import dataclasses
-import types
 from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse
 
 from refattn.network.model import Tape
+from refattn.ops.types import Ops
 
 BLOCK = 256  # rows of the flow at a time
 
@@ -126,7 +126,7 @@ def _layer(alpha, edge_ptr, nbr, share):
     return (scipy.sparse.diags_array(passed_on) @ mean + scipy.sparse.diags_array(own)).tocsr()
 
 
-def residual_share(tape: Tape, ops: types.SimpleNamespace) -> np.ndarray:
+def residual_share(tape: Tape, ops: Ops) -> np.ndarray:
     """Weight of the residual path in every layer, by the norms of the two vectors that are added.
 
     share[l,i] = |q[i]| / (|q[i]| + |sum over the edges of i of alpha[e] k[e]|), norms over all heads and channels

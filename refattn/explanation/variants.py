@@ -67,7 +67,7 @@ class ScoredInput:
         ----------
         make : callable      (n,) int, numbers of variants -> (n, N, W) their input embeddings
         n_variants : int
-        map_fn : callable    like map; see refattn.network.threads.workers
+        map_fn : callable    like map; see refattn.common.threads.workers
 
         Returns
         -------

@@ -1,6 +1,5 @@
 """Inference on a GPU: a shard after the other, gathered and computed there."""
 
-import types
 from collections.abc import Callable
 
 import numpy as np
@@ -11,18 +10,14 @@ from refattn.network.model import forward
 from refattn.network.params import Parameters
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.dataset import DeviceDataset, Plan
+from refattn.ops.types import Ops
 from refattn.structures.batch import GraphBatch
 
 EDGES_TO_PREDICT = 1 << 18  # of a shard, which takes about 5 GB in the published network; less where there is less
 
 
 def infer_shards(
-    params: Parameters,
-    config: ModelConfig,
-    ops: types.SimpleNamespace,
-    graphs: GraphBatch,
-    rows: np.ndarray,
-    map_fn: Callable = map,
+    params: Parameters, config: ModelConfig, ops: Ops, graphs: GraphBatch, rows: np.ndarray, map_fn: Callable = map
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """See infer_on_threads of inference.py; the shards are smaller where the memory does not suffice.
 

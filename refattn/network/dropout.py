@@ -7,10 +7,9 @@ of layer l.
 
 import copy
 import functools
-from types import SimpleNamespace
 
 from refattn.ops.random import item_keys, layer_keys, structure_keys
-from refattn.ops.types import Array
+from refattn.ops.types import Array, Ops
 from refattn.structures.batch import GraphBatch
 
 
@@ -21,7 +20,7 @@ class Dropout:
         self.shard, self.site_key = shard, item_keys(structure_keys(seed, step, shard.structure), shard.site_ptr)
         self.keys = {}
 
-    def to(self, ops: SimpleNamespace) -> "Dropout":
+    def to(self, ops: Ops) -> "Dropout":
         """The masks where the operations of a backend compute; themselves on the CPU."""
         if not ops.on_device:
             return self

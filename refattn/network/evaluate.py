@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from refattn.common.files import replacing
+from refattn.common.metrics import metrics
 from refattn.data.splits import Split, resolve_split
 from refattn.data.store import Dataset
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.inference import predict_members
-from refattn.network.metrics import metrics
 from refattn.ops import load_backend
 
 

@@ -10,10 +10,8 @@ layer, is made once an element: 3 % of the time of QM9's molecules with SCANN+.
 
 import dataclasses
 import itertools
-import types
 import typing
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -34,7 +32,7 @@ from refattn.network.model import (
     update_sites,
 )
 from refattn.network.params import Parameters
-from refattn.ops.types import Array
+from refattn.ops.types import Array, Ops
 from refattn.structures.batch import GraphBatch
 
 ROWS_PER_BLOCK = 4096  # sites and edges: enough to forget the calls' own time, few enough for every thread to have some
@@ -58,15 +56,13 @@ class Block:
     batch: GraphBatch
 
 
-def infer(
-    params: Parameters, shard: GraphBatch, config: ModelConfig, ops: SimpleNamespace, run: Callable = map
-) -> NetworkOutput:
+def infer(params: Parameters, shard: GraphBatch, config: ModelConfig, ops: Ops, run: Callable = map) -> NetworkOutput:
     """Predict the property of every structure of a shard.
 
     Parameters
     ----------
     params : Parameters; shard : GraphBatch; config : ModelConfig; ops : namespace of operations     as of model.forward
-    run : callable     like map; computes the blocks. See refattn.network.threads.workers
+    run : callable     like map; computes the blocks. See refattn.common.threads.workers
 
     Returns
     -------
@@ -145,7 +141,7 @@ def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each
 
 
 def embed_by_element(
-    params: Parameters, shard: GraphBatch, config: ModelConfig, ops: SimpleNamespace
+    params: Parameters, shard: GraphBatch, config: ModelConfig, ops: Ops
 ) -> tuple[Array, Array] | None:
     """Features (K, D) with which the sites of each element begin, and which element each site is, (N,).
 
@@ -187,16 +183,11 @@ def overflow_is_reported() -> np.errstate:
 
 
 def predict_rows(
-    params: Parameters,
-    config: ModelConfig,
-    ops: types.SimpleNamespace,
-    graphs: GraphBatch,
-    rows: np.ndarray,
-    map_fn: Callable = map,
+    params: Parameters, config: ModelConfig, ops: Ops, graphs: GraphBatch, rows: np.ndarray, map_fn: Callable = map
 ) -> NetworkOutput:
     """Output of the network for the structures `rows` (S,) of `graphs`, in that order.
 
-    map_fn : callable     like map; see refattn.network.threads.workers
+    map_fn : callable     like map; see refattn.common.threads.workers
     """
     infer_shards = infer_on_threads
     if ops.on_device:
@@ -210,12 +201,7 @@ def predict_rows(
 
 
 def infer_on_threads(
-    params: Parameters,
-    config: ModelConfig,
-    ops: types.SimpleNamespace,
-    graphs: GraphBatch,
-    rows: np.ndarray,
-    map_fn: Callable,
+    params: Parameters, config: ModelConfig, ops: Ops, graphs: GraphBatch, rows: np.ndarray, map_fn: Callable
 ) -> list[NetworkOutput]:
     """As predict_rows, shard by shard; those of small structures side by side."""
 
@@ -260,11 +246,7 @@ class MemberPredictions(typing.NamedTuple):
 
 
 def predict_members(
-    checkpoints: list[Checkpoint],
-    ops: types.SimpleNamespace,
-    graphs: GraphBatch,
-    rows: np.ndarray,
-    map_fn: Callable = map,
+    checkpoints: list[Checkpoint], ops: Ops, graphs: GraphBatch, rows: np.ndarray, map_fn: Callable = map
 ) -> MemberPredictions:
     """Predictions of the networks `checkpoints`, which differ in their parameters only, for the structures `rows`."""
     outputs = [predict_rows(c.params, c.config.model, ops, graphs, rows, map_fn) for c in checkpoints]

@@ -7,7 +7,7 @@ an operation from the parameters reads from `grads` where to write their gradien
 
 import functools
 from collections.abc import Mapping, Sequence
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from refattn.ops.types import (
     DenseWeights,
     EdgeList,
     FilteredAttentionWeights,
+    Ops,
     RowDropout,
     SiteBlockWeights,
     UpdatedAttentionWeights,
@@ -37,7 +38,7 @@ def forward(
     params: Parameters,
     shard: GraphBatch,
     config: ModelConfig,
-    ops: SimpleNamespace,
+    ops: Ops,
     dropout: Dropout | None = None,
     embedding: Array | None = None,
 ) -> Tape:
@@ -82,7 +83,7 @@ def backward(
     params: Parameters,
     grads: Parameters,
     config: ModelConfig,
-    ops: SimpleNamespace,
+    ops: Ops,
     dropout: Dropout | None = None,
     grad_inputs: dict[str, Array] | None = None,
 ) -> None:
@@ -148,23 +149,18 @@ def site_block_weights(arrays: Mapping[str, Array]) -> SiteBlockWeights:
 # ---- dropout, with the keys of a refattn.network.dropout.Dropout -------------------------------------------------
 
 
-def drop(x: Array, rate: float, ops: SimpleNamespace, dropout: Dropout | None, place: int) -> Array:
+def drop(x: Array, rate: float, ops: Ops, dropout: Dropout | None, place: int) -> Array:
     """x (N, D) with a part `rate` of it dropped at a place of the network; x itself without a Dropout."""
     return ops.dropout_forward(x, dropout.site_keys(place), rate) if dropout and rate else x
 
 
-def drop_backward(grad_y: Array, rate: float, ops: SimpleNamespace, dropout: Dropout | None, place: int) -> Array:
+def drop_backward(grad_y: Array, rate: float, ops: Ops, dropout: Dropout | None, place: int) -> Array:
     """The same of a gradient."""
     return ops.dropout_backward(grad_y, dropout.site_keys(place), rate) if dropout and rate else grad_y
 
 
 def edge_mask(
-    shard: GraphBatch,
-    config: ModelConfig,
-    ops: SimpleNamespace,
-    dropout: Dropout | None,
-    layer: int,
-    before: Array | None,
+    shard: GraphBatch, config: ModelConfig, ops: Ops, dropout: Dropout | None, layer: int, before: Array | None
 ) -> Array:
     """(E, H) factors of the local attention; ones, the same array in every layer, where nothing is dropped."""
     if before is not None and not (dropout and config.attention_dropout):
@@ -178,7 +174,7 @@ def edge_mask(
 # ---- step 1: embedding -------------------------------------------------------------------------------------------
 
 
-def input_embedding(params: Parameters, shard: GraphBatch, config: ModelConfig, ops: SimpleNamespace) -> Array:
+def input_embedding(params: Parameters, shard: GraphBatch, config: ModelConfig, ops: Ops) -> Array:
     """Where the network starts: c[i] = [embedded element | ring features], of each site alone.
 
     embedded = embed[z], or features w + b; ring features = ring w + b, appended where the network asks for them.
@@ -200,7 +196,7 @@ def embed(
     params: Parameters,
     shard: GraphBatch,
     config: ModelConfig,
-    ops: SimpleNamespace,
+    ops: Ops,
     dropout: Dropout | None = None,
     embedding: Array | None = None,
 ) -> tuple[Array, EmbeddingCache]:
@@ -235,7 +231,7 @@ def _embed_backward(grad_site, params, grads, shard, config, ops, dropout, cache
 
 
 def expand_geometry(
-    params: Parameters, shard: GraphBatch, config: ModelConfig, ops: SimpleNamespace
+    params: Parameters, shard: GraphBatch, config: ModelConfig, ops: Ops
 ) -> tuple[Array, GeometryCache]:
     """2. Gaussian expansions; SCANN+: geo = swish(rbf(r) w_r + b_r) swish(rbf(omega) w_o + b_o).
 
@@ -270,9 +266,7 @@ def _geometry_backward(grad_geo, params, grads, config, ops, cache, grad_inputs)
 # ---- steps 3, 4: geometry features and local attention of a layer ------------------------------------------------
 
 
-def centre_projections(
-    weights: dict[str, Array], site: Array, config: ModelConfig, ops: SimpleNamespace
-) -> list[Array]:
+def centre_projections(weights: dict[str, Array], site: Array, config: ModelConfig, ops: Ops) -> list[Array]:
     """Query and filter projections of the centre site: [q = site w_q + b_q], SCANN+: [q, centre = site w_1 + b_f].
 
     w_1, w_2, w_3 are the parts of w_f for site_i, geo and site_j; the product of [site_i | geo | site_j] splits into
@@ -284,9 +278,7 @@ def centre_projections(
     return [q, ops.dense_forward(site, weights["filter_w"][: config.width], weights["filter_b"])]
 
 
-def neighbour_projections(
-    weights: dict[str, Array], site: Array, config: ModelConfig, ops: SimpleNamespace
-) -> list[Array]:
+def neighbour_projections(weights: dict[str, Array], site: Array, config: ModelConfig, ops: Ops) -> list[Array]:
     """Filter projection of the neighbour site: [], SCANN+: [neighbour = site w_3]."""
     return [] if config.variant == "scann" else [ops.dense_forward(site, weights["filter_w"][2 * config.width :])]
 
@@ -299,7 +291,7 @@ def attend(
     shard: GraphBatch,
     mask: Array,
     config: ModelConfig,
-    ops: SimpleNamespace,
+    ops: Ops,
     save_for_backward: bool = True,
 ) -> tuple[LayerCache, Array]:
     """3. SCANN+: geo = LN(swish([site_i | geo | site_j] w_f + b_f) + geo); SCANN: swish(rbf(r) w_f + b_f) weight.
@@ -377,7 +369,7 @@ def update_sites(
     weights: dict[str, Array],
     cache: LayerCache,
     config: ModelConfig,
-    ops: SimpleNamespace,
+    ops: Ops,
     dropout: RowDropout,
     save_for_backward: bool = True,
 ) -> Array:
@@ -420,7 +412,7 @@ def _update_sites_backward(grad_site, weights, grads, cache, config, ops):
 # ---- steps 7, 8: global attention --------------------------------------------------------------------------------
 
 
-def project(params: Parameters, site: Array, ops: SimpleNamespace) -> ReadOutCache:
+def project(params: Parameters, site: Array, ops: Ops) -> ReadOutCache:
     """7. site = swish(site w_l + b_l), and q = site w_gq + b_gq, k = site w_gk + b_gk of the global attention.
 
     Returns
@@ -433,7 +425,7 @@ def project(params: Parameters, site: Array, ops: SimpleNamespace) -> ReadOutCac
     return ReadOutCache(site, v, projected, q, k)
 
 
-def attend_globally(cache: ReadOutCache, shard: GraphBatch, config: ModelConfig, ops: SimpleNamespace) -> Array:
+def attend_globally(cache: ReadOutCache, shard: GraphBatch, config: ModelConfig, ops: Ops) -> Array:
     """8. struct = sum beta k (S, G), beta the global attention, which is added to the ReadOutCache."""
     options = config.readout == "intensive", config.normalise_attention
     struct, cache.attention = ops.global_attention_forward(cache.q, cache.k, shard.site_ptr, *options)
@@ -456,7 +448,7 @@ def _read_out_backward(grad_struct, params, grads, shard, config, ops, cache):
 # ---- step 9: the property ----------------------------------------------------------------------------------------
 
 
-def predict(params: Parameters, struct: Array, config: ModelConfig, ops: SimpleNamespace) -> tuple[Array, HeadCache]:
+def predict(params: Parameters, struct: Array, config: ModelConfig, ops: Ops) -> tuple[Array, HeadCache]:
     """9. y = swish(struct w_p + b_p) w_y + b_y; for non-negative targets max(0, y), with the identity as gradient.
 
     Returns

@@ -6,12 +6,11 @@ The order is that of the authors' Keras model, so that its weights are read by p
 import dataclasses
 import math
 from collections.abc import Mapping
-from types import SimpleNamespace
 
 import numpy as np
 
 from refattn.config import ModelConfig
-from refattn.ops.types import Array
+from refattn.ops.types import Array, Ops
 
 N_CGCNN = 92  # zero/one features of an element (Xie & Grossman, Phys. Rev. Lett. 120, 145301, 2018)
 N_RING = 2  # in a ring, aromatic
@@ -109,7 +108,7 @@ class Parameters:
     def astype(self, dtype: np.dtype) -> "Parameters":
         return Parameters(self.table, self.vector.astype(dtype))
 
-    def to(self, ops: SimpleNamespace) -> "Parameters":
+    def to(self, ops: Ops) -> "Parameters":
         """The parameters where the operations of a backend compute; themselves on the CPU."""
         return Parameters(self.table, ops.to_device(self.vector)) if ops.on_device else self
 

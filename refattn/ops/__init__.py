@@ -79,12 +79,7 @@ OPS = (
         ("site", *fields("cache", SiteBlockCache)),
         ("context", *fields("weights", SiteBlockWeights)),
     ),
-    Operation(
-        "global_attention",
-        "global_attention",
-        ("struct", *fields("cache", GlobalAttentionCache)),
-        ("q", "k"),
-    ),
+    Operation("global_attention", "global_attention", ("struct", *fields("cache", GlobalAttentionCache)), ("q", "k")),
 )
 
 

@@ -116,10 +116,7 @@ def cases_of(
                 words = [graph] + ["ties"] * ties + [f"{name}={value}" for name, value in option.items()]
                 yield (
                     ", ".join(words),
-                    {
-                        **make_inputs(operation, graph, dtype, ties=ties, heads=heads, channels=channels),
-                        **option,
-                    },
+                    {**make_inputs(operation, graph, dtype, ties=ties, heads=heads, channels=channels), **option},
                 )
 
 

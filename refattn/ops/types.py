@@ -6,11 +6,13 @@ Numba tells the types of named tuples apart by the name of their class: a second
 every call that gets one to the slow path of the dispatcher, 37 us instead of 1.
 """
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray | Any  # of NumPy or CuPy
+Ops = SimpleNamespace  # the operations of a backend, see load_backend
 
 
 class EdgeList(NamedTuple):

@@ -13,10 +13,10 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from refattn.common.environment import available_cores
+from refattn.common.threads import workers
 from refattn.errors import DataError, RunError, StructureError
 from refattn.network.checkpoint import Checkpoint, calibration_file, load_checkpoint, model_file
 from refattn.network.inference import predict_members
-from refattn.network.threads import workers
 from refattn.ops import load_backend
 from refattn.prediction.calibration import read_conformal
 from refattn.prediction.ensemble import load_members, members_of

@@ -2,7 +2,6 @@
 
 import dataclasses
 import queue
-import types
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from refattn.network.dropout import Dropout
 from refattn.network.inference import overflow_is_reported
 from refattn.network.model import backward, forward
 from refattn.network.params import Parameters
+from refattn.ops.types import Ops
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 
@@ -24,7 +24,7 @@ class CpuStepper:
     """See refattn.training.stepper: for what is asked of it, and for the fields."""
 
     config: Config
-    ops: types.SimpleNamespace
+    ops: Ops
     graphs: GraphBatch
     ids: np.ndarray
     label: np.ndarray

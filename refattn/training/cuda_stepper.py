@@ -6,7 +6,6 @@ device memory, leads to its structures, its learning rate and its dropout; the l
 crosses the bus within an epoch, and nothing waits.
 """
 
-import types
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,6 +21,7 @@ from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
 from refattn.ops.cuda.memory import Array
 from refattn.ops.cuda.sums import PendingGradient, Sums
 from refattn.ops.random import mix
+from refattn.ops.types import Ops
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam, step_size
 
@@ -40,7 +40,7 @@ class CudaStepper:
     def __init__(
         self,
         config: Config,
-        ops: types.SimpleNamespace,
+        ops: Ops,
         graphs: GraphBatch,
         ids: np.ndarray,
         label: np.ndarray,

@@ -1,6 +1,5 @@
 """What the training loop asks of a device."""
 
-import types
 import typing
 from collections.abc import Callable, Sequence
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from refattn.config import Config
 from refattn.network.params import Parameters
+from refattn.ops.types import Ops
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.cpu_stepper import CpuStepper
@@ -39,7 +39,7 @@ class Stepper(typing.Protocol):
     def step(self, batch: int, map_fn: Callable = map) -> None:
         """One optimiser step on the next batch, number `batch`; may return before the device is done.
 
-        map_fn : callable    like map, for what can be computed side by side; see refattn.network.threads.workers
+        map_fn : callable    like map, for what can be computed side by side; see refattn.common.threads.workers
 
         Raises TrainingError, which names batch and structures, when a loss or a gradient is not finite, and
         DeviceError when the memory does not suffice.
@@ -61,13 +61,7 @@ class Stepper(typing.Protocol):
 
 
 def make_stepper(
-    config: Config,
-    ops: types.SimpleNamespace,
-    graphs: GraphBatch,
-    ids: np.ndarray,
-    label: np.ndarray,
-    params: Parameters,
-    adam: Adam,
+    config: Config, ops: Ops, graphs: GraphBatch, ids: np.ndarray, label: np.ndarray, params: Parameters, adam: Adam
 ) -> Stepper:
     """The Stepper of the device that `ops` computes on.
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from refattn.common.environment import available_cores
 from refattn.common.files import make_directory, write_text
+from refattn.common.metrics import metrics
+from refattn.common.threads import workers
 from refattn.config import Config, to_toml
 from refattn.data.builtin import SETS, open_data
 from refattn.data.splits import Split, choose_split, labels_of_target, resolve_split, write_split
@@ -18,9 +20,7 @@ from refattn.data.store import Dataset
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
 from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file, save_checkpoint
 from refattn.network.inference import predict_rows
-from refattn.network.metrics import metrics
 from refattn.network.params import Parameters, initialise, parameter_table
-from refattn.network.threads import workers
 from refattn.ops import load_backend
 from refattn.prediction.ensemble import is_ensemble
 from refattn.training.adam import Adam
@@ -152,7 +152,7 @@ class Trainer:
 
         Parameters
         ----------
-        map_fn : callable          like map; see refattn.network.threads.workers
+        map_fn : callable          like map; see refattn.common.threads.workers
         report, stop : callable    `progress` and `stop` of `train`
         """
         label = ((self.label - self.checkpoint.mean) / self.checkpoint.std).astype(self.config.training.dtype)

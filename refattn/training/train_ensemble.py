@@ -8,10 +8,10 @@ from pathlib import Path
 
 from refattn.common.environment import available_cores
 from refattn.common.files import make_directory
+from refattn.common.threads import workers
 from refattn.config import Config
 from refattn.data.builtin import open_data
 from refattn.errors import ConfigError, RunError, in_one_line
-from refattn.network.threads import workers
 from refattn.prediction.ensemble import MEMBER, Plan, load_members, members_of, read_plan, write_plan
 from refattn.training.results import write_ensemble_results
 from refattn.training.train import free_directory, load_initial, open_split, refuse_existing, train

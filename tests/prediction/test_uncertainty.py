@@ -18,10 +18,10 @@ from small_data import label, molecules, small_config, write_molecules
 
 import refattn
 from refattn.cli.main import cli
+from refattn.common.threads import workers
 from refattn.data.store import read_dataset
 from refattn.errors import ConfigError, DataError, RunError
 from refattn.network.model import forward
-from refattn.network.threads import workers
 from refattn.prediction.predictor import Model
 from refattn.prediction.uncertainty import (
     NOMINAL,

@@ -16,11 +16,11 @@ from small_data import small_config, write_molecules
 from upstream_fixtures import open_network, variant
 
 from refattn.common.loss import LOSSES, loss_of
+from refattn.common.metrics import metrics
 from refattn.config import CHOICES, ModelConfig, TrainingConfig, config_from_dict
 from refattn.data.splits import read_split
 from refattn.errors import ConfigError, DataError, RefattnError, RunError, TrainingError
 from refattn.network.checkpoint import load_checkpoint
-from refattn.network.metrics import metrics
 from refattn.network.model import backward, forward
 from refattn.network.params import from_arrays
 from refattn.ops import load_backend

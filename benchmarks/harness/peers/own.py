@@ -4,8 +4,8 @@ import contextlib
 
 import numpy as np
 
+from refattn.common.threads import workers
 from refattn.network.inference import predict_rows
-from refattn.network.threads import workers
 from refattn.ops import load_backend
 from refattn.training.adam import Adam
 from refattn.training.cpu_stepper import CpuStepper

@@ -79,14 +79,7 @@ def _kernel_of(loss):
 
 
 def adam_update(
-    vector: Array,
-    m: Array,
-    v: Array,
-    grad: Array,
-    decay: Array,
-    rate: Array,
-    cursor: Array,
-    config: TrainingConfig,
+    vector: Array, m: Array, v: Array, grad: Array, decay: Array, rate: Array, cursor: Array, config: TrainingConfig
 ) -> None:
     """Change `vector`, `m` and `v` (P,) in place by one step; see training/adam.py.
 
