@@ -140,6 +140,11 @@ def attention_weights(
     return UpdatedAttentionWeights(w, arrays["geometry_gain"], arrays["geometry_offset"], *key)
 
 
+def edge_list(shard: GraphBatch, mask: Array, config: ModelConfig) -> EdgeList:
+    """The edges of a shard, with weights for SCANN."""
+    return EdgeList(shard.edge_ptr, shard.nbr, mask, shard.weight if config.variant == "scann" else None)
+
+
 def site_block_weights(arrays: Mapping[str, Array]) -> SiteBlockWeights:
     """The SiteBlockWeights of a layer."""
     names = "residual_w1", "residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset"
@@ -315,7 +320,7 @@ def attend(
     q, *sites = projections
     context_shape = q.shape
     q = q.reshape(len(q), config.n_heads, config.width // config.n_heads)
-    edges = EdgeList(shard.edge_ptr, shard.nbr, mask, shard.weight)
+    edges = edge_list(shard, mask, config)
     layer_weights = attention_weights(weights, config)
     if config.variant == "scann":
         context, attention = ops.filtered_attention_forward(site, geo, q, edges, layer_weights, save_for_backward)
@@ -333,7 +338,7 @@ def _attend_backward(grad_context, grad_geo, weights, grads, cache, shard, confi
     gradient by it is added to that by context.
     """
     grad_context = grad_context.reshape(cache.q.shape)
-    edges = EdgeList(shard.edge_ptr, shard.nbr, cache.mask, shard.weight)
+    edges = edge_list(shard, cache.mask, config)
     layer_weights = attention_weights(weights, config)
     out = attention_weights(grads, config)
     if config.variant == "scann":
