@@ -297,7 +297,7 @@ from refattn.ops import load_backend, operations
 from refattn.ops.cases import make_grads, make_inputs, run_backward, run_forward
 digest, ops = hashlib.sha256(), load_backend("cpu")
 for operation in operations("cpu"):
-    inputs = make_inputs(operation, dtype=np.float32, heads=8, channels=16)
+    inputs = make_inputs(operation, dtype=np.float32)
     outputs = run_forward(operation, inputs, ops)
     arrays = [array for array in outputs.values() if array is not None]
     if operation.wrt:
