@@ -4,7 +4,7 @@ config          every hyper-parameter, its default, unit and source
 structures      atoms in, graph out: Voronoi neighbours, ragged arrays
 ops             the mathematics, every formula in NumPy (reference), in Numba (cpu) and in numba.cuda (cuda)
 network         the table of parameters, forward and backward in nine numbered steps, inference, model files
-training        loss, Adam, schedules, the training loop, the run directory
+training        Adam, schedules, the training loop, the run directory
 prediction      a trained model as people use it: predictor, ensemble, intervals, embeddings, ASE calculator
 explanation     what a prediction rests on: attention, attention flow, gradients, occlusion, symmetry
 validation      whether that is to be believed
@@ -14,7 +14,7 @@ generate        molecular dynamics that makes a set
 gradient_check  every gradient against central differences
 keras_import    reads the authors' Keras models
 experiments     the authors' experiments and the built-in one, as TOML files
-common          files, JSON, the machine, the compiler
+common          losses, metrics, threads, files, the machine, the compiler
 """
 
 import importlib
