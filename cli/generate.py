@@ -11,6 +11,8 @@ from refattn.cli.options import StatusLine
 from refattn.common.environment import available_cores
 from refattn.generate import fullerene as cages
 from refattn.generate import pt_graphene as platinum
+from refattn.generate.dynamics import Dynamics
+from refattn.generate.dynamics import generate as generate_files
 from refattn.generate.methods import open_method
 from refattn.generate.snapshots import merge_trajectories
 
@@ -50,7 +52,7 @@ def shared_options(temperatures: tuple[float, ...], snapshots: int) -> Callable:
 @click.option("--start", type=click.Path(exists=True), help="Extended XYZ of the cages beside C60.")
 def fullerene(out, snapshots, calculator, jobs, start, **settings):
     """Snapshots of carbon cages, written to OUT (.extxyz or .extxyz.gz). C60 is always among them."""
-    run(out, snapshots, calculator, jobs, cages.generate_fullerenes, start=start, **settings)
+    run(out, snapshots, calculator, jobs, cages.cage_trajectories, start=start, **settings)
 
 
 @generate.command(context_settings={"show_default": True})
@@ -67,11 +69,13 @@ def pt_graphene(out, snapshots, calculator, jobs, **settings):
 
     Clusters of 1, 2, ... atoms start above a hexagon's centre, a bond and an atom of a sheet with hydrogen at its rim.
     """
-    run(out, snapshots, calculator, jobs, platinum.generate_pt_graphene, **settings)
+    run(out, snapshots, calculator, jobs, platinum.platinum_trajectories, **settings)
 
 
-def run(out: str, snapshots: int, calculator: str | None, jobs: int | None, make: Callable, **settings: object) -> None:
-    """Make the trajectories, and the set from them."""
+def run(
+    out: str, snapshots: int, calculator: str | None, jobs: int | None, make: Callable, seed: int, **settings: object
+) -> None:
+    """Make the trajectories, and the set from them. make(method, **settings) gives the list of Trajectory."""
     method = open_method(calculator)
     status = StatusLine()
     began = time.perf_counter()
@@ -85,6 +89,7 @@ def run(out: str, snapshots: int, calculator: str | None, jobs: int | None, make
         status.update(f"{count}/{total} snapshots, {seconds / 60:.0f} min left")
 
     jobs = jobs or available_cores()
-    files = make(Path(f"{out}.parts"), snapshots, method=method, jobs=jobs, progress=progress, **settings)
+    trajectories = make(method, **settings)
+    files = generate_files(trajectories, snapshots, Path(f"{out}.parts"), Dynamics(seed=seed), method, jobs, progress)
     count = merge_trajectories(files, out, snapshots)
     status.line(f"{out}: {count} snapshots of {len(files)} trajectories")

@@ -4,15 +4,15 @@ The authors made theirs with density functional theory (Vu et al. 2023, "Fullere
 same kind of structures and targets from a method that runs on a laptop.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import ase
 from ase.build import molecule
 
 from refattn.data.sources.files import FilesSource
-from refattn.generate.dynamics import Dynamics, Trajectory, generate, relax, single_threaded, trajectory_names
-from refattn.generate.methods import XTB, Method
+from refattn.generate.dynamics import Trajectory, relax, single_threaded, trajectory_names
+from refattn.generate.methods import Method
 
 TEMPERATURES = (300.0, 600.0, 1000.0)  # K
 CAGES = Path(__file__).parents[1] / "data" / "sets" / "cages.extxyz"
@@ -27,26 +27,15 @@ def cages(start: Path | str | None = None) -> dict[str, ase.Atoms]:
     return {"C60": molecule("C60")} | {record.id: record.atoms for record in FilesSource(start or CAGES)}
 
 
-def generate_fullerenes(
-    folder: Path,
-    n_snapshots: int,
-    start: Path | str | None = None,
-    seed: int = 0,
-    temperatures: Sequence[float] = TEMPERATURES,
-    method: Method | None = None,
-    jobs: int = 1,
-    progress: Callable[..., None] | None = None,
-) -> list[Path]:
-    """Snapshots of every cage at every temperature, labelled by `method` (GFN2-xTB); see simulate.generate.
+def cage_trajectories(
+    method: Method, temperatures: Sequence[float] = TEMPERATURES, start: Path | str | None = None
+) -> list[Trajectory]:
+    """Trajectories of every cage at every temperature (K), for dynamics.generate; the cages are relaxed by `method`.
 
-    Labels of GFN2-xTB: energy, deformation_energy (above that of the relaxed cage), homo, lumo (eV); arrays: forces
-    (eV/Å), homo_population, lumo_population. Raises MissingExtra without tblite, and DataError as cages,
-    trajectory_names and generate do.
+    deformation_energy counts from the relaxed cage. Raises DataError as cages, trajectory_names and relax do.
     """
-    method = method or XTB()
     starts = cages(start)
     names = trajectory_names(starts, temperatures)
     with single_threaded(method):
         relaxed = {name: relax(cage, method.calculator(), name) for name, cage in starts.items()}
-    trajectories = [Trajectory(name, relaxed[cage][0], t, relaxed[cage][1]) for (cage, t), name in names.items()]
-    return generate(trajectories, n_snapshots, folder, Dynamics(seed=seed), method, jobs, progress)
+    return [Trajectory(name, relaxed[cage][0], t, relaxed[cage][1]) for (cage, t), name in names.items()]

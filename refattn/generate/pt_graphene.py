@@ -5,8 +5,7 @@ of structures and the same target, the deformation energy, from a method that ru
 """
 
 import itertools
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import ase
 import numpy as np
@@ -15,8 +14,8 @@ from ase.build import graphene
 from ase.cluster import Icosahedron
 from scipy.spatial import KDTree
 
-from refattn.generate.dynamics import Dynamics, Trajectory, generate, relax, single_threaded, trajectory_names
-from refattn.generate.methods import XTB, Method
+from refattn.generate.dynamics import Trajectory, relax, single_threaded, trajectory_names
+from refattn.generate.methods import Method
 
 TEMPERATURES = (300.0, 600.0, 1000.0)  # K
 LARGEST = 13  # atoms of the largest cluster, an icosahedron
@@ -79,24 +78,14 @@ def adsorbed(support: ase.Atoms, particle: ase.Atoms, site: np.ndarray) -> ase.A
     return both
 
 
-def generate_pt_graphene(
-    folder: Path,
-    n_snapshots: int,
-    largest: int = LARGEST,
-    rings: int = 1,
-    seed: int = 0,
-    temperatures: Sequence[float] = TEMPERATURES,
-    method: Method | None = None,
-    jobs: int = 1,
-    progress: Callable[..., None] | None = None,
-) -> list[Path]:
-    """Snapshots of every cluster of 1 to `largest` atoms on every site at every temperature; see simulate.generate.
+def platinum_trajectories(
+    method: Method, temperatures: Sequence[float] = TEMPERATURES, largest: int = LARGEST, rings: int = 1
+) -> list[Trajectory]:
+    """Trajectories of every cluster of 1 to `largest` atoms on every site at every temperature (K), for generate.
 
-    Labels of GFN2-xTB: energy, deformation_energy (above that of the relaxed sheet and the relaxed cluster, far from
-    each other), homo, lumo (eV); arrays: forces (eV/Å), homo_population, lumo_population. Raises MissingExtra without
-    tblite, and DataError as trajectory_names and generate do.
+    deformation_energy counts from the relaxed sheet and the relaxed cluster, far from each other. Raises DataError as
+    trajectory_names and relax do.
     """
-    method = method or XTB()
     sites = adsorption_sites()
     starts = {f"Pt{n}_{site}": (n, site) for n in range(1, largest + 1) for site in sites}
     names = trajectory_names(starts, temperatures)
@@ -105,8 +94,8 @@ def generate_pt_graphene(
         particles = {n: relax(cluster(n), method.calculator(), f"Pt{n}") for n in range(1, largest + 1)}
     trajectories = []
     for (start, temperature), name in names.items():
-        particle, energy = particles[starts[start][0]]
-        site = sites[starts[start][1]]
-        together = adsorbed(support, particle, site)
+        n_atoms, site = starts[start]
+        particle, energy = particles[n_atoms]
+        together = adsorbed(support, particle, sites[site])
         trajectories.append(Trajectory(name, together, temperature, support_energy + energy))
-    return generate(trajectories, n_snapshots, folder, Dynamics(seed=seed), method, jobs, progress)
+    return trajectories

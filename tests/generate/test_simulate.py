@@ -11,17 +11,19 @@ from ase import units
 from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.md.verlet import VelocityVerlet
+from click.testing import CliRunner
 
+from refattn.cli.main import cli
 from refattn.errors import DataError
 from refattn.generate.dynamics import Dynamics, Trajectory, generate, relax, trajectory_names
-from refattn.generate.fullerene import generate_fullerenes
+from refattn.generate.fullerene import cage_trajectories
 from refattn.generate.methods import AnyCalculator, open_method
 from refattn.generate.pt_graphene import (
     HYDROGEN_MASS,
     adsorbed,
     adsorption_sites,
     cluster,
-    generate_pt_graphene,
+    platinum_trajectories,
     sheet,
 )
 from refattn.generate.snapshots import merge_trajectories
@@ -128,8 +130,12 @@ def test_merged_set_has_the_snapshots_and_rounded_arrays(complete, tmp_path):
 def test_temperatures_that_name_no_trajectory_of_their_own(tmp_path):
     for temperatures, reason in (((300.0, 300.0), "twice"), ((300.0, float("nan")), "not finite"), ((0.0,), "above 0")):
         with pytest.raises(DataError, match=reason):
-            generate_fullerenes(tmp_path / "parts", 1, temperatures=temperatures)
-    assert not (tmp_path / "parts").exists()
+            cage_trajectories(METHOD, temperatures)
+    command = ["data", "generate", "fullerene", str(tmp_path / "set.xyz"), *2 * ["--temperature", "300"]]
+    result = CliRunner().invoke(cli, [*command, "--calculator", METHOD.name])
+    assert result.exit_code == 1
+    assert "twice" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_structure_that_does_not_relax_is_named():
@@ -260,7 +266,8 @@ def test_adsorption_sites_are_a_centre_a_bond_and_an_atom():
 
 def test_deformation_energy_counts_from_the_relaxed_parts(tmp_path):
     """Two sizes, labels against energies of the parts that are relaxed and computed here, and hydrogen kept slow."""
-    files = generate_pt_graphene(tmp_path, 1, largest=2, rings=0, temperatures=(300.0,), method=METHOD)
+    trajectories = platinum_trajectories(METHOD, (300.0,), largest=2, rings=0)
+    files = generate(trajectories, 1, tmp_path, Dynamics(), METHOD)
     assert [file.stem for file in files] == [f"Pt{n}_{s}_300K" for n in (1, 2) for s in adsorption_sites()]
     support = relax(sheet(0), EMT(), "sheet")[1]
     for file in files:
