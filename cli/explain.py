@@ -98,16 +98,16 @@ def explain(
     left_out = LeftOut(status)
     total = Summary(model, run, out, left_out)
     attributes = {"scores": ",".join(scores), "share": share, "compare": compare or ""}
-    with explanation_folder(out, model, run, ReportOptions(**shown), attributes, status.line) as drawer:
+    with explanation_folder(out, model, run, ReportOptions(**shown), attributes, status.line) as writer:
         for finding in findings(model, structures, bool(compare), left_out if skip_bad else None, **options):
-            drawer.add(finding)
+            writer.add(finding)
             total.add(finding)
             status.update(f"{total.n} structures")
             if not as_json:
                 click.echo(line_of(finding, shown["score"]))
     if as_json:
-        click.echo(to_json(total.record(drawer)))
-    status.line(total.in_words(drawer))
+        click.echo(to_json(total.record(writer)))
+    status.line(total.in_words(writer))
 
 
 def line_of(finding: ExplainedStructure, names: tuple[str, ...]) -> str:
@@ -135,21 +135,21 @@ class Summary:
         self.sums = {}
 
     def add(self, finding: ExplainedStructure) -> None:
-        """Count a ExplainedStructure."""
+        """Count an ExplainedStructure."""
         self.n += 1
         for key, rho in finding.correlations.items():
             n, total = self.sums.get(key, (0, 0.0))
             self.sums[key] = (n + 1, total + rho) if rho == rho else (n, total)
 
-    def record(self, drawer: ReportWriter) -> dict:
+    def record(self, writer: ReportWriter) -> dict:
         """A dict for JSON."""
         means = {}
         for (score, population), (n, total) in self.sums.items():
             means.setdefault(score, {})[population] = {"n": n, "mean_spearman": total / n if n else None}
         counts = {"structures": self.n, "left_out": self.left_out.ids}
-        return {**self.names, **counts, "pictures": drawer.n_pictures, "pages": drawer.n_pages, "correlation": means}
+        return {**self.names, **counts, "pictures": writer.n_pictures, "pages": writer.n_pages, "correlation": means}
 
-    def in_words(self, drawer: ReportWriter) -> str:
+    def in_words(self, writer: ReportWriter) -> str:
         """The last line for the user."""
-        counts = f"{self.n} structures{self.left_out.in_words()}, {drawer.n_pictures} pictures, {drawer.n_pages} pages"
+        counts = f"{self.n} structures{self.left_out.in_words()}, {writer.n_pictures} pictures, {writer.n_pages} pages"
         return f"{counts}, written to {self.names['out']}"

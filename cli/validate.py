@@ -10,11 +10,12 @@ import numpy as np
 
 from refattn.cli.options import LeftOut, StatusLine, refuse_input_as_output
 from refattn.common.environment import available_cores
+from refattn.common.files import make_directory
 from refattn.common.strict_json import to_json
 from refattn.data.builtin import open_data
 from refattn.data.sources.files import open_files, read_structures
 from refattn.data.splits import resolve_split
-from refattn.errors import DataError, OutputError
+from refattn.errors import DataError
 from refattn.network.checkpoint import model_file
 from refattn.prediction.ensemble import members_of
 from refattn.prediction.predictor import Model, load
@@ -42,7 +43,7 @@ def validate_scores(
     chosen : dict     scores, share and orbitals of study.Settings
     the others        as in cli/explain.py
 
-    Raises OutputError, and what study.study and loading raise.
+    Raises OutputError, and what study.validate and loading raise.
     """
     models = [load(member, device) for member in members_of(run)]
     status = StatusLine()
@@ -50,10 +51,7 @@ def validate_scores(
     structures, sources = read_held_out(models[0], files, status)
     for name in FILES:
         refuse_input_as_output([*map(model_file, members_of(run)), *sources], Path(out) / name)
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error}); choose another folder") from None
+    make_directory(out)
     settings = Settings(**chosen, n_costly=amount["n_costly"], n_threads=threads or available_cores())
     structures = sample_of(structures, amount["sample"], settings.seed)
     record = validate(models, structures, settings, status.update, left_out if skip_bad else None)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from refattn.errors import OutputError, RunError
+from refattn.errors import OutputError
 
 
 @contextlib.contextmanager
@@ -39,9 +39,9 @@ def write_text(path: Path | str, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def make_directory(path: Path) -> None:
-    """Make a run directory where there is none. Raises RunError."""
+def make_directory(path: Path | str) -> None:
+    """Make a directory where there is none. Raises OutputError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path}: cannot be made ({error}); choose another directory") from None
+        raise OutputError(f"{path}: cannot be made ({error}); choose another folder") from None

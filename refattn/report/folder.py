@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import refattn
+from refattn.common.files import make_directory
 from refattn.common.strict_json import to_json
-from refattn.errors import OutputError
 from refattn.prediction.predictor import Model
 from refattn.report.findings import ExplainedStructure
 from refattn.report.pages import list_writer, plotly_script, write_page, write_shared_files
@@ -69,22 +69,19 @@ def explanation_folder(
     """
     script = plotly_script() if shown.pages else None
     folder = Path(folder)
-    try:
-        for name in ("", "pictures", *(("pages", "thumbnails") if shown.pages else ())):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error}); choose another folder") from None
+    for name in ("", "pictures", *(("pages", "thumbnails") if shown.pages else ())):
+        make_directory(folder / name)
     rule = to_json(dataclasses.asdict(model.config.graph))
     record = {"target": model.target, "unit": model.unit, "run": str(run), "neighbour_rule": rule}
     record |= {"created_by": f"refattn {refattn.__version__}", **attributes}
     with contextlib.ExitStack() as stack:
-        drawer = ReportWriter(folder, shown, note, stack.enter_context(tables(folder, record, shown.edges)))
+        writer = ReportWriter(folder, shown, note, stack.enter_context(tables(folder, record, shown.edges)))
         if shown.pages:
             write_shared_files(folder, script)
             title = f"{model.target.replace('_', ' ')}, explained"
             text = f"Predicted by {run}."
-            drawer.list = stack.enter_context(list_writer(folder / "index.html", title, text, shown.score[0]))
-        yield drawer
+            writer.list = stack.enter_context(list_writer(folder / "index.html", title, text, shown.score[0]))
+        yield writer
 
 
 class ReportWriter:
@@ -131,12 +128,12 @@ class ReportWriter:
             write_page(self.folder / links["page"], finding, first, beside)
         self.list(finding, links)
 
-    def _within(self, what, done, most):
+    def _within(self, what, done, limit):
         """Whether one more is drawn; says so once when not, unless none was wanted."""
-        if done == most > 0 and what not in self.names:
+        if done == limit > 0 and what not in self.names:
             self.names.add(what)  # a name with no suffix, which no file has
-            self.note(f"{what} only of the first {most}; the tables hold all (see --max-{what})")
-        return done < most
+            self.note(f"{what} only of the first {limit}; the tables hold all (see --max-{what})")
+        return done < limit
 
     def _name_for(self, id):
         """A file name, without suffix, that no other structure has, on systems that do not tell cases apart either."""

@@ -22,9 +22,9 @@ import numpy as np
 from ase.data import chemical_symbols
 
 import refattn
-from refattn.common.files import replacing
+from refattn.common.files import make_directory, replacing
 from refattn.common.strict_json import to_json
-from refattn.errors import DataError, OutputError
+from refattn.errors import DataError
 from refattn.prediction.embedding import Embedding
 from refattn.prediction.predictor import Model
 from refattn.report.embedding_file import embedding_writer
@@ -83,10 +83,7 @@ def write_maps(
     """
     lay_out = LAYOUTS[shown.map]()
     files = files_of(folder, shown)
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error}); choose another folder") from None
+    make_directory(folder)
     rule = to_json(dataclasses.asdict(model.config.graph))
     record = {"run": str(run), "neighbour_rule": rule, "created_by": f"refattn {refattn.__version__}"}
     with contextlib.ExitStack() as stack:

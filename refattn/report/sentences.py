@@ -46,7 +46,7 @@ def sign_of(numbers: dict) -> int | None:
 
 
 def sentences(record: dict) -> list[Sentence]:
-    """All sentences about a study (study.study).
+    """All sentences about a study (study.validate).
 
     Returns
     -------

@@ -70,7 +70,7 @@ def write_report(folder: Path | str, record: dict, command: str) -> None:
 
     Parameters
     ----------
-    record : dict        of study.study
+    record : dict        of study.validate
     command : str        that made it, for the page
 
     Raises OutputError.
