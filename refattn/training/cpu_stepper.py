@@ -2,7 +2,7 @@
 
 import dataclasses
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from refattn.training.adam import Adam
 
 @dataclasses.dataclass(eq=False)
 class CpuStepper:
-    """See refattn.training.stepper: for what is asked of it, and for the fields."""
+    """See refattn.training.stepper for what is asked of it and for the fields."""
 
     config: Config
     ops: Ops
@@ -37,11 +37,7 @@ class CpuStepper:
         self._shard_grads = queue.SimpleQueue()  # arrays that are free
 
     def begin(
-        self,
-        batches: Sequence[np.ndarray],
-        rates: Sequence[float],
-        first: int = 0,
-        totals: tuple[float, float] = (0.0, 0.0),
+        self, batches: list[np.ndarray], rates: list[float], first: int = 0, totals: tuple[float, float] = (0.0, 0.0)
     ) -> None:
         self.batches = batches
         self.rates = rates

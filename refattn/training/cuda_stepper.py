@@ -6,7 +6,8 @@ device memory, leads to its structures, its learning rate and its dropout; the l
 crosses the bus within an epoch, and nothing waits.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,10 +19,9 @@ from refattn.network.params import Parameters
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.adam import adam_update, advance, loss_slope
 from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
-from refattn.ops.cuda.memory import Array
 from refattn.ops.cuda.sums import PendingGradient, Sums
 from refattn.ops.random import mix
-from refattn.ops.types import Ops
+from refattn.ops.types import Array, Ops
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam, step_size
 
@@ -30,44 +30,38 @@ EDGES_OF_A_PAD = 16  # of the sites that fill up, so that none takes long
 SITES_OF_A_PAD = 512  # of the structures that fill up
 
 
+@dataclasses.dataclass(eq=False)
 class CudaStepper:
-    """See refattn.training.stepper: for what is asked of it, and for the parameters.
+    """See refattn.training.stepper for what is asked of it and for the fields.
 
-    `params` and `adam`, on the host, are those of the last `settle`; `grads` and what stands in `device_params`, `m`
-    and `v` are on the device. Steps are captured as graphs with `capture`; the simulator never does.
+    `params` and `adam`, on the host, are those of the last `settle`; `label`, `grads`, `device_params`, `m` and `v` are
+    on the device. Steps are captured as graphs with `capture`; the simulator never does.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        ops: Ops,
-        graphs: GraphBatch,
-        ids: np.ndarray,
-        label: np.ndarray,
-        params: Parameters,
-        adam: Adam,
-        capture: bool = True,
-    ):
-        self.config = config
-        self.ops = ops
-        self.ids = ids
-        self.params = params
-        self.adam = adam
-        self.capture = capture
-        self.loss = loss_of(config.training.loss)
+    config: Config
+    ops: Ops
+    graphs: GraphBatch
+    ids: np.ndarray
+    label: np.ndarray
+    params: Parameters
+    adam: Adam
+    capture: bool = True
+
+    def __post_init__(self):
+        self.loss = loss_of(self.config.training.loss)
         self.plan = None
         self.scratch = toolchain.Scratch()
         self.replays = {}
         try:
-            self._to_device(graphs, label)
+            self._to_device()
         except toolchain.OutOfMemory:
             raise DeviceError("the data set does not fit into the memory of the GPU; train on --device cpu") from None
 
-    def _to_device(self, graphs, label):
+    def _to_device(self):
         to_device = self.ops.to_device
         params, adam = self.params, self.adam
-        self.data = DeviceDataset.of(graphs, self.config.model, params.vector.dtype)
-        self.label = to_device(label)
+        self.data = DeviceDataset.of(self.graphs, self.config.model, params.vector.dtype)
+        self.label = to_device(self.label)
         radial_centres(self.config.model, params.vector.dtype, self.ops.xp)  # made here, not from a graph's memory
         self.device_params = Parameters(params.table, to_device(params.vector.copy()))
         self.grads = Gradients(params.table, to_device(np.zeros_like(params.vector)))
@@ -77,11 +71,7 @@ class CudaStepper:
         self.totals = to_device(np.zeros(3))
 
     def begin(
-        self,
-        batches: Sequence[np.ndarray],
-        rates: Sequence[float],
-        first: int = 0,
-        totals: tuple[float, float] = (0.0, 0.0),
+        self, batches: list[np.ndarray], rates: list[float], first: int = 0, totals: tuple[float, float] = (0.0, 0.0)
     ) -> None:
         training = self.config.training
         steps = np.arange(len(batches)) + self.adam.step - first

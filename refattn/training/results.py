@@ -24,7 +24,7 @@ def write_results(
 ) -> dict:
     """Evaluate the best model and write everything that `out` still lacks. Returns the dict of metrics.json."""
     parts = predict_split([checkpoint], dataset, map_fn, device)
-    write_calibration(out / "calibration.h5", Calibration.of(parts["train"], parts["valid"], run=map_fn), checkpoint)
+    write_calibration(out / "calibration.h5", Calibration.of(parts["train"], parts["valid"], map_fn=map_fn), checkpoint)
     summary = summarise(checkpoint, parts)
     seconds = sum(record["seconds"] for record in history)
     best = min(history, key=lambda record: record["valid_mae"])
@@ -44,23 +44,18 @@ def write_results(
 
 
 def write_ensemble_results(
-    out: Path,
-    checkpoints: list[Checkpoint],
-    member_metrics: list[dict],
-    dataset: Dataset,
-    map_fn: Callable,
-    device: str,
+    out: Path, checkpoints: list[Checkpoint], members: list[dict], dataset: Dataset, map_fn: Callable, device: str
 ) -> dict:
     """Evaluate the mean of the members' predictions and write it beside them. Returns the dict of metrics.json.
 
-    member_metrics : list of dict     metrics.json of each
+    members : list of dict     metrics.json of each
     """
     parts = predict_split(checkpoints, dataset, map_fn, device)
     summary = summarise(checkpoints[0], parts)
     summary |= {
-        "n_members": len(member_metrics),
-        "member_test_mae": [metrics["test"]["mae"] for metrics in member_metrics],
-        "seconds": sum(metrics["seconds"] for metrics in member_metrics),
+        "n_members": len(members),
+        "member_test_mae": [member["test"]["mae"] for member in members],
+        "seconds": sum(member["seconds"] for member in members),
     }
     _write_evaluated(out, summary, parts, dataset)
     return summary

@@ -1,7 +1,7 @@
 """What the training loop asks of a device."""
 
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,11 +20,7 @@ class Stepper(typing.Protocol):
     """
 
     def begin(
-        self,
-        batches: Sequence[np.ndarray],
-        rates: Sequence[float],
-        first: int = 0,
-        totals: tuple[float, float] = (0.0, 0.0),
+        self, batches: list[np.ndarray], rates: list[float], first: int = 0, totals: tuple[float, float] = (0.0, 0.0)
     ) -> None:
         """Take the batches of an epoch.
 

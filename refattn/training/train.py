@@ -64,7 +64,7 @@ def train(
     -------
     dict, as written to metrics.json
 
-    Raises ConfigError, DataError, RunError, TrainingError, Interrupted.
+    Raises ConfigError, DataError, OutputError, RunError, TrainingError, Interrupted.
     """
     out = Path(out) if out else free_directory(config.data.target)
     n_threads = n_threads or available_cores()

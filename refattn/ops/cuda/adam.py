@@ -2,22 +2,23 @@
 
 import functools
 import math
-import typing
 
 import numpy as np
 
 from refattn.common.loss import Loss
 from refattn.config import TrainingConfig
 from refattn.ops.cuda import toolchain
+from refattn.ops.cuda.dataset import Plan
 from refattn.ops.cuda.launch import block_sum, launch_flat, threads_of
-from refattn.ops.cuda.memory import Array, empty
+from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.toolchain import cuda, device, kernel
+from refattn.ops.types import Array
 
 LOSS_THREADS = 4 if toolchain.SIMULATED else 1024
 
 
 def loss_slope(
-    totals: Array, prediction: Array, label: Array, plan: typing.NamedTuple, n_real: int, loss: Loss, delta: float
+    totals: Array, prediction: Array, label: Array, plan: Plan, n_real: int, loss: Loss, delta: float
 ) -> Array:
     """Derivative of the batch's loss by each prediction; loss and absolute error are added to `totals`.
 

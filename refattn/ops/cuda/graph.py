@@ -16,9 +16,9 @@ from refattn.ops.types import Array
 class Neighbours(typing.NamedTuple):
     """nbr : (E,) int32; the edges that point at site j are edge[ptr[j]:ptr[j + 1]], ptr (N + 1,), edge (E,) int32."""
 
-    nbr: object
-    ptr: object
-    edge: object
+    nbr: Array
+    ptr: Array
+    edge: Array
 
 
 def transposed(nbr: Array, n_sites: int) -> Neighbours:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from refattn.errors import ConfigError
-from refattn.ops.cuda.memory import Array, empty
+from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.toolchain import SIMULATED, WARP, call, cuda, device, group_sum, kernel, warp_sum
+from refattn.ops.types import Array
 
 MAX_THREADS = 1024  # of a block, on every GPU
 MAX_WARPS = 32  # of a block

@@ -7,10 +7,10 @@ import numpy as np
 
 from refattn.ops.cuda import toolchain
 from refattn.ops.cuda.toolchain import to_host  # noqa: F401  (the backend's)
+from refattn.ops.types import Array
 
 work_arrays = contextlib.nullcontext
 xp = toolchain.xp
-Array = xp.ndarray
 
 
 def side_by_side(map_fn: Callable) -> Callable:

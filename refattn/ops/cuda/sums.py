@@ -11,8 +11,9 @@ import typing
 import numpy as np
 
 from refattn.ops.cuda import launch
-from refattn.ops.cuda.memory import Array, to_device
+from refattn.ops.cuda.memory import to_device
 from refattn.ops.cuda.toolchain import WARP, call, cuda, kernel
+from refattn.ops.types import Array
 
 
 class Pending(typing.NamedTuple):

@@ -361,12 +361,6 @@ class Replay:
         self.graph = stream.end_capture()
 
 
-def synchronise() -> None:
-    """Wait until the device is done with everything."""
-    if not SIMULATED:
-        xp.cuda.runtime.deviceSynchronize()
-
-
 def free_memory() -> int | None:
     """Bytes that can still be had on the device, those in CuPy's pool among them; None in the simulator."""
     if SIMULATED:
