@@ -1,6 +1,7 @@
 """refattn evaluate: the errors of a trained run."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from refattn.network.checkpoint import Checkpoint, model_file
 from refattn.network.evaluate import EvaluatedPart, predict_split, summarise, write_predictions
 from refattn.prediction.calibration import Calibration, write_calibration
 from refattn.prediction.ensemble import members_of
-from refattn.prediction.predictor import Model, check_elements, load
+from refattn.prediction.predictor import Predictor, check_elements, load
 from refattn.prediction.uncertainty import rank_correlation, reliability
 from refattn.report.plots import uncertainty_plot
 
@@ -60,13 +61,13 @@ def evaluate(run, data, out, coverage, plot, calibrate, threads, device, as_json
         check_data_fit(checkpoints[0], dataset, known, data)
         everything = Split([], [], dataset.id[known].tolist())
         checkpoints = [dataclasses.replace(checkpoint, split=everything) for checkpoint in checkpoints]
-    with workers(threads or available_cores()) as run_shards:
-        parts = predict_split(checkpoints, dataset, run_shards, device)
+    with workers(threads or available_cores()) as map_fn:
+        parts = predict_split(checkpoints, dataset, map_fn, device)
         if calibrate:
-            write_calibrations(model, parts, run_shards)
+            write_calibrations(model, parts, map_fn)
         summary = summarise(checkpoints[0], {name: part for name, part in parts.items() if len(part.rows)})
         if coverage is not None or plot:
-            summary["uncertainty"] = report(model, parts["test"], coverage or 0.9, plot, run_shards)
+            summary["uncertainty"] = report(model, parts["test"], coverage or 0.9, plot, map_fn)
     if out:
         write_predictions(Path(out), dataset, parts, settings.data.target)
     note_other_graphs(dataset.graph_config, settings.graph)
@@ -75,15 +76,15 @@ def evaluate(run, data, out, coverage, plot, calibrate, threads, device, as_json
         print_uncertainty(summary["uncertainty"], model.unit)
 
 
-def write_calibrations(model: Model, parts: dict, run: str) -> None:
+def write_calibrations(model: Predictor, parts: dict[str, EvaluatedPart], map_fn: Callable) -> None:
     """Write calibration.h5 of a run, or of every member of an ensemble, from the parts of its split."""
     for k, (path, checkpoint) in enumerate(zip(model.calibrations, model.checkpoints, strict=True)):
-        write_calibration(path, Calibration.of(parts["train"], parts["valid"], k, run), checkpoint)
+        write_calibration(path, Calibration.of(parts["train"], parts["valid"], k, map_fn), checkpoint)
 
 
-def report(model: Model, part: EvaluatedPart, coverage: float | None, plot: str | None, run: str) -> dict:
+def report(model: Predictor, part: EvaluatedPart, coverage: float, plot: str | None, map_fn: Callable) -> dict:
     """How well the intervals hold on a part, as a dict; and as a picture, the path `plot`, where it is given."""
-    distance = model.conformal.distance(part.structs, run)
+    distance = model.conformal.distance(part.structs, map_fn)
     found = reliability(model.conformal, coverage, part.label, part.prediction, distance)
     if part.spread is not None and len(part.label):
         found["mean_spread"] = float(part.spread.mean())

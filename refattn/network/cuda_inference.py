@@ -6,6 +6,7 @@ import numpy as np
 
 from refattn.config import ModelConfig
 from refattn.errors import DeviceError
+from refattn.network.inference import NetworkOutput
 from refattn.network.model import forward
 from refattn.network.params import Parameters
 from refattn.ops.cuda import toolchain
@@ -18,12 +19,8 @@ EDGES_TO_PREDICT = 1 << 18  # of a shard, which takes about 5 GB in the publishe
 
 def infer_shards(
     params: Parameters, config: ModelConfig, ops: Ops, graphs: GraphBatch, rows: np.ndarray, map_fn: Callable = map
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> list[NetworkOutput]:
     """See infer_on_threads of inference.py; the shards are smaller where the memory does not suffice.
-
-    Returns
-    -------
-    list of the fields of a NetworkOutput
 
     Raises DeviceError when it does not suffice for 1/64 of EDGES_TO_PREDICT.
     """
@@ -42,6 +39,5 @@ def _infer_shards(params, config, ops, graphs, rows, max_edges):
     for shard_rows in graphs.cut(rows, max_edges):
         batch = data.gather(Plan.of(shard_rows), data.size(shard_rows))
         tape = forward(params, batch, config, ops)
-        output = tape.prediction, tape.beta, tape.head.struct
-        outputs.append(tuple(map(ops.to_host, output)))
+        outputs.append(NetworkOutput(*map(ops.to_host, (tape.prediction, tape.beta, tape.head.struct))))
     return outputs

@@ -56,13 +56,15 @@ class Block:
     batch: GraphBatch
 
 
-def infer(params: Parameters, shard: GraphBatch, config: ModelConfig, ops: Ops, run: Callable = map) -> NetworkOutput:
+def infer(
+    params: Parameters, shard: GraphBatch, config: ModelConfig, ops: Ops, map_fn: Callable = map
+) -> NetworkOutput:
     """Predict the property of every structure of a shard.
 
     Parameters
     ----------
     params : Parameters; shard : GraphBatch; config : ModelConfig; ops : namespace of operations     as of model.forward
-    run : callable     like map; computes the blocks. See refattn.common.threads.workers
+    map_fn : callable     like map; computes the blocks. See refattn.common.threads.workers
 
     Returns
     -------
@@ -75,7 +77,7 @@ def infer(params: Parameters, shard: GraphBatch, config: ModelConfig, ops: Ops, 
             with ops.work_arrays():
                 function(block)
 
-        for _ in run(compute, blocks):
+        for _ in map_fn(compute, blocks):
             pass
 
     site, after = (ops.empty((n_sites, config.width), dtype) for _ in range(2))
@@ -166,15 +168,10 @@ def cut_blocks(shard: GraphBatch, limit: int = ROWS_PER_BLOCK) -> list[Block]:
 
 def _block(shard, first, last):
     sites, edges = slice(first, last), slice(int(shard.edge_ptr[first]), int(shard.edge_ptr[last]))
-    of_sites = {name: getattr(shard, name) for name in ("z", "features", "ring")}
-    of_edges = {name: getattr(shard, name)[edges] for name in ("nbr", "r", "omega", "weight")}
-    own = dataclasses.replace(
-        shard,
-        edge_ptr=shard.edge_ptr[first : last + 1] - shard.edge_ptr[first],
-        **{name: None if array is None else array[sites] for name, array in of_sites.items()},
-        **of_edges,
-    )
-    return Block(sites, edges, own)
+    rows = dict.fromkeys(("z", "features", "ring"), sites) | dict.fromkeys(("nbr", "r", "omega", "weight"), edges)
+    arrays = {name: getattr(shard, name)[rows[name]] for name in rows if getattr(shard, name) is not None}
+    edge_ptr = shard.edge_ptr[first : last + 1] - shard.edge_ptr[first]
+    return Block(sites, edges, dataclasses.replace(shard, edge_ptr=edge_ptr, **arrays))
 
 
 def overflow_is_reported() -> np.errstate:
@@ -194,7 +191,7 @@ def predict_rows(
         from refattn.network.cuda_inference import infer_shards  # asks for a GPU
     outputs = infer_shards(params, config, ops, graphs, rows, map_fn)
     if len(outputs) == 1:
-        return NetworkOutput(*outputs[0])
+        return outputs[0]
     nothing = np.zeros(0, params.vector.dtype)
     outputs.append((nothing, nothing, np.zeros((0, config.global_width), params.vector.dtype)))
     return NetworkOutput(*map(np.concatenate, zip(*outputs, strict=True)))

@@ -154,14 +154,14 @@ def site_block_weights(arrays: Mapping[str, Array]) -> SiteBlockWeights:
 # ---- dropout, with the keys of a refattn.network.dropout.Dropout -------------------------------------------------
 
 
-def drop(x: Array, rate: float, ops: Ops, dropout: Dropout | None, place: int) -> Array:
-    """x (N, D) with a part `rate` of it dropped at a place of the network; x itself without a Dropout."""
-    return ops.dropout_forward(x, dropout.site_keys(place), rate) if dropout and rate else x
+def drop(x: Array, rate: float, ops: Ops, dropout: Dropout | None, slot: int) -> Array:
+    """x (N, D) with a part `rate` of it dropped; x itself without a Dropout."""
+    return ops.dropout_forward(x, dropout.site_keys(slot), rate) if dropout and rate else x
 
 
-def drop_backward(grad_y: Array, rate: float, ops: Ops, dropout: Dropout | None, place: int) -> Array:
+def drop_backward(grad_y: Array, rate: float, ops: Ops, dropout: Dropout | None, slot: int) -> Array:
     """The same of a gradient."""
-    return ops.dropout_backward(grad_y, dropout.site_keys(place), rate) if dropout and rate else grad_y
+    return ops.dropout_backward(grad_y, dropout.site_keys(slot), rate) if dropout and rate else grad_y
 
 
 def edge_mask(

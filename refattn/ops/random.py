@@ -48,10 +48,10 @@ def scramble(key: Array, column: Array) -> Array:
 
 
 def item_keys(keys: Array, ptr: Array) -> Array:
-    """A key for every item of a ragged array, from the key of its row and its place in the row. (ptr[-1],) uint64."""
+    """A key for every item of a ragged array, from its row's key and its position in the row. (ptr[-1],) uint64."""
     sizes = np.diff(ptr)
-    place = np.arange(ptr[-1], dtype=np.uint64) - np.repeat(ptr[:-1].astype(np.uint64), sizes)
-    return mix(np.repeat(keys, sizes) + place)
+    position = np.arange(ptr[-1], dtype=np.uint64) - np.repeat(ptr[:-1].astype(np.uint64), sizes)
+    return mix(np.repeat(keys, sizes) + position)
 
 
 def structure_keys(seed: int, step: int, structure: Array) -> Array:
@@ -60,12 +60,12 @@ def structure_keys(seed: int, step: int, structure: Array) -> Array:
     return mix(stream + structure.astype(np.uint64))
 
 
-def layer_keys(keys: Array, layer: int) -> Array:
-    """Keys of another stream for each place of the network where something is dropped."""
-    return mix(keys ^ _place_key(layer))
+def slot_keys(keys: Array, slot: int) -> Array:
+    """Keys of another stream for each slot, a place in the network where something is dropped."""
+    return mix(keys ^ _slot_key(slot))
 
 
 @functools.cache
-def _place_key(layer):
+def _slot_key(slot):
     """A number, which CuPy's arrays take as well."""
-    return mix(np.full(1, layer, dtype=np.uint64))[0]
+    return mix(np.full(1, slot, dtype=np.uint64))[0]

@@ -35,10 +35,10 @@ class Calibration:
     distance: np.ndarray
 
     @classmethod
-    def of(cls, train: EvaluatedPart, valid: EvaluatedPart, member: int = 0, run: Callable = map) -> "Calibration":
-        """Of the Parts "train" and "valid" that the network `member` answered (refattn.network.evaluate)."""
+    def of(cls, train: EvaluatedPart, valid: EvaluatedPart, member: int = 0, map_fn: Callable = map) -> "Calibration":
+        """Of the parts "train" and "valid" as the network `member` predicts them."""
         representation = train.structs[member].astype(np.float32)
-        distance = TrainingSet(representation).distance(valid.structs[member], run)
+        distance = TrainingSet(representation).distance(valid.structs[member], map_fn)
         return cls(representation, valid.label, valid.predictions[member], distance)
 
 

@@ -2,30 +2,30 @@
 
 import contextlib
 import csv
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 from ase.io.extxyz import write_xyz
 
 from refattn.common.files import replacing
+from refattn.common.hdf5 import append
 from refattn.common.strict_json import to_json
 from refattn.errors import DataError
+from refattn.prediction.predictor import Prediction
 
 UNCERTAINTY = ("spread", "distance", "lower", "upper")  # fields of a Prediction that may be None
 
 
-def uncertainty_of(result: Any) -> dict[str, np.ndarray]:
+def uncertainty_of(result: Prediction) -> dict[str, np.ndarray]:
     """Those of the fields UNCERTAINTY that a Prediction has: name -> (S,) array."""
     fields = {name: getattr(result, name) for name in UNCERTAINTY}
     return {name: values for name, values in fields.items() if values is not None}
 
 
 @contextlib.contextmanager
-def prediction_writer(path: Path | str, target: str, unit: str, extra: Sequence[str] = ()) -> AbstractContextManager:
+def prediction_writer(path: Path | str, target: str, unit: str, extra: Sequence[str] = ()) -> Iterator[Callable]:
     """A function (list of ase.Atoms, Prediction) that adds to the file `path`; its suffix chooses the format.
 
     `extra` names the fields, of UNCERTAINTY, that the Predictions will have: further columns of .csv, values in the
@@ -59,7 +59,7 @@ def _csv(path, target, unit, extra):
         yield add
 
 
-def json_records(result: Any) -> list[dict]:
+def json_records(result: Prediction) -> Iterator[dict]:
     """The structures of a Prediction as dicts: id, value under the target's name, unit, attention, and uncertainty."""
     found = uncertainty_of(result)
     for n, (id, value, attention) in enumerate(zip(result.id, result.value.tolist(), result.attention, strict=True)):
@@ -108,23 +108,18 @@ def _h5(path, target, unit, extra):
         shapes |= dict.fromkeys(extra, "f8")
         for name, dtype in shapes.items():
             file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(4096,), dtype=dtype)
-        _extend(file["site_ptr"], [0])
+        append(file["site_ptr"], [0])
 
         def add(structures, result):
             sizes = [len(attention) for attention in result.attention]
-            _extend(file["id"], result.id)
-            _extend(file["value"], result.value)
-            _extend(file["site_ptr"], file["site_ptr"][-1] + np.cumsum(sizes))
-            _extend(file["attention"], np.concatenate(result.attention))
+            append(file["id"], result.id)
+            append(file["value"], result.value)
+            append(file["site_ptr"], file["site_ptr"][-1] + np.cumsum(sizes))
+            append(file["attention"], np.concatenate(result.attention))
             for name, values in uncertainty_of(result).items():
-                _extend(file[name], values)
+                append(file[name], values)
 
         yield add
-
-
-def _extend(dataset, values):
-    dataset.resize(len(dataset) + len(values), axis=0)
-    dataset[-len(values) :] = values
 
 
 WRITERS = {".csv": _csv, ".json": _json, ".xyz": _xyz, ".extxyz": _xyz, ".h5": _h5}

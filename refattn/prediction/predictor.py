@@ -62,7 +62,7 @@ class Predictor:
     target, unit : str                   the label it predicts
     """
 
-    def __init__(self, checkpoints: list[Checkpoint], device: str, calibrations: Sequence[Path]):
+    def __init__(self, checkpoints: list[Checkpoint], device: str = "cpu", calibrations: Sequence[Path] = ()):
         self.checkpoints = checkpoints
         self.calibrations = calibrations
         self.device = device
@@ -258,9 +258,6 @@ class Ensemble(Predictor):
     device : "cpu", "reference", "cuda" or "cuda-tf32"
     calibrations : list of path          calibration.h5 of each
     """
-
-    def __init__(self, checkpoints: list[Checkpoint], device: str = "cpu", calibrations: Sequence[Path] = ()):
-        super().__init__(checkpoints, device, calibrations)
 
     @property
     def checkpoint(self) -> NoReturn:

@@ -35,13 +35,13 @@ class TrainingSet:
         self.points = self._scaled(representation)
         self.half_square = (self.points**2).sum(axis=1) / 2
 
-    def distance(self, struct: np.ndarray, run: Callable = map) -> np.ndarray:
+    def distance(self, struct: np.ndarray, map_fn: Callable = map) -> np.ndarray:
         """Mean Euclidean distance to the N_NEAREST nearest training structures, all of them where there are fewer.
 
         Parameters
         ----------
         struct : (S, G) float32
-        run : callable, optional      like map
+        map_fn : callable, optional   like map
 
         Returns
         -------
@@ -50,7 +50,7 @@ class TrainingSet:
         Which ones are nearest is decided in float32, how far they are is computed in float64.
         """
         blocks = [struct[start : start + BLOCK] for start in range(0, len(struct), BLOCK)]
-        return np.concatenate([np.zeros(0), *run(self._block, blocks)])
+        return np.concatenate([np.zeros(0), *map_fn(self._block, blocks)])
 
     def _block(self, struct):
         x, k = self._scaled(struct), min(N_NEAREST, len(self.points))
@@ -97,9 +97,9 @@ class Conformal:
         self.scale = float(np.median(distance)) or 1.0
         self.score = np.abs(label - np.mean(predictions, axis=0)) / self.uncertainty(distance)
 
-    def distance(self, structs: list[np.ndarray], run: Callable = map) -> np.ndarray:
+    def distance(self, structs: list[np.ndarray], map_fn: Callable = map) -> np.ndarray:
         """Distance (S,) to the training set, the mean over the members, of `structs`, K arrays (S, G)."""
-        return np.mean([space.distance(struct, run) for space, struct in zip(self.spaces, structs)], axis=0)
+        return np.mean([space.distance(struct, map_fn) for space, struct in zip(self.spaces, structs)], axis=0)
 
     def uncertainty(self, distance: np.ndarray) -> np.ndarray:
         """u (S,) of the distances (S,); 1 is usual."""

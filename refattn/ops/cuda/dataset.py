@@ -51,10 +51,10 @@ class Plan(typing.NamedTuple):
     cursor : (1,) int64
     """
 
-    order: object
-    start: object
-    stream: object
-    cursor: object
+    order: Array
+    start: Array
+    stream: Array
+    cursor: Array
 
     @classmethod
     def of(
@@ -68,19 +68,19 @@ class Plan(typing.NamedTuple):
 class Dropout:
     """Keys of the masks of one training step, as refattn.network.dropout.Dropout has them; all made by one kernel.
 
-    site_key : (places, N) uint64; edge_key : (layers, E) uint64, or something else without dropout of the attention
+    site_key : (slots, N) uint64; edge_key : (layers, E) uint64, or something else without dropout of the attention
     """
 
     def __init__(self, site_key: Array, edge_key: Array):
         self.site_key, self.edge_key = site_key, edge_key
 
-    def site_keys(self, place: int) -> Array:
-        """(N,) uint64: place 0, 2, 4, ... of the network."""
-        return self.site_key[place // 2]
+    def site_keys(self, slot: int) -> Array:
+        """(N,) uint64: slot 0, 2, 4, ... of the network."""
+        return self.site_key[slot // 2]
 
-    def edge_keys(self, place: int) -> Array:
-        """(E,) uint64: place 1, 3, ... of the network."""
-        return self.edge_key[place // 2]
+    def edge_keys(self, slot: int) -> Array:
+        """(E,) uint64: slot 1, 3, ... of the network."""
+        return self.edge_key[slot // 2]
 
 
 class DeviceDataset:
@@ -104,8 +104,8 @@ class DeviceDataset:
         arrays |= {name: getattr(graphs, name).astype(np.int64) for name in ("site_ptr", "edge_ptr")}
         arrays["to_ptr"], arrays["to_edge"] = transposed_in_structures(graphs)
         arrays["ring"] = graphs.ring.astype(dtype) if self.with_ring else np.zeros((1, 2), dtype)
-        # what layer_keys mixes with the keys at each place of the network
-        arrays["places"] = mix(np.arange(2 * config.n_layers + 2, dtype=np.uint64))
+        # what slot_keys mixes with the keys in each slot
+        arrays["slots"] = mix(np.arange(2 * config.n_layers + 2, dtype=np.uint64))
         self.arrays = {name: to_device(np.ascontiguousarray(array)) for name, array in arrays.items()}
         self.features = None
         if config.features == "cgcnn":
@@ -155,12 +155,12 @@ class DeviceDataset:
 
     def dropout(self, shard: GraphBatch, plan: Plan, size: Size) -> Dropout:
         """The Dropout of a batch that was gathered."""
-        n_places = (1 + self.config.n_layers) * bool(self.config.dropout)
+        n_slots = (1 + self.config.n_layers) * bool(self.config.dropout)
         n_layers = self.config.n_layers * bool(self.config.attention_dropout)
         # an array of no size has no address that a driver knows
-        site_key = empty((max(n_places, 1), size.n_sites), np.uint64)
+        site_key = empty((max(n_slots, 1), size.n_sites), np.uint64)
         edge_key = empty((n_layers, size.n_edges) if n_layers else (1, 1), np.uint64)
-        arguments = site_key, edge_key, n_places, n_layers, shard.site_ptr, shard.edge_ptr, self.arrays["places"]
+        arguments = site_key, edge_key, n_slots, n_layers, shard.site_ptr, shard.edge_ptr, self.arrays["slots"]
         launch(_keys_kernel, size.n_structures, GATHER_THREADS, *arguments, *plan, size.n_real)
         return Dropout(site_key, edge_key)
 
@@ -255,19 +255,19 @@ def _fill_up_kernel(site_ptr, edge_ptr, to_ptr, z, nbr, to_edge, r, omega, weigh
 
 @kernel
 def _keys_kernel(
-    site_key, edge_key, n_places, n_layers, site_ptr, edge_ptr, places, order, start, stream, cursor, n_real
+    site_key, edge_key, n_slots, n_layers, site_ptr, edge_ptr, slots, order, start, stream, cursor, n_real
 ):
-    """Keys of the sites and edges of a structure, a block for each, at every place where something is dropped."""
+    """Keys of the sites and edges of a structure, a block for each, in every slot where something is dropped."""
     lane, threads, batch = cuda.threadIdx.x, cuda.blockDim.x, cursor[0]
     for b in range(cuda.blockIdx.x, len(site_ptr) - 1, cuda.gridDim.x):
         number = np.uint64(order[start[batch] + b]) if b < n_real else np.uint64(0)
         structure = mix_key(stream[batch] + number)
         for i in range(site_ptr[b] + lane, site_ptr[b + 1], threads):
             site = mix_key(structure + np.uint64(i - site_ptr[b]))
-            for place in range(n_places):
-                site_key[place, i] = mix_key(site ^ places[2 * place])
+            for slot in range(n_slots):
+                site_key[slot, i] = mix_key(site ^ slots[2 * slot])
             if n_layers > 0:
                 for e in range(edge_ptr[i], edge_ptr[i + 1]):
                     edge = mix_key(site + np.uint64(e - edge_ptr[i]))
                     for layer in range(n_layers):
-                        edge_key[layer, e] = mix_key(edge ^ places[2 * layer + 1])
+                        edge_key[layer, e] = mix_key(edge ^ slots[2 * layer + 1])
