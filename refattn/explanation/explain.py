@@ -124,7 +124,7 @@ class Explanation:
     completeness_error: float | None = None
     settled: bool | None = None
 
-    def site_scores(self):
+    def site_scores(self) -> dict[str, np.ndarray]:
         """{name: (N,) float64} of all SITE_SCORES that were computed, in the table's order."""
         found = {score.name: getattr(self, score.name) for score in SITE_SCORES}
         return {name: values for name, values in found.items() if values is not None}

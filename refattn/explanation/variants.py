@@ -14,6 +14,7 @@ from refattn.config import ModelConfig
 from refattn.network.inference import overflow_is_reported
 from refattn.network.model import backward, forward, input_embedding
 from refattn.network.params import Parameters
+from refattn.ops.types import Ops
 from refattn.structures.batch import EDGES_PER_SHARD, GraphBatch
 
 
@@ -35,14 +36,14 @@ class ScoredInput:
 
     params: Parameters
     config: ModelConfig
-    ops: object
+    ops: Ops
     graph: GraphBatch
     embedding: np.ndarray
     baseline: np.ndarray
 
     @classmethod
     def of(
-        cls, params: Parameters, config: ModelConfig, ops, graph: GraphBatch, baseline: np.ndarray | None = None
+        cls, params: Parameters, config: ModelConfig, ops: Ops, graph: GraphBatch, baseline: np.ndarray | None = None
     ) -> "ScoredInput":
         """A ScoredInput whose embedding is the network's own; baseline (W,) float, zeros by default."""
         config = dataclasses.replace(config, non_negative=False)

@@ -7,12 +7,12 @@ the gradient check and the benchmarks all walk through this table.
 import dataclasses
 import functools
 import importlib
-from types import SimpleNamespace
 
 from refattn.ops.types import (
     FilteredAttentionCache,
     FilteredAttentionWeights,
     GlobalAttentionCache,
+    Ops,
     SiteBlockCache,
     SiteBlockWeights,
     UpdatedAttentionCache,
@@ -89,7 +89,7 @@ def operations(backend: str) -> list[Operation]:
 
 
 @functools.cache
-def load_backend(name: str) -> SimpleNamespace:
+def load_backend(name: str) -> Ops:
     """All operations of one backend as attributes, with `empty` for work arrays and `work_arrays` to reuse them.
 
     `xp` is the library of its arrays, NumPy or CuPy, and `to_device` and `to_host` bring them there and back; where
@@ -116,4 +116,4 @@ def load_backend(name: str) -> SimpleNamespace:
         products = importlib.import_module("refattn.ops.cuda.products")
         functions = products.with_products(functions, name.endswith("-tf32"))
         functions["transposed"] = importlib.import_module("refattn.ops.cuda.graph").transposed
-    return SimpleNamespace(name=name, on_device=on_device, array_type=memory.xp.ndarray, **functions)
+    return Ops(name=name, on_device=on_device, array_type=memory.xp.ndarray, **functions)

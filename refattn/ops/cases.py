@@ -2,13 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from refattn.ops import OPS, Operation, load_backend
-from refattn.ops.types import EdgeList
+from refattn.ops.types import EdgeList, Ops
 
 # Sites of each structure, edges of each site.
 GRAPHS = {
@@ -158,14 +157,12 @@ def flattened(value: Any) -> list:
     return [part for item in value for part in flattened(item)] if isinstance(value, tuple) else [value]
 
 
-def run_forward(operation: Operation, inputs: dict, backend: SimpleNamespace | None = None) -> dict:
+def run_forward(operation: Operation, inputs: dict, backend: Ops | None = None) -> dict:
     """Outputs of forward by name, NumPy arrays. Inputs are copied, because the CPU version writes over some."""
     return dict(zip(operation.outputs, _run(operation, "forward", inputs, backend), strict=True))
 
 
-def run_backward(
-    operation: Operation, inputs: dict, outputs: dict, grads: dict, backend: SimpleNamespace | None = None
-) -> dict:
+def run_backward(operation: Operation, inputs: dict, outputs: dict, grads: dict, backend: Ops | None = None) -> dict:
     """Gradients by the names of `operation.wrt`; `grads` holds the gradients of the differentiable outputs.
 
     What backward gets is copied, because the CPU version writes over some; what it has a default for is left to that.

@@ -40,7 +40,7 @@ class Settings:
     """
 
     scores: tuple = DEFAULT
-    share: object = 0.5
+    share: float | str = 0.5
     n_costly: int = 200
     orbitals: bool = False
     seed: int = 0

@@ -52,7 +52,7 @@ def flat(array: Array) -> Array:
 def updated_attention_forward(
     site: Array, geo: Array, centre: Array, neighbour: Array, q: Array, edges: EdgeList,
     weights: UpdatedAttentionWeights, save_for_backward: bool = True,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, Array, UpdatedAttentionCache]:  # fmt: skip
     """See the reference.
 
     Memory   an (H, D) array a site of a tile; without save_for_backward new_geo is written over geo
@@ -75,7 +75,7 @@ def updated_attention_backward(
     grad_context: Array, grad_new_geo: Array, site: Array, geo: Array, q: Array, edges: EdgeList,
     weights: UpdatedAttentionWeights, cache: UpdatedAttentionCache, accumulate_into: Array | None = None,
     out: UpdatedAttentionWeights | None = None,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, Array, Array, Array, Array, UpdatedAttentionWeights]:  # fmt: skip
     """See the reference.
 
     Memory          a tile of grad_v, and two (H, D) arrays a site of a tile; grad_geo is written over cache.new_geo,
@@ -99,7 +99,7 @@ def updated_attention_backward(
 def filtered_attention_forward(
     site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
     save_for_backward: bool = True,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, FilteredAttentionCache]:  # fmt: skip
     """See the reference.
 
     Memory   a tile of v, and an (H, D) array a site of a tile
@@ -120,7 +120,7 @@ def filtered_attention_backward(
     grad_context: Array, site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
     cache: FilteredAttentionCache, input_gradients: bool = True, accumulate_into: Array | None = None,
     out: FilteredAttentionWeights | None = None,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, Array | None, Array | None, Array, FilteredAttentionWeights]:  # fmt: skip
     """See the reference.
 
     Memory          two tiles, and two (H, D) arrays a site of a tile

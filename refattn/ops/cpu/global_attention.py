@@ -7,7 +7,9 @@ from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.types import Array, GlobalAttentionCache
 
 
-def global_attention_forward(q: Array, k: Array, site_ptr: Array, intensive: bool, normalise: bool) -> tuple:
+def global_attention_forward(
+    q: Array, k: Array, site_ptr: Array, intensive: bool, normalise: bool
+) -> tuple[Array, GlobalAttentionCache]:
     """See the reference."""
     n_structures = len(site_ptr) - 1
     struct, q_sum = (empty((n_structures, q.shape[1]), q.dtype) for _ in range(2))
@@ -25,7 +27,7 @@ def global_attention_backward(
     intensive: bool,
     normalise: bool,
     cache: GlobalAttentionCache,
-) -> tuple:
+) -> tuple[Array, Array]:
     """See the reference."""
     grad_q = empty(q.shape, q.dtype)
     grad_k = empty(k.shape, k.dtype)

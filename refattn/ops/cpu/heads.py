@@ -117,11 +117,11 @@ def attend_site(absorbed, context, alpha, work, edges, b_k, i, static):
     inverse = 1 / total
     kept = zeros(context_row, heads)
     for e in range(start, stop):
-        share = load(row_view(alpha, e), 0, heads) * inverse
-        store(row_view(alpha, e), 0, share)
-        share = share * load(row_view(mask, e), 0, heads)
-        store(row_view(coefficient, e - start), 0, share)
-        kept = kept + share
+        attention = load(row_view(alpha, e), 0, heads) * inverse
+        store(row_view(alpha, e), 0, attention)
+        masked = attention * load(row_view(mask, e), 0, heads)
+        store(row_view(coefficient, e - start), 0, masked)
+        kept = kept + masked
     scale_heads(context_row, kept, row_view(b_k, ()), heads, channels)
     multiply_few(absorbed, coefficient[: stop - start].T, x[: stop - start])
 
@@ -149,12 +149,12 @@ def attend_site_gradient(absorbed, grad_b_k, grad_context, alpha, work, edges, b
         mean = mean + load(row_view(alpha, e), 0, heads) * grad
     for e in range(start, stop):
         # forward: alpha = softmax(score), score = scale x q_absorbed
-        share = load(row_view(alpha, e), 0, heads)
+        attention = load(row_view(alpha, e), 0, heads)
         row = row_view(coefficient, e - start)
-        store(row, len(heads), scale * share * (load(row, len(heads), heads) - mean))
-        share = share * load(row_view(mask, e), 0, heads)
-        store(row, 0, share)
-        kept = kept + share
+        store(row, len(heads), scale * attention * (load(row, len(heads), heads) - mean))
+        masked = attention * load(row_view(mask, e), 0, heads)
+        store(row, 0, masked)
+        kept = kept + masked
     add_heads(row_view(grad_b_k, ()), kept, context_row, heads, channels)
     multiply_few(grad_x[: stop - start], coefficient[: stop - start], absorbed)
     multiply_few(absorbed, coefficient[: stop - start].T, x[: stop - start])

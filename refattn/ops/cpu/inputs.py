@@ -53,7 +53,7 @@ def _gaussian_expand_forward_kernel(rbf, x, centres, inverse_width):
             rbf[e, g] = exponential(-u * u)
 
 
-def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple:
+def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple[Array, Array, Array]:
     """See the reference.
 
     Memory   v_r and v_omega are written over u_r and u_omega
@@ -63,7 +63,7 @@ def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Arra
     return geo, u_r, u_omega
 
 
-def geometry_embed_backward(grad_geo: Array, v_r: Array, v_omega: Array) -> tuple:
+def geometry_embed_backward(grad_geo: Array, v_r: Array, v_omega: Array) -> tuple[Array, Array, Array, Array]:
     """See the reference."""
     grad_u_r, grad_u_omega = (empty(v_r.shape, v_r.dtype) for _ in range(2))
     grad_b_r, grad_b_omega = (empty(v_r.shape[1:], v_r.dtype) for _ in range(2))

@@ -26,7 +26,7 @@ def dense_forward(x: Array, w: Array, b: Array | None = None) -> Array:
 
 def dense_backward(
     grad_y: Array, x: Array, w: Array, accumulate_into: Array | None = None, out: DenseWeights | None = None
-) -> tuple:
+) -> tuple[Array, Array, Array | None]:
     """See the reference.
 
     Deterministic   rows are added to grad_w in blocks of DEPTH, in order
@@ -62,7 +62,7 @@ def _dense_backward_kernel(grad_x, grads, panels_w, panels, start, grad_y, x, w)
                 grads.b[d] += grad_y[n, d]
 
 
-def swish_forward(u: Array, b: Array) -> tuple:
+def swish_forward(u: Array, b: Array) -> tuple[Array, Array]:
     """See the reference.
 
     Memory   v is written over u
@@ -72,7 +72,7 @@ def swish_forward(u: Array, b: Array) -> tuple:
     return y, u
 
 
-def swish_backward(grad_y: Array, v: Array) -> tuple:
+def swish_backward(grad_y: Array, v: Array) -> tuple[Array, Array]:
     """See the reference.
 
     Accumulator   grad_b in the type of v, row by row
@@ -104,7 +104,7 @@ def _swish_backward_kernel(grad_u, grad_b, grad_y, v):
             grad_b[d] += grad
 
 
-def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: Array) -> tuple:
+def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: Array) -> tuple[Array, Array, Array]:
     """See the reference."""
     y, x_hat = (empty(x.shape, x.dtype) for _ in range(2))
     rstd = empty(x.shape[:1], x.dtype)
@@ -112,7 +112,7 @@ def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: A
     return y, x_hat, rstd
 
 
-def residual_layernorm_backward(grad_y: Array, gain: Array, x_hat: Array, rstd: Array) -> tuple:
+def residual_layernorm_backward(grad_y: Array, gain: Array, x_hat: Array, rstd: Array) -> tuple[Array, Array, Array]:
     """See the reference.
 
     Accumulator   grad_gain and grad_offset in the type of x_hat, row by row

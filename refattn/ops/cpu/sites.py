@@ -42,7 +42,7 @@ class SiteGradientWork(NamedTuple):
 
 def site_block_forward(
     context: Array, q: Array, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward: bool = True
-) -> tuple:
+) -> tuple[Array, SiteBlockCache | None]:
     """See the reference.
 
     Memory   three tiles
@@ -66,7 +66,7 @@ def site_block_backward(
     weights: SiteBlockWeights,
     cache: SiteBlockCache,
     out: SiteBlockWeights | None = None,
-) -> tuple:
+) -> tuple[Array, SiteBlockWeights]:
     """See the reference.
 
     Memory          five tiles

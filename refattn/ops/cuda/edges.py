@@ -32,7 +32,7 @@ from refattn.ops.types import (
 def updated_attention_forward(
     site: Array, geo: Array, centre: Array, neighbour: Array, q: Array, edges: EdgeList,
     weights: UpdatedAttentionWeights, save_for_backward: bool = True,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, Array, UpdatedAttentionCache]:  # fmt: skip
     """See the reference.
 
     Traffic   of the kernel between the products: reads 4 D, writes 3 D + 2 floats an edge, and reads D a site
@@ -52,7 +52,7 @@ def updated_attention_backward(
     grad_context: Array, grad_new_geo: Array, site: Array, geo: Array, q: Array, edges: EdgeList,
     weights: UpdatedAttentionWeights, cache: UpdatedAttentionCache, accumulate_into: Array | None = None,
     out: UpdatedAttentionWeights | None = None,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, Array, Array, Array, Array, UpdatedAttentionWeights]:  # fmt: skip
     """See the reference.
 
     Deterministic   sums over edges run in the order of the edges
@@ -140,7 +140,7 @@ def _updated_geometry_backward_kernel(
 def filtered_attention_forward(
     site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
     save_for_backward: bool = True,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, FilteredAttentionCache]:  # fmt: skip
     """See the reference."""
     geo, _ = geometry_filter_forward(dense_forward(rbf, weights.w), weights.b, edges.weight)
     x = edge_product_forward(site, geo, edges.nbr)
@@ -153,7 +153,7 @@ def filtered_attention_backward(
     grad_context: Array, site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
     cache: FilteredAttentionCache, input_gradients: bool = True, accumulate_into: Array | None = None,
     out: FilteredAttentionWeights | None = None,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, Array | None, Array | None, Array, FilteredAttentionWeights]:  # fmt: skip
     """See the reference.
 
     Deterministic   sums over edges run in the order of the edges

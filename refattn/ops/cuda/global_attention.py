@@ -10,7 +10,9 @@ from refattn.ops.cuda.toolchain import cuda, exp, kernel
 from refattn.ops.types import Array, GlobalAttentionCache
 
 
-def global_attention_forward(q: Array, k: Array, site_ptr: Array, intensive: bool, normalise: bool) -> tuple:
+def global_attention_forward(
+    q: Array, k: Array, site_ptr: Array, intensive: bool, normalise: bool
+) -> tuple[Array, GlobalAttentionCache]:
     """See the reference. A block takes a structure, a thread a column; q and k are read twice, from the cache.
 
     Traffic   reads 2 G, writes 2 floats a site, and writes 2 G + 1 a structure
@@ -31,7 +33,7 @@ def global_attention_backward(
     intensive: bool,
     normalise: bool,
     cache: GlobalAttentionCache,
-) -> tuple:
+) -> tuple[Array, Array]:
     """See the reference. A block takes a structure, a thread a column; k is read three times, from the cache.
 
     Memory    the gradients by beta stand in an array of beta's shape

@@ -66,7 +66,7 @@ def _gaussian_expand_forward_kernel(rbf, x, centres, inverse_width):
             rbf[e, g] = exp(-u * u)
 
 
-def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple:
+def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple[Array, Array, Array]:
     """See the reference.
 
     Memory    v_r and v_omega are written over u_r and u_omega
@@ -77,7 +77,7 @@ def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Arra
     return geo, u_r, u_omega
 
 
-def geometry_embed_backward(grad_geo: Array, v_r: Array, v_omega: Array) -> tuple:
+def geometry_embed_backward(grad_geo: Array, v_r: Array, v_omega: Array) -> tuple[Array, Array, Array, Array]:
     """See the reference.
 
     Traffic   reads 3 D, writes 2 D floats an edge

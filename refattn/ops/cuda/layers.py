@@ -30,7 +30,7 @@ def dense_forward(x: Array, w: Array, b: Array | None = None) -> Array:
 
 def dense_backward(
     grad_y: Array, x: Array, w: Array, accumulate_into: Array | None = None, out: DenseWeights | None = None
-) -> tuple:
+) -> tuple[Array, Array, Array | None]:
     """See the reference. Adding to an array is part of the product.
 
     Traffic   reads 2 O + I, writes I floats a row; for grad_b reads O once more, for accumulate_into I
@@ -71,7 +71,7 @@ def _column_total_kernel(partial, x):
         partial[0, cuda.blockIdx.x, d] = total
 
 
-def swish_forward(u: Array, b: Array) -> tuple:
+def swish_forward(u: Array, b: Array) -> tuple[Array, Array]:
     """See the reference.
 
     Memory    v is written over u
@@ -82,7 +82,7 @@ def swish_forward(u: Array, b: Array) -> tuple:
     return y, u
 
 
-def swish_backward(grad_y: Array, v: Array) -> tuple:
+def swish_backward(grad_y: Array, v: Array) -> tuple[Array, Array]:
     """See the reference.
 
     Traffic   reads 2 D, writes D floats a row
@@ -117,7 +117,7 @@ def _swish_backward_kernel(grad_u, partial, grad_y, v):
         partial[0, cuda.blockIdx.x, d] = total
 
 
-def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: Array) -> tuple:
+def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: Array) -> tuple[Array, Array, Array]:
     """See the reference.
 
     Traffic   reads 2 D, writes 2 D + 1 floats a row
@@ -127,7 +127,7 @@ def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: A
     return y, x_hat, rstd
 
 
-def residual_layernorm_backward(grad_y: Array, gain: Array, x_hat: Array, rstd: Array) -> tuple:
+def residual_layernorm_backward(grad_y: Array, gain: Array, x_hat: Array, rstd: Array) -> tuple[Array, Array, Array]:
     """See the reference.
 
     Traffic   reads 2 D + 1, writes D floats a row

@@ -20,7 +20,7 @@ from refattn.ops.types import Array, DenseWeights, RowDropout, SiteBlockCache, S
 
 def site_block_forward(
     context: Array, q: Array, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward: bool = True
-) -> tuple:
+) -> tuple[Array, SiteBlockCache | None]:
     """See the reference."""
     x, context_hat, context_rstd = residual_layernorm_forward(context, q, weights.gain, weights.offset)
     hidden, v = swish_forward(dense_forward(x, weights.w_1), weights.b_1)
@@ -38,7 +38,7 @@ def site_block_backward(
     weights: SiteBlockWeights,
     cache: SiteBlockCache,
     out: SiteBlockWeights | None = None,
-) -> tuple:
+) -> tuple[Array, SiteBlockWeights]:
     """See the reference.
 
     Traffic   of the kernel that makes x and swish(v) again: reads 2 D, writes 2 D floats a row

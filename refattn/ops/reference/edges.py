@@ -26,7 +26,7 @@ from refattn.ops.types import (
 def updated_attention_forward(
     site: Array, geo: Array, centre: Array, neighbour: Array, q: Array, edges: EdgeList,
     weights: UpdatedAttentionWeights, save_for_backward: bool = True,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, Array, UpdatedAttentionCache]:  # fmt: skip
     """Local attention of SCANN+ with its update of the geometry features.
 
     v[e] = geo[e] w + centre[i] + neighbour[j],  i the site of edge e and j = nbr[e]
@@ -65,7 +65,7 @@ def updated_attention_backward(
     grad_context: Array, grad_new_geo: Array, site: Array, geo: Array, q: Array, edges: EdgeList,
     weights: UpdatedAttentionWeights, cache: UpdatedAttentionCache, accumulate_into: Array | None = None,
     out: UpdatedAttentionWeights | None = None,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, Array, Array, Array, Array, UpdatedAttentionWeights]:  # fmt: skip
     """Backward of updated_attention_forward: those of its operations, last to first.
 
     x and x_hat are made again, x = site[j] new_geo and x_hat = (swish(v) + geo - mean) rstd, rather than saved.
@@ -106,7 +106,7 @@ def updated_attention_backward(
 def filtered_attention_forward(
     site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
     save_for_backward: bool = True,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, FilteredAttentionCache]:  # fmt: skip
     """Local attention of SCANN, whose geometry features are made anew in every layer.
 
     v = rbf w + b;  geo = swish(v) weight;  k[e] = (site[j] geo[e]) w_k + b_k;  context = local attention of q over k
@@ -134,7 +134,7 @@ def filtered_attention_backward(
     grad_context: Array, site: Array, rbf: Array, q: Array, edges: EdgeList, weights: FilteredAttentionWeights,
     cache: FilteredAttentionCache, input_gradients: bool = True, accumulate_into: Array | None = None,
     out: FilteredAttentionWeights | None = None,
-) -> tuple:  # fmt: skip
+) -> tuple[Array, Array | None, Array | None, Array, FilteredAttentionWeights]:  # fmt: skip
     """Backward of filtered_attention_forward: those of its operations, last to first; v, geo and x are made again.
 
     grad_x = grad_k w_k^T;  grad_v = grad_x site[j] weight swish'(v);  grad_w = rbf^T grad_v;  grad_rbf = grad_v w^T

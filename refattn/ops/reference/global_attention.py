@@ -5,7 +5,9 @@ import numpy as np
 from refattn.ops.types import Array, GlobalAttentionCache
 
 
-def global_attention_forward(q: Array, k: Array, site_ptr: Array, intensive: bool, normalise: bool) -> tuple:
+def global_attention_forward(
+    q: Array, k: Array, site_ptr: Array, intensive: bool, normalise: bool
+) -> tuple[Array, GlobalAttentionCache]:
     """Attention of a structure over its sites; the values are the keys.
 
     published:  s[i] = k[i] . (Q - q[i]),  Q = sum_j q[j] over the structure;  norm = |s|
@@ -58,7 +60,7 @@ def global_attention_backward(
     intensive: bool,
     normalise: bool,
     cache: GlobalAttentionCache,
-) -> tuple:
+) -> tuple[Array, Array]:
     """Backward of global_attention_forward.
 
     grad_beta[i] = grad_struct . k[i];  grad_score = beta (grad_beta - sum beta grad_beta)

@@ -63,7 +63,7 @@ def gaussian_expand_forward(x: Array, centres: Array, width: float) -> Array:
     return np.exp(-(((x[:, None] - centres) / width) ** 2))
 
 
-def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple:
+def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple[Array, Array, Array]:
     """First geometry features of SCANN+: distance and solid angle, each through a dense layer and a swish.
 
     geo[e,d] = swish(v_r[e,d]) swish(v_omega[e,d]),  v_r = u_r + b_r,  v_omega = u_omega + b_omega
@@ -84,7 +84,7 @@ def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Arra
     return v_r * sigmoid(v_r) * v_omega * sigmoid(v_omega), v_r, v_omega
 
 
-def geometry_embed_backward(grad_geo: Array, v_r: Array, v_omega: Array) -> tuple:
+def geometry_embed_backward(grad_geo: Array, v_r: Array, v_omega: Array) -> tuple[Array, Array, Array, Array]:
     """Backward of geometry_embed_forward. Needs the sums before the swishes only.
 
     grad_u_r = grad_geo swish(v_omega) swish'(v_r), and the same with r and omega exchanged; grad_b = sum_e grad_u

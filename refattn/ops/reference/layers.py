@@ -31,7 +31,7 @@ def dense_forward(x: Array, w: Array, b: Array | None = None) -> Array:
 
 def dense_backward(
     grad_y: Array, x: Array, w: Array, accumulate_into: Array | None = None, out: DenseWeights | None = None
-) -> tuple:
+) -> tuple[Array, Array, Array | None]:
     """Backward of dense_forward.
 
     grad_x = grad_y w^T;  grad_w = x^T grad_y;  grad_b = sum_n grad_y[n]
@@ -52,7 +52,7 @@ def dense_backward(
     return accumulated(accumulate_into, grad_y @ w.T), *written(out, grads)
 
 
-def accumulated(accumulate_into: Array, array: Array) -> Array:
+def accumulated(accumulate_into: Array | None, array: Array) -> Array:
     """The array itself; or `accumulate_into`, to which it is added in place."""
     if accumulate_into is None:
         return array
@@ -60,8 +60,8 @@ def accumulated(accumulate_into: Array, array: Array) -> Array:
     return accumulate_into
 
 
-def written(out: DenseWeights | None, arrays: Array) -> Array:
-    """The arrays themselves; or those of `out`, overwritten with them. None stays None."""
+def written(out: tuple | None, arrays: tuple) -> tuple:
+    """A named tuple of arrays itself; or `out`, overwritten with it where it has an array."""
     if out is None:
         return arrays
     for target, array in zip(out, arrays, strict=True):
@@ -76,7 +76,7 @@ def sigmoid(v: Array) -> Array:
     return np.where(v >= 0, 1 / (1 + small), small / (1 + small))
 
 
-def swish_forward(u: Array, b: Array) -> tuple:
+def swish_forward(u: Array, b: Array) -> tuple[Array, Array]:
     """Bias and swish of a dense layer.
 
     y[n,d] = v[n,d] sigmoid(v[n,d]),  v = u + b
@@ -95,7 +95,7 @@ def swish_forward(u: Array, b: Array) -> tuple:
     return v * sigmoid(v), v
 
 
-def swish_backward(grad_y: Array, v: Array) -> tuple:
+def swish_backward(grad_y: Array, v: Array) -> tuple[Array, Array]:
     """Backward of swish_forward. Needs v, neither u nor y.
 
     grad_u = grad_y s (1 + v (1 - s)),  s = sigmoid(v);  grad_b = sum_n grad_u[n]
@@ -113,7 +113,7 @@ def swish_backward(grad_y: Array, v: Array) -> tuple:
     return grad_u, grad_u.sum(axis=0)
 
 
-def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: Array) -> tuple:
+def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: Array) -> tuple[Array, Array, Array]:
     """Layer normalisation of a sum, over the last axis.
 
     y[n,d] = gain[d] x_hat[n,d] + offset[d],  x_hat = (u - mean_d u) rstd,  u = x + residual,
@@ -136,7 +136,7 @@ def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: A
     return gain * x_hat + offset, x_hat, rstd
 
 
-def residual_layernorm_backward(grad_y: Array, gain: Array, x_hat: Array, rstd: Array) -> tuple:
+def residual_layernorm_backward(grad_y: Array, gain: Array, x_hat: Array, rstd: Array) -> tuple[Array, Array, Array]:
     """Backward of residual_layernorm_forward. Needs the normalised x_hat, neither x nor residual.
 
     grad_x[n,d] = rstd[n] (g[n,d] - mean_d g[n,d] - x_hat[n,d] mean_d(g[n,d] x_hat[n,d])),  g = grad_y gain

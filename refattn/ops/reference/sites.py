@@ -14,7 +14,7 @@ from refattn.ops.types import Array, RowDropout, SiteBlockCache, SiteBlockWeight
 
 def site_block_forward(
     context: Array, q: Array, dropout: RowDropout, weights: SiteBlockWeights, save_for_backward: bool = True
-) -> tuple:
+) -> tuple[Array, SiteBlockCache | None]:
     """The query as residual, and the residual block.
 
     x = LN(context + q)
@@ -49,7 +49,7 @@ def site_block_backward(
     weights: SiteBlockWeights,
     cache: SiteBlockCache,
     out: SiteBlockWeights | None = None,
-) -> tuple:
+) -> tuple[Array, SiteBlockWeights]:
     """Backward of site_block_forward: those of its operations, last to first; x and swish(v) are made again.
 
     grad_sum = LN'(grad_site);  grad_v = (drop(grad_sum) w_2^T) swish'(v);  grad_context = LN'(grad_sum + grad_v w_1^T)

@@ -8,7 +8,7 @@ from refattn.ops.cuda.toolchain import cuda, kernel
 from refattn.ops.types import Array
 
 
-def geometry_filter_forward(u: Array, b: Array, weight: Array) -> tuple:
+def geometry_filter_forward(u: Array, b: Array, weight: Array) -> tuple[Array, Array]:
     """See the reference.
 
     Memory    v is written over u
@@ -19,7 +19,7 @@ def geometry_filter_forward(u: Array, b: Array, weight: Array) -> tuple:
     return geo, u
 
 
-def geometry_filter_backward(grad_geo: Array, weight: Array, v: Array) -> tuple:
+def geometry_filter_backward(grad_geo: Array, weight: Array, v: Array) -> tuple[Array, Array, Array]:
     """See the reference.
 
     Traffic   reads 2 D + 1, writes D + 1 floats an edge

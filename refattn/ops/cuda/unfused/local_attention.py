@@ -19,7 +19,7 @@ def edge_product_forward(site: Array, geo: Array, nbr: Array) -> Array:
     return x
 
 
-def edge_product_backward(grad_x: Array, site: Array, geo: Array, nbr: Array) -> tuple:
+def edge_product_backward(grad_x: Array, site: Array, geo: Array, nbr: Array) -> tuple[Array, Array]:
     """See the reference. A block takes the edges that point at a site, so that site_j is read once.
 
     Deterministic   edges are added to their sites in order
@@ -54,7 +54,7 @@ def _edge_product_backward_kernel(grad_site, grad_geo, grad_x, site, geo, ptr, e
             grad_site[j, d] = total
 
 
-def local_attention_forward(q: Array, k: Array, edge_ptr: Array, mask: Array) -> tuple:
+def local_attention_forward(q: Array, k: Array, edge_ptr: Array, mask: Array) -> tuple[Array, Array]:
     """See the reference. A block takes a site, a thread a channel; the softmax is made in one pass over the keys.
 
     With each edge the largest score so far may grow; what was summed is then scaled down to it:
@@ -74,7 +74,7 @@ def local_attention_forward(q: Array, k: Array, edge_ptr: Array, mask: Array) ->
 
 def local_attention_backward(
     grad_context: Array, q: Array, k: Array, edge_ptr: Array, mask: Array, alpha: Array
-) -> tuple:
+) -> tuple[Array, Array]:
     """See the reference. A block takes a site, a thread a channel; the second pass finds the keys in the cache.
 
     Memory    the gradients by alpha stand in an array of alpha's shape

@@ -11,7 +11,7 @@ from refattn.ops.reference.layers import (
 from refattn.ops.types import Array
 
 
-def geometry_filter_forward(u: Array, b: Array, weight: Array) -> tuple:
+def geometry_filter_forward(u: Array, b: Array, weight: Array) -> tuple[Array, Array]:
     """Geometry features of SCANN, made anew in every layer.
 
     geo[e,d] = swish(v[e,d]) weight[e],  v = u + b
@@ -32,7 +32,7 @@ def geometry_filter_forward(u: Array, b: Array, weight: Array) -> tuple:
     return v * sigmoid(v) * weight[:, None], v
 
 
-def geometry_filter_backward(grad_geo: Array, weight: Array, v: Array) -> tuple:
+def geometry_filter_backward(grad_geo: Array, weight: Array, v: Array) -> tuple[Array, Array, Array]:
     """Backward of geometry_filter_forward. Needs v, not u.
 
     grad_u = grad_geo weight swish'(v); grad_b = sum_e grad_u; grad_weight[e] = sum_d grad_geo[e,d] swish(v[e,d])
@@ -52,7 +52,7 @@ def geometry_filter_backward(grad_geo: Array, weight: Array, v: Array) -> tuple:
 
 def geometry_update_forward(
     edge: Array, centre: Array, neighbour: Array, geo: Array, edge_ptr: Array, nbr: Array, gain: Array, offset: Array
-) -> tuple:
+) -> tuple[Array, Array, Array, Array]:
     """Update of the geometry features in a layer of SCANN+.
 
     v[e] = edge[e] + centre[i] + neighbour[j],  i the site of edge e and j = nbr[e]
@@ -81,7 +81,7 @@ def geometry_update_forward(
 
 def geometry_update_backward(
     grad_new_geo: Array, edge_ptr: Array, nbr: Array, gain: Array, v: Array, x_hat: Array, rstd: Array
-) -> tuple:
+) -> tuple[Array, Array, Array, Array, Array, Array]:
     """Backward of geometry_update_forward. Needs none of the four features that were added.
 
     grad_geo = LN'(grad_new_geo);  grad_edge = grad_geo swish'(v)

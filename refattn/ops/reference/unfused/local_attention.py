@@ -23,7 +23,7 @@ def edge_product_forward(site: Array, geo: Array, nbr: Array) -> Array:
     return site[nbr] * geo
 
 
-def edge_product_backward(grad_x: Array, site: Array, geo: Array, nbr: Array) -> tuple:
+def edge_product_backward(grad_x: Array, site: Array, geo: Array, nbr: Array) -> tuple[Array, Array]:
     """Backward of edge_product_forward.
 
     grad_site[j] = sum over the edges to j of grad_x geo;  grad_geo = grad_x site_j
@@ -41,7 +41,7 @@ def edge_product_backward(grad_x: Array, site: Array, geo: Array, nbr: Array) ->
     return grad_site, grad_x * site[nbr]
 
 
-def local_attention_forward(q: Array, k: Array, edge_ptr: Array, mask: Array) -> tuple:
+def local_attention_forward(q: Array, k: Array, edge_ptr: Array, mask: Array) -> tuple[Array, Array]:
     """Attention of a site over its edges, head by head; the values are the keys.
 
     score[e,h] = C^-1/2 sum_c q[i,h,c] k[e,h,c];  alpha = softmax of score over the edges of i
@@ -73,7 +73,7 @@ def local_attention_forward(q: Array, k: Array, edge_ptr: Array, mask: Array) ->
 
 def local_attention_backward(
     grad_context: Array, q: Array, k: Array, edge_ptr: Array, mask: Array, alpha: Array
-) -> tuple:
+) -> tuple[Array, Array]:
     """Backward of local_attention_forward. Needs alpha, not the scores.
 
     grad_alpha = mask sum_c grad_context[i] k;  grad_score = alpha (grad_alpha - sum over i's edges of alpha grad_alpha)
