@@ -50,16 +50,16 @@ def bench(data, target, variant, threads, names, words, batch_size, rounds, assi
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--python") from None
     override(Config(), [f"model.{assignment}" for assignment in assignments])  # refuses what is none
-    most = threads or available_cores()
-    if most > available_cores():
-        reason = f"{most} threads need as many cores, and there are {available_cores()}"
+    max_threads = threads or available_cores()
+    if max_threads > available_cores():
+        reason = f"{max_threads} threads need as many cores, and there are {available_cores()}"
         raise click.BadParameter(reason, param_hint="--threads")
     order = {"target": target, "variant": variant, "seed": 0, "batch_size": batch_size, "n_batches": 2}
     order |= {"set": list(assignments)}
     with tempfile.TemporaryDirectory(prefix="refattn-bench-") as folder:
         order["data"] = prepared(data, target, Path(folder))
         try:
-            rows, missing, speed = compare(order, names or DEFAULT, sorted({1, most}), pythons, note, rounds, 1)
+            rows, missing, speed = compare(order, names or DEFAULT, sorted({1, max_threads}), pythons, note, rounds, 1)
         except Stopped as error:
             raise BenchmarkError(f"a peer stopped while it was measured ({error}); leave it out with --peers") from None
     if not any(row["peer"] == "refattn" for row in rows):

@@ -58,8 +58,8 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
             summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
         else:
             summary = train_network(settings, out, threads, resume, init, progress, stop, device)
-    except Interrupted as place:
-        status.line(f"stopped in {place}; go on with: refattn train --out {out} --resume")
+    except Interrupted as reached:
+        status.line(f"stopped in {reached}; go on with: refattn train --out {out} --resume")
         sys.exit(130)
     print_metrics(summary, as_json)
     if "n_members" in summary:

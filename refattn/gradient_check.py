@@ -158,8 +158,8 @@ def worst_difference(
         difference = np.abs(analytic[name] - numerical[name]) / scale
         entries += difference.size
         if difference.size:
-            place = np.unravel_index(difference.argmax(), difference.shape)
-            found.append((float(difference[place]), f"{name}[{', '.join(map(str, place))}]"))
+            index = np.unravel_index(difference.argmax(), difference.shape)
+            found.append((float(difference[index]), f"{name}[{', '.join(map(str, index))}]"))
     return entries, *_worst(found)
 
 

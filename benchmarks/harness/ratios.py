@@ -20,7 +20,7 @@ def ratios(rows):
             times[row["peer"], row["threads"], form] = values["median"]
         for kind in ("step", "predict"):
             times[row["peer"], row["threads"], kind] = row[kind]["median"]
-    most = max((row["threads"] for row in rows if row["peer"] == OWN), default=0)
+    max_threads = max((row["threads"] for row in rows if row["peer"] == OWN), default=0)
     others = sorted({row["peer"] for row in rows} - {OWN, AUTHORS})
     every = sorted({row["threads"] for row in rows})
     found = {}
@@ -34,14 +34,16 @@ def ratios(rows):
             found[name] = {"ratio": times[best] / times[ours], "peer": label}
 
     for kind, word in (("step", "training step"), ("predict", "inference")):
-        own, alone, name = (OWN, most, kind), (OWN, 1, kind), f"{word}, {most} thread{'s' * (most > 1)}"
+        own = OWN, max_threads, kind
+        alone = OWN, 1, kind
+        name = f"{word}, {max_threads} thread{'s' * (max_threads > 1)}"
         if kind == "step":
-            add(f"{name}, against the authors'", own, [(AUTHORS, most, "step")])
+            add(f"{name}, against the authors'", own, [(AUTHORS, max_threads, "step")])
         else:
-            add(f"{name}, against the authors' compiled call", own, [(AUTHORS, most, "call")])
-            add(f"{name}, against the authors' predict", own, [(AUTHORS, most, "model_predict")])
+            add(f"{name}, against the authors' compiled call", own, [(AUTHORS, max_threads, "call")])
+            add(f"{name}, against the authors' predict", own, [(AUTHORS, max_threads, "model_predict")])
         add(f"{name}, against the best framework", own, [(p, t, kind) for p in others for t in every])
-        if most > 1:
+        if max_threads > 1:
             add(f"{word}, 1 thread, against the best framework's 1 thread", alone, [(p, 1, kind) for p in others])
             add(f"{name} over 1 thread", own, [alone])
     return found

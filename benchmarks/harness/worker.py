@@ -19,7 +19,7 @@ from refattn.benchmarks.peers import FORMS, PEERS
 SAME = 1e-4
 # s at the beginning of a turn that are not timed: the system takes 60 ms to give threads that have slept a core each.
 WAKING = 0.15
-MOST = 5000  # structures to draw from: every peer holds them, and two dozen peers share the memory
+MAX_STRUCTURES = 5000  # structures to draw from: every peer holds them, and two dozen peers share the memory
 
 
 class NotTheSame(Exception):
@@ -38,9 +38,9 @@ class Source:
         from refattn.experiments import load_experiment
 
         self.dataset = open_data(order["data"], None)
-        if len(self.dataset) > MOST:
+        if len(self.dataset) > MAX_STRUCTURES:
             labelled = np.flatnonzero(np.isfinite(labels_of_target(self.dataset, order["target"])))
-            some = np.random.default_rng(0).permutation(labelled)[:MOST]
+            some = np.random.default_rng(0).permutation(labelled)[:MAX_STRUCTURES]
             self.dataset = self.dataset.select(np.sort(some))
         label, graph = labels_of_target(self.dataset, order["target"]), self.dataset.graph_config
         model = dataclasses.replace(

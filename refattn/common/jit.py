@@ -72,8 +72,7 @@ def _read(path):
     source = path.read_bytes()
     imported = []
     for module, names in IMPORT.findall(source):
-        place = ROOT.joinpath(*module.decode().split("."))
-        imported.append(place.with_suffix(".py"))
-        imported.append(place / "__init__.py")
-        imported += [place / f"{name}.py" for name in re.findall(r"\w+", names.decode())]
+        path = ROOT.joinpath(*module.decode().split("."))
+        imported += [path.with_suffix(".py"), path / "__init__.py"]
+        imported += [path / f"{name}.py" for name in re.findall(r"\w+", names.decode())]
     return hashlib.sha256(source).digest(), [file for file in imported if file.is_file()]

@@ -134,12 +134,12 @@ def command_of(source: Source, graph_config: GraphConfig) -> dict:
     Where the structures come from, with size and time of the last change; the rule; program, libraries and processor.
     Limits, units and labels are not in it: they are applied anew when a command goes on.
     """
-    place = {"name": source.name}
+    origin = {"name": source.name}
     if getattr(source, "path", None):
         path = Path(source.path).absolute()
-        place |= {"path": str(path), "size": path.stat().st_size, "changed": path.stat().st_mtime_ns}
+        origin |= {"path": str(path), "size": path.stat().st_size, "changed": path.stat().st_mtime_ns}
     return {
-        "source": place,
+        "source": origin,
         "graph": vars(graph_config),
         "versions": {"numpy": np.__version__, "numba": numba.__version__, "kernels": _kernel_digest()},
         "processor": [platform.machine(), llvmlite.binding.get_host_cpu_name()],

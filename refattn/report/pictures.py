@@ -33,13 +33,13 @@ HEAD = 0.6
 FOOT = 0.8  # scale bar
 GAP = 0.35  # between the views
 LABEL = 0.35  # room for the name of an axis
-LEAST_ROW = 2.6
+MIN_ROW = 2.6
 MAX_ROW = 6.0
 MAX_SCALE = 1.15  # cm/Å
 LETTER = 10  # pt: text
 NUMBER = 9  # pt: numbers of the colour bar
 MAX_LETTERS = 80  # drawn atoms
-LEAST_LETTER = 4.5  # pt
+MIN_LETTER = 4.5  # pt
 MAX_LETTER = 11.0  # pt
 BOND_WIDTH = 0.09  # Å, half of the width
 BOX_WIDTH = 0.02  # Å, half of the width
@@ -99,7 +99,7 @@ def picture(path: Path | str, finding: ExplainedStructure, names: list[str], bac
     room = WIDTH - BAR - (len(rects) + 1) * gap
     scale = min(MAX_SCALE, room / sizes[:, 0].sum(), MAX_ROW / sizes[:, 1].max())
     sizes *= scale
-    row = max(LEAST_ROW, sizes[:, 1].max() + 2 * gap)
+    row = max(MIN_ROW, sizes[:, 1].max() + 2 * gap)
     height = TITLE + len(names) * (HEAD + row) + FOOT
     figure = Figure(figsize=(WIDTH / INCH, height / INCH), dpi=DPI, facecolor=theme.background)
     spare = (room - sizes[:, 0].sum()) / (len(rects) + 1) + gap
@@ -268,7 +268,7 @@ def _letters(axes, scene, points, colours, scale):
     for i, point in enumerate(points):
         nearer = points[:, 2] > point[2]
         covered = nearer & (np.linalg.norm(points[:, :2] - point[:2], axis=1) < scene.radius + 0.5 * scene.radius[i])
-        if sizes[i] < LEAST_LETTER or covered.any():
+        if sizes[i] < MIN_LETTER or covered.any():
             continue
         luminance = np.dot(colours[i][:3], (0.299, 0.587, 0.114))
         text = chemical_symbols[scene.z[i]]

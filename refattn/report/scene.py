@@ -102,13 +102,14 @@ class Scene:
         """A function of a tilted view (3, 3): hidden area, about, in Å², and the price of the tilt; see TURNING."""
         first, second = np.triu_indices(len(self.site), 1)
         reach = self.radius[first] + self.radius[second]
-        least, most = np.sort([self.radius[first], self.radius[second]], axis=0)
+        smaller, larger = np.sort([self.radius[first], self.radius[second]], axis=0)
 
         def cost(view):
             points = self.position @ view[:2].T
             apart = np.linalg.norm(points[first] - points[second], axis=1)
-            overlap = np.clip(reach - apart, 0, 2 * least)
-            area = (overlap**1.5 * least**0.5).sum() + (most**2)[apart < most].sum()  # a hidden middle counts for more
+            overlap = np.clip(reach - apart, 0, 2 * smaller)
+            covered = (larger**2)[apart < larger].sum()  # a hidden middle counts for more
+            area = (overlap**1.5 * smaller**0.5).sum() + covered
             return round(area + TURNING * np.arccos(np.clip(view[2] @ straight[2], -1, 1)), 6)
 
         return cost

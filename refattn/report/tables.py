@@ -187,11 +187,11 @@ def _append(file, name, values, dtype=None, axis=0, **attributes):
     """Add `values` to a data set of any length along `axis`, which is made when first used."""
     values = np.asarray(values, dtype=object if dtype else None)
     if name not in file:
-        shape, most, chunk = ([*values.shape] for _ in range(3))
+        shape, maxshape, chunk = ([*values.shape] for _ in range(3))
         shape[axis] = 0
-        most[axis] = None
+        maxshape[axis] = None
         chunk[axis] = CHUNK
-        data = file.create_dataset(name, shape, maxshape=most, chunks=tuple(chunk), dtype=dtype or values.dtype)
+        data = file.create_dataset(name, shape, maxshape=maxshape, chunks=tuple(chunk), dtype=dtype or values.dtype)
         data.attrs.update(attributes)
     append(file[name], values, axis)
 

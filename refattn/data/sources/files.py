@@ -112,27 +112,27 @@ class FilesSource:
         self.table = LabelTable(labels) if labels else None
 
     def __iter__(self) -> Iterator[Record]:
-        seen = {}  # id -> place; a place is shorter than the text that names it
-        for place, fallback, frame in self._structures():
+        seen = {}  # id -> location; a location is shorter than the text that names it
+        for location, fallback, frame in self._structures():
             id = frame.id or fallback
             if id in seen:
-                where = self._where(*place)
+                where = self._where(*location)
                 other = self._where(*seen[id])
                 raise DataError(f"{where}: the id {id} is also that of {other}; give each structure its own")
-            seen[id] = place
+            seen[id] = location
             labels = {
-                key.replace("/", "_"): _finite(value, key, self._where, place)  # HDF5 keeps the slash for itself
+                key.replace("/", "_"): _finite(value, key, self._where, location)  # HDF5 keeps the slash for itself
                 for key, value in frame.labels.items()
             }
             if self.table:
-                labels.update(self.table.take((id, *self._file_names(*place)), self._where(*place)))
+                labels.update(self.table.take((id, *self._file_names(*location)), self._where(*location)))
             frame.atoms.info["id"] = id
             yield Record(id, frame.atoms, labels, frame.arrays)
         if self.table:
             self.table.check_all_taken(self.path)
 
     def _structures(self):
-        """(place, id if it has none, Frame) of every structure; a place is (number of the file, of the frame or None).
+        """(location, id if it has none, Frame) of every structure; a location is (number of the file, of the frame).
 
         The number of the frame is None where the file has a single one.
         """
@@ -149,7 +149,7 @@ class FilesSource:
                 yield (done, number), f"{self.names[file]}-{number}", frame
 
     def _where(self, file, number):
-        """A place in words."""
+        """A location in words."""
         return str(self.files[file]) + ("" if number is None else f", frame {number}")
 
     def _file_names(self, file, number):
@@ -291,15 +291,15 @@ def _number(cell, name, where):
         raise DataError(f"{where}: {name} is {cell[:40]!r}, not a number; repair it, or empty the cell") from None
 
 
-def _finite(value, name, where, place=()):
+def _finite(value, name, where, location=()):
     """`value` as a float; NaN passes, it means unknown. Raises DataError for an infinite one, at `where` or its result.
 
     Parameters
     ----------
-    where : str, or a function of `place` that returns it, because nearly all values are finite
+    where : str, or a function of `location` that returns it, because nearly all values are finite
     """
     if abs(value) > LARGEST_LABEL:  # also catches integers that no float can hold
-        where = where(*place) if callable(where) else where
+        where = where(*location) if callable(where) else where
         raise DataError(f"{where}: {name} is too large to be a label; repair it, or write nan if unknown")
     return float(value)
 
