@@ -4,6 +4,7 @@ import click
 
 from refattn.cli.options import LeftOut, StatusLine, as_json, device, refuse_input_as_output, threads
 from refattn.cli.validate import validate_scores
+from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
@@ -13,6 +14,7 @@ from refattn.prediction.predictor import Model, load
 from refattn.report.findings import ExplainedStructure, findings, in_words
 from refattn.report.folder import ReportOptions, ReportWriter, explanation_folder, files_of
 from refattn.report.pictures import THEMES
+from refattn.validation.study import Settings
 
 SHOWN = [*(score.name for score in SITE_SCORES), *POPULATIONS]
 
@@ -78,9 +80,8 @@ def explain(
     RUN may be an ensemble; how far its members agree is then tested too.
     """
     if validate:
-        amount = {"sample": sample, "n_costly": costly}
-        chosen = {"scores": scores, "share": share, "orbitals": bool(compare)}
-        validate_scores(run, files, out, amount, chosen, skip_bad, threads, device, as_json)
+        settings = Settings(scores, share, costly, bool(compare), n_threads=threads or available_cores())
+        validate_scores(run, files, out, sample, settings, skip_bad, device, as_json)
         return
     if not files:
         raise click.UsageError("name FILES to explain; only --validate can do without")

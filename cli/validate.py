@@ -9,7 +9,6 @@ import click
 import numpy as np
 
 from refattn.cli.options import LeftOut, StatusLine, refuse_input_as_output
-from refattn.common.environment import available_cores
 from refattn.common.files import make_directory
 from refattn.common.strict_json import to_json
 from refattn.data.builtin import open_data
@@ -28,10 +27,9 @@ def validate_scores(
     run: str,
     files: tuple[str, ...],
     out: str,
-    amount: dict,
-    chosen: dict,
+    sample: int,
+    settings: Settings,
     skip_bad: bool,
-    threads: int | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -39,8 +37,7 @@ def validate_scores(
 
     Parameters
     ----------
-    amount : dict     sample (number of structures) and n_costly
-    chosen : dict     scores, share and orbitals of study.Settings
+    sample : int      structures at most
     the others        as in cli/explain.py
 
     Raises OutputError, and what study.validate and loading raise.
@@ -52,8 +49,7 @@ def validate_scores(
     for name in FILES:
         refuse_input_as_output([*map(model_file, members_of(run)), *sources], Path(out) / name)
     make_directory(out)
-    settings = Settings(**chosen, n_costly=amount["n_costly"], n_threads=threads or available_cores())
-    structures = sample_of(structures, amount["sample"], settings.seed)
+    structures = sample_of(structures, sample, settings.seed)
     record = validate(models, structures, settings, status.update, left_out if skip_bad else None)
     record |= {"run": str(run), "left_out": left_out.ids}
     write_report(out, record, shlex.join(["refattn", *sys.argv[1:]]))
