@@ -76,7 +76,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class GradcheckResult:
-    rows: tuple
+    rows: tuple[Row, ...]
 
     @property
     def ok(self) -> bool:
@@ -84,7 +84,9 @@ class GradcheckResult:
 
 
 def gradcheck(
-    config: Config | ModelConfig | None = None, report: Callable = lambda row: None, backends: Iterable[str] = BACKENDS
+    config: Config | ModelConfig | None = None,
+    report: Callable[[Row], None] = lambda row: None,
+    backends: Iterable[str] = BACKENDS,
 ) -> GradcheckResult:
     """Check every entry of every gradient on this machine.
 

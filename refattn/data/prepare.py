@@ -42,14 +42,14 @@ class PrepareReport:
     n_structures: int
     n_skipped: int
     n_resumed: int
-    reasons: list
+    reasons: list[tuple[str, str]]
     n_sites: int
     n_edges: int
     seconds: float
     seconds_reading: float
     seconds_graphs: float
     seconds_writing: float
-    labels: dict
+    labels: dict[str, str]
 
 
 def prepare(

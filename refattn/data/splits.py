@@ -25,9 +25,9 @@ PREFIX = "published:"  # of the names of published splits in a configuration
 class Split(typing.NamedTuple):
     """Three disjoint lists of structure ids."""
 
-    train: list
-    valid: list
-    test: list
+    train: list[str]
+    valid: list[str]
+    test: list[str]
 
 
 def split_indices(

@@ -34,8 +34,8 @@ class Record(typing.NamedTuple):
 
     id: str
     atoms: ase.Atoms
-    labels: dict  # name -> float; NaN or absent where unknown
-    arrays: dict  # name -> (N, ...) float array
+    labels: dict[str, float]  # NaN or absent where unknown
+    arrays: dict[str, np.ndarray]  # (N, ...) float
 
 
 class Source(typing.Protocol):
@@ -54,7 +54,7 @@ class Field(typing.NamedTuple):
 
     path: str
     per: str
-    row_shape: tuple
+    row_shape: tuple[int, ...]
     dtype: str
     unit: str
     meaning: str
@@ -100,17 +100,17 @@ class Dataset:
     position: np.ndarray | None
     cell: np.ndarray | None
     pbc: np.ndarray | None
-    labels: dict
-    label_attrs: dict
-    arrays: dict
+    labels: dict[str, np.ndarray]
+    label_attrs: dict[str, dict[str, str]]
+    arrays: dict[str, np.ndarray]
     graph_config: GraphConfig
-    attrs: dict
-    skipped: tuple = ()
+    attrs: dict[str, str]
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.id)
 
-    def select(self, indices: object) -> "Dataset":
+    def select(self, indices: np.ndarray | slice) -> "Dataset":
         """The structures `indices` (numbers, a mask or a slice), in that order, as a Dataset of their own.
 
         Raises DataError for an index that the dataset does not have.

@@ -205,7 +205,7 @@ class _Task:
     """What is asked about every structure, and the parameters in the type of the computation."""
 
     model: Model
-    scores: tuple
+    scores: tuple[str, ...]
     share: float | str
     params: Parameters
 

@@ -34,7 +34,7 @@ class Checkpoint:
     unit: str = ""
     mean: float = 0.0
     std: float = 1.0
-    elements: tuple = ()
+    elements: tuple[int, ...] = ()
     split: Split = Split([], [], [])
     state: dict = dataclasses.field(default_factory=dict)
 

@@ -31,7 +31,7 @@ class EvaluatedPart(typing.NamedTuple):
     prediction: np.ndarray
     spread: np.ndarray | None
     predictions: np.ndarray
-    structs: list
+    structs: list[np.ndarray]
 
 
 def predict_split(

@@ -236,10 +236,10 @@ class MemberPredictions(typing.NamedTuple):
     """
 
     value: np.ndarray
-    attention: list
+    attention: list[np.ndarray]
     spread: np.ndarray | None
     values: np.ndarray
-    structs: list
+    structs: list[np.ndarray]
 
 
 def predict_members(

@@ -22,7 +22,7 @@ class Parameter:
     """One array: its initialiser ("glorot", "uniform", "zeros", "ones") and whether weight decay applies to it."""
 
     name: str
-    shape: tuple
+    shape: tuple[int, ...]
     initialiser: str
     decay: bool = False
 

@@ -36,11 +36,11 @@ class Embedding:
     """
 
     structure_vector: np.ndarray
-    site_embedding: list
-    beta: list
-    z: list
+    site_embedding: list[np.ndarray]
+    beta: list[np.ndarray]
+    z: list[np.ndarray]
     value: np.ndarray
-    id: list
+    id: list[str]
     target: str
     unit: str
 

@@ -42,8 +42,8 @@ class Prediction:
     """
 
     value: np.ndarray
-    attention: list
-    id: list
+    attention: list[np.ndarray]
+    id: list[str]
     target: str
     unit: str
     spread: np.ndarray | None = None

@@ -73,7 +73,7 @@ class ExplainedStructure:
     atoms: ase.Atoms
     explanation: Explanation
     label: float | None = None
-    populations: dict = dataclasses.field(default_factory=dict)
+    populations: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -35,7 +35,7 @@ class ReportOptions:
     pages, edges : bool                 whether there are pages, and edges.csv
     """
 
-    score: tuple = ("scaled_beta",)
+    score: tuple[str, ...] = ("scaled_beta",)
     background: str = "light"
     max_pictures: int = 20
     max_pages: int = 200

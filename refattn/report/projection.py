@@ -67,7 +67,7 @@ class Layout:
     """
 
     xy: np.ndarray
-    axes: tuple
+    axes: tuple[str, str]
     pca: PrincipalComponents | None = None
 
 

@@ -39,7 +39,7 @@ class Settings:
     n_threads : int          changes no bit of the result
     """
 
-    scores: tuple = DEFAULT
+    scores: tuple[str, ...] = DEFAULT
     share: float | str = 0.5
     n_costly: int = 200
     orbitals: bool = False
@@ -61,7 +61,7 @@ class ValidationCase:
     label: float | None
     n_neighbours: np.ndarray
     classes: np.ndarray
-    populations: dict
+    populations: dict[str, np.ndarray]
 
     @property
     def sites(self) -> dict[str, np.ndarray]:

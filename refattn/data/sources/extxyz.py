@@ -26,9 +26,9 @@ class Frame(typing.NamedTuple):
     """One structure as it was read; what its numbers are worth as labels is still to be seen."""
 
     id: str  # "" where it has none
-    labels: dict  # key -> int or float
+    labels: dict[str, int | float]
     atoms: ase.Atoms  # elements, positions, cell and periods only
-    arrays: dict  # name -> (N, ...) float64
+    arrays: dict[str, np.ndarray]  # (N, ...) float64
 
 
 def frame_of(atoms: ase.Atoms) -> Frame:

@@ -45,8 +45,8 @@ BUSY = (408, 429)  # the answers below 500 that may change with time
 class Options(typing.NamedTuple):
     """How to download; the tests' server has neither https nor time."""
 
-    progress: typing.Callable = lambda done, total: None
-    schemes: tuple = ("https",)
+    progress: Callable[[int, int | None], None] = lambda done, total: None
+    schemes: tuple[str, ...] = ("https",)
     timeout: float = TIMEOUT
     pause: float = PAUSE
 

@@ -21,7 +21,7 @@ class RemoteFile(typing.NamedTuple):
     """
 
     name: str
-    urls: tuple = ()
+    urls: tuple[str, ...] = ()
     size: int | None = None
     md5: str = ""
     sha256: str = ""
@@ -29,10 +29,10 @@ class RemoteFile(typing.NamedTuple):
 
 
 class PublishedSet(typing.NamedTuple):
-    """A data set of the literature. The first file is what `refattn prepare` reads, in `format` of sources.FORMATS."""
+    """A data set of the literature. The first file is what `refattn prepare` reads, in `format` of registry.FORMATS."""
 
     description: str
-    files: tuple
+    files: tuple[RemoteFile, ...]
     format: str
     options: str  # of refattn prepare, beside SOURCE and OUT: the neighbour rule of the authors' experiment
     homepage: str
