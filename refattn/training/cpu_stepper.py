@@ -32,6 +32,7 @@ class CpuStepper:
     adam: Adam
 
     def __post_init__(self):
+        self.graphs = dataclasses.replace(self.graphs, image=None, omega_max=None)  # which no network reads
         self.loss = loss_of(self.config.training.loss)
         self.grads = self.params.zeros_like()
         self._shard_grads = queue.SimpleQueue()  # arrays that are free
