@@ -10,7 +10,7 @@ from refattn.benchmarks.driver import Stopped, compare, interpreters
 from refattn.benchmarks.measures import machine
 from refattn.benchmarks.peers import PEERS
 from refattn.benchmarks.ratios import ratios
-from refattn.cli.options import as_json, note
+from refattn.cli.options import as_json, echo, note
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
 from refattn.config import Config, override
@@ -67,7 +67,7 @@ def bench(data, target, variant, threads, names, words, batch_size, rounds, assi
     facts = {"data": data, "target": target, "variant": variant, "batch_size": batch_size}
     record = {"machine": machine(), **facts, "rates": speed, "results": rows, "missing": missing}
     if as_json:
-        click.echo(to_json(record | {"ratios": ratios(rows)}, indent=1))
+        echo(to_json(record | {"ratios": ratios(rows)}, indent=1))
     else:
         print_table(record)
 
@@ -88,15 +88,15 @@ def prepared(data: str, target: str, folder: Path) -> str:
 def print_table(record: dict) -> None:
     """Rates of the machine, a row for each peer and number of threads, and what is missing."""
     facts = record["machine"]
-    click.echo(f"{facts['processor']}, {facts['cores']} cores; {record['variant']}, batches of {record['batch_size']}")
+    echo(f"{facts['processor']}, {facts['cores']} cores; {record['variant']}, batches of {record['batch_size']}")
     for n_threads, speed in record["rates"].items():
-        click.echo(
+        echo(
             f"{n_threads} thread{'s' * (n_threads > 1)}: matrix products {speed['sgemm_gflops']:.0f} GFLOP/s, "
             f"copy {speed['copy_gb_per_second']:.1f} GB/s"
         )
     head = f"{'ms':>9} {'1/s':>7} {'sgemm':>6} {'time':>6}"
-    click.echo(f"\n{'':26} {'':>7}  {'training step':^31}  {'inference':^31}")
-    click.echo(f"{'peer':26} {'threads':>7}  {head}  {head}")
+    echo(f"\n{'':26} {'':>7}  {'training step':^31}  {'inference':^31}")
+    echo(f"{'peer':26} {'threads':>7}  {head}  {head}")
     own = {row["threads"]: row for row in record["results"] if row["peer"] == "refattn"}
     for row in record["results"]:
         cells = [f"{row['peer']:26} {row['threads']:>7}"]
@@ -108,8 +108,8 @@ def print_table(record: dict) -> None:
                 f"{1e3 * values['median']:9.1f} {values['structures_per_second']:7.0f} "
                 f"{100 * values['fraction_of_sgemm']:4.0f} % {times:>6}"
             )
-        click.echo("  ".join(cells))
-    click.echo("\nsgemm: fewest operations of the network over the products' rate; time: over refattn's, same threads")
+        echo("  ".join(cells))
+    echo("\nsgemm: fewest operations of the network over the products' rate; time: over refattn's, same threads")
     print_missing(record["missing"])
 
 
@@ -119,4 +119,4 @@ def print_missing(missing: dict[str, str]) -> None:
     for name, reason in missing.items():
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
-        click.echo(f"{', '.join(names)}: {reason}")
+        echo(f"{', '.join(names)}: {reason}")

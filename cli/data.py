@@ -4,7 +4,7 @@ import click
 
 from refattn.cli.fetch import fetch, prepare_command
 from refattn.cli.generate import generate
-from refattn.cli.options import as_json
+from refattn.cli.options import as_json, echo
 from refattn.common.strict_json import to_json
 from refattn.data.builtin import SETS
 from refattn.data.sources.published import PUBLISHED, RemoteFile
@@ -24,16 +24,16 @@ data.add_command(generate)
 def list_sets(as_json):
     """The data sets that ship inside the package, and the published ones with licence, size and how to get them."""
     if as_json:
-        click.echo(to_json(facts(), ensure_ascii=False))
+        echo(to_json(facts(), ensure_ascii=False))
         return
-    click.echo("Inside the package:")
+    echo("Inside the package:")
     for name, item in SETS.items():
-        click.echo(f"  {name}: {item.description}\n    {item.path}")
-    click.echo("\nPublished:")
+        echo(f"  {name}: {item.description}\n    {item.path}")
+    echo("\nPublished:")
     for name, item in PUBLISHED.items():
         sizes = ", ".join(f"{file.name} ({size_of(file)})" for file in item.files)
-        click.echo(f"  {name}: {item.description}\n    {sizes}; licence: {item.licence}\n    {item.homepage}")
-        click.echo(f"    refattn data fetch {name}\n    {prepare_command(name, item)}")
+        echo(f"  {name}: {item.description}\n    {sizes}; licence: {item.licence}\n    {item.homepage}")
+        echo(f"    refattn data fetch {name}\n    {prepare_command(name, item)}")
 
 
 def size_of(file: RemoteFile) -> str:

@@ -2,13 +2,12 @@
 
 import click
 
-from refattn.cli.options import LeftOut, StatusLine, as_json, device, refuse_input_as_output, threads
+from refattn.cli.options import LeftOut, StatusLine, as_json, claim_outputs, device, echo, overwrite, threads
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
-from refattn.network.checkpoint import model_file
 from refattn.prediction.embedding import embed_stream
 from refattn.prediction.predictor import load
-from refattn.report.maps import COLOURS, SITE_COLOURS, MapOptions, files_of, write_maps
+from refattn.report.maps import COLOURS, MARKS, SITE_COLOURS, MapOptions, files_of, write_maps
 from refattn.report.projection import LAYOUTS
 
 
@@ -26,10 +25,11 @@ from refattn.report.projection import LAYOUTS
     "--max-points", type=click.IntRange(min=1), default=MapOptions.max_points, help="Map at most so many sites."
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out structures without a graph or with unknown elements.")
+@overwrite
 @threads
 @device
 @as_json
-def embed(run, files, out, skip_bad, threads, device, as_json, **shown):
+def embed(run, files, out, skip_bad, overwrite, threads, device, as_json, **shown):
     """Write what the network makes of FILES: a vector for every structure and for every site, and maps of both.
 
     OUT gets embedding.h5 (vectors), map.csv and structures.png (a point for every structure), site_map.csv and
@@ -39,8 +39,7 @@ def embed(run, files, out, skip_bad, threads, device, as_json, **shown):
     sources = open_files(files)
     status = StatusLine()
     shown = MapOptions(**shown)
-    for path in files_of(out, shown).values():
-        refuse_input_as_output([model_file(run), *(file for source in sources for file in source.files)], path)
+    claim_outputs({path: MARKS[name] for name, path in files_of(out, shown).items()}, run, sources, (), overwrite)
     left_out = LeftOut(status)
 
     def counted(blocks):
@@ -55,7 +54,7 @@ def embed(run, files, out, skip_bad, threads, device, as_json, **shown):
     summary = write_maps(out, model, run, counted(blocks), shown)
     if as_json:
         names = {"run": str(run), "out": str(out), "target": model.target, "unit": model.unit}
-        click.echo(to_json({**names, **summary, "left_out": left_out.ids}))
+        echo(to_json({**names, **summary, "left_out": left_out.ids}))
     else:
         print_axes(summary)
     status.line(f"{summary['structures']} structures{left_out.in_words()}, {summary['sites']} sites, written to {out}")
@@ -64,4 +63,4 @@ def embed(run, files, out, skip_bad, threads, device, as_json, **shown):
 def print_axes(summary: dict) -> None:
     """A line for each map: how much of the variance its two axes hold."""
     for name, parts in summary.get("variance_fraction", {}).items():
-        click.echo(f"{name}\t{' and '.join(f'{100 * part:.1f} %' for part in parts)} of the variance")
+        echo(f"{name}\t{' and '.join(f'{100 * part:.1f} %' for part in parts)} of the variance")

@@ -7,20 +7,21 @@ from pathlib import Path
 import click
 import numpy as np
 
-from refattn.cli.options import as_json, cell, device, note, print_metrics, refuse_input_as_output, threads
+from refattn.cli.options import as_json, cell, claim_outputs, device, echo, note, overwrite, print_metrics, threads
 from refattn.common.environment import available_cores
+from refattn.common.files import only_process
 from refattn.common.threads import workers
 from refattn.config import GraphConfig
 from refattn.data.builtin import open_data
 from refattn.data.splits import Split, labelled_rows
 from refattn.data.store import Dataset
 from refattn.errors import DataError
-from refattn.network.checkpoint import Checkpoint, model_file
-from refattn.network.evaluate import EvaluatedPart, predict_split, summarise, write_predictions
+from refattn.network.checkpoint import Checkpoint
+from refattn.network.evaluate import MARK, EvaluatedPart, predict_split, summarise, write_predictions
 from refattn.prediction.calibration import Calibration, write_calibration
-from refattn.prediction.ensemble import members_of
 from refattn.prediction.predictor import Predictor, check_elements, load
 from refattn.prediction.uncertainty import rank_correlation, reliability
+from refattn.report import png
 from refattn.report.plots import uncertainty_plot
 
 COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -33,10 +34,11 @@ COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--coverage", type=COVERAGE, metavar="SHARE", help="Say how well intervals of this coverage hold.")
 @click.option("--plot", type=click.Path(), help="Draw error against uncertainty, and coverage, as this PNG.")
 @click.option("--calibrate", is_flag=True, help="Make calibration.h5, where the run has none, from its data.")
+@overwrite
 @threads
 @device
 @as_json
-def evaluate(run, data, out, coverage, plot, calibrate, threads, device, as_json):
+def evaluate(run, data, out, coverage, plot, calibrate, overwrite, threads, device, as_json):
     """Errors of the best model of RUN on its training, validation and test set, in the target's unit.
 
     With --coverage or --plot also how well the intervals of `refattn predict RUN --coverage` hold on the test set, or
@@ -51,8 +53,8 @@ def evaluate(run, data, out, coverage, plot, calibrate, threads, device, as_json
     if not data and not any(checkpoints[0].split):
         raise DataError(f"{run}: the model has no data of its own; give --data")
     path = data or settings.data.path
-    for written in filter(None, (out, plot)):
-        refuse_input_as_output([path, *map(model_file, members_of(run))], written)
+    written = {Path(file): mark for file, mark in ((out, MARK), (plot, png.MARK)) if file}
+    claim_outputs(written, run, (), [path], overwrite)
     dataset = open_data(path, settings.graph)
     known = labelled_rows(dataset, settings.data.target)
     if not len(known):
@@ -79,7 +81,8 @@ def evaluate(run, data, out, coverage, plot, calibrate, threads, device, as_json
 def write_calibrations(model: Predictor, parts: dict[str, EvaluatedPart], map_fn: Callable) -> None:
     """Write calibration.h5 of a run, or of every member of an ensemble, from the parts of its split."""
     for k, (path, checkpoint) in enumerate(zip(model.calibrations, model.checkpoints, strict=True)):
-        write_calibration(path, Calibration.of(parts["train"], parts["valid"], k, map_fn), checkpoint)
+        with only_process(path.parent):
+            write_calibration(path, Calibration.of(parts["train"], parts["valid"], k, map_fn), checkpoint)
 
 
 def report(model: Predictor, part: EvaluatedPart, coverage: float, plot: str | None, map_fn: Callable) -> dict:
@@ -99,14 +102,12 @@ def report(model: Predictor, part: EvaluatedPart, coverage: float, plot: str | N
 def print_uncertainty(found: dict, unit: str) -> None:
     """The figures of `report`, a line each."""
     width = f"{found['mean_width']:.4g} {unit}".rstrip()
-    click.echo(f"  intervals of {found['wanted_coverage']:.4g}: hold {found['coverage']:.4f} of {found['n']} labels")
-    click.echo(f"  mean width {width}, calibration error {cell(found['calibration_error'], '.4f')}")
-    click.echo(f"  rank correlation of error and uncertainty {cell(found['spearman'], '.3f')}")
+    echo(f"  intervals of {found['wanted_coverage']:.4g}: hold {found['coverage']:.4f} of {found['n']} labels")
+    echo(f"  mean width {width}, calibration error {cell(found['calibration_error'], '.4f')}")
+    echo(f"  rank correlation of error and uncertainty {cell(found['spearman'], '.3f')}")
     if "mean_spread" in found:
         spread = f"{found['mean_spread']:.4g} {unit}".rstrip()
-        click.echo(
-            f"  mean spread {spread}, its rank correlation with the error {cell(found['spearman_spread'], '.3f')}"
-        )
+        echo(f"  mean spread {spread}, its rank correlation with the error {cell(found['spearman_spread'], '.3f')}")
 
 
 def check_data_fit(checkpoint: Checkpoint, dataset: Dataset, rows: np.ndarray, path: Path | str) -> None:

@@ -2,14 +2,13 @@
 
 import click
 
-from refattn.cli.options import LeftOut, StatusLine, as_json, device, refuse_input_as_output, threads
+from refattn.cli.options import LeftOut, StatusLine, as_json, claim_outputs, device, echo, overwrite, row, threads
 from refattn.cli.validate import validate_scores
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, SITE_SCORES
-from refattn.network.checkpoint import model_file
 from refattn.prediction.predictor import Model, load
 from refattn.report.findings import ExplainedStructure, findings, in_words
 from refattn.report.folder import ReportOptions, ReportWriter, explanation_folder, files_of
@@ -61,6 +60,7 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 @click.option("--pages/--no-pages", default=True, help="Interactive pages; they need the extra viz.")
 @click.option("--edges", is_flag=True, help="Write edges.csv too; explanations.h5 has the edges anyway.")
 @click.option("--skip-bad", is_flag=True, help="Leave out structures that cannot be explained.")
+@overwrite
 @click.option("--validate", is_flag=True, help="Test the scores instead, and write a report.")
 @click.option("--sample", type=click.IntRange(min=1), default=1000, help="Validate: at most so many structures.")
 @click.option("--costly", type=click.IntRange(min=1), default=200, help="Validate: the slow tests on so many of them.")
@@ -79,9 +79,10 @@ def explain(
     random sample of structures that RUN was not trained on, of FILES or, without FILES, of the test part of its data.
     RUN may be an ensemble; how far its members agree is then tested too.
     """
+    overwrite = shown.pop("overwrite")
     if validate:
         settings = Settings(scores, share, costly, bool(compare), n_threads=threads or available_cores())
-        validate_scores(run, files, out, sample, settings, skip_bad, device, as_json)
+        validate_scores(run, files, out, sample, settings, skip_bad, device, as_json, overwrite)
         return
     if not files:
         raise click.UsageError("name FILES to explain; only --validate can do without")
@@ -92,8 +93,7 @@ def explain(
     model = load(run, device)
     sources = open_files(files)
     status = StatusLine()
-    for path in files_of(out):
-        refuse_input_as_output([model_file(run), *(file for source in sources for file in source.files)], path)
+    claim_outputs(files_of(out, shown["pages"]), run, sources, (), overwrite)
     structures = read_structures(sources, model.target)
     options = {"scores": scores, "share": share, "n_threads": threads}
     left_out = LeftOut(status)
@@ -105,9 +105,9 @@ def explain(
             total.add(finding)
             status.update(f"{total.n} structures")
             if not as_json:
-                click.echo(line_of(finding, shown["score"]))
+                echo(line_of(finding, shown["score"]))
     if as_json:
-        click.echo(to_json(total.record(writer)))
+        echo(to_json(total.record(writer)))
     status.line(total.in_words(writer))
 
 
@@ -123,7 +123,7 @@ def line_of(finding: ExplainedStructure, names: tuple[str, ...]) -> str:
     for (score, population), rho in finding.correlations.items():
         if score == names[0]:
             parts.append(f"Spearman {population} {in_words(rho, '')}")
-    return "\t".join([e.id, f"{e.value:.6g} {e.unit}".rstrip(), *parts])
+    return row(e.id, f"{e.value:.6g} {e.unit}".rstrip(), *parts)
 
 
 class Summary:

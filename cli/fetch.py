@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import StatusLine, as_json, note
+from refattn.cli.options import StatusLine, as_json, echo, note
 from refattn.common.strict_json import to_json
 from refattn.data.sources.fetch import fetch as fetch_file
 from refattn.data.sources.published import PUBLISHED, PublishedSet, published_set
@@ -37,9 +37,9 @@ def fetch(name, out, as_json):
         note(f"{result.path}: {where}; it {CHECKS[result.checked].format(result.path)}")
     if as_json:
         facts = [{**result._asdict(), "path": str(result.path)} for result in results]
-        click.echo(to_json({"set": name, "licence": item.licence, "citation": item.citation, "files": facts}))
+        echo(to_json({"set": name, "licence": item.licence, "citation": item.citation, "files": facts}))
         return
-    click.echo(f"licence: {item.licence}\ncite: {item.citation}\nnext: {prepare_command(name, item, out)}")
+    echo(f"licence: {item.licence}\ncite: {item.citation}\nnext: {prepare_command(name, item, out)}")
 
 
 def prepare_command(name: str, item: PublishedSet, folder: Path | str = "") -> str:

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import StatusLine
+from refattn.cli.options import StatusLine, overwrite
 from refattn.common.environment import available_cores
+from refattn.common.files import only_process
+from refattn.common.outputs import claim
 from refattn.generate import fullerene as cages
 from refattn.generate import pt_graphene as platinum
 from refattn.generate.dynamics import Dynamics
 from refattn.generate.dynamics import generate as generate_files
 from refattn.generate.methods import open_method
-from refattn.generate.snapshots import merge_trajectories
+from refattn.generate.snapshots import MARK, merge_trajectories
 
 
 @click.group()
@@ -42,6 +44,7 @@ def shared_options(temperatures: tuple[float, ...], snapshots: int) -> Callable:
         ),
         click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the random forces."),
         click.option("--calculator", metavar="MODULE:CLASS", help="Any ASE calculator; without it GFN2-xTB."),
+        overwrite,
         click.option("--jobs", type=click.IntRange(min=1), help="Processes; default: one per core."),
     ]
     return lambda function: functools.reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
@@ -73,9 +76,17 @@ def pt_graphene(out, snapshots, calculator, jobs, **settings):
 
 
 def run(
-    out: str, snapshots: int, calculator: str | None, jobs: int | None, make: Callable, seed: int, **settings: object
+    out: str,
+    snapshots: int,
+    calculator: str | None,
+    jobs: int | None,
+    make: Callable,
+    seed: int,
+    overwrite: bool,
+    **settings: object,
 ) -> None:
     """Make the trajectories, and the set from them. make(method, **settings) gives the list of Trajectory."""
+    claim({Path(out): MARK}, filter(None, [settings.get("start")]), overwrite)
     method = open_method(calculator)
     status = StatusLine()
     began = time.perf_counter()
@@ -90,6 +101,8 @@ def run(
 
     jobs = jobs or available_cores()
     trajectories = make(method, **settings)
-    files = generate_files(trajectories, snapshots, Path(f"{out}.parts"), Dynamics(seed=seed), method, jobs, progress)
-    count = merge_trajectories(files, out, snapshots)
+    folder = Path(f"{out}.parts")
+    with only_process(out):
+        files = generate_files(trajectories, snapshots, folder, Dynamics(seed=seed), method, jobs, progress)
+        count = merge_trajectories(files, out, snapshots)
     status.line(f"{out}: {count} snapshots of {len(files)} trajectories")

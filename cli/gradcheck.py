@@ -7,7 +7,7 @@ import time
 
 import click
 
-from refattn.cli.options import DEVICES
+from refattn.cli.options import DEVICES, echo
 from refattn.config import load_config
 from refattn.gradient_check import FLOOR, STEP, TOLERANCE, GradcheckResult, Row
 from refattn.gradient_check import gradcheck as check_gradients
@@ -33,10 +33,10 @@ def gradcheck(config, device, as_json):
     if as_json:
         rows = [dataclasses.asdict(row) | {"worst": worst_as_json(row), "ok": row.ok} for row in result.rows]
         summary = {"ok": result.ok, "step": STEP, "tolerance": TOLERANCE, "seconds": seconds, "rows": rows}
-        click.echo(json.dumps(summary, indent=1))
+        echo(json.dumps(summary, indent=1))
     else:
         print_tables(result)
-        click.echo(f"\n{'Every gradient is right' if result.ok else 'A gradient is WRONG'}: {seconds:.0f} s.")
+        echo(f"\n{'Every gradient is right' if result.ok else 'A gradient is WRONG'}: {seconds:.0f} s.")
     if not result.ok:
         raise SystemExit(1)
 
@@ -46,19 +46,19 @@ def worst_as_json(row: Row) -> float | None:
 
 
 def report_progress(row: Row) -> None:
-    click.echo(f"{row.name}, {row.kind}, {row.backend}: {'ok' if row.ok else 'WRONG'}", err=True)
+    echo(f"{row.name}, {row.kind}, {row.backend}: {'ok' if row.ok else 'WRONG'}", err=True)
 
 
 def print_tables(result: GradcheckResult) -> None:
     """A table of the operations and one of the networks, each row with its worst entry."""
-    click.echo(
+    echo(
         f"Worst difference from central differences (step {STEP:g}), relative to the largest entry of the array's "
         f"gradient,\nor to {FLOOR:g} of the largest of the case where that is more; allowed is {TOLERANCE:g}."
     )
     for title, kinds in (("operation", ("operation",)), ("network", ("parameters", "inputs"))):
-        click.echo(f"\n{title:52} {'backend':9} {'entries':>8} {'worst':>8}  at")
+        echo(f"\n{title:52} {'backend':9} {'entries':>8} {'worst':>8}  at")
         for row in result.rows:
             if row.kind in kinds:
                 name = row.name if row.kind == "operation" else f"{row.name}: {row.kind}"
                 mark = "" if row.ok else "  WRONG"
-                click.echo(f"{name:52} {row.backend:9} {row.entries:8} {row.worst:8.1e}  {row.where}{mark}")
+                echo(f"{name:52} {row.backend:9} {row.entries:8} {row.worst:8.1e}  {row.where}{mark}")

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import as_json, note
+from refattn.cli.options import as_json, echo, note, overwrite
 from refattn.common.files import make_directory, write_text
+from refattn.common.outputs import NOTHING, claim
 from refattn.common.strict_json import to_json
 from refattn.config import config_from_dict, to_toml
 from refattn.data.sources.files import LABELS
 from refattn.errors import RunError
-from refattn.keras_import import read_keras, read_label, suggest_graph
-from refattn.network.checkpoint import Checkpoint, save_checkpoint
+from refattn.keras_import import labels_of, read_keras, read_label, suggest_graph
+from refattn.network.checkpoint import FORMAT, Checkpoint, save_checkpoint
 from refattn.network.params import from_arrays
 
 
@@ -27,12 +28,14 @@ from refattn.network.params import from_arrays
 @click.option(
     "--omega-min", type=float, default=0.4, show_default=True, help="Solid angle threshold of its graphs, sr."
 )
+@overwrite
 @as_json
-def import_keras(model, run, target, unit, mean, std, omega_min, as_json):
+def import_keras(model, run, target, unit, mean, std, omega_min, overwrite, as_json):
     """Turn the authors' Keras file MODEL (.h5) into the run directory RUN, for predict and train --init."""
     path = Path(run)
-    if (path / "model.h5").exists():
+    if (path / "model.h5").exists() and not overwrite:
         raise RunError(f"{run}: already holds a model; choose another directory")
+    claim({path / "model.h5": FORMAT, path / "config.toml": NOTHING}, [model, *labels_of(model)], overwrite)
     if not Path(model).exists():
         raise RunError(f"{model}: there is no such file; check the path")
     network, arrays = read_keras(model)
@@ -56,5 +59,5 @@ def import_keras(model, run, target, unit, mean, std, omega_min, as_json):
     variant = network.variant
     if as_json:
         facts = {"run": run, "target": target, "unit": unit, "mean": mean, "std": std, "variant": variant}
-        click.echo(to_json({**facts, "n_parameters": size}))
+        echo(to_json({**facts, "n_parameters": size}))
     note(f"{run}: {size} parameters of {variant.upper()}, {target} {unit}".rstrip())

@@ -4,17 +4,18 @@ import json
 from pathlib import Path
 
 import click
-import h5py
 from ase.data import chemical_symbols
 
-from refattn.cli.options import as_json, note, refuse_input_as_output
+from refattn.cli.options import as_json, claim_outputs, echo, note, overwrite
 from refattn.common.environment import available_cores, devices, versions
+from refattn.common.hdf5 import UNREADABLE, reading_hdf5
 from refattn.common.strict_json import to_json
 from refattn.config import to_toml
 from refattn.data.store import Dataset, read_dataset
 from refattn.errors import DataError, in_one_line
-from refattn.network.checkpoint import UNREADABLE, load_checkpoint, model_file
+from refattn.network.checkpoint import load_checkpoint, model_file
 from refattn.prediction.ensemble import is_ensemble, members_of
+from refattn.report import png
 from refattn.report.overview import describe, plot_overview
 
 
@@ -23,8 +24,9 @@ from refattn.report.overview import describe, plot_overview
 @click.option(
     "--plot", type=click.Path(), help="PNG to draw sizes, neighbours, elements and labels of a data set into."
 )
+@overwrite
 @as_json
-def info(path, plot, as_json):
+def info(path, plot, overwrite, as_json):
     """What is in the run directory, model file or data set PATH; without PATH versions and threads."""
     dataset = None
     if path is None:
@@ -37,14 +39,14 @@ def info(path, plot, as_json):
         dataset = read_dataset(path, with_positions=False)
         facts = describe(dataset)
     if plot:
-        draw(dataset, path, plot)
+        draw(dataset, path, plot, overwrite)
     if as_json:
-        click.echo(to_json(facts, ensure_ascii=False))
+        echo(to_json(facts, ensure_ascii=False))
         return
     print_facts(facts)
 
 
-def draw(dataset: Dataset | None, path: str | None, plot: str) -> None:
+def draw(dataset: Dataset | None, path: str | None, plot: str, overwrite: bool) -> None:
     """Write the picture `plot` of the data set `path`. Raises DataError where there is none."""
     if dataset is None:
         raise DataError(
@@ -52,7 +54,7 @@ def draw(dataset: Dataset | None, path: str | None, plot: str) -> None:
         )
     if Path(plot).suffix.lower() != ".png":
         raise DataError(f"{plot}: only PNG is drawn; choose a name that ends in .png")
-    refuse_input_as_output([path], plot)
+    claim_outputs({Path(plot): png.MARK}, None, (), [path], overwrite)
     plot_overview(dataset, plot, Path(path).name)
     note(f"{plot}: drawn")
 
@@ -60,7 +62,7 @@ def draw(dataset: Dataset | None, path: str | None, plot: str) -> None:
 def is_model(path: Path | str) -> bool:
     """Whether the file is HDF5 with the mark of a model; raises DataError when it is no HDF5 file."""
     try:
-        with h5py.File(path, "r") as file:
+        with reading_hdf5(path) as file:
             return file.attrs.get("format") == "refattn-model"
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; give a run, a model file or a data set") from None
@@ -103,12 +105,12 @@ def print_facts(facts: dict, indent: str = "") -> None:
     """Facts as an indented list; text of several lines as it is."""
     for name, value in facts.items():
         if isinstance(value, dict):
-            click.echo(f"{indent}{name}:")
+            echo(f"{indent}{name}:")
             print_facts(value, indent + "  ")
         elif isinstance(value, str) and "\n" in value:
-            click.echo(f"{indent}{name}:\n" + "\n".join(f"{indent}  {line}" for line in value.splitlines()))
+            echo(f"{indent}{name}:\n" + "\n".join(f"{indent}  {line}" for line in value.splitlines()))
         else:
-            click.echo(f"{indent}{name}: {shown(value)}")
+            echo(f"{indent}{name}: {shown(value)}")
 
 
 def shown(value: object) -> str:

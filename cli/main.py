@@ -1,14 +1,18 @@
 """refattn: the group of commands. A command's module is imported when it is used, so that --help is quick."""
 
+import contextlib
 import errno
 import importlib
+import os
 import sys
+from typing import NoReturn
 
 import click
 
 import refattn
 from refattn.errors import RefattnError, in_one_line
 
+FAULT = "this is a fault of refattn"
 # Command: what it does. Its module in refattn.cli and the function in it have its name.
 COMMANDS = {
     "prepare": "Structures and labels to a data set with its graph.",
@@ -48,20 +52,33 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except RefattnError as error:
-            click.echo(f"refattn: {error}", err=True)
-            sys.exit(1)
+            self.end(str(error))
         except MemoryError as error:
-            click.echo(f"refattn: not enough memory ({in_one_line(error)}); ask for less", err=True)
-            sys.exit(1)
+            self.end(f"not enough memory ({in_one_line(error)}); ask for less")
         except OSError as error:
             if error.errno == errno.EPIPE:  # `refattn ... | head`: click ends quietly
                 raise
-            reason = in_one_line(error)
-            click.echo(f"refattn: the system refuses ({reason}); check paths, rights and free space", err=True)
-            sys.exit(1)
+            self.end(f"the system refuses ({in_one_line(error)}); check paths, rights and free space")
         except KeyboardInterrupt:
-            click.echo("refattn: interrupted; give the command again to start over or go on", err=True)
-            sys.exit(130)
+            self.end("interrupted; give the command again to start over or go on", 130)
+        except Exception as error:
+            if isinstance(error, click.ClickException | click.exceptions.Exit) or "REFATTN_TRACEBACK" in os.environ:
+                raise
+            reason = f"{type(error).__name__}, {in_one_line(error)}"
+            self.end(f"{FAULT} ({reason}); report it with what REFATTN_TRACEBACK=1 in the environment shows")
+
+    def end(self, message: str, status: int = 1) -> NoReturn:
+        """Say one sentence on stderr and end with that status."""
+        from refattn.common.text import printable
+
+        with contextlib.suppress(OSError, ValueError):  # nobody can read it
+            click.echo(f"refattn: {printable(' '.join(message.splitlines()))}", err=True)
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError, AttributeError):  # full: else Python complains at its end
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(status)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,42 +1,70 @@
 """Options and outputs that several commands share."""
 
-import os
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
 
+from refattn.common.outputs import Mark, claim
 from refattn.common.strict_json import to_json
-from refattn.errors import OutputError
+from refattn.common.text import printable
+from refattn.network.checkpoint import calibration_file, model_file
+from refattn.prediction.ensemble import members_of
 
 DEVICES = ("cpu", "reference", "cuda", "cuda-tf32")  # the last: products in TF32, on a GPU
 threads = click.option("--threads", type=click.IntRange(min=1), help="Threads for the shards; default: one per core.")
 device = click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="What computes.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
+overwrite = click.option("--overwrite", is_flag=True, help="Replace what is in the way of the output, but no input.")
+
+
+def echo(text: str = "") -> None:
+    """Lines of results on stdout, without what a terminal would obey."""
+    click.echo(_shown(text))
+
 
 def note(text: str) -> None:
-    """A line for people, on stderr."""
-    click.echo(text, err=True)
+    """A line for people, on stderr; it is not worth the end of the command where nobody can read it."""
+    _note(_shown(text) + "\n")
+
+
+def _note(text):
+    with contextlib.suppress(OSError, ValueError):  # full, gone, closed
+        click.echo(text, err=True, nl=False)
+
+
+def _shown(text):
+    """Every line of a text as printable has it; tabs stay."""
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "\n".join(row(*line.split("\t")) for line in text.split("\n"))
+
+
+def row(*cells: str) -> str:
+    """A line of cells with tabs between; a cell is one whatever characters it has."""
+    return "\t".join(cell if cell.isprintable() else printable(cell) for cell in cells)
 
 
 class StatusLine:
     """A line on stderr that overwrites itself on a terminal; elsewhere only whole lines are written."""
 
     def __init__(self):
-        self.terminal = sys.stderr.isatty()
+        self.terminal = bool(sys.stderr) and sys.stderr.isatty()
         self.width = 0
 
     def update(self, text: str) -> None:
         """Show a passing state, on a terminal only."""
         if self.terminal:
-            click.echo("\r" + text.ljust(self.width), err=True, nl=False)
+            text = row(text)
+            _note("\r" + text.ljust(self.width))
             self.width = len(text)
 
     def line(self, text: str) -> None:
         """Write a line that stays."""
-        click.echo(("\r" if self.terminal else "") + text.ljust(self.width), err=True)
+        _note(("\r" if self.terminal else "") + row(text).ljust(self.width) + "\n")
         self.width = 0
 
 
@@ -55,14 +83,21 @@ class LeftOut:
         return f", {len(self.ids)} left out" if self.ids else ""
 
 
-def refuse_input_as_output(inputs: Iterable[Path | str], out: Path | str) -> None:
-    """Raise OutputError where the file `out` is one of the files `inputs`, under whatever name.
+def claim_outputs(
+    outputs: Mapping[Path, Mark], run: str | None, sources: Iterable, others: Iterable[str | None], overwrite: bool
+) -> None:
+    """See refattn.common.outputs.claim; the inputs are the files of a run, those of sources, and others.
 
-    Files appear by replacement, so the input would be lost.
+    Parameters
+    ----------
+    run : str or None     a run, an ensemble or a model file
+    sources               with a list `files` each
     """
-    for path in inputs:
-        if os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out):
-            raise OutputError(f"{out}: is the input {path} itself; choose another file for the output")
+    inputs = [file for source in sources for file in source.files]
+    inputs += [path for path in others if path]
+    for member in members_of(run) if run else ():
+        inputs += [model_file(member), calibration_file(member)]
+    claim(outputs, inputs, overwrite)
 
 
 def cell(number: float | None, spec: str) -> str:
@@ -73,14 +108,14 @@ def cell(number: float | None, spec: str) -> str:
 def print_metrics(summary: dict, as_json: bool) -> None:
     """Mean absolute error, root mean square error and R2 of every part, as a table or as JSON."""
     if as_json:
-        click.echo(to_json(summary))
+        echo(to_json(summary))
         return
     title = summary["target"] + (f" ({summary['unit']})" if summary["unit"] else "")
-    click.echo(f"{title:<16}{'n':>7} {'MAE':>10} {'RMSE':>10} {'R2':>9}")
+    echo(f"{title:<16}{'n':>7} {'MAE':>10} {'RMSE':>10} {'R2':>9}")
     for name in ("train", "valid", "test"):
         if name in summary:
             part = summary[name]
             mae, rmse, r2 = (cell(part[key], spec) for key, spec in (("mae", ".4g"), ("rmse", ".4g"), ("r2", ".4f")))
-            click.echo(f"  {name:<14}{part['n']:>7} {mae:>10} {rmse:>10} {r2:>9}")
+            echo(f"  {name:<14}{part['n']:>7} {mae:>10} {rmse:>10} {r2:>9}")
     if "baseline_mae" in summary:
-        click.echo(f"  always the training mean: MAE {summary['baseline_mae']:.4g} on the test set")
+        echo(f"  always the training mean: MAE {summary['baseline_mae']:.4g} on the test set")

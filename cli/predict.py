@@ -2,15 +2,14 @@
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
-from refattn.cli.options import LeftOut, StatusLine, as_json, device, refuse_input_as_output, threads
+from refattn.cli.options import LeftOut, StatusLine, as_json, claim_outputs, device, echo, overwrite, row, threads
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
-from refattn.network.checkpoint import model_file
-from refattn.prediction.ensemble import members_of
-from refattn.prediction.files import json_records, prediction_writer
+from refattn.prediction.files import json_records, mark_of, prediction_writer
 from refattn.prediction.predictor import load
 
 COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -27,10 +26,11 @@ COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
     "--coverage", type=COVERAGE, metavar="SHARE", help="Add that distance and intervals of this coverage, such as 0.9."
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out structures without a graph or with unknown elements.")
+@overwrite
 @threads
 @device
 @as_json
-def predict(run, files, out, uncertainty, coverage, skip_bad, threads, device, as_json):
+def predict(run, files, out, uncertainty, coverage, skip_bad, overwrite, threads, device, as_json):
     """Predict the property of every structure in FILES, and the attention of its atoms.
 
     FILES are read by ASE, a block of structures at a time: extended XYZ (may be gzipped), CIF, POSCAR, databases. RUN
@@ -44,8 +44,7 @@ def predict(run, files, out, uncertainty, coverage, skip_bad, threads, device, a
     status = StatusLine()
     done = 0
     if out:
-        models = map(model_file, members_of(run))
-        refuse_input_as_output([*models, *(file for source in sources for file in source.files)], out)
+        claim_outputs({Path(out): mark_of(out)}, run, sources, (), overwrite)
     left_out = LeftOut(status)
     structures = read_structures(sources)
     asked = {"n_threads": threads, "uncertainty": uncertainty, "coverage": coverage}
@@ -66,9 +65,12 @@ def print_result(as_json: bool) -> Callable:
     """A function (structures, Prediction) that prints a line for each structure: id, value and unit, or JSON."""
 
     def add(structures, result):
-        for record in json_records(result):
-            text = f"{record['id']}\t{record[result.target]:.6g} {result.unit}".rstrip()
-            text += "".join(f"\t{name} {value:.6g}" for name, value in record.get("uncertainty", {}).items())
-            click.echo(to_json(record) if as_json else text)
+        found = result.uncertainty().items()
+        for n, (id, value) in enumerate(zip(result.id, result.value.tolist(), strict=True)):
+            echo(row(id, f"{value:.6g} {result.unit}".rstrip(), *(f"{name} {own[n]:.6g}" for name, own in found)))
 
-    return add
+    def add_json(structures, result):
+        for record in json_records(result):
+            echo(to_json(record))
+
+    return add_json if as_json else add

@@ -3,13 +3,16 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
-from refattn.cli.options import StatusLine, as_json, note, refuse_input_as_output
+from refattn.cli.options import StatusLine, as_json, claim_outputs, echo, note, overwrite
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
+from refattn.common.text import printable
 from refattn.config import CHOICES, GraphConfig, config_from_dict
+from refattn.data import store
 from refattn.data.prepare import prepare as prepare_dataset
 from refattn.data.sources.registry import FORMATS, open_source
 
@@ -39,8 +42,9 @@ def parse_units(context: click.Context, parameter: click.Parameter, assignments:
 @click.option("--append", is_flag=True, help="Add to OUT instead of replacing it.")
 @click.option("--uncharacterized", type=click.Path(), help="QM9: molecules to leave out.")
 @click.option("--keep-uncharacterized", is_flag=True, help="QM9: leave none out.")
+@overwrite
 @as_json
-def prepare(source, out, format, labels, units, limit, threads, append, as_json, **others):
+def prepare(source, out, format, labels, units, limit, threads, append, overwrite, as_json, **others):
     """Make the dataset OUT (HDF5) from SOURCE: structures, labels, and the graph of every structure.
 
     SOURCE is a file that ASE reads (extended XYZ may be gzipped), a folder of structure files, an ASE database, or
@@ -50,23 +54,25 @@ def prepare(source, out, format, labels, units, limit, threads, append, as_json,
     """
     lists = others.pop("uncharacterized"), others.pop("keep_uncharacterized")
     config = config_from_dict({"graph": others}, "prepare").graph
-    refuse_input_as_output(filter(None, (source, labels, lists[0])), out)
     structures = open_source(source, format, labels, *lists)
+    files = [source, labels, lists[0], *getattr(structures, "files", ())]
+    claim_outputs({Path(out): store.FORMAT}, None, (), files, overwrite and not append)
     threads = threads or available_cores()
-    report = prepare_dataset(structures, out, config, units, limit, threads, append, progress_printer(), note)
+    options = {"append": append, "overwrite": overwrite, "progress": progress_printer(), "note": note}
+    report = prepare_dataset(structures, out, config, units, limit, threads, **options)
     if as_json:
-        click.echo(to_json(dataclasses.asdict(report)))
+        echo(to_json(dataclasses.asdict(report)))
         return
     resumed = f" ({report.n_resumed} of them by an earlier run)" if report.n_resumed else ""
     counts = f"{report.n_structures} structures{resumed}, {report.n_sites} sites, {report.n_edges} edges"
     parts = ", ".join(f"{name} {getattr(report, f'seconds_{name}'):.1f}" for name in ("reading", "graphs", "writing"))
-    click.echo(f"{out}: {counts} in {report.seconds:.1f} s (processor seconds: {parts})")
+    echo(f"{out}: {counts} in {report.seconds:.1f} s (processor seconds: {parts})")
     named = [f"{name} ({unit or 'no unit'})" for name, unit in report.labels.items()]
-    click.echo(f"labels: {', '.join(named)}; change a unit with --unit NAME=UNIT" if named else "labels: none")
+    echo(f"labels: {', '.join(named)}; change a unit with --unit NAME=UNIT" if named else "labels: none")
     if report.n_skipped:
-        click.echo(f"{report.n_skipped} structures were left out (all of them, with reasons, are in /skipped):")
+        echo(f"{report.n_skipped} structures were left out (all of them, with reasons, are in /skipped):")
         for id, reason in report.reasons:
-            click.echo(f"  {id}: {reason}")
+            echo(f"  {printable(id)}: {printable(reason)}")
 
 
 def progress_printer() -> Callable[[int, int | None, int], None]:

@@ -4,16 +4,19 @@ import dataclasses
 import signal
 import sys
 import time
+from pathlib import Path
 
 import click
 
-from refattn.cli.options import StatusLine, as_json, cell, device, note, print_metrics, threads
+from refattn.cli.options import StatusLine, as_json, cell, device, note, overwrite, print_metrics, threads
+from refattn.common.outputs import NOTHING, claim
 from refattn.config import Config, load_config, override
 from refattn.data.builtin import SETS
 from refattn.experiments import experiment_names, load_experiment
 from refattn.network.checkpoint import load_checkpoint, model_file
 from refattn.prediction.ensemble import is_ensemble
-from refattn.training.train import Interrupted, free_directory
+from refattn.prediction.run_directory import FILES, free_directory
+from refattn.training.train import Interrupted
 from refattn.training.train import train as train_network
 from refattn.training.train_ensemble import train_ensemble
 
@@ -30,8 +33,9 @@ from refattn.training.train_ensemble import train_ensemble
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @threads
 @device
+@overwrite
 @as_json
-def train(config, data, target, out, epochs, assignments, ensemble, init, resume, threads, device, as_json):
+def train(config, data, target, out, epochs, assignments, ensemble, init, resume, threads, device, overwrite, as_json):
     """Train a network, and write the run directory: model, metrics, predictions, pictures.
 
     CONFIG is a TOML file or the name of an experiment that ships with refattn. Without it --data is trained on with
@@ -42,12 +46,16 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
     --resume of its folder skips the members that are finished.
     """
     if resume:
-        if not out or config or data or target or epochs or assignments or ensemble or init:
+        if not out or config or data or target or epochs or assignments or ensemble or init or overwrite:
             raise click.UsageError("--resume goes on with the run in --out as it was; it takes no other setting")
         settings = None
     else:
         settings = read_settings(config, data, target, epochs, assignments, init)
         out = out or free_directory(settings.data.target)
+        inputs = [config, settings.data.path, settings.data.split, init and model_file(init)]
+        claim({Path(out) / name: NOTHING for name in FILES}, filter(None, inputs), overwrite=True)
+    if ensemble and overwrite:
+        raise click.UsageError("an ensemble takes a folder of its own; choose another --out")
     stop = StopFlag()
     status = StatusLine()
     progress = Progress(
@@ -57,7 +65,7 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
         if ensemble or (resume and is_ensemble(out)):
             summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
         else:
-            summary = train_network(settings, out, threads, resume, init, progress, stop, device)
+            summary = train_network(settings, out, threads, resume, init, progress, stop, device, overwrite)
     except Interrupted as reached:
         status.line(f"stopped in {reached}; go on with: refattn train --out {out} --resume")
         sys.exit(130)

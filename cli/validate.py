@@ -5,21 +5,19 @@ import sys
 from pathlib import Path
 
 import ase
-import click
 import numpy as np
 
-from refattn.cli.options import LeftOut, StatusLine, refuse_input_as_output
+from refattn.cli.options import LeftOut, StatusLine, claim_outputs, echo
 from refattn.common.files import make_directory
 from refattn.common.strict_json import to_json
 from refattn.data.builtin import open_data
 from refattn.data.sources.files import open_files, read_structures
 from refattn.data.splits import resolve_split
 from refattn.errors import DataError
-from refattn.network.checkpoint import model_file
 from refattn.prediction.ensemble import members_of
 from refattn.prediction.predictor import Model, load
 from refattn.report.sentences import sentences
-from refattn.report.validation import FILES, write_report
+from refattn.report.validation import FILES, MARKS, write_report
 from refattn.validation.study import Settings, validate
 
 
@@ -32,6 +30,7 @@ def validate_scores(
     skip_bad: bool,
     device: str,
     as_json: bool,
+    overwrite: bool = False,
 ) -> None:
     """Validate the scores of a run or an ensemble, print the sentences or the JSON, and write the report into `out`.
 
@@ -46,19 +45,18 @@ def validate_scores(
     status = StatusLine()
     left_out = LeftOut(status)
     structures, sources = read_held_out(models[0], files, status)
-    for name in FILES:
-        refuse_input_as_output([*map(model_file, members_of(run)), *sources], Path(out) / name)
+    claim_outputs({Path(out) / name: mark for name, mark in MARKS.items()}, run, (), sources, overwrite)
     make_directory(out)
     structures = sample_of(structures, sample, settings.seed)
     record = validate(models, structures, settings, status.update, left_out if skip_bad else None)
     record |= {"run": str(run), "left_out": left_out.ids}
     write_report(out, record, shlex.join(["refattn", *sys.argv[1:]]))
     if as_json:
-        click.echo(to_json(record))
+        echo(to_json(record))
     else:
         for sentence in sentences(record):
             verdict = f"{sentence.verdict}: " if sentence.verdict else ""
-            click.echo(f"{sentence.topic}\t{verdict}{sentence.text}")
+            echo(f"{sentence.topic}\t{verdict}{sentence.text}")
     status.line(f"{record['n_structures']} structures, {record['n_runs']} runs; open {Path(out) / FILES[1]}")
 
 

@@ -43,7 +43,7 @@ class MissingExtra(RefattnError):
     """An optional dependency that is not installed; the message names the extra."""
 
 
-def in_one_line(error: Exception) -> str:
-    """The reason that a library gives, as part of a sentence: one line, without HDF5's notes for programmers."""
+def in_one_line(error: Exception | str) -> str:
+    """The reason that a library or server gives, as part of a sentence: one line, without HDF5's notes."""
     text = re.split(r": time = |, errno", " ".join(str(error).split()))[0]
     return text[:200] or type(error).__name__

@@ -10,9 +10,9 @@ import json
 import math
 from pathlib import Path
 
-import h5py
 import numpy as np
 
+from refattn.common.hdf5 import reading_hdf5
 from refattn.config import GraphConfig, ModelConfig, config_from_dict
 from refattn.errors import ConfigError, RunError
 from refattn.network.params import parameter_table
@@ -45,7 +45,7 @@ def read_keras(path: Path | str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
     Source   the authors' scann/models/scann_model.py (create_model), version 1.0, MIT
     """
     try:
-        with h5py.File(path, "r") as file:
+        with reading_hdf5(path) as file:
             layers = _described_layers(file, path)
             config = _model_config(layers, path)
             return config, _weights(file["model_weights"], layers, config, path)
@@ -72,14 +72,13 @@ def read_label(path: Path | str) -> tuple[str, float, float]:
 
     Raises RunError for a damaged yaml.
     """
-    path = Path(path)
-    for candidate in (path.with_suffix(".yaml"), path.parent / "config.yaml", path.parent.parent / "config.yaml"):
+    for candidate in labels_of(path):
         if candidate.is_file():
             hyper = read_yaml(candidate).get("hyper", {})
             target, mean, std = (hyper.get(key, default) for key, default in zip(LABELS, ("", 0.0, 1.0)))
             try:
                 mean, std = float(mean), float(std)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 mean = std = math.nan
             if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
                 raise RunError(
@@ -87,6 +86,12 @@ def read_label(path: Path | str) -> tuple[str, float, float]:
                 )
             return str(target), mean, std
     return "", 0.0, 1.0
+
+
+def labels_of(path: Path | str) -> list[Path]:
+    """Where read_label looks for the yaml of a model."""
+    path = Path(path)
+    return [path.with_suffix(".yaml"), path.parent / "config.yaml", path.parent.parent / "config.yaml"]
 
 
 def read_yaml(path: Path | str) -> dict[str, dict]:

@@ -1,29 +1,77 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and in nobody else's place.
+
+What is written goes to a file of its own beside the target, under a name that no file had (O_EXCL), and is renamed at
+the end. A process that is killed leaves such a file; the next one that writes into the folder removes it.
+"""
 
 import contextlib
+import errno
+import hashlib
 import os
+import re
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from refattn.errors import OutputError
+from refattn.errors import OutputError, in_one_line
+
+try:
+    import fcntl
+except ImportError:  # Windows: two commands with one output are then kept apart by the lock's file alone
+    fcntl = None
+
+PART = re.compile(r"\.refattn-[0-9a-f]{16}\.part")
+YOUNG = 1.0  # s; a part that was made this moment may not be locked yet
+FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+BINARY = getattr(os, "O_BINARY", 0)  # Windows
 
 
 @contextlib.contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place when the block ends well and is removed otherwise.
+    """A new file beside `path`, empty yet, which takes its place when the block ends well and is removed otherwise.
 
     Raises OutputError when the system refuses.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
     try:
-        yield part
-        put_in_place(part, path)
+        with temporary_file(path.parent) as part:
+            yield part
+            put_in_place(part, path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error}); check the folder and its space") from None
+        raise cannot_be_written(path, error) from None
+
+
+@contextlib.contextmanager
+def temporary_file(folder: Path | str) -> Iterator[Path]:
+    """A new, empty file in `folder`, removed at the end where it still has its name. Raises OSError."""
+    part = Path(folder) / f".refattn-{secrets.token_hex(8)}.part"
+    handle = os.open(part, FLAGS | os.O_EXCL | BINARY, 0o666)
+    try:
+        if fcntl:
+            with contextlib.suppress(OSError):  # a file system without locks; the part is then never taken for old
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            os.close(handle)
+        yield part
     finally:
-        with contextlib.suppress(OSError):  # it was renamed, or its folder is none
+        if fcntl:
+            os.close(handle)
+        with contextlib.suppress(OSError):  # it was renamed
             part.unlink()
+
+
+def remove_leftovers(folder: Path | str) -> None:
+    """Remove the temporary files of processes that were killed: those that are old and that no process has locked."""
+    if not fcntl:
+        return
+    with contextlib.suppress(OSError):
+        old = time.time() - YOUNG
+        for entry in os.scandir(folder):
+            if PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < old:
+                with contextlib.suppress(OSError), open(entry.path, "rb") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(entry.path)
 
 
 def put_in_place(part: Path, path: Path) -> None:
@@ -33,10 +81,15 @@ def put_in_place(part: Path, path: Path) -> None:
     os.replace(part, path)
 
 
+def cannot_be_written(path: Path | str, error: OSError) -> OutputError:
+    """The error for an output that the system refuses."""
+    return OutputError(f"{path}: cannot be written ({in_one_line(error)}); check the folder and its space")
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write a text file; it appears complete or not at all. Raises OutputError."""
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def make_directory(path: Path | str) -> None:
@@ -44,4 +97,63 @@ def make_directory(path: Path | str) -> None:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be made ({error}); choose another folder") from None
+        raise OutputError(f"{path}: cannot be made ({in_one_line(error)}); choose another folder") from None
+
+
+@contextlib.contextmanager
+def only_process(path: Path | str) -> Iterator[None]:
+    """Keep other processes from writing the output `path`, a file or a folder that exists, while the block runs.
+
+    The system lifts the lock when the process ends, however it does. On a file system without locks a process that
+    is killed leaves the lock's file, which then has to be removed by hand.
+
+    Raises OutputError where another process has the lock, or the folder cannot be written.
+    """
+    path = Path(path).absolute()
+    folder, name = (path, "") if path.is_dir() else (path.parent, path.name)
+    lock = folder / f".refattn-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.lock"
+    try:
+        handle = _taken(lock)
+    except (BlockingIOError, FileExistsError) as error:
+        killed = f", or was killed; if none is, remove {lock}" if isinstance(error, FileExistsError) else ""
+        raise OutputError(f"{path}: another process is writing it{killed}; wait for that one to end") from None
+    except OSError as error:
+        raise cannot_be_written(path, error) from None
+    try:
+        remove_leftovers(folder)
+        yield
+    finally:
+        if not fcntl:
+            os.close(handle)  # Windows removes no file that is open
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        if fcntl:
+            os.close(handle)  # last: whoever comes between still finds it locked
+
+
+def _taken(lock):
+    """The open file `lock`, which no other process has. Raises BlockingIOError, FileExistsError or another OSError."""
+    while True:
+        try:
+            handle = os.open(lock, FLAGS | os.O_EXCL, 0o666)
+            is_new = True
+        except FileExistsError:
+            handle = os.open(lock, FLAGS, 0o666)
+            is_new = False
+        try:
+            if fcntl is None:
+                raise OSError(errno.ENOLCK, "no locks")
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), os.stat(lock)):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            raise
+        except FileNotFoundError:
+            pass  # of the process before, which removed it meanwhile
+        except OSError:  # no locks here: who made the file has it
+            if is_new:
+                return handle
+            os.close(handle)
+            raise FileExistsError from None
+        os.close(handle)

@@ -5,8 +5,14 @@ import math
 
 
 def to_json(value: object, **options: object) -> str:
-    """JSON text of `value`; a number that is not finite becomes null. Options are those of json.dumps."""
-    return json.dumps(_without_nan(value), allow_nan=False, **options)
+    """JSON text of `value`; a number that is not finite becomes null. Options are those of json.dumps.
+
+    Characters that a terminal would obey or UTF-8 does not have are escaped, whatever `ensure_ascii` says.
+    """
+    text = json.dumps(_without_nan(value), allow_nan=False, **options)
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _without_nan(value):

@@ -23,13 +23,14 @@ import llvmlite.binding
 import numba
 import numpy as np
 
+from refattn.common.files import PART, cannot_be_written, temporary_file
 from refattn.config import GraphConfig
 from refattn.data.store import Record, Source
 from refattn.errors import OutputError, RefattnError, StructureError
 from refattn.structures.batch import GraphBatch
 
 DIGEST_BYTES = 32
-OURS = re.compile(r"(\d{6,}\.block|command\.json)(\.part)?")  # files of other names are not removed
+OURS = re.compile(rf"\d{{6,}}\.block|command\.json|{PART.pattern}")  # files of other names are not removed
 GRAPH_ARRAYS = ("site_ptr", "edge_ptr", "nbr", "z", "r", "omega", "weight", "structure", "image", "omega_max")
 
 
@@ -70,6 +71,8 @@ class FinishedBlocks:
         """
         known = self.folder / "command.json"
         try:
+            if self.folder.is_symlink() or (known.is_file() and not _is_command(known)):
+                raise OutputError(f"{self.folder}: is no folder of finished blocks; move it, or choose another OUT")
             if self.folder.is_dir() and not (known.is_file() and known.read_bytes() == self.text.encode()):
                 if any(OURS.fullmatch(file.name) for file in self.folder.iterdir()):
                     self.note(f"{self.folder}: is of another command, or of a source that has changed; starting over")
@@ -77,7 +80,7 @@ class FinishedBlocks:
             self.folder.mkdir(exist_ok=True)
             self._write(known, self.text.encode())
         except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be written ({error}); check the folder and its space") from None
+            raise cannot_be_written(self.folder, error) from None
         self.is_open = True
 
     def load(self, number: int, records: list[Record]) -> list[GraphBatch | StructureError] | None:
@@ -100,7 +103,7 @@ class FinishedBlocks:
         try:
             self._write(self._path(number), self._digest(records, payload) + payload)
         except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be written ({error}); check the folder and its space") from None
+            raise cannot_be_written(self.folder, error) from None
 
     def remove(self) -> None:
         """Remove the folder, but for files that are somebody else's."""
@@ -114,9 +117,9 @@ class FinishedBlocks:
         return self.folder / f"{number:06d}.block"
 
     def _write(self, path, content):
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(content)
-        part.replace(path)
+        with temporary_file(self.folder) as part:
+            part.write_bytes(content)
+            part.replace(path)
 
     def _digest(self, records, payload):
         digest = hashlib.blake2b(self.text.encode(), digest_size=DIGEST_BYTES)
@@ -126,6 +129,14 @@ class FinishedBlocks:
                 digest.update(values.tobytes())
         digest.update(payload)
         return digest.digest()
+
+
+def _is_command(path):
+    """Whether a file is a `command.json` of this class, and not somebody's of that name."""
+    try:
+        return [*json.loads(path.read_text(encoding="utf-8"))] == ["graph", "processor", "source", "versions"]
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def command_of(source: Source, graph_config: GraphConfig) -> dict:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from refattn.common.files import only_process
 from refattn.config import GraphConfig
 from refattn.data.blocks import FinishedBlocks, command_of
 from refattn.data.sources.files import LABELS
@@ -60,6 +61,7 @@ def prepare(
     limit: int | None = None,
     n_threads: int = 1,
     append: bool = False,
+    overwrite: bool = False,
     progress: Callable[[int, int | None, int], None] | None = None,
     note: Callable[[str], None] | None = None,
 ) -> PrepareReport:
@@ -73,6 +75,8 @@ def prepare(
         Stop after so many structures.
     append : bool
         Add to `out` instead of replacing it.
+    overwrite : bool
+        Replace `out` even if it is no data set.
     progress : callable (done, total, resumed), optional
         Called after every block; `total` is an estimate, or None where nothing is known; `resumed` of the `done`
         structures were ready from an earlier run.
@@ -93,11 +97,14 @@ def prepare(
     start = time.perf_counter()
     config = graph_config or GraphConfig()
     origin = {"source": source.name, "licence": source.licence, "citation": source.citation}
-    writer = DatasetWriter(out, config, **origin, label_attrs=_label_attrs(units or {}), append=append)
+    writer = DatasetWriter(
+        out, config, **origin, label_attrs=_label_attrs(units or {}), append=append, overwrite=overwrite, locked=True
+    )
     count = collections.Counter()
     seconds = collections.Counter()
     skipped = []
-    with FinishedBlocks(out, command_of(source, config), note) as checkpoint, _timed(writer, seconds):
+    checkpoint = FinishedBlocks(out, command_of(source, config), note)
+    with only_process(out), checkpoint, _timed(writer, seconds):
         checkpoint.open()
         blocks = _blocks(itertools.islice(source, limit), count, seconds)
         for block, results, resumed in _in_order(blocks, checkpoint, config, n_threads, seconds):

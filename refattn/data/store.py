@@ -17,6 +17,8 @@ import ase
 import h5py
 import numpy as np
 
+from refattn.common import hdf5
+from refattn.common.hdf5 import attribute_text, reading_hdf5
 from refattn.config import GraphConfig, config_from_dict
 from refattn.errors import ConfigError, DataError, in_one_line
 from refattn.structures.batch import GraphBatch, ragged_rows, ring_flags
@@ -25,8 +27,7 @@ FORMAT = "refattn-dataset"
 VERSION = 1
 ADVICE = "restore the file, or make it again with `refattn prepare`"
 LARGEST_LABEL = 1e100  # a sum of squares is still a number
-# What h5py raises for damaged files, and NumPy for what they hold.
-UNREADABLE = (OSError, LookupError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, ConfigError)
+UNREADABLE = (*hdf5.UNREADABLE, ConfigError)
 
 
 class Record(typing.NamedTuple):
@@ -73,6 +74,7 @@ FIELDS = {
     "omega": Field("graph/omega", "edge", (), "f8", "sr", "solid angle of the shared Voronoi facet"),
     "omega_max": Field("graph/omega_max", "site", (), "f8", "sr", "largest solid angle before the thresholds"),
 }
+ORIGIN = ("source", "licence", "citation", "created_by")  # attributes of the file
 POINTERS = ("site_ptr", "edge_ptr")  # they have a row more than there are structures or sites
 
 
@@ -161,7 +163,7 @@ def read_dataset(path: Path | str, index: slice | None = None, with_positions: b
 def open_dataset(path: Path | str) -> Iterator[h5py.File]:
     """The open HDF5 file, after its format and version; whatever goes wrong while it is read becomes a DataError."""
     try:
-        with h5py.File(path, "r") as file:
+        with reading_hdf5(path) as file:
             if file.attrs.get("format") != FORMAT:
                 raise DataError(f"it is HDF5 but not a {FORMAT}; make one with `refattn prepare`")
             if file.attrs.get("version") != VERSION:
@@ -216,12 +218,12 @@ def read_graph_config(file: h5py.File) -> GraphConfig:
 
 
 def _read_slice(file, start, stop, with_positions):
-    site_ptr = file["structures/site_ptr"][start : stop + 1].astype(np.int64)
+    site_ptr = _column(file, "site_ptr", slice(start, stop + 1))
     sites = slice(site_ptr[0], site_ptr[-1])
-    edge_ptr = file["graph/edge_ptr"][sites.start : sites.stop + 1].astype(np.int64)
+    edge_ptr = _column(file, "edge_ptr", slice(sites.start, sites.stop + 1))
     rows = {"structure": slice(start, stop), "site": sites, "edge": slice(edge_ptr[0], edge_ptr[-1])}
     names = [name for name in FIELDS if name not in POINTERS and (with_positions or name != "position")]
-    columns = {name: file[FIELDS[name].path][rows[FIELDS[name].per]].astype(FIELDS[name].dtype) for name in names}
+    columns = {name: _column(file, name, rows[FIELDS[name].per]) for name in names}
     columns |= {"site_ptr": site_ptr - site_ptr[0], "edge_ptr": edge_ptr - edge_ptr[0]}
     labels = {name: labels[start:stop].astype(float) for name, labels in file["labels"].items()}
     arrays = {name: values[sites].astype(float) for name, values in file["arrays"].items()}
@@ -236,12 +238,25 @@ def _read_slice(file, start, stop, with_positions):
         cell=columns["cell"],
         pbc=columns["pbc"],
         labels=labels,
-        label_attrs={name: {k: str(v) for k, v in file["labels"][name].attrs.items()} for name in labels},
+        label_attrs={name: {k: attribute_text(y, k) for k in y.attrs} for name, y in file["labels"].items()},
         arrays=arrays,
         graph_config=read_graph_config(file),
-        attrs={name: str(file.attrs.get(name, "")) for name in ("source", "licence", "citation", "created_by")},
+        attrs={name: attribute_text(file, name) if name in file.attrs else "" for name in ORIGIN},
         skipped=tuple(skipped),
     )
+
+
+def _column(file, name, rows):
+    """The rows of a field, in its type. Raises DataError for a number that the type does not hold."""
+    field = FIELDS[name]
+    found = file[field.path][rows]
+    if found.dtype == field.dtype:
+        return found
+    with np.errstate(invalid="ignore"):  # of NaN, which is no integer
+        values = found.astype(field.dtype)
+    if np.dtype(field.dtype).kind != "f" and not np.array_equal(values, found):
+        raise DataError(f"/{field.path} holds numbers that are none of the type {np.dtype(field.dtype)}; {ADVICE}")
+    return values
 
 
 def _graphs(columns, ring):
@@ -269,6 +284,9 @@ def _check_pointers(columns, id):
     columns : name of FIELDS -> rows;  id : (S,) str
     """
     sizes, degrees, nbr = np.diff(columns["site_ptr"]), np.diff(columns["edge_ptr"]), columns["nbr"]
+    for name, n_rows in (("site_ptr", len(columns["z"])), ("edge_ptr", len(nbr))):
+        if np.any((columns[name] < 0) | (columns[name] > n_rows)):  # beyond, the differences may wrap around
+            raise DataError(f"/{FIELDS[name].path} leads beyond the {n_rows} rows that it divides; {ADVICE}")
     if np.any(sizes <= 0) or columns["site_ptr"][-1] != len(columns["z"]):
         raise DataError(f"/structures/site_ptr does not divide the sites into structures; {ADVICE}")
     if np.any(degrees < 0) or columns["edge_ptr"][-1] != len(nbr):

@@ -1,6 +1,6 @@
 """DatasetWriter: the dataset file of store.py, written in blocks.
 
-Everything goes to OUT.part beside the target, which is renamed when the last block is in: a run that fails or is
+Everything goes to a new file beside the target, which is renamed when the last block is in: a run that fails or is
 killed leaves the target as it was. Ids and reasons are kept in memory and written last, with one length for all.
 """
 
@@ -10,23 +10,17 @@ import importlib.metadata
 import shutil
 from pathlib import Path
 
-from refattn.config import GraphConfig
-from refattn.data.store import Record
-from refattn.structures.batch import GraphBatch
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is open for writing cannot be opened again
-    fcntl = None
-
 import h5py
 import numpy as np
 
-from refattn.common.files import put_in_place
-from refattn.common.hdf5 import append
+from refattn.common.files import cannot_be_written, only_process, put_in_place, temporary_file
+from refattn.common.hdf5 import NewFile, append
+from refattn.common.outputs import is_output
+from refattn.config import GraphConfig
 from refattn.data import store
-from refattn.data.store import FIELDS, POINTERS
-from refattn.errors import DataError, OutputError
+from refattn.data.store import FIELDS, POINTERS, Record
+from refattn.errors import DataError
+from refattn.structures.batch import GraphBatch
 
 CHUNK_BYTES = 1 << 16  # 64 KiB: a slice reads little else, and a large set has few chunks
 # gzip takes 10 % off coordinates and angles, and makes writing ten and reading five times as slow: not for those.
@@ -50,6 +44,10 @@ class DatasetWriter:
         name -> {"unit", "description", "kind"} for labels that may occur.
     append : bool
         Keep what `path` holds and add to it; rule, units and ids have to fit.
+    overwrite : bool
+        Replace `path` even if it is no data set.
+    locked : bool
+        Whether the caller keeps other processes from writing `path` (only_process).
 
     Raises
     ------
@@ -66,13 +64,18 @@ class DatasetWriter:
         citation: str = "",
         label_attrs: dict[str, dict] | None = None,
         append: bool = False,
+        overwrite: bool = False,
+        locked: bool = False,
     ):
         self.path = Path(path)
+        self.overwrite = overwrite
+        self.locked = locked
         self.graph_config = graph_config
         self.append = append
         self.origin = {"source": source, "licence": licence, "citation": citation}
         self.label_attrs = label_attrs or {}
-        self.part = self.path.with_name(self.path.name + ".part")
+        self.part = None
+        self.stack = contextlib.ExitStack()
         self.ids = {}  # a dict keeps the order and finds duplicates
         self.skipped = []
         self.open = {}  # path -> dataset; to open one for every block would pack and unpack its last chunk every time
@@ -81,34 +84,35 @@ class DatasetWriter:
     def __enter__(self) -> "DatasetWriter":
         if self.path.is_dir() or not self.path.absolute().parent.is_dir():
             raise DataError(f"{self.path}: is a folder or lies in none; give a file in a folder that exists")
-        if not self.append and self.path.exists() and not _is_dataset(self.path):
+        if not (self.append or self.overwrite) and self.path.exists() and not is_output(self.path, store.FORMAT):
             raise DataError(f"{self.path}: exists and is not a {store.FORMAT}; remove it, or choose another file")
-        previous = self._check_previous() if self.append else None
-        try:
-            _refuse_if_in_use(self.part)
-            if previous:
-                shutil.copyfile(self.path, self.part)
-            self.file = h5py.File(self.part, "r+" if previous else "w", libver=("v110", "v110"))
-            self._write_head(previous)
-        except OSError as error:
-            if not isinstance(error, BlockingIOError):  # which says that another process is writing this very file
-                self.part.unlink(missing_ok=True)
-            raise OutputError(f"{self.path}: cannot be written ({error}); check the folder and its space") from None
+        with contextlib.ExitStack() as stack:  # which undoes what was done when a step fails
+            if not self.locked:
+                stack.enter_context(only_process(self.path))
+            previous = self._check_previous() if self.append else None
+            try:
+                self.part = stack.enter_context(temporary_file(self.path.parent))
+                if previous:
+                    shutil.copyfile(self.path, self.part)
+                self.file = stack.enter_context(NewFile(self.part, "r+" if previous else "w"))
+                self._write_head(previous)
+                self.file.check()
+            except OSError as error:
+                raise cannot_be_written(self.path, error) from None
+            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        try:
-            if kind is None:
-                self._write_strings()
+        with self.stack:
+            try:
+                if kind is None:
+                    self._write_strings()
                 self.file.close()
-                put_in_place(self.part, self.path)
-        except OSError as problem:
-            raise OutputError(f"{self.path}: cannot be written ({problem}); check the folder and its space") from None
-        finally:
-            # After a failure, such as a full disk, HDF5 may refuse to close its file; the first error is to be seen.
-            with contextlib.suppress(OSError, RuntimeError, ValueError):
-                self.file.close()
-            self.part.unlink(missing_ok=True)
+                if kind is None:
+                    put_in_place(self.part, self.path)
+            except OSError as problem:
+                if kind is None:  # else the first error is to be seen
+                    raise cannot_be_written(self.path, problem) from None
 
     def add(self, records: list[Record], graphs: list[GraphBatch]) -> None:
         """Append structures: a list of Record and their graphs, in order. Raises as the class says."""
@@ -122,8 +126,9 @@ class DatasetWriter:
                 self._extend(field.path, rows[name])
             self._add_labels(records)
             self._add_arrays(records, rows["z"])
+            self.file.check()
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error}); check the folder and its space") from None
+            raise cannot_be_written(self.path, error) from None
         self.n_sites += len(rows["z"])
         self.n_edges += len(rows["nbr"])
 
@@ -252,26 +257,6 @@ def _block_arrays(records, graphs, n_sites, n_edges):
     rows["cell"] = np.stack([record.atoms.cell.array for record in records])
     rows["pbc"] = np.stack([record.atoms.pbc for record in records])
     return rows
-
-
-def _refuse_if_in_use(part):
-    """Raise BlockingIOError where another process writes `part`: HDF5 itself empties a file before it sees the lock."""
-    if fcntl and part.exists():
-        with open(part, "rb+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if isinstance(error, BlockingIOError):  # others say that the file system has no locks
-                    raise
-
-
-def _is_dataset(path):
-    """Whether a file may be replaced: a data set of any version can be made again, somebody's other file cannot."""
-    try:
-        with h5py.File(path, "r") as file:
-            return file.attrs.get("format") == store.FORMAT
-    except store.UNREADABLE:
-        return False
 
 
 def _check_name(name, path):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import itertools
+import re
 from pathlib import Path
 
 import ase.io
@@ -11,6 +12,7 @@ from ase.io.extxyz import write_xyz
 
 from refattn.common.files import replacing
 
+MARK = re.compile(rb"\d+\n[^\n]* deformation_energy=")  # how a merged file begins
 DECIMALS = {"positions": 5, "forces": 4, "homo_population": 5, "lumo_population": 5}  # Å, eV/Å, 1, 1
 
 

@@ -6,19 +6,17 @@ import json
 import tomllib
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from refattn.common.environment import versions
 from refattn.common.files import replacing
+from refattn.common.hdf5 import UNREADABLE, NewFile, attribute_text, reading_hdf5, write_strings
 from refattn.config import Config, config_from_dict, to_toml
 from refattn.data.splits import Split
 from refattn.errors import RefattnError, RunError, in_one_line
-from refattn.network.params import Parameters, from_arrays
+from refattn.network.params import Parameters, from_arrays, parameter_table
 
 FORMAT, VERSION = "refattn-model", 1
-# What h5py, TOML and NumPy raise for a file that is cut, changed or of another kind.
-UNREADABLE = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError, MemoryError)
 
 
 @dataclasses.dataclass
@@ -42,18 +40,21 @@ class Checkpoint:
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a Checkpoint as HDF5; the file appears complete or not at all. Raises OutputError."""
     toml = to_toml(checkpoint.config)
-    with replacing(path) as part, h5py.File(part, "w") as file:
+    with replacing(path) as part, NewFile(part) as file:
         file.attrs.update(format=FORMAT, version=VERSION, unit=checkpoint.unit, versions=json.dumps(versions()))
         file.attrs.update(target=checkpoint.config.data.target, mean=checkpoint.mean, std=checkpoint.std)
         file.attrs["sha256"] = _checksum(checkpoint, toml)
-        file["config"] = toml
+        write_strings(file, "config", toml)
         file["elements"] = np.array(checkpoint.elements, dtype=np.int32)
         for name in checkpoint.params:
             file[f"parameters/{name}"] = checkpoint.params[name]
         for name, ids in checkpoint.split._asdict().items():
-            file.create_dataset(f"split/{name}", data=ids, dtype=h5py.string_dtype())
+            write_strings(file, f"split/{name}", ids)
         for name, value in checkpoint.state.items():
-            file[f"state/{name}"] = value if isinstance(value, np.ndarray) else json.dumps(value)
+            if isinstance(value, np.ndarray):
+                file[f"state/{name}"] = value
+            else:
+                write_strings(file, f"state/{name}", json.dumps(value))
 
 
 def model_file(run: Path | str) -> Path:
@@ -70,7 +71,7 @@ def calibration_file(run: Path | str) -> Path:
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a Checkpoint. Raises RunError for a file that is missing, cut, damaged or of another kind."""
     try:
-        with h5py.File(path, "r") as file:
+        with reading_hdf5(path) as file:
             if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
                 raise RunError(f"{path}: is not a {FORMAT} of version {VERSION}; give a run of `refattn train`")
             return _read(file)
@@ -87,14 +88,15 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 def _read(file):
     toml = file["config"].asstr()[()]
     config = config_from_dict(tomllib.loads(toml), "/config")
-    arrays = {name: _floats(name, view[()], config.training.dtype) for name, view in _datasets(file["parameters"])}
+    params = file["parameters"]
+    arrays = {entry.name: _floats(params, entry, config.training.dtype) for entry in parameter_table(config.model)}
     state = {}
     for name, view in file.get("state", {}).items():
         state[name] = view[()] if view.dtype.kind in "fiu" else json.loads(view.asstr()[()])
     checkpoint = Checkpoint(
         config=config,
         params=from_arrays(config.model, arrays, config.training.dtype),
-        unit=str(file.attrs["unit"]),
+        unit=attribute_text(file, "unit"),
         mean=float(file.attrs["mean"]),
         std=float(file.attrs["std"]),
         elements=tuple(int(z) for z in file["elements"][()]),
@@ -118,15 +120,13 @@ def _checksum(checkpoint, toml):
     return digest.hexdigest()
 
 
-def _datasets(group):
-    found = []
-    group.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None)
-    return found
-
-
-def _floats(name, array, dtype):
+def _floats(group, entry, dtype):
+    """The array of an entry of the table of parameters."""
+    view = group[entry.name]
+    if view.shape != entry.shape:
+        raise RunError(f"{entry.name} has shape {view.shape}, the configuration asks for {entry.shape}; train again")
     with np.errstate(over="ignore"):
-        array = array.astype(dtype) if array.dtype.kind == "f" else np.full(1, np.nan)
+        array = view[()].astype(dtype) if view.dtype.kind == "f" else np.full(1, np.nan)
     if not np.isfinite(array).all():
-        raise RunError(f"the parameter {name} holds a value that is not finite; restore the file or train again")
+        raise RunError(f"the parameter {entry.name} holds a value that is not finite; restore the file or train again")
     return array

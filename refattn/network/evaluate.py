@@ -1,6 +1,7 @@
 """Predictions and metrics of every part of the split."""
 
 import csv
+import re
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,14 @@ import numpy as np
 
 from refattn.common.files import replacing
 from refattn.common.metrics import metrics
+from refattn.common.text import csv_cell
 from refattn.data.splits import Split, resolve_split
 from refattn.data.store import Dataset
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.inference import predict_members
 from refattn.ops import load_backend
+
+MARK = re.compile(rb"id,split,[^\n]*,prediction(,spread)?\r\n")  # how the file of write_predictions begins
 
 
 class EvaluatedPart(typing.NamedTuple):
@@ -75,9 +79,10 @@ def write_predictions(path: Path, dataset: Dataset, parts: dict[str, EvaluatedPa
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         with_spread = any(part.spread is not None for part in parts.values())
-        writer.writerow(["id", "split", target, "prediction"] + ["spread"] * with_spread)
+        writer.writerow(["id", "split", csv_cell(target), "prediction"] + ["spread"] * with_spread)
         for name, part in parts.items():
-            columns = [dataset.id[part.rows], [name] * len(part.rows), part.label.tolist(), part.prediction.tolist()]
+            ids = map(csv_cell, dataset.id[part.rows].tolist())
+            columns = [ids, [name] * len(part.rows), part.label.tolist(), part.prediction.tolist()]
             if with_spread:
                 columns.append(part.spread.tolist())
             writer.writerows(zip(*columns, strict=True))

@@ -8,12 +8,12 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from refattn.common.files import replacing
+from refattn.common.hdf5 import UNREADABLE, NewFile, reading_hdf5
 from refattn.errors import RunError, in_one_line
-from refattn.network.checkpoint import UNREADABLE, Checkpoint
+from refattn.network.checkpoint import Checkpoint
 from refattn.network.evaluate import EvaluatedPart
 from refattn.prediction.uncertainty import Conformal, TrainingSet
 
@@ -47,7 +47,7 @@ FIELDS = {"representation": np.float32, "label": float, "prediction": float, "di
 
 def write_calibration(path: Path | str, calibration: Calibration, checkpoint: Checkpoint) -> None:
     """Write the Calibration of a Checkpoint as HDF5; the file appears complete or not at all. Raises OutputError."""
-    with replacing(path) as part, h5py.File(part, "w") as file:
+    with replacing(path) as part, NewFile(part) as file:
         file.attrs.update(format=FORMAT, version=VERSION, model=_fingerprint(checkpoint))
         file.attrs["sha256"] = _checksum(calibration)
         for name in FIELDS:
@@ -58,7 +58,7 @@ def read_calibration(path: Path | str, checkpoint: Checkpoint) -> Calibration:
     """Read the Calibration of a Checkpoint. Raises RunError for a file that is missing, damaged or of another model."""
     again = f"make it again with `refattn evaluate {Path(path).parent} --calibrate`"
     try:
-        with h5py.File(path, "r") as file:
+        with reading_hdf5(path) as file:
             if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
                 raise RunError(f"{path}: is not a {FORMAT} of version {VERSION}; {again}")
             if file.attrs["model"] != _fingerprint(checkpoint):

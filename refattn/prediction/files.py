@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,25 +11,25 @@ import numpy as np
 from ase.io.extxyz import write_xyz
 
 from refattn.common.files import replacing
-from refattn.common.hdf5 import append
+from refattn.common.hdf5 import NewFile, append
+from refattn.common.outputs import Mark
 from refattn.common.strict_json import to_json
+from refattn.common.text import csv_cell
 from refattn.errors import DataError
 from refattn.prediction.predictor import Prediction
 
-UNCERTAINTY = ("spread", "distance", "lower", "upper")  # fields of a Prediction that may be None
-
-
-def uncertainty_of(result: Prediction) -> dict[str, np.ndarray]:
-    """Those of the fields UNCERTAINTY that a Prediction has: name -> (S,) array."""
-    fields = {name: getattr(result, name) for name in UNCERTAINTY}
-    return {name: values for name, values in fields.items() if values is not None}
+# How the files begin, so that they are replaced and others are not. No other program quotes the names of a table alone.
+_CSV = re.compile(rb'"id","(?:[^"\r\n]|"")*"(?:,"(?:spread|distance|lower|upper)")*\r\n')
+_XYZ = re.compile(rb"\d+\n[^\n]*:attention:R:1[^\n]* predicted_")
+_JSON = re.compile(rb'\[\n\{"id": "(?:[^"\\]|\\.)*", "(?:[^"\\]|\\.)*": [^ ]+, "unit": "|\[\]\n')
+MARKS = {".csv": _CSV, ".json": _JSON, ".xyz": _XYZ, ".extxyz": _XYZ, ".h5": "refattn-predictions"}
 
 
 @contextlib.contextmanager
 def prediction_writer(path: Path | str, target: str, unit: str, extra: Sequence[str] = ()) -> Iterator[Callable]:
     """A function (list of ase.Atoms, Prediction) that adds to the file `path`; its suffix chooses the format.
 
-    `extra` names the fields, of UNCERTAINTY, that the Predictions will have: further columns of .csv, values in the
+    `extra` names the fields of Prediction.uncertainty that there will be: further columns of .csv, values in the
     comment line of .xyz, datasets (S,) of .h5, and a dict "uncertainty" in .json.
 
     .csv    id, prediction
@@ -40,28 +41,36 @@ def prediction_writer(path: Path | str, target: str, unit: str, extra: Sequence[
     The file appears complete when the block ends, or not at all. Raises DataError for another suffix.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in WRITERS:
-        raise DataError(f"{path}: predictions are written to {', '.join(WRITERS)}; choose one of these suffixes")
+    mark_of(path)
     with replacing(path) as part, WRITERS[suffix](part, target, unit, extra) as add:
         yield add
+
+
+def mark_of(path: Path | str) -> Mark:
+    """How a file of predictions of that suffix begins. Raises DataError for another suffix."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in MARKS:
+        raise DataError(f"{path}: predictions are written to {', '.join(MARKS)}; choose one of these suffixes")
+    return MARKS[suffix]
 
 
 @contextlib.contextmanager
 def _csv(path, target, unit, extra):
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["id", f"{target} ({unit})" if unit else target, *extra])
+        names = csv.writer(stream, quoting=csv.QUOTE_ALL)  # see MARKS
+        names.writerow(map(csv_cell, ["id", f"{target} ({unit})" if unit else target, *extra]))
 
         def add(structures, result):
-            columns = [result.value, *uncertainty_of(result).values()]
-            writer.writerows(zip(result.id, *(column.tolist() for column in columns), strict=True))
+            columns = [result.value, *result.uncertainty().values()]
+            writer.writerows(zip(map(csv_cell, result.id), *(column.tolist() for column in columns), strict=True))
 
         yield add
 
 
 def json_records(result: Prediction) -> Iterator[dict]:
     """The structures of a Prediction as dicts: id, value under the target's name, unit, attention, and uncertainty."""
-    found = uncertainty_of(result)
+    found = result.uncertainty()
     for n, (id, value, attention) in enumerate(zip(result.id, result.value.tolist(), result.attention, strict=True)):
         record = {"id": id, result.target: value, "unit": result.unit, "attention": attention.astype(float).tolist()}
         if found:
@@ -89,7 +98,7 @@ def _xyz(path, target, unit, extra):
     with open(path, "w", encoding="utf-8") as stream:
 
         def add(structures, result):
-            found, columns = uncertainty_of(result), (structures, result.id, result.value, result.attention)
+            found, columns = result.uncertainty(), (structures, result.id, result.value, result.attention)
             for n, (atoms, id, value, attention) in enumerate(zip(*columns, strict=True)):
                 frame = atoms.copy()
                 frame.info = {"id": id, f"predicted_{target}": float(value)}
@@ -102,8 +111,8 @@ def _xyz(path, target, unit, extra):
 
 @contextlib.contextmanager
 def _h5(path, target, unit, extra):
-    with h5py.File(path, "w") as file:
-        file.attrs.update(format="refattn-predictions", version=1, target=target, unit=unit)
+    with NewFile(path) as file:
+        file.attrs.update(format=MARKS[".h5"], version=1, target=target, unit=unit)
         shapes = {"id": h5py.string_dtype(), "value": "f8", "site_ptr": "i8", "attention": "f8"}
         shapes |= dict.fromkeys(extra, "f8")
         for name, dtype in shapes.items():
@@ -116,8 +125,9 @@ def _h5(path, target, unit, extra):
             append(file["value"], result.value)
             append(file["site_ptr"], file["site_ptr"][-1] + np.cumsum(sizes))
             append(file["attention"], np.concatenate(result.attention))
-            for name, values in uncertainty_of(result).items():
+            for name, values in result.uncertainty().items():
                 append(file[name], values)
+            file.check()
 
         yield add
 

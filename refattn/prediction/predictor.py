@@ -51,6 +51,11 @@ class Prediction:
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
 
+    def uncertainty(self) -> dict[str, np.ndarray]:
+        """Those of the last four fields that are known: name -> (S,) array."""
+        fields = {name: getattr(self, name) for name in ("spread", "distance", "lower", "upper")}
+        return {name: values for name, values in fields.items() if values is not None}
+
 
 class Predictor:
     """One network or the members of an ensemble, with label scaling and neighbour rule.

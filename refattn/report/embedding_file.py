@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from refattn.common.hdf5 import append
+from refattn.common.hdf5 import NewFile, append
 from refattn.prediction.predictor import Model
 
 LAYOUT = """
@@ -35,7 +35,7 @@ def embedding_writer(path: Path | str, model: Model, attributes: dict) -> Iterat
     The label is `label` in the info of an ase.Atoms.
     """
     vector = (model.config.model.global_width,)
-    with h5py.File(path, "w") as file:
+    with NewFile(path) as file:
         file.attrs.update(format="refattn-embedding", version=1, layout=LAYOUT, target=model.target, unit=model.unit)
         file.attrs.update(attributes)
         _column(file, "structures/id", h5py.string_dtype())
@@ -67,6 +67,7 @@ def _add(file, structures, found):
     append(file["structures/structure_vector"], found.structure_vector)
     append(file["sites/beta"], np.concatenate(found.beta))
     append(file["sites/site_embedding"], np.concatenate(found.site_embedding))
+    file.check()
 
 
 def row_blocks(data: h5py.Dataset | np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:

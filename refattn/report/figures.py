@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 from matplotlib.figure import Figure
 
+from refattn.common.text import in_picture
 from refattn.report.sentences import SITES, title_of
 from refattn.validation.agreement import BASELINES
 from refattn.validation.faithfulness import STEPS
@@ -94,7 +95,7 @@ def _curves(record):
             axes.set_title(kind)
             axes.set_xlabel(f"fraction of sites {'deleted' if kind == 'deletion' else 'present'}")
             axes.grid(alpha=0.3)
-        unit = f" ({record['unit']})" if record["unit"] else ""
+        unit = f" ({in_picture(record['unit'])})" if record["unit"] else ""
         panels[0].set_ylabel(f"change of the prediction{unit}")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 

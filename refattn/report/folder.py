@@ -9,18 +9,21 @@ Every file appears complete or not at all; those that hold all structures appear
 
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import refattn
 from refattn.common.files import make_directory
+from refattn.common.outputs import Mark, is_output
 from refattn.common.strict_json import to_json
 from refattn.prediction.predictor import Model
+from refattn.report import png
 from refattn.report.findings import ExplainedStructure
-from refattn.report.pages import list_writer, plotly_script, write_page, write_shared_files
+from refattn.report.pages import MARK, OWN_FILES, list_writer, plotly_script, write_page, write_shared_files
 from refattn.report.pictures import picture, thumbnail
-from refattn.report.tables import FILES, tables
+from refattn.report.tables import MARKS, tables
 
 LONGEST = 60  # characters of a file's name
 
@@ -43,9 +46,11 @@ class ReportOptions:
     edges: bool = False
 
 
-def files_of(folder: Path | str) -> list[Path]:
-    """The files, pathlib.Path, that hold all structures."""
-    return [Path(folder) / name for name in (*FILES, "index.html")]
+def files_of(folder: Path | str, pages: bool = True) -> dict[Path, Mark]:
+    """The files that hold all structures or serve all pages, and how they begin."""
+    shared = dict.fromkeys(OWN_FILES, re.compile(rb".*`refattn explain`")) | {"plotly.min.js": re.compile(rb"/\*")}
+    marks = {**MARKS, **({"index.html": MARK, **shared} if pages else {})}
+    return {Path(folder) / name: mark for name, mark in marks.items()}
 
 
 @contextlib.contextmanager
@@ -140,11 +145,17 @@ class ReportWriter:
         plain = re.sub(r"[^A-Za-z0-9._-]+", "_", id).strip("._")[-LONGEST:] or "structure"
         name = plain
         number = 1
-        while f"{name.lower()}." in self.names:
+        while f"{name.lower()}." in self.names or not self._is_free(name):
             number += 1
             name = f"{plain}-{number}"
         self.names.add(f"{name.lower()}.")
         return name
+
+    def _is_free(self, name):
+        """Whether pictures and pages of that name would replace nothing but earlier ones."""
+        marks = {f"pictures/{name}.png": png.MARK, f"thumbnails/{name}.png": png.MARK, f"pages/{name}.html": MARK}
+        files = [(self.folder / file, mark) for file, mark in marks.items()]
+        return all(not os.path.lexists(path) or is_output(path, mark) for path, mark in files)
 
 
 def rows_of(finding: ExplainedStructure, scores: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from refattn.report.png import METADATA
 from refattn.report.projection import Layout
 
 WIDTH = 8.5  # cm
@@ -132,4 +133,4 @@ def _area(n):
 
 
 def _save(figure, path):
-    figure.savefig(path, format="png", dpi=DPI)
+    figure.savefig(path, format="png", dpi=DPI, metadata=METADATA)

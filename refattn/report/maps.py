@@ -13,20 +13,23 @@ and site, and for UMAP the vectors that are mapped.
 import contextlib
 import csv
 import dataclasses
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import ase
-import h5py
 import numpy as np
 from ase.data import chemical_symbols
 
 import refattn
 from refattn.common.files import make_directory, replacing
+from refattn.common.hdf5 import NewFile
 from refattn.common.strict_json import to_json
+from refattn.common.text import csv_cell
 from refattn.errors import DataError
 from refattn.prediction.embedding import Embedding
 from refattn.prediction.predictor import Model
+from refattn.report import png
 from refattn.report.embedding_file import embedding_writer
 from refattn.report.findings import with_unit
 from refattn.report.map_pictures import by_colour_bar, by_element
@@ -34,6 +37,15 @@ from refattn.report.projection import LAYOUTS
 
 COLOURS = ("prediction", "label", "size")
 SITE_COLOURS = ("element", "attention")
+
+
+MARKS = {
+    "embedding.h5": "refattn-embedding",
+    "map.csv": re.compile(rb"id,sites,x,y,"),
+    "structures.png": png.MARK,
+    "site_map.csv": re.compile(rb"id,site,element,x,y,beta"),
+    "sites.png": png.MARK,
+}  # how an earlier output begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +104,7 @@ def write_maps(
         with embedding_writer(parts["embedding.h5"], model, record) as add:
             for structures, found in blocks:
                 add(structures, found)
-        with h5py.File(parts["embedding.h5"], "r+") as file:
+        with NewFile(parts["embedding.h5"], "r+") as file:
             return _map(file, parts, lay_out, shown)
 
 
@@ -181,5 +193,5 @@ def _write_site_map(path, file, structure, site, z, xy, beta):
 def _write_csv(path, columns):
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        writer.writerow(map(csv_cell, columns))
+        writer.writerows(zip(*(map(csv_cell, column) for column in columns.values()), strict=True))

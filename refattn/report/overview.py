@@ -7,9 +7,10 @@ from ase.data import chemical_symbols
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from refattn.common.files import replacing
+from refattn.common.text import in_picture
 from refattn.data.store import Dataset
 from refattn.errors import DataError
+from refattn.report.png import write_png
 
 N_BINS = 12  # of a histogram in text
 N_LABELS = 8  # panels of labels in the picture, four a row
@@ -88,8 +89,7 @@ def plot_overview(dataset: Dataset, path: Path | str, name: str) -> None:
     for panel in axes[4 + len(chosen) :]:
         panel.set_axis_off()
     figure.suptitle(_title(dataset, name, len(chosen)), fontsize=12)
-    with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=110)
+    write_png(path, figure, 110)
 
 
 def _title(dataset, name, n_labels):
@@ -99,7 +99,7 @@ def _title(dataset, name, n_labels):
     second += f"Ω/Ω$_{{max}}$ ≥ {rule.weight_min:g}"
     if n_labels < len(dataset.labels):
         second += f"; the {n_labels} of {len(dataset.labels)} labels that are known for most structures"
-    return f"{name.replace('$', '')}: {counts}\n{second}"
+    return f"{in_picture(name)}: {counts}\n{second}"
 
 
 def _draw_counts(axes, counts, what, of):
@@ -135,7 +135,7 @@ def _draw_elements(axes, elements):
 
 
 def _finish(axes, what, of):
-    axes.set_xlabel(what)
+    axes.set_xlabel(in_picture(what))
     axes.set_ylabel(of)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_yscale() == "linear":

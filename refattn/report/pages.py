@@ -9,6 +9,7 @@ The data stand in the page itself, because a browser reads no other file for a p
 
 import contextlib
 import html
+import re
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -22,12 +23,14 @@ from refattn.report.findings import ExplainedStructure, in_words
 from refattn.report.pictures import amounts, colour_stops
 from refattn.report.scene import Scene
 
+MARK = re.compile(rb'<!DOCTYPE html>\n[^>]*>\n<head>\n[^>]*>\n<meta name="generator" content="refattn">')  # of a page
 OWN_FILES = ("page.css", "page.js", "list.js")
 DIGITS = 4  # of a position in Å
 HEAD = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="refattn">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <link rel="icon" href="data:,">

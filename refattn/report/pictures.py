@@ -19,9 +19,9 @@ from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from refattn.common.files import replacing
 from refattn.explanation.explain import Explanation
 from refattn.report.findings import SUBSCRIPTS, Column, ExplainedStructure, in_words
+from refattn.report.png import write_png
 from refattn.report.scene import Scene
 
 DPI = 300
@@ -114,8 +114,7 @@ def picture(path: Path | str, finding: ExplainedStructure, names: list[str], bac
         _colour_bar(figure, bottom, row, finding.columns[name], theme)
     _heading(figure, finding, theme)
     _scale_bar(figure, scale, theme)
-    with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=DPI)
+    write_png(path, figure, DPI)
 
 
 def thumbnail(path: Path | str, finding: ExplainedStructure, name: str) -> None:
@@ -130,8 +129,7 @@ def thumbnail(path: Path | str, finding: ExplainedStructure, name: str) -> None:
     grey = Theme("#8b929c", "#8b929c", "#59616c", "#8b929c", "#8b929c")
     place = *(np.array(THUMBNAIL) * INCH / DPI - size) / 2, *size
     _draw(_axes(figure, place, (low, high)), scene, view, finding.columns[name], grey, scale, letters=False)
-    with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=DPI)
+    write_png(path, figure, DPI)
 
 
 def colours_of(column: Column) -> np.ndarray:

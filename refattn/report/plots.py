@@ -6,8 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from refattn.common.files import replacing
+from refattn.common.text import in_picture
+from refattn.report.png import write_png
 
+DPI = 160
 COLOURS = {"train": "#b0b7c3", "valid": "#e08a3c", "test": "#2b6cb0"}
 
 
@@ -31,10 +33,10 @@ def learning_curve(path: Path | str, history: list[dict], unit: str) -> None:
     axes.yaxis.set_major_formatter("{x:.3g}")
     axes.yaxis.set_minor_formatter("{x:.2g}")
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"mean absolute error ({unit})" if unit else "mean absolute error")
+    axes.set_ylabel(f"mean absolute error ({in_picture(unit)})" if unit else "mean absolute error")
     axes.grid(which="both", alpha=0.25)
     axes.legend(frameon=False)
-    _save(figure, path)
+    write_png(path, figure, DPI)
 
 
 def parity_plot(path: Path | str, parts: dict[str, tuple], target: str, unit: str) -> None:
@@ -53,16 +55,16 @@ def parity_plot(path: Path | str, parts: dict[str, tuple], target: str, unit: st
     axes.plot([low - margin, high + margin], [low - margin, high + margin], color="0.3", lw=0.8, zorder=1)
     for name, (label, prediction, mae) in parts.items():
         size = 3 if len(label) > 2000 else 9
-        text = f"{name}: MAE {mae:.3g} {unit}".rstrip()
+        text = f"{name}: MAE {mae:.3g} {in_picture(unit)}".rstrip()
         axes.scatter(label, prediction, s=size, color=COLOURS[name], lw=0, label=text, zorder=2, rasterized=True)
     suffix = f" ({unit})" if unit else ""
-    axes.set_xlabel(f"{target}, label{suffix}")
-    axes.set_ylabel(f"{target}, prediction{suffix}")
+    axes.set_xlabel(in_picture(f"{target}, label{suffix}"))
+    axes.set_ylabel(in_picture(f"{target}, prediction{suffix}"))
     axes.set_aspect("equal")
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(low - margin, high + margin)
     axes.legend(frameon=False, markerscale=2)
-    _save(figure, path)
+    write_png(path, figure, DPI)
 
 
 def uncertainty_plot(
@@ -88,7 +90,7 @@ def uncertainty_plot(
     left.plot(*means.T, "o-", color=COLOURS["test"], label="means of tenths")
     left.set_ylim(0, np.quantile(error, 0.995) * 1.05 or 1.0)
     left.set_xlabel("uncertainty (1: median of the validation set)")
-    left.set_ylabel(f"absolute error ({unit})" if unit else "absolute error")
+    left.set_ylabel(f"absolute error ({in_picture(unit)})" if unit else "absolute error")
     left.legend(frameon=False)
     right.plot([0, 1], [0, 1], color="0.3", lw=0.8)
     right.plot(curve["wanted"], curve["found"], "o-", color=COLOURS["test"])
@@ -99,9 +101,4 @@ def uncertainty_plot(
     right.set_ylabel("found coverage")
     for axes in (left, right):
         axes.grid(alpha=0.25)
-    _save(figure, path)
-
-
-def _save(figure, path):
-    with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=160)
+    write_png(path, figure, DPI)

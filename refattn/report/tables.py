@@ -12,6 +12,7 @@ A column's unit stands in brackets behind its name in CSV, and as the attribute 
 import contextlib
 import csv
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,10 +21,19 @@ import numpy as np
 from ase.io.extxyz import key_val_dict_to_str
 
 from refattn.common.files import replacing
-from refattn.common.hdf5 import append
+from refattn.common.hdf5 import NewFile, append
+from refattn.common.text import csv_cell
 from refattn.explanation.explain import SITE_SCORES
 from refattn.report.findings import ExplainedStructure, with_unit
 
+# How an earlier output begins.
+MARKS = {
+    "structures.csv": re.compile(rb"id,formula,sites,\W*predicted "),
+    "sites.csv": re.compile(rb"id,site,element,x \("),
+    "edges.csv": re.compile(rb"id,i,j,image_a,"),
+    "explained.extxyz": re.compile(rb"\d+\n[^\n]*:beta:R:1[^\n]* predicted_"),
+    "explanations.h5": "refattn-explanations",
+}
 LAYOUT = """
 /structures   id, value, label (NaN where unknown), site_ptr, edge_ptr, z, position, cell, pbc, structure_vector;
               with integrated gradients baseline_value, completeness_error, n_nodes, settled
@@ -75,7 +85,7 @@ def _csv(rows):
                 nonlocal named
                 for row in rows(finding):
                     if not named:
-                        writer.writerow(row)
+                        writer.writerow(map(csv_cell, row))
                         named = True
                     writer.writerow(map(_cell, row.values()))
 
@@ -86,7 +96,7 @@ def _csv(rows):
 
 def _cell(value):
     """An empty cell stands for what is not known."""
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else csv_cell(value)
 
 
 def _structure_rows(finding):
@@ -147,13 +157,18 @@ def extxyz_frame(finding: ExplainedStructure) -> str:
 
 @contextlib.contextmanager
 def _h5(path, attributes):
-    with h5py.File(path, "w") as file:
-        file.attrs.update({"format": "refattn-explanations", "version": 1, "layout": LAYOUT, **attributes})
+    with NewFile(path) as file:
+        file.attrs.update({"format": MARKS["explanations.h5"], "version": 1, "layout": LAYOUT, **attributes})
         for name in ("structures", "sites", "edges"):
             file.create_group(name)
         for pointer in ("site_ptr", "edge_ptr"):
             _append(file, f"structures/{pointer}", np.zeros(1, dtype=np.int64))
-        yield lambda finding: _add_to_h5(file, finding)
+
+        def add(finding):
+            _add_to_h5(file, finding)
+            file.check()
+
+        yield add
 
 
 def _add_to_h5(file, finding):

@@ -2,20 +2,25 @@
 
 import html
 import itertools
+import re
 from pathlib import Path
 
 from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
 from refattn.report.figures import figures
+from refattn.report.pages import MARK
 from refattn.report.sentences import FAILS, HOLDS, SITES, UNDECIDED, UNTESTED, sentences, title_of, with_error
 from refattn.validation.agreement import MEASURES
 
 FILES = ("validation.json", "validation.html")
+RECORD = re.compile(rb'\{\n "target": [^\n]*\n "unit": [^\n]*\n "n_runs": ')
+MARKS = {FILES[0]: RECORD, FILES[1]: MARK}  # how they begin
 CLASSES = {HOLDS: "holds", FAILS: "fails", UNDECIDED: "open", UNTESTED: "open", "": ""}
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="refattn">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <link rel="icon" href="data:,">

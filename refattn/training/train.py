@@ -1,5 +1,6 @@
 """Training: epochs of optimiser steps, a checkpoint after each, the best model kept, and a way to go on."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from refattn.common.environment import available_cores
-from refattn.common.files import make_directory, write_text
+from refattn.common.files import make_directory, only_process, write_text
 from refattn.common.metrics import metrics
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
@@ -22,7 +23,7 @@ from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file, 
 from refattn.network.inference import predict_rows
 from refattn.network.params import Parameters, initialise, parameter_table
 from refattn.ops import load_backend
-from refattn.prediction.ensemble import is_ensemble
+from refattn.prediction.run_directory import EPOCH_START, checked_state, free_directory, refuse_existing, remove_run
 from refattn.training.adam import Adam
 from refattn.training.results import write_results
 from refattn.training.schedule import Schedule, epoch_batches
@@ -42,6 +43,7 @@ def train(
     progress: Callable[[dict], None] | None = None,
     stop: Callable[[], bool] | None = None,
     device: str = "cpu",
+    overwrite: bool = False,
 ) -> dict:
     """Train a network and leave a complete run directory (docs/design.md section 7).
 
@@ -59,6 +61,7 @@ def train(
     stop : callable () -> bool, optional
         Asked after every batch; when true, the place is saved and Interrupted raised.
     device : "cpu", "reference", "cuda", or "cuda-tf32" with products in TF32
+    overwrite : bool        replace another run, or other files, in `out`
 
     Returns
     -------
@@ -68,8 +71,19 @@ def train(
     """
     out = Path(out) if out else free_directory(config.data.target)
     n_threads = n_threads or available_cores()
-    trainer = Trainer.resume(out, device) if resume else Trainer.start(config, out, init, device)
-    with workers(n_threads) as map_fn:
+    with contextlib.ExitStack() as stack:
+        if not resume:
+            refuse_existing(out, overwrite)
+            trainer = Trainer.start(config, out, init, device)
+            make_directory(out)
+        if out.is_dir():
+            stack.enter_context(only_process(out))
+        if resume:
+            trainer = Trainer.resume(out, device)
+        else:
+            refuse_existing(out, overwrite)  # another process may have begun
+        trainer.write_settings(resume)
+        map_fn = stack.enter_context(workers(n_threads))
         trainer.fit(map_fn, progress or (lambda record: None), stop or (lambda: False))
         best = load_checkpoint(out / "model.h5")
         return write_results(out, best, trainer.dataset, trainer.history, n_threads, map_fn, device)
@@ -101,13 +115,12 @@ class Trainer:
         self.adam = Adam(self.params.vector, self.params.decay_mask(), config.training)
         self.n_batches = -(-len(rows[0]) // config.training.batch_size)
         self.schedule = Schedule(config.training, self.n_batches)
-        self.progress = _epoch_start(1)
+        self.progress = {**EPOCH_START}
         self.history = []
 
     @classmethod
     def start(cls, config: Config, out: Path, init: str | os.PathLike | None, device: str) -> "Trainer":
-        """A new run. Raises RunError when `out` already holds one."""
-        refuse_existing(out)
+        """A new run, of which nothing is written yet."""
         config, dataset, split, rows = open_split(config)
         target = config.data.target
         mean, std = label_scale(dataset.labels[target][rows[0]], config)
@@ -117,24 +130,20 @@ class Trainer:
             params.vector[:] = load_initial(init, config).vector
         unit = dataset.label_attrs[target].get("unit", "")
         checkpoint = Checkpoint(config, params, unit, mean, std, tuple(elements.tolist()), split)
-        trainer = cls(out, checkpoint, dataset, rows, device)
-        make_directory(out)
-        write_text(out / "config.toml", to_toml(config))
-        write_split(out / "split.json", split)
-        return trainer
+        return cls(out, checkpoint, dataset, rows, device)
 
     @classmethod
     def resume(cls, out: Path, device: str) -> "Trainer":
         """Go on with the run in `out` from its `last.h5`. Raises RunError when there is none, or it is damaged."""
         checkpoint = load_checkpoint(out / "last.h5")
-        state = checkpoint.state
-        checkpoint.state = {}
         dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         check_labels(dataset, checkpoint.config.data.target, np.concatenate(rows))
         trainer = cls(out, checkpoint, dataset, rows, device)
         try:
+            state = checked_state(checkpoint, trainer.schedule.state, trainer.n_batches)
+            checkpoint.state = {}
             trainer.adam.m[:] = state["adam_m"]
             trainer.adam.v[:] = state["adam_v"]
             trainer.adam.step = int(state["adam_step"])
@@ -146,6 +155,16 @@ class Trainer:
         if trainer.history:
             load_checkpoint(out / "model.h5")  # the best so far: better found damaged now than after the last epoch
         return trainer
+
+    def write_settings(self, resumed: bool) -> None:
+        """Write what the run is, and its beginning to go on from; of a run that is resumed what it lacks."""
+        if not resumed:
+            remove_run(self.out)
+            self._save()
+        if not (self.out / "config.toml").exists():
+            write_text(self.out / "config.toml", to_toml(self.config))
+        if not (self.out / "split.json").exists():
+            write_split(self.out / "split.json", self.checkpoint.split)
 
     def fit(self, map_fn: Callable, report: Callable[[dict], None], stop: Callable[[], bool]) -> None:
         """Epochs until the last one, or until the validation MAE has not improved for `patience` epochs.
@@ -225,7 +244,7 @@ class Trainer:
             "structures_per_second": n_train / seconds,
             "seconds": seconds,
         })  # fmt: skip
-        self.progress = _epoch_start(epoch + 1)
+        self.progress = {**EPOCH_START, "epoch": epoch + 1}
         if self._best()["epoch"] == epoch:
             save_checkpoint(self.out / "model.h5", self.checkpoint)
         self._save()
@@ -250,19 +269,6 @@ class Trainer:
     def _explain(self, error):
         kept = f"the best model so far stays in {self.out / 'model.h5'}" if self.history else "no model was saved yet"
         return f"{error}; {kept}; look at these labels or lower training.learning_rate"
-
-
-def _epoch_start(epoch):
-    """Progress at the beginning of an epoch: the next batch, sums over those before it, and their seconds."""
-    return {"epoch": epoch, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
-
-
-def refuse_existing(out: Path) -> None:
-    """Raise RunError where the folder `out` already holds a run or an ensemble."""
-    if (out / "model.h5").exists() or (out / "last.h5").exists():
-        raise RunError(f"{out}: already holds a run; choose another --out, or go on with --resume")
-    if is_ensemble(out):
-        raise RunError(f"{out}: already holds an ensemble; choose another --out, or go on with --resume")
 
 
 def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
@@ -328,13 +334,3 @@ def load_initial(init: str | os.PathLike, config: Config) -> Parameters:
     if not same or parameter_table(theirs) != parameter_table(ours):
         raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
     return start.params
-
-
-def free_directory(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2 and so on when that exists."""
-    number = 1
-    path = Path("runs") / name
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from refattn.common.environment import available_cores
-from refattn.common.files import make_directory
+from refattn.common.files import make_directory, only_process
 from refattn.common.threads import workers
 from refattn.config import Config
 from refattn.data.builtin import open_data
 from refattn.errors import ConfigError, RunError, in_one_line
 from refattn.prediction.ensemble import MEMBER, Plan, load_members, members_of, read_plan, write_plan
+from refattn.prediction.run_directory import free_directory, refuse_existing
 from refattn.training.results import write_ensemble_results
-from refattn.training.train import free_directory, load_initial, open_split, refuse_existing, train
+from refattn.training.train import load_initial, open_split, train
 
 
 def train_ensemble(
@@ -48,15 +49,16 @@ def train_ensemble(
     """
     out = Path(out) if out else free_directory(config.data.target)
     plan = read_plan(out) if resume else start_ensemble(config, n_members, out, init)
-    for number in range(plan.n_members):
-        member = out / MEMBER.format(number)
-        if (member / "metrics.json").exists():
-            continue
-        begun = (member / "last.h5").exists()
-        start_from = None if begun else plan.init
-        report = progress and functools.partial(_report_member, progress, number, plan.n_members)
-        train(plan.config_of(number), member, n_threads, begun, start_from, report, stop, device)
-    return finish_ensemble(out, n_threads or available_cores(), device)
+    with only_process(out):
+        for number in range(plan.n_members):
+            member = out / MEMBER.format(number)
+            if (member / "metrics.json").exists():
+                continue
+            begun = (member / "last.h5").exists()
+            start_from = None if begun else plan.init
+            report = progress and functools.partial(_report_member, progress, number, plan.n_members)
+            train(plan.config_of(number), member, n_threads, begun, start_from, report, stop, device)
+        return finish_ensemble(out, n_threads or available_cores(), device)
 
 
 def _report_member(progress, member, n_members, record):

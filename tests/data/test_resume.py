@@ -129,7 +129,8 @@ def wait_for(out, n_blocks, seconds):
 def test_a_data_set_in_the_making_is_left_to_its_process(source, tmp_path, command):
     with DatasetWriter(tmp_path / "set.h5", GraphConfig()):
         assert command("prepare", source, tmp_path / "set.h5") == 1
-        assert [path.name for path in tmp_path.iterdir()] == ["set.h5.part"]
+        assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".part"]
+    assert [path.name for path in tmp_path.iterdir()] == ["set.h5"]
     assert content(tmp_path / "set.h5")["structures/z"][1] == (0,)
 
 

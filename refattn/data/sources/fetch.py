@@ -16,6 +16,7 @@ import json
 import os
 import re
 import socket
+import stat
 import time
 import typing
 import urllib.error
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import refattn
-from refattn.common.files import put_in_place, write_text
+from refattn.common.files import FLAGS, put_in_place, remove_leftovers, write_text
 from refattn.data.sources.published import RemoteFile
 from refattn.errors import DataError, OutputError, in_one_line
 
@@ -111,8 +112,9 @@ def fetch(
         if not file.urls:
             raise DataError(f"{path}: the address of this file is not known; {_by_hand(file, path)}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{path}.part", "ab") as stream:
+        with _open_part(path) as stream:
             _lock(stream, path)
+            remove_leftovers(path.parent)
             digest = _download(Part(path, stream), file, options)
         put_in_place(Path(f"{path}.part"), path)
         Path(f"{path}.part.json").unlink(missing_ok=True)
@@ -154,7 +156,8 @@ class Part:
             url, validator = json.loads(self.note.read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError, RecursionError):
             return "", ""
-        return (url, validator) if isinstance(url, str) and isinstance(validator, str) else ("", "")
+        is_text = isinstance(url, str) and isinstance(validator, str)
+        return (url, validator) if is_text and _is_header(validator) else ("", "")
 
     def restart(self, url: str = "", validator: str = "") -> None:
         """Empty the part, and only then note whose bytes come: a stop in between leaves nothing to go on with."""
@@ -168,6 +171,16 @@ class Part:
     def remove(self) -> None:
         Path(f"{self.path}.part").unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
+
+
+def _open_part(path):
+    """The growing file; one that no download has begun is left alone. Raises OutputError."""
+    part = f"{path}.part"
+    if os.path.lexists(part):
+        facts = os.lstat(part)
+        if not stat.S_ISREG(facts.st_mode) or (facts.st_size and not os.path.isfile(f"{part}.json")):
+            raise OutputError(f"{part}: is not of a download, {part}.json is not beside it; move it, or download again")
+    return open(os.open(part, FLAGS | os.O_APPEND, 0o666), "ab")
 
 
 def _lock(stream, path):
@@ -230,7 +243,9 @@ def _request(part, url, options):
     except urllib.error.HTTPError as error:
         error.close()
         kind = Broken if error.code >= 500 or error.code in BUSY else GivenUp
-        raise kind(f"the server answers {error.code} {error.reason}") from None
+        raise kind(f"the server answers {error.code} {in_one_line(error.reason)}") from None
+    except (ValueError, LookupError) as error:  # an address that is none, as of a redirection
+        raise GivenUp(f"leads to an address that cannot be read ({in_one_line(error)})") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         kind = GivenUp if isinstance(reason, socket.gaierror) else Broken  # without a network no try is better
@@ -253,14 +268,14 @@ class Redirections(urllib.request.HTTPRedirectHandler):
 
 def _check_scheme(url, schemes):
     if url.partition(":")[0].lower() not in schemes:
-        raise GivenUp(f"leads to {url:.100}, which is not {' or '.join(schemes)}")
+        raise GivenUp(f"leads to {in_one_line(url):.100}, which is not {' or '.join(schemes)}")
 
 
 def _understand(stream, part, url):
     """The Answer in a response; None where the part is complete already. Raises GivenUp for what is no file."""
     headers = stream.headers
     size = part.size()
-    span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", ""))
+    span = re.fullmatch(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)", headers.get("Content-Range", ""))
     if stream.status == 416 and span and span[2] == str(size):
         return None
     if stream.status == 416 or (stream.status == 206 and not (span and span[1] == str(size))):
@@ -269,10 +284,16 @@ def _understand(stream, part, url):
     if stream.status == 206:
         return Answer(stream, size, None if span[2] == "*" else int(span[2]))
     if stream.status != 200:
-        raise GivenUp(f"the server answers {stream.status} {stream.reason} and no file")
+        raise GivenUp(f"the server answers {stream.status} {in_one_line(stream.reason)} and no file")
     etag, date, length = (headers.get(name, "") for name in ("ETag", "Last-Modified", "Content-Length"))
-    part.restart(url, etag if etag.startswith('"') else date)  # a weak ETag does not promise the same bytes
-    return Answer(stream, 0, int(length) if length.isdecimal() else None)
+    validator = etag if etag.startswith('"') else date  # a weak ETag does not promise the same bytes
+    part.restart(url, validator if _is_header(validator) else "")
+    return Answer(stream, 0, int(length) if re.fullmatch("[0-9]{1,18}", length) else None)
+
+
+def _is_header(text):
+    """Whether a request may carry it: a server may have sent anything."""
+    return text.isascii() and text.isprintable() and len(text) < 1000
 
 
 def _expected(answer, file):
@@ -287,7 +308,7 @@ def _copy(part, answer, total, progress):
     while True:
         try:
             data = answer.stream.read1(CHUNK)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise Broken(f"the connection breaks after {done} bytes ({in_one_line(error)})") from None
         if not data:
             break

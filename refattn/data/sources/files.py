@@ -21,6 +21,7 @@ import ase.io
 from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError
 
+from refattn.common.archives import bounded
 from refattn.data.sources.extxyz import Frame, check_widths, cut_frames, frame_of
 from refattn.data.store import LARGEST_LABEL, Record
 from refattn.errors import DataError, in_one_line
@@ -184,7 +185,7 @@ class FilesSource:
         """Structures of an extended XYZ file, read as a stream of lines."""
         size = max(path.stat().st_size, 1)
         with open(path, "rb") as raw:
-            unpacked = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
+            unpacked = bounded(gzip.GzipFile(fileobj=raw), raw) if path.suffix.lower() == ".gz" else raw
             # editors on Windows put a byte order mark first
             lines = io.TextIOWrapper(io.BufferedReader(unpacked, PIECE), encoding="utf-8-sig")
             for number, (header, comment, rows, line) in enumerate(cut_frames(lines, path)):

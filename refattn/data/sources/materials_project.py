@@ -27,8 +27,9 @@ from ase.data import atomic_numbers
 from ase.geometry import cellpar_to_cell
 from ase.io.cif import read_cif
 
+from refattn.common.archives import bounded, check_member
 from refattn.data.sources.published import PUBLISHED
-from refattn.data.store import Record
+from refattn.data.store import LARGEST_LABEL, Record
 from refattn.errors import DataError, in_one_line
 
 LABELS = {"formation_energy_per_atom": "e_form", "band_gap": "band_gap"}
@@ -105,9 +106,10 @@ class MaterialsProjectSource:
                 names = [name for name in archive.namelist() if re.fullmatch(r"(?!__MACOSX)[^.].*\.json", name)]
                 if len(names) != 1:
                     raise ValueError(f"holds {len(names)} files .json instead of one")
+                check_member(archive.getinfo(names[0]))
                 stream = stack.enter_context(archive.open(names[0]))
             elif self.path.suffix == ".gz":
-                stream = stack.enter_context(gzip.open(raw))
+                stream = bounded(stack.enter_context(gzip.open(raw)), raw)
             yield io.TextIOWrapper(stream, encoding="utf-8")
 
 
@@ -176,8 +178,8 @@ def read_element(element: dict, where: str) -> Record:
     for key, name in LABELS.items():
         value = element.get(key)
         if value is not None:
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-                raise DataError(f"{where}, {id}: {key} is {value!r:.40}, not a number; {ADVICE}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST_LABEL:
+                raise DataError(f"{where}, {id}: {key} is {value!r:.40}, no number for a label; {ADVICE}")
             labels[name] = float(value)
     atoms = read_crystal(cif, f"{where}, {id}")
     atoms.info["id"] = id

@@ -19,8 +19,9 @@ import ase
 import numpy as np
 from ase.units import Hartree
 
+from refattn.common.archives import TarMember, bounded, read_member
 from refattn.data.store import Record
-from refattn.errors import DataError
+from refattn.errors import DataError, in_one_line
 
 LICENCE = "CC0 1.0"
 CITATION = (
@@ -28,6 +29,7 @@ CITATION = (
     "134 kilo molecules, Scientific Data 1, 140022 (2014), doi 10.1038/sdata.2014.22"
 )
 WHERE_TO_GET = "doi 10.6084/m9.figshare.978904"
+COUNT = re.compile(r"[0-9]{1,9}")
 MEMBER = re.compile(r"(?:.*/)?dsgdb9nsd_(\d+)\.xyz")
 OPENERS = {".bz2": bz2.open, ".gz": gzip.open}
 UNCHARACTERISED = "uncharacterised: listed by QM9's authors, the relaxed geometry is of another molecule"
@@ -125,20 +127,21 @@ class QM9Source:
             # Decompressed here and not by tarfile, which takes a compressed stream that was cut for a complete one.
             with (
                 open(self.path, "rb") as raw,
-                OPENERS.get(self.path.suffix, io.BufferedReader)(raw) as stream,
-                tarfile.open(fileobj=stream, mode="r|") as archive,
+                bounded(OPENERS.get(self.path.suffix, io.BufferedReader)(raw), raw) as stream,
+                tarfile.open(fileobj=stream, mode="r|", tarinfo=TarMember) as archive,
             ):
                 for member in archive:
                     if not (member.isfile() and MEMBER.fullmatch(member.name)):
                         continue
                     found = True
                     self.fraction = raw.tell() / size
-                    yield f"{self.path}, {member.name}", archive.extractfile(member).read().decode("utf-8")
+                    yield f"{self.path}, {member.name}", read_member(archive, member)
                 # tarfile stops at a damaged header as if it were the end: read on, to the checksum of the compression.
                 if any(rest.strip(b"\0") for rest in iter(lambda: stream.read(1 << 20), b"")):
                     raise DataError(f"{self.path}: has damaged data within; get it from {WHERE_TO_GET}")
         except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
-            raise DataError(f"{self.path}: cannot be read on ({error}); get it from {WHERE_TO_GET}") from None
+            reason = in_one_line(error)
+            raise DataError(f"{self.path}: cannot be read on ({reason}); get it from {WHERE_TO_GET}") from None
         if not found:
             raise DataError(f"{self.path}: the archive holds no dsgdb9nsd_NUMBER.xyz; check the path")
 
@@ -149,7 +152,7 @@ def read_uncharacterised(path: Path | str) -> set[str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); get it from {WHERE_TO_GET}") from None
-    ids = {f"gdb_{int(words[0])}" for words in map(str.split, lines) if words and words[0].isdecimal()}
+    ids = {f"gdb_{int(words[0])}" for words in map(str.split, lines) if words and COUNT.fullmatch(words[0])}
     if not ids:
         raise DataError(f"{path}: lists no molecule; get it from {WHERE_TO_GET}")
     return ids
@@ -158,11 +161,11 @@ def read_uncharacterised(path: Path | str) -> set[str]:
 def parse_molecule(text: str, where: str) -> Record:
     """Record of one file's text. Raises DataError that names `where` and the line."""
     lines = text.rstrip().splitlines()
-    n_sites = int(lines[0]) if lines and lines[0].strip().isdecimal() else 0
+    n_sites = int(lines[0]) if lines and COUNT.fullmatch(lines[0].strip()) else 0
     if n_sites < 1 or len(lines) != n_sites + 5:
         raise DataError(f"{where}: has {len(lines)} lines, not 5 more than the atoms counted in line 1; restore it")
     words = lines[1].split()
-    if len(words) != 2 + len(PROPERTIES) or words[0] != "gdb" or not words[1].isdecimal():
+    if len(words) != 2 + len(PROPERTIES) or words[0] != "gdb" or not COUNT.fullmatch(words[1]):
         raise DataError(f"{where}, line 2: must be gdb, a number and {len(PROPERTIES)} properties; restore the file")
     values = _numbers(words[2:], f"{where}, line 2")
     symbols = []

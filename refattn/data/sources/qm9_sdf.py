@@ -22,6 +22,7 @@ import ase
 import numpy as np
 from ase.data import atomic_numbers
 
+from refattn.common.archives import TarMember, bounded
 from refattn.data.sources.qm9 import PROPERTIES, UNCHARACTERISED, QM9Source
 from refattn.data.store import Record
 from refattn.errors import DataError, in_one_line
@@ -87,8 +88,8 @@ def is_archive(path: Path) -> bool:
 def _member(raw, file, name):
     """Lines of the member `name` of a (gzipped) archive, whatever its folder."""
     with (
-        contextlib.nullcontext(raw) if file.suffix == ".tar" else gzip.open(raw) as plain,
-        tarfile.open(fileobj=plain, mode="r|") as archive,
+        contextlib.nullcontext(raw) if file.suffix == ".tar" else bounded(gzip.open(raw), raw) as plain,
+        tarfile.open(fileobj=plain, mode="r|", tarinfo=TarMember) as archive,
     ):
         for member in archive:
             if member.isfile() and Path(member.name).name == name:

@@ -22,6 +22,7 @@ import ase
 import numpy as np
 from ase.data import atomic_numbers
 
+from refattn.common.archives import check_member
 from refattn.data.sources.published import PUBLISHED
 from refattn.data.store import Record
 from refattn.errors import DataError, in_one_line
@@ -112,6 +113,7 @@ class ScannArchive:
                 raise DataError(f"{self.path}: holds no {'FOLDER/' * (self.depth - 1)}NAME.xyz; {self._advice()}")
             sizes = [archive.getinfo(name).file_size for name in names]
             for name, span in zip(names, spans(sizes), strict=True):
+                check_member(archive.getinfo(name))
                 with archive.open(name) as member:
                     yield name, io.TextIOWrapper(member, encoding="utf-8"), span
 

@@ -1,4 +1,4 @@
-// Tables that sort by the column whose heading is pressed, and a field that filters their rows.
+// Of the pages of `refattn explain`: tables that sort by the column whose heading is pressed, and a filter of rows.
 "use strict";
 
 function sortTable(table, column, descending) {

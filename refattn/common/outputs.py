@@ -1,0 +1,56 @@
+"""Which files a command may replace: earlier outputs of its own kind, whatever --overwrite names, and never an input.
+
+An earlier output is recognised by how it begins: an HDF5 file by its attribute `format`, others by their first bytes.
+"""
+
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from refattn.common.hdf5 import UNREADABLE, reading_hdf5
+from refattn.errors import OutputError
+
+BEGINNING = 4096  # bytes that are looked at
+NOTHING = re.compile(rb"\Z")  # the Mark of what no command replaces
+Mark = str | re.Pattern  # the `format` of an HDF5 file, or what a file of another kind begins with
+
+
+def claim(outputs: Mapping[Path, Mark], inputs: Iterable[Path | str], overwrite: bool = False) -> None:
+    """Raise OutputError where a file is in the way of `outputs`: an input, or no output of this kind.
+
+    Parameters
+    ----------
+    outputs : dict           the files to be written -> their Mark
+    inputs : iterable        files that the command reads; links to them are found
+    overwrite : bool         whether other files, but no inputs, may be replaced
+    """
+    present = {path: mark for path, mark in outputs.items() if os.path.exists(path)}
+    if not present:
+        return
+    for source in inputs:
+        for path in present:
+            if os.path.exists(source) and os.path.samefile(source, path):
+                raise OutputError(f"{path}: is the input {source} itself; choose another file for the output")
+    for path, mark in present.items():
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OutputError(f"{path}: cannot be written, a folder or device has that name; choose another")
+        if not overwrite and not is_output(path, mark):
+            raise OutputError(f"{path}: exists and is no earlier output of this command; move it, or give --overwrite")
+
+
+def is_output(path: Path | str, mark: Mark) -> bool:
+    """Whether the file is empty or begins as the Mark says."""
+    try:
+        if isinstance(mark, str):
+            with reading_hdf5(path) as file:
+                return file.attrs.get("format") == mark
+        with open(path, "rb") as stream:
+            beginning = stream.read(BEGINNING)
+        if beginning.startswith(b"\x1f\x8b"):
+            beginning = zlib.decompressobj(31).decompress(beginning, BEGINNING)
+    except (*UNREADABLE, zlib.error):
+        return os.path.isfile(path) and os.path.getsize(path) == 0
+    return not beginning or mark.match(beginning) is not None

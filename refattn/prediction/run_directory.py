@@ -1,0 +1,83 @@
+"""The folder of a training: which files are its own, when it may be written, and what `last.h5` must hold to go on.
+
+`last.h5` is the first file that a training writes and the mark of its run: whenever a training is killed, either there
+is none, and the same command starts over, or --resume goes on from it.
+"""
+
+import numbers
+from pathlib import Path
+
+from refattn.errors import OutputError, RunError
+from refattn.network.checkpoint import Checkpoint
+from refattn.prediction.ensemble import is_ensemble
+
+FILES = (
+    *("last.h5", "model.h5", "config.toml", "split.json", "log.jsonl", "calibration.h5", "metrics.json"),
+    *("predictions.csv", "curve.png", "parity.png"),
+)
+EPOCH_START = {"epoch": 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
+RECORD = ("epoch", "train_mae", "valid_mae", "seconds")  # numbers of an epoch that are read again
+
+
+def refuse_existing(out: Path, overwrite: bool = False) -> None:
+    """Raise RunError or OutputError where the folder `out` holds a run, an ensemble, or files that a training replaces.
+
+    With `overwrite` only an ensemble is in the way.
+    """
+    advice = "choose another --out, or go on with --resume"
+    if is_ensemble(out):
+        raise RunError(f"{out}: already holds an ensemble; {advice}")
+    present = [name for name in FILES if (out / name).exists()]
+    if overwrite or not present:
+        return
+    if {"last.h5", "model.h5"} & {*present}:
+        raise RunError(f"{out}: already holds a run; {advice}")
+    raise OutputError(f"{out}: holds {present[0]} and no run; choose another --out, or give --overwrite to replace it")
+
+
+def remove_run(out: Path) -> None:
+    """Remove the files of an earlier run, but for `last.h5`, which the new one replaces."""
+    for name in FILES[1:]:
+        (out / name).unlink(missing_ok=True)
+
+
+def free_directory(name: str) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on when that exists."""
+    number = 1
+    path = Path("runs") / name
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches: int) -> dict:
+    """The state in the Checkpoint of a `last.h5`, of the kinds and in the ranges that a training goes on with.
+
+    Parameters
+    ----------
+    schedule : dict     that of a training at its start
+    n_batches : int     of an epoch
+
+    Raises KeyError, TypeError or ValueError, which name what is missing or wrong.
+    """
+    state = checkpoint.state
+    place = state["place"]
+    for name, found, wanted in (("schedule", state["schedule"], schedule), ("place", place, EPOCH_START)):
+        if not isinstance(found, dict) or found.keys() != wanted.keys() or not _are_numbers(found.values()):
+            raise TypeError(f"{name} is of another kind")
+    history = state["history"]
+    if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
+        raise TypeError("history is of another kind")
+    if not all(_are_numbers(record.get(name) for name in RECORD) for record in history):
+        raise TypeError("history lacks numbers")
+    whole = [place["epoch"], place["batch"], state["adam_step"], *(record["epoch"] for record in history)]
+    if not all(isinstance(number, numbers.Integral) and number >= 0 for number in whole) or place["epoch"] < 1:
+        raise ValueError("it counts in numbers that are not 0, 1 and so on")
+    if place["batch"] > n_batches:
+        raise ValueError("it has more batches than an epoch")
+    return state
+
+
+def _are_numbers(values):
+    return all(isinstance(value, numbers.Real) and not isinstance(value, bool) for value in values)
