@@ -45,6 +45,7 @@ def signatures():
     from refattn.ops import load_backend
     from refattn.training.adam import Adam
     from refattn.training.cuda_stepper import CudaStepper
+    from refattn.training.targets import Targets
 
     found = set()
     for dtype in ("float32", "float64"):
@@ -55,7 +56,7 @@ def signatures():
             adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
             label, ops = np.zeros(4, dtype), load_backend("cuda")
             with Ledger():
-                stepper = CudaStepper(config, ops, graphs, rows, label, params, adam, capture=False)
+                stepper = CudaStepper(config, ops, graphs, rows, Targets(label[:, None]), params, adam, capture=False)
                 stepper.begin([rows], [1e-3])
             with Ledger() as ledger:
                 stepper.step(0)

@@ -19,6 +19,7 @@ from refattn.ops import load_backend
 from refattn.ops.cuda import launch
 from refattn.training.adam import Adam
 from refattn.training.cuda_stepper import CudaStepper, filled_up
+from refattn.training.targets import Targets
 
 # H200 SXM, NVIDIA's data sheet: 4.8 TB/s and 67 TFLOP/s of float32 without tensor cores.
 BANDWIDTH, FLOAT32 = 4.8e12, 67e12
@@ -72,7 +73,7 @@ def counted(variant, batch_size):
     label, blocks, launch.MAX_BLOCKS = np.zeros(batch_size, np.float32), launch.MAX_BLOCKS, BLOCKS
     try:
         with Ledger():
-            stepper = CudaStepper(config, load_backend("cuda"), graphs, rows, label, params, adam)
+            stepper = CudaStepper(config, load_backend("cuda"), graphs, rows, Targets(label[:, None]), params, adam)
             stepper.begin([rows], [1e-3])
         with Ledger() as ledger:
             stepper.step(0)

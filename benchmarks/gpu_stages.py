@@ -33,6 +33,7 @@ from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.cuda_stepper import CudaStepper
 from refattn.training.schedule import epoch_batches
+from refattn.training.targets import Targets
 from refattn.training.train import Interrupted, Trainer
 
 BATCHES, EPOCH = (128, 1024), 110_000
@@ -198,7 +199,9 @@ def new_step(setting, model, batch_size, n_batches, capture=True, device_name="c
     batches = [rng.choice(known, batch_size) for _ in range(n_batches)] * repeat
     adam = Adam(params.vector, params.decay_mask(), config.training)
     ops, ids = load_backend(device_name), setting.dataset.id
-    return CudaStepper(config, ops, setting.dataset.graphs, ids, label, params, adam, capture), batches, params, adam
+    targets = Targets(label[:, None])
+    stepper = CudaStepper(config, ops, setting.dataset.graphs, ids, targets, params, adam, capture)
+    return stepper, batches, params, adam
 
 
 def run_steps(stepper, batches):
@@ -215,7 +218,7 @@ def same_bits(setting):
         sizes = (2, 1) if setting.quick else (64, 3)
         stepper, batches, params, adam = new_step(setting, setting.model(), *sizes, capture)
         run_steps(stepper, batches)
-        loss, _ = stepper.settle()
+        loss = stepper.settle()[0]
         found.append((params.vector.tobytes(), adam.m.tobytes(), loss))
     ok = found[0] == found[1] == found[2]
     error = None if ok else "two runs have other bits"
@@ -330,7 +333,9 @@ def epoch(setting):
         config = Config(setting.model(), None, DataConfig(), TrainingConfig(batch_size=batch_size))
         params, ops = initialise(config.model, 0), load_backend("cuda")
         adam = Adam(params.vector, params.decay_mask(), config.training)
-        own = CudaStepper(config, ops, setting.dataset.graphs, setting.dataset.id, label, params, adam)
+        own = CudaStepper(
+            config, ops, setting.dataset.graphs, setting.dataset.id, Targets(label[:, None]), params, adam
+        )
         taken = []
         for _ in range(2):  # the first one captures
             began = time.perf_counter()
@@ -375,10 +380,10 @@ def sanitize():
         graphs, params = random_graphs(6, n_sites), initialise(model, 0)
         adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
         ops, ids, label = load_backend("cuda"), np.arange(6), np.ones(6, np.float32)
-        own = CudaStepper(config, ops, graphs, ids, label, params, adam, capture=False)
+        own = CudaStepper(config, ops, graphs, ids, Targets(label[:, None]), params, adam, capture=False)
         run_steps(own, [rows])
         losses.append(own.settle()[0])
-        losses.append(float(predict_rows(params, model, own.ops, graphs, np.arange(6)).prediction[0]))
+        losses.append(float(predict_rows(params, model, own.ops, graphs, np.arange(6)).prediction[0, 0]))
     return losses
 
 

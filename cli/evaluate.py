@@ -56,9 +56,9 @@ def evaluate(run, data, out, coverage, plot, calibrate, overwrite, threads, devi
     written = {Path(file): mark for file, mark in ((out, MARK), (plot, png.MARK)) if file}
     claim_outputs(written, run, (), [path], overwrite)
     dataset = open_data(path, settings.graph)
-    known = labelled_rows(dataset, settings.data.target)
+    known = labelled_rows(dataset, settings.data.targets)
     if not len(known):
-        raise DataError(f"{path}: no structure has a known {settings.data.target}; choose another set")
+        raise DataError(f"{path}: no structure has a known {' or '.join(settings.data.targets)}; choose another set")
     if data:
         check_data_fit(checkpoints[0], dataset, known, data)
         everything = Split([], [], dataset.id[known].tolist())
@@ -71,7 +71,7 @@ def evaluate(run, data, out, coverage, plot, calibrate, overwrite, threads, devi
         if coverage is not None or plot:
             summary["uncertainty"] = report(model, parts["test"], coverage or 0.9, plot, map_fn)
     if out:
-        write_predictions(Path(out), dataset, parts, settings.data.target)
+        write_predictions(Path(out), dataset, parts, settings.data.targets)
     note_other_graphs(dataset.graph_config, settings.graph)
     print_metrics(summary, as_json)
     if "uncertainty" in summary and not as_json:
@@ -88,12 +88,13 @@ def write_calibrations(model: Predictor, parts: dict[str, EvaluatedPart], map_fn
 def report(model: Predictor, part: EvaluatedPart, coverage: float, plot: str | None, map_fn: Callable) -> dict:
     """How well the intervals hold on a part, as a dict; and as a picture, the path `plot`, where it is given."""
     distance = model.conformal.distance(part.structs, map_fn)
-    found = reliability(model.conformal, coverage, part.label, part.prediction, distance)
-    if part.spread is not None and len(part.label):
+    label, prediction = part.label[:, 0], part.prediction[:, 0]
+    found = reliability(model.conformal, coverage, label, prediction, distance)
+    error = np.abs(label - prediction)
+    if part.spread is not None and len(label):
         found["mean_spread"] = float(part.spread.mean())
-        found["spearman_spread"] = rank_correlation(np.abs(part.label - part.prediction), part.spread)
+        found["spearman_spread"] = rank_correlation(error, part.spread[:, 0])
     if plot:
-        error = np.abs(part.label - part.prediction)
         uncertainty = model.conformal.uncertainty(distance)
         uncertainty_plot(Path(plot), error, uncertainty, found["curve"], model.unit)
     return found
@@ -112,13 +113,13 @@ def print_uncertainty(found: dict, unit: str) -> None:
 
 def check_data_fit(checkpoint: Checkpoint, dataset: Dataset, rows: np.ndarray, path: Path | str) -> None:
     """Raise DataError when the label's unit is another one, or a structure has an element that the model never saw."""
-    target = checkpoint.config.data.target
-    unit = dataset.label_attrs[target].get("unit", "")
-    if unit and checkpoint.unit and unit != checkpoint.unit:
-        raise DataError(
-            f"{path}: {target} is in {unit}, the model predicts it in {checkpoint.unit}; convert the labels and "
-            "prepare the set again"
-        )
+    for target, ours in zip(checkpoint.config.data.targets, checkpoint.units, strict=True):
+        unit = dataset.label_attrs[target].get("unit", "")
+        if unit and ours and unit != ours:
+            raise DataError(
+                f"{path}: {target} is in {unit}, the model predicts it in {ours}; convert the labels and prepare the "
+                "set again"
+            )
     graphs = dataset.graphs
     for row in rows:
         check_elements(checkpoint, dataset.id[row], graphs.z[graphs.site_ptr[row] : graphs.site_ptr[row + 1]])

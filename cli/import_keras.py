@@ -1,6 +1,5 @@
 """refattn import-keras: the authors' trained models."""
 
-import dataclasses
 import math
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from refattn.cli.options import as_json, echo, note, overwrite
 from refattn.common.files import make_directory, write_text
 from refattn.common.outputs import NOTHING, claim
 from refattn.common.strict_json import to_json
-from refattn.config import config_from_dict, to_toml
+from refattn.config import Config, DataConfig, to_toml
 from refattn.data.sources.files import LABELS
 from refattn.errors import RunError
 from refattn.keras_import import labels_of, read_keras, read_label, suggest_graph
@@ -47,10 +46,7 @@ def import_keras(model, run, target, unit, mean, std, omega_min, overwrite, as_j
     mean, std = yaml_mean if mean is None else mean, yaml_std if std is None else std
     if not (math.isfinite(mean) and 0 < std < math.inf):
         raise click.UsageError("--mean and --std must be finite numbers, --std above 0")
-    graph = dataclasses.asdict(suggest_graph(network, omega_min))
-    config = config_from_dict(
-        {"model": dataclasses.asdict(network), "graph": graph, "data": {"target": target}}, "import-keras"
-    )
+    config = Config(network, suggest_graph(network, omega_min), DataConfig(target=target))
     checkpoint = Checkpoint(config, from_arrays(network, arrays, "float32"), unit, mean, std)
     make_directory(path)
     save_checkpoint(path / "model.h5", checkpoint)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import click
+import numpy as np
 from ase.data import chemical_symbols
 
 from refattn.cli.options import as_json, claim_outputs, echo, note, overwrite
@@ -77,8 +78,8 @@ def describe_model(path: Path | str) -> dict:
     return {
         "target": checkpoint.config.data.target,
         "unit": checkpoint.unit,
-        "mean": checkpoint.mean,
-        "std": checkpoint.std,
+        "mean": np.asarray(checkpoint.mean).tolist(),
+        "std": np.asarray(checkpoint.std).tolist(),
         "n_parameters": len(checkpoint.params.vector),
         "elements": [chemical_symbols[z] for z in checkpoint.elements],
         "split": {name: len(ids) for name, ids in checkpoint.split._asdict().items()},
@@ -119,4 +120,4 @@ def shown(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

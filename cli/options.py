@@ -110,6 +110,11 @@ def print_metrics(summary: dict, as_json: bool) -> None:
     if as_json:
         echo(to_json(summary))
         return
+    for found in summary.get("targets", {"": summary}).values():
+        _print_target(found)
+
+
+def _print_target(summary):
     title = summary["target"] + (f" ({summary['unit']})" if summary["unit"] else "")
     echo(f"{title:<16}{'n':>7} {'MAE':>10} {'RMSE':>10} {'R2':>9}")
     for name in ("train", "valid", "test"):

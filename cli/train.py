@@ -51,7 +51,7 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
         settings = None
     else:
         settings = read_settings(config, data, target, epochs, assignments, init)
-        out = out or free_directory(settings.data.target)
+        out = out or free_directory("-".join(settings.data.targets))
         inputs = [config, settings.data.path, settings.data.split, init and model_file(init)]
         claim({Path(out) / name: NOTHING for name in FILES}, filter(None, inputs), overwrite=True)
     if ensemble and overwrite:
@@ -71,7 +71,8 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
         sys.exit(130)
     print_metrics(summary, as_json)
     if "n_members" in summary:
-        note(f"test MAE of the members alone: {', '.join(cell(mae, '.4g') for mae in summary['member_test_mae'])}")
+        for found in summary.get("targets", {"": summary}).values():
+            note(f"test MAE of the members alone: {', '.join(cell(mae, '.4g') for mae in found['member_test_mae'])}")
     note(f"model, predictions and pictures are in {out}")
 
 

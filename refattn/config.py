@@ -19,7 +19,8 @@ from refattn.errors import ConfigError, in_one_line
 CHOICES = {
     "model.variant": ("scann", "scann+"),
     "model.features": ("atomic", "cgcnn"),
-    "model.readout": ("intensive", "published"),
+    "model.readout": ("intensive", "published", "sum"),
+    "model.head": ("published", "additive"),
     "graph.rule": ("isolated", "upstream"),
     "training.loss": tuple(LOSSES),
     "training.schedule": ("constant", "cosine", "sgdr"),
@@ -27,12 +28,21 @@ CHOICES = {
 }
 POSITIVE = {
     *("model.n_layers", "model.width", "model.n_heads", "model.global_width", "model.head_width"),
-    *("model.embedding_width", "model.n_elements", "model.n_radial", "model.radial_max", "model.radial_width"),
+    *(
+        "model.embedding_width",
+        "model.n_elements",
+        "model.n_targets",
+        "model.n_radial",
+        "model.radial_max",
+        "model.radial_width",
+    ),
     *("graph.r_max", "training.epochs", "training.batch_size", "training.huber_delta", "training.learning_rate"),
     *("training.cosine_fraction", "training.sgdr_period", "training.sgdr_factor", "training.sgdr_compression"),
     *("training.epsilon", "training.patience"),
 }
 BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2"}
+# Left out of a configuration file where they have their defaults, so that it is the one of before there were such keys.
+LATER = {"model.head", "data.target_weight", "training.attention", "training.attention_weight"}
 LARGEST = 2**31 - 1  # of any integer
 LARGEST_SIZE = 2**16  # of the numbers of [model], beyond which nothing fits in memory
 
@@ -46,6 +56,9 @@ class Section:
         for field in dataclasses.fields(self):
             name = f"{self.name}.{field.name}"
             value = getattr(self, field.name)
+            if field.name in ("target", "target_weight", "attention"):
+                object.__setattr__(self, field.name, _collected(value, name))
+                continue
             if type(value) is not type(field.default):
                 value = _typed(value, type(field.default), name)
                 object.__setattr__(self, field.name, value)  # the way into a frozen dataclass
@@ -60,6 +73,29 @@ def _typed(value, wanted, name):
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ConfigError(f"{name} is {value!r:.60}; it must be of type {wanted.__name__}")
     return os.fspath(value) if wanted is str else wanted(value)
+
+
+def _collected(value, name):
+    """A list as a tuple, a table as a tuple of its pairs; ConfigError where these do not hold what they should."""
+    if name == "data.target" and isinstance(value, str) and value:
+        return value
+    if name == "training.attention" and isinstance(value, Mapping):
+        value = tuple(value.items())
+    items = tuple(value) if isinstance(value, list | tuple) else (None,)
+    if name == "data.target_weight":
+        right = all(isinstance(w, numbers.Real) and type(w) is not bool and 0 < w < float("inf") for w in items)
+        wanted = "a list of numbers greater than 0"
+    elif name == "data.target":
+        right = items and len({*items}) == len(items) and all(isinstance(x, str) and x for x in items)
+        wanted = "the name of a label, or a list of different ones"
+    else:
+        right = all(isinstance(x, tuple) and len(x) == 2 and all(isinstance(y, str) and y for y in x) for x in items)
+        wanted = "a table of target = name of a per-site array"
+    if not right:
+        raise ConfigError(f"{name} is {value!r:.60}; it must be {wanted}")
+    if name == "data.target" and len(items) == 1:
+        return items[0]
+    return tuple(map(float, items)) if name == "data.target_weight" else items
 
 
 def _check(value, name):
@@ -105,13 +141,17 @@ class ModelConfig(Section):
     radial_width: float = 0.5  # Å and sr; exp(-(x - mu)^2 / radial_width^2) (code: width)
     residual: bool = True  # the residual block after the local attention (code: use_attn_norm)
     normalise_attention: bool = True  # scale the global scores of a structure (code: use_ga_norm)
-    readout: str = "intensive"  # "intensive" (size-consistent) or "published"
+    readout: str = "intensive"  # "intensive" (size-consistent), "published", or "sum" over the sites' values
+    head: str = "published"  # "published", or "additive": the property is a sum of contributions of the sites
     dropout: float = 0.1  # after the embedding and in the residual blocks (code: fixed)
     attention_dropout: float = 0.0  # of the local attention weights (code: 0.05 with use_drop)
     non_negative: bool = False  # clip the property at zero (code: target e_b)
+    n_targets: int = dataclasses.field(default=1, metadata={"derived": True})  # K; a Config takes it from data.target
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.readout == "sum":
+            object.__setattr__(self, "head", "additive")  # there is nothing to sum but the sites' values
         if self.width % self.n_heads:
             raise ConfigError(
                 f"model.width {self.width} is no multiple of model.n_heads {self.n_heads}; change one of them"
@@ -137,12 +177,23 @@ class DataConfig(Section):
     name = "data"
 
     path: str = "fullerene"  # a data set made by `refattn prepare`, or the name of a built-in one
-    target: str = "homo"  # a label of the data set
+    target: str | tuple[str, ...] = "homo"  # a label of the data set, or several for a network with a read-out of each
+    target_weight: tuple[float, ...] = ()  # of each target's loss, in units of its spread; empty: all 1
     split: str = ""  # a split.json, or "published:NAME" (splits.py); empty: draw one by the four values below
     n_train: int = 0  # structures to train on; 0: what the other two leave
     n_valid: int = 0  # structures to validate on; 0: a tenth
     n_test: int = 0  # structures to test on; 0: a tenth
     split_seed: int = 0
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the targets, one or several."""
+        return (self.target,) if isinstance(self.target, str) else self.target
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight of each target's loss."""
+        return self.target_weight or (1.0,) * len(self.targets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +220,8 @@ class TrainingConfig(Section):
     epsilon: float = 1e-7  # Keras
     rate_decay: float = 1e-5  # learning rate / (1 + rate_decay * step) (code: decay)
     scale_target: bool = True  # learn (y - mean) / std of the training labels
+    attention: tuple[tuple[str, str], ...] = ()  # table: target -> per-site array that its global attention is taught
+    attention_weight: float = 0.4  # of the cross entropy with that; measured: 0.4 is better than 0.1 for the HOMO
     patience: int = 200  # epochs without a better validation MAE before stopping (code)
     dtype: str = "float32"
     seed: int = 0
@@ -196,6 +249,13 @@ class Config:
             found = getattr(self, name)
             if not (isinstance(found, section) or (name == "graph" and found is None)):
                 raise ConfigError(f"{name} is {found!r:.60}; it must be a {section.__name__}")
+        targets = self.data.targets
+        if len(self.data.weights) != len(targets):
+            raise ConfigError(f"data.target_weight has {len(self.data.weights)} weights for {len(targets)} targets")
+        for target, _ in self.training.attention:
+            if target not in targets:
+                raise ConfigError(f"training.attention names {target!r:.60}; it must name one of {', '.join(targets)}")
+        object.__setattr__(self, "model", dataclasses.replace(self.model, n_targets=len(targets)))
 
 
 SECTIONS = {section.name: section for section in (ModelConfig, GraphConfig, DataConfig, TrainingConfig)}
@@ -212,7 +272,7 @@ def config_from_dict(sections: Mapping[str, dict], where: str = "configuration")
     for section, values in sections.items():
         if section not in SECTIONS or not isinstance(values, dict):
             raise ConfigError(f"{where}: there is no section [{section}]; the sections are {', '.join(SECTIONS)}")
-        known = [field.name for field in dataclasses.fields(SECTIONS[section])]
+        known = [field.name for field in dataclasses.fields(SECTIONS[section]) if not field.metadata]
         for key in values:
             if key not in known:
                 raise ConfigError(f"{where}: [{section}] has no key {key!r}; it has {', '.join(known)}")
@@ -255,11 +315,31 @@ def to_toml(config: Config) -> str:
     lines = []
     for section, values in _sections(config).items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+        lines += [f"{key} = {_in_toml(value)}" for key, value in values.items()]
         lines.append("")
     return "\n".join(lines)
 
 
+def _in_toml(value):
+    """A value, or the pairs of a table, as TOML."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_in_toml(key)} = {_in_toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _sections(config):
-    """The sections as nested dictionaries, without a [graph] that is not given."""
-    return {name: values for name, values in dataclasses.asdict(config).items() if values is not None}
+    """The sections as nested dictionaries, without a [graph] that is not given, keys that are derived, and defaults of
+    LATER."""
+    found = {}
+    for section, kind in SECTIONS.items():
+        part = getattr(config, section)
+        fields = [] if part is None else [field for field in dataclasses.fields(kind) if not field.metadata]
+        values = {field.name: getattr(part, field.name) for field in fields}
+        for field in fields:
+            if f"{section}.{field.name}" in LATER and values[field.name] == field.default:
+                del values[field.name]
+        if "attention" in values:
+            values["attention"] = dict(values["attention"])
+        if part is not None:
+            found[section] = values
+    return found

@@ -48,6 +48,7 @@ OPTIONS = {
     "CGCNN and ring features": {"features": "cgcnn", "ring": True},
     "dropout": {"dropout": 0.3, "attention_dropout": 0.3},
     "non-negative": {"non_negative": True},
+    "three targets": {"n_targets": 3},
 }
 
 
@@ -247,14 +248,14 @@ def check_network(name: str, config: ModelConfig, backends: Iterable[str] = BACK
     The difference quotients are those of the `cpu` forward, for all backends: one loss, and a backward pass for each.
     """
     shard, params = small_shard(config), small_network(config)
-    dropout, weights = Dropout(0, 0, shard), np.random.default_rng(2).normal(size=len(shard))
+    dropout, weights = Dropout(0, 0, shard), np.random.default_rng(2).normal(size=(len(shard), config.n_targets))
     if config.non_negative:  # the gradient of a clipped prediction is the identity by definition: stay above zero
         free = forward(params, shard, dataclasses.replace(config, non_negative=False), load_backend("cpu"), dropout)
         params["output_b"][...] += 1 - free.prediction.min()
     inputs, ops = _network_inputs(params, shard, config, load_backend("cpu"))
 
     def loss():
-        return weights @ forward(params, shard, config, ops, dropout).prediction
+        return (weights * forward(params, shard, config, ops, dropout).prediction).sum()
 
     numerical = {name: central_difference(loss, params[name]) for name in params}
     numerical_inputs = {name: central_difference(loss, array) for name, array in inputs.items()}
@@ -306,4 +307,6 @@ def _embedded_difference(params, shard, config, dropout, weights):
     table = params["embed"][shard.z]
     own = Parameters(parameter_table(rows), np.append(table, params.vector[params["embed"].size :]))
     shard, ops = dataclasses.replace(shard, z=np.arange(len(table))), load_backend("cpu")
-    return central_difference(lambda: weights @ forward(own, shard, rows, ops, dropout).prediction, own["embed"])
+    return central_difference(
+        lambda: (weights * forward(own, shard, rows, ops, dropout).prediction).sum(), own["embed"]
+    )

@@ -1,5 +1,7 @@
 """How far predictions are from labels."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 
@@ -26,3 +28,10 @@ def metrics(label: np.ndarray, prediction: np.ndarray) -> dict[str, float | int 
         "rmse": float(np.sqrt((error**2).mean())),
         "r2": 1 - float((error**2).sum()) / spread if spread > 0 else None,
     }
+
+
+def known_columns(label: np.ndarray, prediction: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Labels and predictions of each target, from (S, K) arrays, of the structures whose label is known."""
+    for of_label, of_prediction in zip(label.T, prediction.T, strict=True):
+        known = ~np.isnan(of_label)
+        yield of_label[known], of_prediction[known]

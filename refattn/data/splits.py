@@ -7,6 +7,7 @@ of the SCANN authors are there by name, see published_split.
 import hashlib
 import json
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +73,17 @@ def choose_split(dataset: Dataset, data: DataConfig) -> Split:
         return published_split(dataset, data.split.removeprefix(PREFIX), (data.n_train, data.n_valid, data.n_test))
     if data.split:
         return read_split(data.split)
-    return make_split(dataset, data.target, data.n_train, data.n_valid, data.n_test, data.split_seed)
+    return make_split(dataset, data.targets, data.n_train, data.n_valid, data.n_test, data.split_seed)
 
 
 def make_split(
-    dataset: Dataset, target: str, n_train: int = 0, n_valid: int = 0, n_test: int = 0, seed: int = 0
+    dataset: Dataset, targets: Sequence[str], n_train: int = 0, n_valid: int = 0, n_test: int = 0, seed: int = 0
 ) -> Split:
-    """Split the structures of a Dataset whose label `target` is known; the rest is in no part.
+    """Split the structures of a Dataset of which at least one label of `targets` is known; the rest is in no part.
 
     Returns a Split. Raises DataError for a label that the data set does not have, and as split_indices does.
     """
-    known = labelled_rows(dataset, target)
+    known = labelled_rows(dataset, targets)
     parts = split_indices(len(known), n_train, n_valid, n_test, seed)
     return Split(*(dataset.id[known[part]].tolist() for part in parts))
 
@@ -182,9 +183,14 @@ def labels_of_target(dataset: Dataset, target: str) -> np.ndarray:
     return dataset.labels[target]
 
 
-def labelled_rows(dataset: Dataset, target: str) -> np.ndarray:
-    """Row numbers of the structures whose label `target` is known. Raises DataError as labels_of_target does."""
-    return np.flatnonzero(~np.isnan(labels_of_target(dataset, target)))
+def labels_of_targets(dataset: Dataset, targets: Sequence[str]) -> np.ndarray:
+    """The labels of K targets (S, K) of a Dataset. Raises DataError as labels_of_target does."""
+    return np.column_stack([labels_of_target(dataset, target) for target in targets])
+
+
+def labelled_rows(dataset: Dataset, targets: Sequence[str]) -> np.ndarray:
+    """Row numbers of the structures with at least one label of `targets`. Raises DataError as labels_of_target does."""
+    return np.flatnonzero(~np.isnan(labels_of_targets(dataset, targets)).all(axis=1))
 
 
 def write_split(path: Path | str, split: Split) -> None:

@@ -236,13 +236,13 @@ class _Task:
         subject = subject_of(model, self.params, graph)
         output, attention = _attention(subject, graph, self.share)
         output = max(output, 0.0) if model.config.model.non_negative else output
-        value = model.checkpoint.mean + model.checkpoint.std * output
+        value = model.checkpoint.scale.mean[0] + model.checkpoint.scale.std[0] * output
         names = {"id": id, "target": model.target, "unit": model.unit, "value": value, "z": graph.z}
         return Explanation(**names, **attention, **self._attributions(subject, atoms, map_fn))
 
     def _attributions(self, subject, atoms, map_fn):
         """The fields of an Explanation that are in the label's unit: gradients, and what was asked of COSTLY."""
-        mean, std = self.model.checkpoint.mean, self.model.checkpoint.std
+        mean, std = self.model.checkpoint.scale.mean[0], self.model.checkpoint.scale.std[0]
         found = {"gradient_times_input": std * gradient_times_input(subject)}
         if "integrated_gradients" in self.scores:
             result = integrated_gradients(subject, map_fn)
@@ -272,17 +272,17 @@ def _attention(subject, graph, share):
     with overflow_is_reported():
         tape = forward(subject.params, subject.graph.to(ops), subject.config, ops)
     alpha = np.stack([ops.to_host(array) for array in tape.alpha])
-    beta = ops.to_host(tape.beta).astype(float)
+    beta = ops.to_host(tape.beta[0]).astype(float)
     edge_ptr, nbr = subject.graph.edge_ptr, subject.graph.nbr
     flow = attention_flow(alpha, edge_ptr, nbr, residual_share(tape, ops) if share == "norm" else share)
     site = np.repeat(np.arange(len(graph.z)), np.diff(edge_ptr))
-    return float(tape.prediction[0]), {
+    return float(tape.prediction[0, 0]), {
         "beta": beta,
         "scaled_beta": beta * len(beta),
         "edges": Edges(site, nbr, graph.image, graph.r, graph.omega),
         "alpha": alpha,
         "flow": flow,
         "impact": flow.impact(beta),
-        "site_embedding": ops.to_host(tape.read_out.site),
-        "structure_vector": ops.to_host(tape.head.struct)[0],
+        "site_embedding": ops.to_host(tape.read_outs[0].site),
+        "structure_vector": ops.to_host(tape.read_outs[0].struct)[0],
     }

@@ -78,7 +78,7 @@ class ScoredInput:
         def part_outputs(part):
             with self.ops.work_arrays(), overflow_is_reported():
                 tape = self._forward(make(part))
-                return self.ops.to_host(tape.prediction).astype(float)
+                return self.ops.to_host(tape.prediction)[:, 0].astype(float)
 
         return np.concatenate(list(self.ops.side_by_side(map_fn)(part_outputs, self._cut(n_variants))))
 
@@ -101,10 +101,13 @@ class ScoredInput:
         def part_gradient(part):
             with self.ops.work_arrays(), overflow_is_reported():
                 tape = self._forward(make(part))
-                weight = self.ops.to_device(weights[part].astype(self.embedding.dtype))
+                weight = np.zeros((len(part), self.config.n_targets), self.embedding.dtype)
+                weight[:, 0] = weights[part]
                 grads = self.params.zeros_like()
                 grad_inputs = {}
-                backward(weight, tape, self.params, grads, self.config, self.ops, grad_inputs=grad_inputs)
+                backward(
+                    self.ops.to_device(weight), tape, self.params, grads, self.config, self.ops, grad_inputs=grad_inputs
+                )
                 grad = self.ops.to_host(grad_inputs["embedding"]).reshape(len(part), *self.embedding.shape)
                 return grad.sum(axis=0, dtype=float)
 

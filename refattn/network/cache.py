@@ -48,21 +48,22 @@ class LayerCache:
 
 @dataclasses.dataclass(slots=True)
 class ReadOutCache:
-    """Steps 7 and 8."""
+    """Steps 7 and 8 of one target, with the cache of step 9."""
 
     site_before: Array  # (N, D) of the last layer
     v: Array  # (N, G) argument of the swish
     site: Array  # (N, G)
     q: Array  # (N, G)
     k: Array  # (N, G)
+    struct: Array | None = None  # (S, G)
     attention: GlobalAttentionCache | None = None
+    head: "HeadCache | None" = None
 
 
 @dataclasses.dataclass(slots=True)
 class HeadCache:
     """Step 9."""
 
-    struct: Array  # (S, G)
     v: Array  # (S, O) argument of the swish
     hidden: Array  # (S, O)
 
@@ -75,9 +76,8 @@ class Tape:
     embedding: EmbeddingCache
     geometry: GeometryCache
     layers: list[LayerCache]
-    read_out: ReadOutCache
-    head: HeadCache
-    prediction: Array  # (S,) the property, in units of the scaled target
+    read_outs: list[ReadOutCache]  # of each target
+    prediction: Array  # (S, K) the properties, in units of the scaled targets
 
     @property
     def alpha(self) -> list[Array]:
@@ -85,6 +85,6 @@ class Tape:
         return [layer.attention.alpha for layer in self.layers]
 
     @property
-    def beta(self) -> Array:
-        """(N,) global attention; sums to 1 over a structure."""
-        return self.read_out.attention.beta
+    def beta(self) -> list[Array]:
+        """(N,) global attention of each target; sums to 1 over a structure."""
+        return [read_out.attention.beta for read_out in self.read_outs]

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import tomllib
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,30 +21,56 @@ from refattn.network.params import Parameters, from_arrays, parameter_table
 FORMAT, VERSION = "refattn-model", 1
 
 
+class Scale(typing.NamedTuple):
+    """Between labels and what the network computes, of K targets: label = mean + std output. See to_labels.
+
+    mean, std : (K,) float64     in the labels' units
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
 @dataclasses.dataclass
 class Checkpoint:
     """A network with all that turns its output into a prediction; property = mean + std * output.
 
+    Of several targets `unit` is a tuple and `mean` and `std` are arrays (K,).
     `elements` are the atomic numbers that it was trained on; empty where that is unknown (imported models).
     `state` is empty in `model.h5`; in `last.h5` it holds the optimiser, the schedule and the place in the training.
     """
 
     config: Config
     params: Parameters
-    unit: str = ""
-    mean: float = 0.0
-    std: float = 1.0
+    unit: str | tuple[str, ...] = ""
+    mean: float | np.ndarray = 0.0
+    std: float | np.ndarray = 1.0
     elements: tuple[int, ...] = ()
     split: Split = Split([], [], [])
     state: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The unit of every target."""
+        return (self.unit,) if isinstance(self.unit, str) else self.unit
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of every target."""
+        n_targets = self.config.model.n_targets
+        return Scale(*(np.broadcast_to(np.asarray(x, dtype=float), n_targets) for x in (self.mean, self.std)))
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a Checkpoint as HDF5; the file appears complete or not at all. Raises OutputError."""
     toml = to_toml(checkpoint.config)
+    unit, target = checkpoint.unit, checkpoint.config.data.target
     with replacing(path) as part, NewFile(part) as file:
-        file.attrs.update(format=FORMAT, version=VERSION, unit=checkpoint.unit, versions=json.dumps(versions()))
-        file.attrs.update(target=checkpoint.config.data.target, mean=checkpoint.mean, std=checkpoint.std)
+        file.attrs.update(format=FORMAT, version=VERSION, versions=json.dumps(versions()))
+        file.attrs.update(
+            {name: x if isinstance(x, str) else json.dumps(x) for name, x in (("unit", unit), ("target", target))}
+        )
+        file.attrs.update(mean=checkpoint.mean, std=checkpoint.std)
         file.attrs["sha256"] = _checksum(checkpoint, toml)
         write_strings(file, "config", toml)
         file["elements"] = np.array(checkpoint.elements, dtype=np.int32)
@@ -55,6 +83,13 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
                 file[f"state/{name}"] = value
             else:
                 write_strings(file, f"state/{name}", json.dumps(value))
+
+
+def of_each(values: Sequence[str] | np.ndarray) -> object:
+    """What is known of each target as a Checkpoint has it: of one target that itself, of several a tuple or array."""
+    if len(values) == 1:
+        return values[0] if isinstance(values[0], str) else float(values[0])
+    return values if isinstance(values, np.ndarray) else tuple(values)
 
 
 def model_file(run: Path | str) -> Path:
@@ -93,12 +128,13 @@ def _read(file):
     state = {}
     for name, view in file.get("state", {}).items():
         state[name] = view[()] if view.dtype.kind in "fiu" else json.loads(view.asstr()[()])
+    unit = attribute_text(file, "unit")
     checkpoint = Checkpoint(
         config=config,
         params=from_arrays(config.model, arrays, config.training.dtype),
-        unit=attribute_text(file, "unit"),
-        mean=float(file.attrs["mean"]),
-        std=float(file.attrs["std"]),
+        unit=unit if config.model.n_targets == 1 else tuple(json.loads(unit)),
+        mean=of_each(np.atleast_1d(file.attrs["mean"]).astype(float)),
+        std=of_each(np.atleast_1d(file.attrs["std"]).astype(float)),
         elements=tuple(int(z) for z in file["elements"][()]),
         split=Split(*(file[f"split/{name}"].asstr()[()].tolist() for name in Split._fields)),
         state=state,
@@ -110,9 +146,10 @@ def _read(file):
 
 def _checksum(checkpoint, toml):
     """SHA-256 of all that is read back: a changed byte is to be an error, and not another number."""
-    scale, elements = [float(checkpoint.mean), float(checkpoint.std)], [int(z) for z in checkpoint.elements]
+    scale = [*checkpoint.scale.mean.tolist(), *checkpoint.scale.std.tolist()]
+    elements = [int(z) for z in checkpoint.elements]
     vector = checkpoint.params.vector.astype(checkpoint.config.training.dtype)
-    parts = [toml, checkpoint.unit, scale, elements, checkpoint.split, vector]
+    parts = [toml, *checkpoint.units, scale, elements, checkpoint.split, vector]
     parts += [checkpoint.state[name] for name in sorted(checkpoint.state)]
     digest = hashlib.sha256()
     for part in parts:

@@ -6,7 +6,7 @@ import numpy as np
 
 from refattn.config import ModelConfig
 from refattn.errors import DeviceError
-from refattn.network.inference import NetworkOutput
+from refattn.network.inference import NetworkOutput, network_output
 from refattn.network.model import forward
 from refattn.network.params import Parameters
 from refattn.ops.cuda import toolchain
@@ -39,5 +39,5 @@ def _infer_shards(params, config, ops, graphs, rows, max_edges):
     for shard_rows in graphs.cut(rows, max_edges):
         batch = data.gather(Plan.of(shard_rows), data.size(shard_rows))
         tape = forward(params, batch, config, ops)
-        outputs.append(NetworkOutput(*map(ops.to_host, (tape.prediction, tape.beta, tape.head.struct))))
+        outputs.append(NetworkOutput(*map(ops.to_host, network_output(tape.read_outs, tape.prediction, ops))))
     return outputs

@@ -1,17 +1,18 @@
 """Predictions and metrics of every part of the split."""
 
 import csv
+import itertools
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from refattn.common.files import replacing
-from refattn.common.metrics import metrics
+from refattn.common.metrics import known_columns, metrics
 from refattn.common.text import csv_cell
-from refattn.data.splits import Split, resolve_split
+from refattn.data.splits import Split, labels_of_targets, resolve_split
 from refattn.data.store import Dataset
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.inference import predict_members
@@ -23,11 +24,11 @@ MARK = re.compile(rb"id,split,[^\n]*,prediction(,spread)?\r\n")  # how the file 
 class EvaluatedPart(typing.NamedTuple):
     """A part of the split and what a run says of it.
 
-    rows : (S,) int                       of the data set
-    label, prediction : (S,) float64      in the label's unit
-    spread : (S,) float64                 of the members of an ensemble; None for a single run
-    predictions : (K, S) float64          of the K members, or of the one run
-    structs : list of K (S, G + 1)        representations in these, see MemberPredictions
+    rows : (S,) int                          of the data set
+    label, prediction : (S, K) float64       of K targets, in the labels' units; a label is NaN where it is unknown
+    spread : (S, K) float64                  of the members of an ensemble; None for a single run
+    predictions : (M, S, K) float64          of the M members, or of the one run
+    structs : list of M (S, K G + 1)         representations in these, see MemberPredictions
     """
 
     rows: np.ndarray
@@ -41,7 +42,7 @@ class EvaluatedPart(typing.NamedTuple):
 def predict_split(
     checkpoints: list[Checkpoint], dataset: Dataset, map_fn: Callable, device: str
 ) -> dict[str, EvaluatedPart]:
-    """Labels and predictions, in the label's unit, of every part of the split.
+    """Labels and predictions, in the labels' units, of every part of the split.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def predict_split(
     """
     first = checkpoints[0]
     dataset.graphs.check(first.config.model, dataset.id)
-    label = dataset.labels[first.config.data.target]
+    label = labels_of_targets(dataset, first.config.data.targets)
     ops = load_backend(device)
     parts = {}
     for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
@@ -65,24 +66,39 @@ def predict_split(
 
 
 def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
-    """Metrics of every part, and the error on the test set of always predicting the mean of the training labels."""
-    summary = {"target": checkpoint.config.data.target, "unit": checkpoint.unit}
-    summary["n_parameters"] = len(checkpoint.params.vector)
-    summary.update({name: metrics(part.label, part.prediction) for name, part in parts.items()})
-    if all(summary.get(name, {}).get("n") for name in ("train", "test")):
-        summary["baseline_mae"] = float(np.abs(parts["test"].label - parts["train"].label.mean()).mean())
-    return summary
+    """Metrics of every part, and the error on the test set of always predicting the mean of the training labels.
+
+    Of several targets, a dict of each under its name in `targets`.
+    """
+    names = checkpoint.config.data.targets
+    n_parameters = len(checkpoint.params.vector)
+    columns = {name: list(known_columns(part.label, part.prediction)) for name, part in parts.items()}
+    each = {}
+    for k, (target, unit) in enumerate(zip(names, checkpoint.units, strict=True)):
+        each[target] = {"target": target, "unit": unit, "n_parameters": n_parameters}
+        each[target] |= {name: metrics(*known[k]) for name, known in columns.items()}
+        if all(each[target].get(name, {}).get("n") for name in ("train", "test")):
+            label = columns["test"][k][0]
+            each[target]["baseline_mae"] = float(np.abs(label - columns["train"][k][0].mean()).mean())
+    return each[names[0]] if len(names) == 1 else {"n_parameters": n_parameters, "targets": each}
 
 
-def write_predictions(path: Path, dataset: Dataset, parts: dict[str, EvaluatedPart], target: str) -> None:
-    """Write a CSV row for every structure: id, part of the split, label, prediction and, of an ensemble, spread."""
+def write_predictions(path: Path, dataset: Dataset, parts: dict[str, EvaluatedPart], targets: Sequence[str]) -> None:
+    """Write a CSV row for every structure: id, part of the split, and label, prediction and, of an ensemble, spread of
+    each target; empty where a label is unknown."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         with_spread = any(part.spread is not None for part in parts.values())
-        writer.writerow(["id", "split", csv_cell(target), "prediction"] + ["spread"] * with_spread)
+        fields = ["prediction"] + ["spread"] * with_spread
+        heads = [
+            [target, *(field if len(targets) == 1 else f"{field} {target}" for field in fields)] for target in targets
+        ]
+        writer.writerow(["id", "split", *map(csv_cell, itertools.chain(*heads))])
         for name, part in parts.items():
-            ids = map(csv_cell, dataset.id[part.rows].tolist())
-            columns = [ids, [name] * len(part.rows), part.label.tolist(), part.prediction.tolist()]
-            if with_spread:
-                columns.append(part.spread.tolist())
+            columns = [map(csv_cell, dataset.id[part.rows].tolist()), [name] * len(part.rows)]
+            for k in range(len(targets)):
+                columns.append(["" if np.isnan(y) else y for y in part.label[:, k].tolist()])
+                columns.append(part.prediction[:, k].tolist())
+                if with_spread:
+                    columns.append(part.spread[:, k].tolist())
             writer.writerows(zip(*columns, strict=True))

@@ -21,6 +21,7 @@ from refattn.network.checkpoint import Checkpoint
 from refattn.network.model import (
     attend,
     attend_globally,
+    beside_each_other,
     centre_projections,
     edge_mask,
     embed,
@@ -40,7 +41,10 @@ LARGE = 4 * ROWS_PER_BLOCK  # edges of a structure whose blocks are shared among
 
 
 class NetworkOutput(typing.NamedTuple):
-    """prediction : (S,), in units of the scaled target; beta : (N,), global attention; struct : (S, G)."""
+    """What a network says of S structures and their N sites, for each of K targets.
+
+    prediction : (S, K), in units of the scaled targets; beta : (N, K), global attention; struct : (S, K G)
+    """
 
     prediction: np.ndarray
     beta: np.ndarray
@@ -59,7 +63,7 @@ class Block:
 def infer(
     params: Parameters, shard: GraphBatch, config: ModelConfig, ops: Ops, map_fn: Callable = map
 ) -> NetworkOutput:
-    """Predict the property of every structure of a shard.
+    """Predict the properties of every structure of a shard.
 
     Parameters
     ----------
@@ -99,16 +103,27 @@ def infer(
         weights = params.layer(layer)
         _layer(weights, elements if layer == 0 else None, site, after, neighbour, geo, config, ops, for_each_block)
         site, after = after, site
-    q, k = (ops.empty((n_sites, config.global_width), dtype) for _ in range(2))
+    read_outs = []
+    predictions = []
+    for target in range(config.n_targets):
+        weights = params.target(target)
+        q, k = (ops.empty((n_sites, config.global_width), dtype) for _ in range(2))
 
-    def project_block(block):
-        cache = project(params, site[block.sites], ops)
-        q[block.sites], k[block.sites] = cache.q, cache.k
+        def project_block(block, weights=weights, q=q, k=k):
+            cache = project(weights, site[block.sites], ops)
+            q[block.sites], k[block.sites] = cache.q, cache.k
 
-    for_each_block(project_block)
-    read_out = ReadOutCache(site, None, None, q, k)
-    struct = attend_globally(read_out, shard, config, ops)
-    return NetworkOutput(predict(params, struct, config, ops)[0], read_out.attention.beta, struct)
+        for_each_block(project_block)
+        read_outs.append(ReadOutCache(site, None, None, q, k))
+        attend_globally(read_outs[-1], shard, config, ops)
+        predictions.append(predict(weights, read_outs[-1], config, ops))
+    return network_output(read_outs, beside_each_other(predictions, ops), ops)
+
+
+def network_output(read_outs: list[ReadOutCache], prediction: Array, ops: Ops) -> NetworkOutput:
+    """The NetworkOutput of the read-outs and predictions (S, K) of all targets."""
+    beta = beside_each_other([cache.attention.beta[:, None] for cache in read_outs], ops)
+    return NetworkOutput(prediction, beta, beside_each_other([cache.struct for cache in read_outs], ops))
 
 
 def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each_block):
@@ -192,8 +207,8 @@ def predict_rows(
     outputs = infer_shards(params, config, ops, graphs, rows, map_fn)
     if len(outputs) == 1:
         return outputs[0]
-    nothing = np.zeros(0, params.vector.dtype)
-    outputs.append((nothing, nothing, np.zeros((0, config.global_width), params.vector.dtype)))
+    widths = config.n_targets, config.n_targets, config.n_targets * config.global_width
+    outputs.append([np.zeros((0, width), params.vector.dtype) for width in widths])
     return NetworkOutput(*map(np.concatenate, zip(*outputs, strict=True)))
 
 
@@ -224,13 +239,13 @@ def infer_on_threads(
 
 
 class MemberPredictions(typing.NamedTuple):
-    """What K networks say of S structures.
+    """What M networks say of S structures.
 
-    value : (S,) float64         in the label's unit; the mean over the networks
-    attention : list of (N_s,)   global attention; the mean, which sums to 1 too
-    spread : (S,) float64        standard deviation of the K values, with K - 1 in the denominator; None for one network
-    values : (K, S) float64      of each network
-    structs : list of K (S, G + 1)
+    value : (S, K) float64       of K targets, in the labels' units; the mean over the networks
+    attention : list of (N_s, K) global attention; the mean, which sums to 1 too
+    spread : (S, K) float64      standard deviation of the M values, with M - 1 in the denominator; None for one network
+    values : (M, S, K) float64   of each network
+    structs : list of M (S, K G + 1)
         Representation of the structures in each network, and their number of sites: global attention is a mean over
         the sites, from which the size of a structure cannot be told.
     """
@@ -242,12 +257,17 @@ class MemberPredictions(typing.NamedTuple):
     structs: list[np.ndarray]
 
 
+def to_labels(checkpoint: Checkpoint, output: np.ndarray) -> np.ndarray:
+    """Outputs (S, K) of a network in the labels' units, float64."""
+    return checkpoint.mean + checkpoint.std * output.astype(float)
+
+
 def predict_members(
     checkpoints: list[Checkpoint], ops: Ops, graphs: GraphBatch, rows: np.ndarray, map_fn: Callable = map
 ) -> MemberPredictions:
     """Predictions of the networks `checkpoints`, which differ in their parameters only, for the structures `rows`."""
     outputs = [predict_rows(c.params, c.config.model, ops, graphs, rows, map_fn) for c in checkpoints]
-    values = [c.mean + c.std * output.prediction.astype(float) for c, output in zip(checkpoints, outputs, strict=True)]
+    values = [to_labels(c, found.prediction) for c, found in zip(checkpoints, outputs, strict=True)]
     n_sites = np.diff(graphs.site_ptr)[rows]
     structs = [np.column_stack([output.struct, n_sites.astype(output.struct.dtype)]) for output in outputs]
     alone = len(checkpoints) == 1

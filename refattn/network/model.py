@@ -42,7 +42,7 @@ def forward(
     dropout: Dropout | None = None,
     embedding: Array | None = None,
 ) -> Tape:
-    """Predict the property of every structure of a shard.
+    """Predict the properties of every structure of a shard: steps 1 to 6 for all targets, 7 to 9 for each.
 
     Parameters
     ----------
@@ -71,10 +71,15 @@ def forward(
         cache, geo = attend(weights, site, geo, projections, shard, mask, config, ops)
         site = update_sites(weights, cache, config, ops, residual_dropout(config, dropout, layer))
         layers.append(cache)
-    read_out = project(params, site, ops)
-    struct = attend_globally(read_out, shard, config, ops)
-    prediction, head = predict(params, struct, config, ops)
-    return Tape(shard, embedded, geometry, layers, read_out, head, prediction)
+    read_outs = []
+    predictions = []
+    for target in range(config.n_targets):
+        weights = params.target(target)
+        cache = project(weights, site, ops)
+        attend_globally(cache, shard, config, ops)
+        predictions.append(predict(weights, cache, config, ops))
+        read_outs.append(cache)
+    return Tape(shard, embedded, geometry, layers, read_outs, beside_each_other(predictions, ops))
 
 
 def backward(
@@ -91,7 +96,7 @@ def backward(
 
     Parameters
     ----------
-    grad_prediction : (S,) float
+    grad_prediction : (S, K) float
     tape : Tape           of forward, with the same params, config, ops and dropout
     grads : Parameters    overwritten
     grad_inputs : dict, optional
@@ -100,8 +105,12 @@ def backward(
         what input_embedding makes of the first: `embedding`.
     """
     shard = tape.shard
-    grad_struct = _predict_backward(grad_prediction, params, grads, ops, tape.head)
-    grad_site = _read_out_backward(grad_struct, params, grads, shard, config, ops, tape.read_out)
+    grad_site = None
+    for target, cache in enumerate(tape.read_outs):
+        weights, grad_weights = params.target(target), grads.target(target)
+        grad_y = ops.xp.ascontiguousarray(grad_prediction[:, target : target + 1])
+        grad_struct = _predict_backward(grad_y, weights, grad_weights, ops, cache)
+        grad_site = _read_out_backward(grad_struct, grad_site, weights, grad_weights, shard, config, ops, cache)
     grad_geo = None
     for layer in reversed(range(config.n_layers)):
         weights, grad_weights, cache = params.layer(layer), grads.layer(layer), tape.layers[layer]
@@ -414,61 +423,66 @@ def _update_sites_backward(grad_site, weights, grads, cache, config, ops):
     return grad_sum
 
 
-# ---- steps 7, 8: global attention --------------------------------------------------------------------------------
+# ---- steps 7, 8: global attention of a target --------------------------------------------------------------------
 
 
-def project(params: Parameters, site: Array, ops: Ops) -> ReadOutCache:
+def project(weights: Mapping[str, Array], site: Array, ops: Ops) -> ReadOutCache:
     """7. site = swish(site w_l + b_l), and q = site w_gq + b_gq, k = site w_gk + b_gk of the global attention.
 
     Returns
     -------
     ReadOutCache, without the attention
     """
-    projected, v = ops.swish_forward(ops.dense_forward(site, params["after_w"]), params["after_b"])
-    q = ops.dense_forward(projected, *dense(params, "global_query"))
-    k = ops.dense_forward(projected, *dense(params, "global_key"))
+    projected, v = ops.swish_forward(ops.dense_forward(site, weights["after_w"]), weights["after_b"])
+    q = ops.dense_forward(projected, *dense(weights, "global_query"))
+    k = ops.dense_forward(projected, *dense(weights, "global_key"))
     return ReadOutCache(site, v, projected, q, k)
 
 
-def attend_globally(cache: ReadOutCache, shard: GraphBatch, config: ModelConfig, ops: Ops) -> Array:
-    """8. struct = sum beta k (S, G), beta the global attention, which is added to the ReadOutCache."""
+def attend_globally(cache: ReadOutCache, shard: GraphBatch, config: ModelConfig, ops: Ops) -> None:
+    """8. struct = sum beta k (S, G), beta the global attention; both are added to the ReadOutCache."""
     options = config.readout == "intensive", config.normalise_attention
-    struct, cache.attention = ops.global_attention_forward(cache.q, cache.k, shard.site_ptr, *options)
-    return struct
+    cache.struct, cache.attention = ops.global_attention_forward(cache.q, cache.k, shard.site_ptr, *options)
 
 
-def _read_out_backward(grad_struct, params, grads, shard, config, ops, cache):
+def _read_out_backward(grad_struct, grad_site_before, weights, grads, shard, config, ops, cache):
+    """The gradient by the last layer's sites, added to what is known of it."""
     options = config.readout == "intensive", config.normalise_attention
     grad_q, grad_k = ops.global_attention_backward(
         grad_struct, cache.q, cache.k, shard.site_ptr, *options, cache.attention
     )
     # forward: q = site w_gq + b_gq; k = site w_gk + b_gk
-    grad_site, *_ = ops.dense_backward(grad_q, cache.site, params["global_query_w"], out=dense(grads, "global_query"))
-    ops.dense_backward(grad_k, cache.site, params["global_key_w"], grad_site, dense(grads, "global_key"))
+    grad_site, *_ = ops.dense_backward(grad_q, cache.site, weights["global_query_w"], out=dense(grads, "global_query"))
+    ops.dense_backward(grad_k, cache.site, weights["global_key_w"], grad_site, dense(grads, "global_key"))
     # forward: site = swish(site w_l + b_l)
     grad_u, grads["after_b"][...] = ops.swish_backward(grad_site, cache.v)
-    return ops.dense_backward(grad_u, cache.site_before, params["after_w"], out=kernel_of(grads, "after"))[0]
+    out = kernel_of(grads, "after")
+    return ops.dense_backward(grad_u, cache.site_before, weights["after_w"], grad_site_before, out)[0]
 
 
 # ---- step 9: the property ----------------------------------------------------------------------------------------
 
 
-def predict(params: Parameters, struct: Array, config: ModelConfig, ops: Ops) -> tuple[Array, HeadCache]:
+def predict(weights: Mapping[str, Array], cache: ReadOutCache, config: ModelConfig, ops: Ops) -> Array:
     """9. y = swish(struct w_p + b_p) w_y + b_y; for non-negative targets max(0, y), with the identity as gradient.
 
     Returns
     -------
-    prediction : (S,); cache : HeadCache
+    prediction : (S, 1); the HeadCache is added to the ReadOutCache
     """
-    hidden, v = ops.swish_forward(ops.dense_forward(struct, params["hidden_w"]), params["hidden_b"])
-    prediction = ops.dense_forward(hidden, *dense(params, "output"))[:, 0]
-    prediction = ops.xp.maximum(prediction, 0) if config.non_negative else prediction
-    return prediction, HeadCache(struct, v, hidden)
+    hidden, v = ops.swish_forward(ops.dense_forward(cache.struct, weights["hidden_w"]), weights["hidden_b"])
+    cache.head = HeadCache(v, hidden)
+    prediction = ops.dense_forward(hidden, *dense(weights, "output"))
+    return ops.xp.maximum(prediction, 0) if config.non_negative else prediction
 
 
-def _predict_backward(grad_prediction, params, grads, ops, cache):
-    grad_hidden, *_ = ops.dense_backward(
-        grad_prediction[:, None], cache.hidden, params["output_w"], out=dense(grads, "output")
-    )
-    grad_u, grads["hidden_b"][...] = ops.swish_backward(grad_hidden, cache.v)
-    return ops.dense_backward(grad_u, cache.struct, params["hidden_w"], out=kernel_of(grads, "hidden"))[0]
+def _predict_backward(grad_y, weights, grads, ops, cache):
+    head = cache.head
+    grad_hidden, *_ = ops.dense_backward(grad_y, head.hidden, weights["output_w"], out=dense(grads, "output"))
+    grad_u, grads["hidden_b"][...] = ops.swish_backward(grad_hidden, head.v)
+    return ops.dense_backward(grad_u, cache.struct, weights["hidden_w"], out=kernel_of(grads, "hidden"))[0]
+
+
+def beside_each_other(columns: list[Array], ops: Ops) -> Array:
+    """(S, K) array of what each target has, (S, 1)."""
+    return columns[0] if len(columns) == 1 else ops.xp.concatenate(columns, axis=1)

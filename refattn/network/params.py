@@ -1,6 +1,7 @@
 """The parameters of the network: ONE table of name, shape, initialiser and weight decay.
 
-The order is that of the authors' Keras model, so that its weights are read by position.
+The order is that of the authors' Keras model, so that its weights are read by position. What further targets have for
+themselves, their steps 7 to 9, follows under the prefixes target1., target2., ...
 """
 
 import dataclasses
@@ -72,9 +73,13 @@ def parameter_table(config: ModelConfig) -> tuple[Parameter, ...]:
         table += _dense("distance", config.n_radial, width) + _dense("angle", config.n_radial, width)
     for layer in range(config.n_layers):
         table += _layer_table(config, f"layer{layer}.")
-    table += _dense("after", width, wide, True)
-    table += _dense("global_query", wide, wide, True) + _dense("global_key", wide, wide, True)
-    table += _dense("hidden", wide, config.head_width, True) + _dense("output", config.head_width, 1)
+    for target in range(config.n_targets):
+        prefix = f"target{target}." if target else ""
+        table += _dense("after", width, wide, True, prefix)
+        table += _dense("global_query", wide, wide, True, prefix) + _dense("global_key", wide, wide, True, prefix)
+        table += _dense("hidden", wide, config.head_width, True, prefix) + _dense(
+            "output", config.head_width, 1, False, prefix
+        )
     return tuple(table)
 
 
@@ -100,6 +105,10 @@ class Parameters:
     def layer(self, number: int) -> dict[str, Array]:
         """The parameters of one local attention layer, under their names without the prefix."""
         return self._layers[f"layer{number}"]
+
+    def target(self, number: int) -> dict[str, Array]:
+        """The parameters of a target's steps 7 to 9, under their names without the prefix; of target 0, all it has."""
+        return self._layers[f"target{number}"] if number else self._views
 
     def zeros_like(self) -> "Parameters":
         """Parameters of the same shapes, zero everywhere: the accumulator of a gradient."""

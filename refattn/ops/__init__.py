@@ -90,7 +90,8 @@ def operations(backend: str) -> list[Operation]:
 
 @functools.cache
 def load_backend(name: str) -> Ops:
-    """All operations of one backend as attributes, with `empty` for work arrays and `work_arrays` to reuse them.
+    """All operations of one backend as attributes, with `empty` for work arrays, `work_arrays` to reuse them, and,
+    on the CPU, `Pool` to keep some for longer.
 
     `xp` is the library of its arrays, NumPy or CuPy, and `to_device` and `to_host` bring them there and back; where
     `on_device`, they live on a GPU. `side_by_side(map_fn)` is the map for what threads can compute side by side:
@@ -107,7 +108,7 @@ def load_backend(name: str) -> Ops:
     on_device = folder == "cuda"
     memory = importlib.import_module(f"refattn.ops.{folder}.memory")
     memory_names = "empty", "work_arrays", "xp", "to_device", "to_host", "side_by_side"
-    functions = {key: getattr(memory, key) for key in memory_names}
+    functions = {key: getattr(memory, key) for key in memory_names} | {"Pool": getattr(memory, "Pool", None)}
     for operation in operations(name):
         module = importlib.import_module(f"refattn.ops.{folder}.{operation.file}")
         for direction in ("forward", "backward") if operation.wrt else ("forward",):

@@ -39,7 +39,7 @@ class Calibration:
         """Of the parts "train" and "valid" as the network `member` predicts them."""
         representation = train.structs[member].astype(np.float32)
         distance = TrainingSet(representation).distance(valid.structs[member], map_fn)
-        return cls(representation, valid.label, valid.predictions[member], distance)
+        return cls(representation, valid.label[:, 0], valid.predictions[member][:, 0], distance)
 
 
 FIELDS = {"representation": np.float32, "label": float, "prediction": float, "distance": float}
@@ -100,5 +100,5 @@ def _checksum(calibration):
 
 def _fingerprint(checkpoint):
     """SHA-256 of the parameters and of the scale of the label: what makes the predictions."""
-    scale = np.array([checkpoint.mean, checkpoint.std])
+    scale = np.array([*checkpoint.scale.mean, *checkpoint.scale.std])
     return hashlib.sha256(checkpoint.params.vector.tobytes() + scale.tobytes()).hexdigest()

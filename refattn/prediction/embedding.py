@@ -100,7 +100,7 @@ def _embedded(model, ids, structures, graphs, map_fn, refuse):
         with ops.work_arrays(), overflow_is_reported():
             batch = graphs.take(rows).for_network(config, model.dtype)
             tape = forward(params, batch.to(ops), config, ops)
-            saved = tape.prediction, tape.head.struct, tape.read_out.site, tape.beta
+            saved = tape.prediction[:, 0], tape.read_outs[0].struct, tape.read_outs[0].site, tape.beta[0]
             output, struct, site, beta = (ops.to_host(array) for array in saved)
             per_structure = [np.split(array.copy(), batch.site_ptr[1:-1]) for array in (site, beta, batch.z)]
             return list(map(_Vectors, output.tolist(), struct.copy(), *per_structure))
@@ -124,7 +124,7 @@ def _put_together(model, ids, vectors):
         site_embedding=[v.site for v in vectors],
         beta=[v.beta for v in vectors],
         z=[v.z for v in vectors],
-        value=checkpoint.mean + checkpoint.std * np.array([v.output for v in vectors], dtype=float),
+        value=checkpoint.scale.mean[0] + checkpoint.scale.std[0] * np.array([v.output for v in vectors], dtype=float),
         id=ids,
         target=model.target,
         unit=model.unit,

@@ -30,12 +30,12 @@ Skip = Callable[[str, Exception], None]
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """Properties of S structures and the attention of their sites.
+    """Properties of S structures and the attention of their sites. Of K > 1 targets, arrays have a last axis K.
 
     value : (S,) float64           in `unit`
     attention : list of (N_s,)     global attention of each structure's sites; each sums to 1
     id : list of str
-    target, unit : str
+    target, unit : str             of several targets a tuple
     spread : (S,) float64          standard deviation over the members, in `unit`; None where there is one network
     distance : (S,) float64        to the training set, see TrainingSet; None where it was not asked for
     lower, upper : (S,) float64    ends of the interval, see Conformal; None without a coverage
@@ -44,8 +44,8 @@ class Prediction:
     value: np.ndarray
     attention: list[np.ndarray]
     id: list[str]
-    target: str
-    unit: str
+    target: str | tuple[str, ...]
+    unit: str | tuple[str, ...]
     spread: np.ndarray | None = None
     distance: np.ndarray | None = None
     lower: np.ndarray | None = None
@@ -64,7 +64,7 @@ class Predictor:
     ----------
     checkpoints : list of Checkpoint     of the networks
     config : Config                      theirs; they differ in the seed at most
-    target, unit : str                   the label it predicts
+    target, unit : str                   the label it predicts; of several targets a tuple
     """
 
     def __init__(self, checkpoints: list[Checkpoint], device: str = "cpu", calibrations: Sequence[Path] = ()):
@@ -189,7 +189,11 @@ class Predictor:
         graphs.check(self.config.model, ids)
         found = predict_members(self.checkpoints, self.ops, graphs, np.arange(len(ids)), map_fn)
         sure = self._sure(found, uncertainty, coverage, map_fn)
-        return structures, Prediction(found.value, found.attention, ids, self.target, self.unit, found.spread, **sure)
+        value, attention, spread = found.value, found.attention, found.spread
+        if self.config.model.n_targets == 1:
+            value, attention = value[:, 0], [beta[:, 0] for beta in attention]
+            spread = None if spread is None else spread[:, 0]
+        return structures, Prediction(value, attention, ids, self.target, self.unit, spread, **sure)
 
     def _sure(self, found, uncertainty, coverage, map_fn):
         """The fields `distance`, `lower` and `upper` of a Prediction, those that were asked for."""
@@ -199,7 +203,7 @@ class Predictor:
         if coverage is None:
             return {"distance": distance}
         half = self.conformal.half_width(distance, coverage)
-        return {"distance": distance, "lower": found.value - half, "upper": found.value + half}
+        return {"distance": distance, "lower": found.value[:, 0] - half, "upper": found.value[:, 0] + half}
 
     def fields(self, uncertainty: bool = False, coverage: float | None = None) -> list[str]:
         """Names of the optional fields that a Prediction has when predict is asked in this way, in their order."""

@@ -7,6 +7,8 @@ is none, and the same command starts over, or --resume goes on from it.
 import numbers
 from pathlib import Path
 
+import numpy as np
+
 from refattn.errors import OutputError, RunError
 from refattn.network.checkpoint import Checkpoint
 from refattn.prediction.ensemble import is_ensemble
@@ -63,7 +65,11 @@ def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches:
     """
     state = checkpoint.state
     place = state["place"]
-    for name, found, wanted in (("schedule", state["schedule"], schedule), ("place", place, EPOCH_START)):
+    absolute = np.atleast_1d(place["absolute"]).tolist()  # of each target
+    if len(absolute) != checkpoint.config.model.n_targets or not _are_numbers(absolute):
+        raise TypeError("place is of another kind")
+    place_of_one = {**place, "absolute": absolute[0]}
+    for name, found, wanted in (("schedule", state["schedule"], schedule), ("place", place_of_one, EPOCH_START)):
         if not isinstance(found, dict) or found.keys() != wanted.keys() or not _are_numbers(found.values()):
             raise TypeError(f"{name} is of another kind")
     history = state["history"]

@@ -39,16 +39,22 @@ def learning_curve(path: Path | str, history: list[dict], unit: str) -> None:
     write_png(path, figure, DPI)
 
 
-def parity_plot(path: Path | str, parts: dict[str, tuple], target: str, unit: str) -> None:
-    """Predictions against labels.
+def parity_plot(path: Path | str, targets: list[tuple[dict[str, tuple], str, str]]) -> None:
+    """Predictions against labels, of one target beside the other.
 
     Parameters
     ----------
     path : path of a PNG
-    parts : dict of "train", "valid", "test" -> (label (S,), prediction (S,), mae)
+    targets : list of (parts, name, unit)
+        parts : dict of "train", "valid", "test" -> (label (S,), prediction (S,), mae)
     """
-    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(4.6 * len(targets), 4.6), layout="constrained")
+    for number, (parts, target, unit) in enumerate(targets, start=1):
+        _draw_parity(figure.add_subplot(1, len(targets), number), parts, target, unit)
+    write_png(path, figure, DPI)
+
+
+def _draw_parity(axes, parts, target, unit):
     everything = np.concatenate([np.concatenate(part[:2]) for part in parts.values()])
     low, high = everything.min(), everything.max()
     margin = 0.04 * (high - low) or 1.0
@@ -64,7 +70,6 @@ def parity_plot(path: Path | str, parts: dict[str, tuple], target: str, unit: st
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(low - margin, high + margin)
     axes.legend(frameon=False, markerscale=2)
-    write_png(path, figure, DPI)
 
 
 def uncertainty_plot(

@@ -24,6 +24,7 @@ from refattn.ops.random import mix
 from refattn.ops.types import Array, Ops
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam, step_size
+from refattn.training.targets import Targets
 
 STEPS_OF_SIZE = 16  # sizes between a number and its double: at most 1/16 of a batch is not of structures
 EDGES_OF_A_PAD = 16  # of the sites that fill up, so that none takes long
@@ -34,15 +35,15 @@ SITES_OF_A_PAD = 512  # of the structures that fill up
 class CudaStepper:
     """See refattn.training.stepper for what is asked of it and for the fields.
 
-    `params` and `adam`, on the host, are those of the last `settle`; `label`, `grads`, `device_params`, `m` and `v` are
-    on the device. Steps are captured as graphs with `capture`; the simulator never does.
+    `params` and `adam`, on the host, are those of the last `settle`; `targets`, `grads`, `device_params`, `m` and `v`
+    are on the device. Steps are captured as graphs with `capture`; the simulator never does.
     """
 
     config: Config
     ops: Ops
     graphs: GraphBatch
     ids: np.ndarray
-    label: np.ndarray
+    targets: Targets
     params: Parameters
     adam: Adam
     capture: bool = True
@@ -61,17 +62,18 @@ class CudaStepper:
         to_device = self.ops.to_device
         params, adam = self.params, self.adam
         self.data = DeviceDataset.of(self.graphs, self.config.model, params.vector.dtype)
-        self.label = to_device(self.label)
+        self.targets = Targets(*map(to_device, self.targets))
+        self.weights = to_device(np.array(self.config.data.weights))
         radial_centres(self.config.model, params.vector.dtype, self.ops.xp)  # made here, not from a graph's memory
         self.device_params = Parameters(params.table, to_device(params.vector.copy()))
         self.grads = Gradients(params.table, to_device(np.zeros_like(params.vector)))
         self.m = to_device(adam.m.copy())
         self.v = to_device(adam.v.copy())
         self.decay = to_device(adam.decay.copy())
-        self.totals = to_device(np.zeros(3))
+        self.totals = to_device(np.zeros(2 + len(self.weights)))
 
     def begin(
-        self, batches: list[np.ndarray], rates: list[float], first: int = 0, totals: tuple[float, float] = (0.0, 0.0)
+        self, batches: list[np.ndarray], rates: list[float], first: int = 0, totals: np.ndarray | None = None
     ) -> None:
         training = self.config.training
         steps = np.arange(len(batches)) + self.adam.step - first
@@ -79,13 +81,14 @@ class CudaStepper:
         starts = np.cumsum([0, *map(len, batches[:-1])])
         plan = Plan.of(np.concatenate(batches), starts, streams, first)
         sizes = [step_size(rate, int(step), training) for rate, step in zip(rates, steps, strict=True)]
-        step_sizes = self.ops.to_device(np.array(sizes, self.label.dtype))
+        step_sizes = self.ops.to_device(np.array(sizes, self.params.vector.dtype))
         if self.plan is None:  # captured steps read these arrays, so they stay, and all epochs are as long
             self.plan = plan
             self.step_sizes = step_sizes
         else:
             for mine, new in zip((*self.plan, self.step_sizes), (*plan, step_sizes), strict=True):
                 mine[...] = new
+        totals = np.zeros(1 + len(self.weights)) if totals is None else totals
         self.totals[...] = self.ops.to_device(np.array([*totals, -1.0]))
         self.batches = batches
 
@@ -105,9 +108,8 @@ class CudaStepper:
         shard = self.data.gather(self.plan, size)
         dropout = self.data.dropout(shard, self.plan, size)
         tape = forward(params, shard, model, ops, dropout)
-        slope = loss_slope(
-            self.totals, tape.prediction, self.label, self.plan, size.n_real, self.loss, training.huber_delta
-        )
+        known = self.targets.label, self.weights, self.plan, size.n_real
+        slope = loss_slope(self.totals, tape.prediction, *known, self.loss, training.huber_delta)
         with self.grads.sums.collected():
             backward(slope, tape, params, self.grads, model, ops, dropout)
         self.grads.sums.add(size)
@@ -115,16 +117,16 @@ class CudaStepper:
         adam_update(params.vector, self.m, self.v, self.grads.vector, self.decay, self.step_sizes, cursor, training)
         advance(cursor)
 
-    def settle(self) -> tuple[float, float]:
+    def settle(self) -> np.ndarray:
         pairs = (self.params.vector, self.device_params.vector), (self.adam.m, self.m), (self.adam.v, self.v)
         for on_host, on_device in pairs:
             on_host[...] = self.ops.to_host(on_device)
-        loss, absolute, broken = self.ops.to_host(self.totals).tolist()
+        *totals, broken = self.ops.to_host(self.totals).tolist()
         if broken >= 0:
             batch = int(broken)
             names = ", ".join(self.ids[self.batches[batch]])
             raise TrainingError(f"batch {batch + 1}: the loss is not finite in one of the structures {names}")
-        return loss, absolute
+        return np.array(totals)
 
     def gradient(self) -> Parameters:
         return Parameters(self.params.table, self.ops.to_host(self.grads.vector))

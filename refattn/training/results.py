@@ -5,6 +5,7 @@ from pathlib import Path
 
 from refattn.common.environment import peak_memory_mb
 from refattn.common.files import write_text
+from refattn.common.metrics import known_columns
 from refattn.common.strict_json import to_json
 from refattn.data.store import Dataset
 from refattn.network.checkpoint import Checkpoint
@@ -24,7 +25,9 @@ def write_results(
 ) -> dict:
     """Evaluate the best model and write everything that `out` still lacks. Returns the dict of metrics.json."""
     parts = predict_split([checkpoint], dataset, map_fn, device)
-    write_calibration(out / "calibration.h5", Calibration.of(parts["train"], parts["valid"], map_fn=map_fn), checkpoint)
+    if checkpoint.config.model.n_targets == 1:
+        calibration = Calibration.of(parts["train"], parts["valid"], map_fn=map_fn)
+        write_calibration(out / "calibration.h5", calibration, checkpoint)
     summary = summarise(checkpoint, parts)
     seconds = sum(record["seconds"] for record in history)
     best = min(history, key=lambda record: record["valid_mae"])
@@ -38,7 +41,7 @@ def write_results(
         "dtype": checkpoint.config.training.dtype,
         "device": device,
     }
-    learning_curve(out / "curve.png", history, summary["unit"])
+    learning_curve(out / "curve.png", history, summary.get("unit", "standard deviations"))
     _write_evaluated(out, summary, parts, dataset)
     return summary
 
@@ -52,21 +55,29 @@ def write_ensemble_results(
     """
     parts = predict_split(checkpoints, dataset, map_fn, device)
     summary = summarise(checkpoints[0], parts)
+    for target, found in targets_of(summary).items():
+        found["member_test_mae"] = [targets_of(member)[target]["test"]["mae"] for member in members]
     summary |= {
         "n_members": len(members),
-        "member_test_mae": [member["test"]["mae"] for member in members],
         "seconds": sum(member["seconds"] for member in members),
     }
     _write_evaluated(out, summary, parts, dataset)
     return summary
 
 
+def targets_of(summary: dict) -> dict[str, dict]:
+    """The part of a summary that is of each target, by its name; see summarise."""
+    return summary.get("targets") or {summary["target"]: summary}
+
+
 def _write_evaluated(out, summary, parts, dataset):
     """predictions.csv, parity.png and, last, metrics.json."""
-    target = summary["target"]
-    write_predictions(out / "predictions.csv", dataset, parts, target)
-    shown = {
-        name: (part.label, part.prediction, summary[name]["mae"]) for name, part in parts.items() if len(part.rows)
-    }
-    parity_plot(out / "parity.png", shown, target, summary["unit"])
+    each = targets_of(summary)
+    write_predictions(out / "predictions.csv", dataset, parts, list(each))
+    columns = {name: list(known_columns(part.label, part.prediction)) for name, part in parts.items()}
+    panels = []
+    for k, (target, found) in enumerate(each.items()):
+        shown = {name: (*known[k], found[name]["mae"]) for name, known in columns.items() if len(known[k][0])}
+        panels.append((shown, target, found["unit"]))
+    parity_plot(out / "parity.png", panels)
     write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")

@@ -11,6 +11,7 @@ from refattn.ops.types import Ops
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.cpu_stepper import CpuStepper
+from refattn.training.targets import Targets
 
 
 class Stepper(typing.Protocol):
@@ -20,7 +21,7 @@ class Stepper(typing.Protocol):
     """
 
     def begin(
-        self, batches: list[np.ndarray], rates: list[float], first: int = 0, totals: tuple[float, float] = (0.0, 0.0)
+        self, batches: list[np.ndarray], rates: list[float], first: int = 0, totals: np.ndarray | None = None
     ) -> None:
         """Take the batches of an epoch.
 
@@ -29,7 +30,7 @@ class Stepper(typing.Protocol):
         batches : list of (S,) int     structures of every batch, by their rows in the data set
         rates : (n_batches,) float     learning rate of every batch, without Adam's bias correction
         first : int                    the batch to go on with
-        totals : (float, float)        what `settle` gave when the epoch was left before that batch
+        totals : (1 + K,) float, optional     what `settle` gave when the epoch was left before that batch
         """
 
     def step(self, batch: int, map_fn: Callable = map) -> None:
@@ -41,13 +42,14 @@ class Stepper(typing.Protocol):
         DeviceError when the memory does not suffice.
         """
 
-    def settle(self) -> tuple[float, float]:
+    def settle(self) -> np.ndarray:
         """Wait until Parameters and Adam are up to date.
 
         Returns
         -------
-        loss : float        sum over the epoch's batches so far of the loss times its structures
-        absolute : float    sum of the absolute errors, in scaled units
+        totals : (1 + K,) float64
+            Sum over the epoch's batches so far of the loss times its structures; sum of the absolute errors of each of
+            the K targets, in scaled units.
 
         Raises TrainingError, as `step` does.
         """
@@ -57,7 +59,7 @@ class Stepper(typing.Protocol):
 
 
 def make_stepper(
-    config: Config, ops: Ops, graphs: GraphBatch, ids: np.ndarray, label: np.ndarray, params: Parameters, adam: Adam
+    config: Config, ops: Ops, graphs: GraphBatch, ids: np.ndarray, targets: Targets, params: Parameters, adam: Adam
 ) -> Stepper:
     """The Stepper of the device that `ops` computes on.
 
@@ -65,12 +67,13 @@ def make_stepper(
     ----------
     ops : namespace of operations    see refattn.ops.load_backend
     graphs : GraphBatch              of the data set
-    ids, label : (S,) str, float     of every structure of the data set; the label is scaled
+    ids : (S,) str                   of every structure of the data set
+    targets : Targets
 
     Raises ConfigError for an unknown loss, DeviceError where the memory of a GPU does not suffice for the data set.
     """
     if not ops.on_device:
-        return CpuStepper(config, ops, graphs, ids, label, params, adam)
+        return CpuStepper(config, ops, graphs, ids, targets, params, adam)
     from refattn.training.cuda_stepper import CudaStepper  # asks for a GPU
 
-    return CudaStepper(config, ops, graphs, ids, label, params, adam)
+    return CudaStepper(config, ops, graphs, ids, targets, params, adam)

@@ -5,22 +5,22 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from refattn.common.environment import available_cores
 from refattn.common.files import make_directory, only_process, write_text
-from refattn.common.metrics import metrics
+from refattn.common.metrics import known_columns, metrics
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
 from refattn.data.builtin import SETS, open_data
-from refattn.data.splits import Split, choose_split, labels_of_target, resolve_split, write_split
+from refattn.data.splits import Split, choose_split, labels_of_targets, resolve_split, write_split
 from refattn.data.store import Dataset
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
-from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file, save_checkpoint
-from refattn.network.inference import predict_rows
+from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file, of_each, save_checkpoint
+from refattn.network.inference import predict_rows, to_labels
 from refattn.network.params import Parameters, initialise, parameter_table
 from refattn.ops import load_backend
 from refattn.prediction.run_directory import EPOCH_START, checked_state, free_directory, refuse_existing, remove_run
@@ -28,6 +28,7 @@ from refattn.training.adam import Adam
 from refattn.training.results import write_results
 from refattn.training.schedule import Schedule, epoch_batches
 from refattn.training.stepper import make_stepper
+from refattn.training.targets import Targets, label_scale
 
 
 class Interrupted(Exception):
@@ -69,7 +70,7 @@ def train(
 
     Raises ConfigError, DataError, OutputError, RunError, TrainingError, Interrupted.
     """
-    out = Path(out) if out else free_directory(config.data.target)
+    out = Path(out) if out else free_directory("-".join(config.data.targets))
     n_threads = n_threads or available_cores()
     with contextlib.ExitStack() as stack:
         if not resume:
@@ -108,28 +109,27 @@ class Trainer:
         self.config = config
         self.dataset = dataset
         self.rows = rows
-        self.label = dataset.labels[config.data.target]
+        self.label = labels_of_targets(dataset, config.data.targets)
         self.ops = load_backend(device)
         dataset.graphs.check(config.model, dataset.id)
         self.params = checkpoint.params
         self.adam = Adam(self.params.vector, self.params.decay_mask(), config.training)
         self.n_batches = -(-len(rows[0]) // config.training.batch_size)
         self.schedule = Schedule(config.training, self.n_batches)
-        self.progress = {**EPOCH_START}
+        self.progress = self._epoch_start(1)
         self.history = []
 
     @classmethod
     def start(cls, config: Config, out: Path, init: str | os.PathLike | None, device: str) -> "Trainer":
         """A new run, of which nothing is written yet."""
         config, dataset, split, rows = open_split(config)
-        target = config.data.target
-        mean, std = label_scale(dataset.labels[target][rows[0]], config)
+        scale = label_scale(labels_of_targets(dataset, config.data.targets)[rows[0]], config)
         elements = np.unique(dataset.graphs.take(rows[0]).z)
         params = initialise(config.model, config.training.seed, config.training.dtype)
         if init:
             params.vector[:] = load_initial(init, config).vector
-        unit = dataset.label_attrs[target].get("unit", "")
-        checkpoint = Checkpoint(config, params, unit, mean, std, tuple(elements.tolist()), split)
+        unit = of_each([dataset.label_attrs[target].get("unit", "") for target in config.data.targets])
+        checkpoint = Checkpoint(config, params, unit, *map(of_each, scale), tuple(elements.tolist()), split)
         return cls(out, checkpoint, dataset, rows, device)
 
     @classmethod
@@ -139,7 +139,7 @@ class Trainer:
         dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
-        check_labels(dataset, checkpoint.config.data.target, np.concatenate(rows))
+        check_labels(dataset, checkpoint.config.data.targets, rows)
         trainer = cls(out, checkpoint, dataset, rows, device)
         try:
             state = checked_state(checkpoint, trainer.schedule.state, trainer.n_batches)
@@ -166,6 +166,9 @@ class Trainer:
         if not (self.out / "split.json").exists():
             write_split(self.out / "split.json", self.checkpoint.split)
 
+    def _epoch_start(self, epoch):
+        return {**EPOCH_START, "epoch": epoch, "absolute": [0.0] * self.config.model.n_targets}
+
     def fit(self, map_fn: Callable, report: Callable[[dict], None], stop: Callable[[], bool]) -> None:
         """Epochs until the last one, or until the validation MAE has not improved for `patience` epochs.
 
@@ -174,9 +177,9 @@ class Trainer:
         map_fn : callable          like map; see refattn.common.threads.workers
         report, stop : callable    `progress` and `stop` of `train`
         """
-        label = ((self.label - self.checkpoint.mean) / self.checkpoint.std).astype(self.config.training.dtype)
+        targets = Targets.of(self.dataset, self.label, self.checkpoint.scale, self.config)
         graphs, ids = self.dataset.graphs, self.dataset.id
-        stepper = make_stepper(self.config, self.ops, graphs, ids, label, self.params, self.adam)
+        stepper = make_stepper(self.config, self.ops, graphs, ids, targets, self.params, self.adam)
         report(self._reached())
         while self.progress["epoch"] <= self.config.training.epochs and not self._out_of_patience():
             self._epoch(stepper, map_fn, report, stop)
@@ -185,7 +188,11 @@ class Trainer:
     def _reached(self):
         """How far the training is, for `report`."""
         reached = {"epoch": self.progress["epoch"], "batch": self.progress["batch"], "n_batches": self.n_batches}
-        return {**reached, "n_epochs": self.config.training.epochs, "unit": self.checkpoint.unit}
+        return {**reached, "n_epochs": self.config.training.epochs, "unit": self._unit()}
+
+    def _unit(self):
+        """Of the errors in the history: of several targets, that is the spread of each."""
+        return self.checkpoint.unit if self.config.model.n_targets == 1 else "standard deviations"
 
     def _out_of_patience(self):
         return self.history and self.progress["epoch"] - 1 - self._best()["epoch"] >= self.config.training.patience
@@ -218,41 +225,57 @@ class Trainer:
         first = progress["batch"]
         batches = epoch_batches(self.rows[0], training.batch_size, training.seed, progress["epoch"])
         rates = [self.schedule.rate(self.adam.step + batch - first) for batch in range(len(batches))]
-        stepper.begin(batches, rates, first, (progress["loss"], progress["absolute"]))
+        stepper.begin(batches, rates, first, np.array([progress["loss"], *np.atleast_1d(progress["absolute"])]))
         return range(first, len(batches))
 
     def _settle(self, stepper):
-        self.progress["loss"], self.progress["absolute"] = stepper.settle()
+        self.progress["loss"], *self.progress["absolute"] = stepper.settle().tolist()
 
     def _finish_epoch(self, map_fn, seconds):
         n_train = len(self.rows[0])
         epoch = self.progress["epoch"]
-        std = self.checkpoint.std
-        scores = metrics(self.label[self.rows[1]], self.predict(self.rows[1], map_fn))
-        if not np.isfinite(scores["mae"]):
+        errors = self._errors(map_fn)
+        if not np.isfinite(errors["valid_mae"]).all():
             raise TrainingError(self._explain(f"epoch {epoch}: a prediction of the validation set is not finite"))
         last_rate = self.schedule.rate(self.adam.step - 1)
-        self.schedule.end_epoch(scores["mae"] / std)
-        self.history.append({
+        in_spreads = {name: values / self.checkpoint.scale.std for name, values in errors.items()}
+        together = {
+            name: float(np.average(values, weights=self.config.data.weights)) for name, values in in_spreads.items()
+        }
+        self.schedule.end_epoch(together["valid_mae"])
+        record = {
             "epoch": epoch,
             "loss": self.progress["loss"] / n_train,
             "penalty": self.adam.penalty(self.params.vector),
-            "train_mae": self.progress["absolute"] / n_train * std,
-            "valid_mae": scores["mae"],
-            "valid_rmse": scores["rmse"],
+            **(together if self.config.model.n_targets > 1 else {name: float(x[0]) for name, x in errors.items()}),
             "learning_rate": last_rate,
             "structures_per_second": n_train / seconds,
             "seconds": seconds,
-        })  # fmt: skip
-        self.progress = {**EPOCH_START, "epoch": epoch + 1}
+        }  # fmt: skip
+        if self.config.model.n_targets > 1:
+            columns = zip(self.config.data.targets, *errors.values(), strict=True)
+            record["targets"] = {target: dict(zip(errors, map(float, values))) for target, *values in columns}
+        self.history.append(record)
+        self.progress = self._epoch_start(epoch + 1)
         if self._best()["epoch"] == epoch:
             save_checkpoint(self.out / "model.h5", self.checkpoint)
         self._save()
 
+    def _errors(self, map_fn):
+        """Of the epoch, by name: (K,) errors of the targets in their units."""
+        n_train = (~np.isnan(self.label[self.rows[0]])).sum(axis=0)
+        prediction = self.predict(self.rows[1], map_fn)
+        valid = [metrics(*known) for known in known_columns(self.label[self.rows[1]], prediction)]
+        return {
+            "train_mae": np.array(self.progress["absolute"]) / n_train * self.checkpoint.scale.std,
+            "valid_mae": np.array([scores["mae"] for scores in valid]),
+            "valid_rmse": np.array([scores["rmse"] for scores in valid]),
+        }
+
     def predict(self, rows: np.ndarray, map_fn: Callable) -> np.ndarray:
-        """Predictions (S,) of the structures `rows`, in the label's unit."""
+        """Predictions (S, K) of the structures `rows`, in the labels' units."""
         output = predict_rows(self.params, self.config.model, self.ops, self.dataset.graphs, rows, map_fn)
-        return self.checkpoint.mean + self.checkpoint.std * output.prediction.astype(float)
+        return to_labels(self.checkpoint, output.prediction)
 
     def _save(self):
         state = {
@@ -280,7 +303,7 @@ def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
     config = resolve(config, dataset)
     split = choose_split(dataset, config.data)
     rows = resolve_split(split, dataset)
-    check_labels(dataset, config.data.target, np.concatenate(rows))
+    check_labels(dataset, config.data.targets, rows)
     return config, dataset, split, rows
 
 
@@ -306,23 +329,22 @@ def resolve(config: Config, dataset: Dataset) -> Config:
     return Config(config.model, graph, data, config.training)
 
 
-def check_labels(dataset: Dataset, target: str, rows: np.ndarray) -> None:
-    """Raise DataError, naming the structure, when one of `rows` has no finite label `target`."""
-    finite = np.isfinite(labels_of_target(dataset, target)[rows])
-    if not finite.all():
-        where = dataset.id[rows[np.argmin(finite)]]
-        raise DataError(f"the label {target} of structure {where} is not finite; correct it or leave it out")
+def check_labels(dataset: Dataset, targets: Sequence[str], parts: tuple[np.ndarray, ...]) -> None:
+    """Raise DataError where a label is missing: a structure's only one, or a target's all.
 
-
-def label_scale(label: np.ndarray, config: Config) -> tuple[float, float]:
-    """Mean and standard deviation of the training labels (S,), which scale the target.
-
-    A non-negative target is divided but not shifted, so that the clip at 0 keeps its meaning.
+    parts : the structures to train on, to validate on and to test on
     """
-    if not config.training.scale_target:
-        return 0.0, 1.0
-    mean = 0.0 if config.model.non_negative else float(label.mean())
-    return mean, float(label.std()) or 1.0
+    rows = np.concatenate(parts)
+    label = labels_of_targets(dataset, targets)
+    wrong = np.isinf(label[rows]).any(axis=1) | np.isnan(label[rows]).all(axis=1)
+    if wrong.any():
+        where = dataset.id[rows[np.argmax(wrong)]]
+        names = f"label {targets[0]}" if len(targets) == 1 else f"labels {', '.join(targets)}"
+        raise DataError(f"the {names} of structure {where} is not finite; correct it or leave it out")
+    for name, part in zip(("train", "validate"), parts, strict=False):
+        for target, column in zip(targets, label[part].T, strict=True):
+            if np.isnan(column).all():
+                raise DataError(f"no structure to {name} on has the label {target}; choose another split or target")
 
 
 def load_initial(init: str | os.PathLike, config: Config) -> Parameters:

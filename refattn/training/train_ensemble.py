@@ -14,7 +14,7 @@ from refattn.data.builtin import open_data
 from refattn.errors import ConfigError, RunError, in_one_line
 from refattn.prediction.ensemble import MEMBER, Plan, load_members, members_of, read_plan, write_plan
 from refattn.prediction.run_directory import free_directory, refuse_existing
-from refattn.training.results import write_ensemble_results
+from refattn.training.results import targets_of, write_ensemble_results
 from refattn.training.train import load_initial, open_split, train
 
 
@@ -47,7 +47,7 @@ def train_ensemble(
 
     Raises what refattn.train raises.
     """
-    out = Path(out) if out else free_directory(config.data.target)
+    out = Path(out) if out else free_directory("-".join(config.data.targets))
     plan = read_plan(out) if resume else start_ensemble(config, n_members, out, init)
     with only_process(out):
         for number in range(plan.n_members):
@@ -93,8 +93,10 @@ def read_metrics(path: Path) -> dict:
     """The metrics.json of a run. Raises RunError for a file that cannot be read or lacks what is needed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {"test": {"mae": content["test"]["mae"]}, "seconds": float(content["seconds"])}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        test_mae = {target: found["test"]["mae"] for target, found in targets_of(content).items()}
+        targets = {target: {"test": {"mae": mae}} for target, mae in test_mae.items()}
+        return {"targets": targets, "seconds": float(content["seconds"])}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(
             f"{path}: cannot be read as metrics ({in_one_line(error)}); remove it and go on with --resume"
         ) from None

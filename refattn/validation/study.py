@@ -270,7 +270,7 @@ def faithfulness(
         atoms = cases[number].atoms
         graph = model.graph(str(atoms.info.get("id", number)), atoms)
         subject = subject_of(model, model.checkpoint.params.astype("float64"), graph)
-        return {k: model.checkpoint.std * deletion_and_insertion(subject, v) for k, v in order.items()}
+        return {k: model.checkpoint.scale.std[0] * deletion_and_insertion(subject, v) for k, v in order.items()}
 
     jobs = [(model, own[s], s) for model, own in zip(models, scored, strict=True) for s in range(len(cases))]
     with workers(settings.n_threads) as run:

@@ -152,7 +152,7 @@ def test_published_splits_that_do_not_fit(dataset):
 
 def test_the_configuration_chooses(dataset, tmp_path):
     drawn = choose_split(dataset, DataConfig(target="homo", n_train=9, split_seed=7))
-    assert drawn == make_split(dataset, "homo", 9, seed=7)
+    assert drawn == make_split(dataset, ["homo"], 9, seed=7)
     write_split(tmp_path / "split.json", drawn)
     assert choose_split(dataset, DataConfig(split=str(tmp_path / "split.json"))) == drawn
     with pytest.raises(DataError, match="smfe12 is one of 3304"):
@@ -162,16 +162,16 @@ def test_the_configuration_chooses(dataset, tmp_path):
 
 
 def test_unknown_labels_are_in_no_part(dataset):
-    split = make_split(dataset, "homo", seed=4)
+    split = make_split(dataset, ["homo"], seed=4)
     ids = set(split.train + split.valid + split.test)
     assert ids == {f"s{i}" for i in range(50) if i % 5}
     assert all(isinstance(id, str) for id in ids)
     with pytest.raises(DataError, match="'gap'.*homo"):
-        make_split(dataset, "gap")
+        make_split(dataset, ["gap"])
 
 
 def test_written_read_and_resolved(dataset, tmp_path):
-    split = make_split(dataset, "homo", seed=5)
+    split = make_split(dataset, ["homo"], seed=5)
     write_split(tmp_path / "split.json", split)
     assert read_split(tmp_path / "split.json") == split
     assert len(list(tmp_path.iterdir())) == 1

@@ -39,12 +39,16 @@ from refattn.structures.batch import GraphBatch
 @pytest.mark.parametrize("options", [{}, {"variant": "scann"}, {"ring": True}, {"features": "cgcnn", "ring": True}])
 def test_gradient_by_the_input_embedding(options):
     config = ModelConfig(**(SMALL | options))
-    shard, params, weights = small_shard(config), small_network(config), np.array([1.0, -2.0, 0.5, 3.0])
+    shard, params, weights = small_shard(config), small_network(config), np.array([[1.0], [-2.0], [0.5], [3.0]])
     c, found = input_embedding(params, shard, config, OPS), {}
     tape = forward(params, shard, config, OPS, embedding=c)
     assert np.array_equal(tape.prediction, forward(params, shard, config, OPS).prediction)
     backward(weights, tape, params, params.zeros_like(), config, OPS, grad_inputs=found)
-    wanted = central_difference(lambda: weights @ forward(params, shard, config, OPS, embedding=c).prediction, c)
+
+    def weighted():
+        return (weights * forward(params, shard, config, OPS, embedding=c).prediction).sum()
+
+    wanted = central_difference(weighted, c)
     np.testing.assert_allclose(found["embedding"], wanted, rtol=0, atol=DIFFERENCE * np.abs(wanted).max())
 
 
@@ -54,8 +58,8 @@ def test_copies_of_a_structure_are_that_structure():
     shard = dataclasses.replace(shard_of(atoms, config), ring=np.eye(2)[np.arange(len(atoms)) % 2])
     params = small_network(config)
     three, one = (forward(params, s, config, OPS) for s in (shard.repeat(3), shard))
-    np.testing.assert_allclose(three.prediction, np.repeat(one.prediction, 3), rtol=SAME)
-    np.testing.assert_allclose(three.beta, np.tile(one.beta, 3), rtol=SAME)
+    np.testing.assert_allclose(three.prediction, np.repeat(one.prediction, 3, axis=0), rtol=SAME)
+    np.testing.assert_allclose(three.beta[0], np.tile(one.beta[0], 3), rtol=SAME)
 
 
 # ---- attention and its flow --------------------------------------------------------------------------------------
@@ -141,7 +145,7 @@ def test_edges_and_attention_are_those_of_the_graph_and_the_network():
     assert edges.omega.min() >= model.config.graph.omega_min
     np.testing.assert_allclose(found.alpha, tape.alpha, rtol=SAME)
     assert found.alpha.shape == (2, len(edges.site), 2)
-    np.testing.assert_allclose(found.site_embedding, tape.read_out.site, rtol=SAME)
+    np.testing.assert_allclose(found.site_embedding, tape.read_outs[0].site, rtol=SAME)
     key = found.site_embedding @ model.checkpoint.params["global_key_w"] + model.checkpoint.params["global_key_b"]
     np.testing.assert_allclose(found.structure_vector, found.beta @ key, rtol=SAME)
     np.testing.assert_allclose(found.scaled_beta, 8 * found.beta, rtol=SAME)

@@ -49,13 +49,13 @@ def run_gradients(shard, params, config, ops, weights=None, dropout=None):
     Parameters
     ----------
     ops : name of a backend, or its operations
-    weights : (S,) float, or a function of the predictions that returns them; ones by default
+    weights : (S,) or (S, K) float, or a function of the predictions that returns them; ones by default
     """
     ops = load_backend(ops) if isinstance(ops, str) else ops
     tape, grads, grad_inputs = forward(params, shard, config, ops, dropout), params.zeros_like(), {}
     weights = np.ones_like(tape.prediction) if weights is None else weights
-    grad_prediction = weights(tape.prediction) if callable(weights) else weights
-    backward(grad_prediction, tape, params, grads, config, ops, dropout, grad_inputs)
+    weights = weights(tape.prediction) if callable(weights) else weights
+    backward(weights.reshape(len(shard), -1), tape, params, grads, config, ops, dropout, grad_inputs)
     return tape, grads, grad_inputs
 
 

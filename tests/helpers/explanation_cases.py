@@ -63,7 +63,7 @@ def own_rows(model, atoms):
     rest = params.vector[params["embed"].size :]
     own = Parameters(parameter_table(config), np.append(params["embed"][shard.z], rest))
     shard = dataclasses.replace(shard, z=np.arange(len(atoms), dtype=np.int32))
-    return own["embed"], lambda: MEAN + STD * forward(own, shard, config, OPS).prediction[0]
+    return own["embed"], lambda: MEAN + STD * forward(own, shard, config, OPS).prediction[0, 0]
 
 
 def apart():

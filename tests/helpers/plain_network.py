@@ -5,6 +5,8 @@ It shares nothing with refattn.ops and refattn.network, so that a misunderstandi
 
 import numpy as np
 
+READ_OUT = [f"{name}_{kind}" for name in ("after", "global_query", "global_key", "hidden", "output") for kind in "wb"]
+
 
 def swish(u):
     return u / (1 + np.exp(-u))
@@ -35,7 +37,7 @@ def plain_forward(p, shard, config, masks=None):
 
     Returns
     -------
-    prediction : (S,); beta : (N,); alpha : list of (E, H), one for each layer
+    prediction : (S, K); beta : (N, K); alpha : list of (E, H), one for each layer
     """
     masks = masks or {}
     site = first_sites(p, shard, config) * masks.get("site", 1)
@@ -70,13 +72,15 @@ def plain_forward(p, shard, config, masks=None):
         if config.variant == "scann+":
             geo = new_geo
         alphas.append(np.array(alpha).reshape(-1, config.n_heads))
-    site = swish(site @ p["after_w"] + p["after_b"])
-    prediction, beta = [], []
-    for s in range(len(shard)):
-        shares, y = read_out(site[shard.site_ptr[s] : shard.site_ptr[s + 1]], p, config)
-        beta += list(shares)
-        prediction.append(max(y, 0) if config.non_negative else y)
-    return np.array(prediction), np.array(beta), alphas
+    prediction = np.zeros((len(shard), config.n_targets))
+    beta = np.zeros((len(site), config.n_targets))
+    for k in range(config.n_targets):
+        own = {name: p[f"target{k}.{name}" if k else name] for name in READ_OUT}
+        for s in range(len(shard)):
+            sites = slice(shard.site_ptr[s], shard.site_ptr[s + 1])
+            beta[sites, k], y = read_out(swish(site[sites] @ own["after_w"] + own["after_b"]), own, config)
+            prediction[s, k] = max(y, 0) if config.non_negative else y
+    return prediction, beta, alphas
 
 
 def first_sites(p, shard, config):

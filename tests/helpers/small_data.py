@@ -40,6 +40,21 @@ def write_molecules(path, n=60, seed=0, labels=None):
     return path
 
 
+def write_properties(path, n=60, seed=0):
+    """The data set of write_molecules with `heavy`, the number of heavy atoms (unknown for every third), `none`, which
+    is never known, and the per-site array `population`, which sums to 1 (absent for every fifth)."""
+    with DatasetWriter(path, GraphConfig(), label_attrs={"heavy": {"unit": "atoms"}}) as writer:
+        structures = molecules(n, seed)
+        records = []
+        for number, atoms in enumerate(structures):
+            heavy = (atoms.numbers > 1).astype(float)
+            labels = {"spread": label(atoms), "heavy": heavy.sum() if number % 3 else np.nan, "none": np.nan}
+            population = heavy / heavy.sum() if number % 5 else np.full(len(atoms), np.nan)
+            records.append(Record(atoms.info["id"], atoms, labels, {"population": population}))
+        writer.add(records, [GraphBatch.from_atoms(atoms) for atoms in structures])
+    return path
+
+
 def small_config(path, **training):
     """Two layers of width 16 and a few epochs on the data set `path`."""
     settings = {"epochs": 6, "batch_size": 8, "learning_rate": 3e-3, "learning_rate_min": 1e-4, "weight_decay": 1e-6}

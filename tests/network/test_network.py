@@ -32,7 +32,7 @@ def close(found, expected, tolerance):
 
 def rmse_gradient(y):
     """Gradient of the published loss, the root of the batch's mean squared error."""
-    return lambda prediction: (prediction - y) / (len(y) * np.sqrt(np.mean((prediction - y) ** 2)))
+    return lambda prediction: (prediction - y[:, None]) / (len(y) * np.sqrt(np.mean((prediction - y[:, None]) ** 2)))
 
 
 # ---- the authors' code -------------------------------------------------------------------------------------------
@@ -48,12 +48,12 @@ def geometry_of(layer, weights, shard):
 
 def layer_outputs(tape, params, config):
     """What the fixtures hold of every layer, by their names."""
-    found = {"site": tape.embedding.site, "after": tape.read_out.site}
-    found |= {"struct": tape.head.struct, "hidden": tape.head.hidden}
+    found = {"site": tape.embedding.site, "after": tape.read_outs[0].site}
+    found |= {"struct": tape.read_outs[0].struct, "hidden": tape.read_outs[0].head.hidden}
     for number in range(config.n_layers):
         layer, last = tape.layers[number], number == config.n_layers - 1
         weights = params.layer(number)
-        after = tape.read_out.site_before if last else tape.layers[number + 1].site
+        after = tape.read_outs[0].site_before if last else tape.layers[number + 1].site
         found[f"layer{number}/geometry"] = geometry_of(layer, weights, tape.shard)
         found[f"layer{number}/alpha"] = tape.alpha[number]
         context = weights["context_gain"] * layer.block[0] + weights["context_offset"]
@@ -69,9 +69,9 @@ def test_every_layer_equals_the_authors(name, backend):
     shard, params, config, y = authors_network(name)
     expected = authors_numbers(name)
     tape = forward(params, shard, config, load_backend(backend))
-    np.testing.assert_allclose(tape.prediction, expected["pred"], rtol=0, atol=tolerances.AUTHORS)
-    np.testing.assert_allclose(tape.beta, expected["beta"], rtol=0, atol=tolerances.AUTHORS)
-    loss = np.sqrt(np.mean((tape.prediction - y) ** 2))
+    np.testing.assert_allclose(tape.prediction[:, 0], expected["pred"], rtol=0, atol=tolerances.AUTHORS)
+    np.testing.assert_allclose(tape.beta[0], expected["beta"], rtol=0, atol=tolerances.AUTHORS)
+    loss = np.sqrt(np.mean((tape.prediction[:, 0] - y) ** 2))
     assert abs(loss - expected["loss_rmse"]) < tolerances.AUTHORS
     outputs = {key.removeprefix("outputs/"): array for key, array in expected.items() if key.startswith("outputs/")}
     found = layer_outputs(tape, params, config)
@@ -98,10 +98,10 @@ def test_gradients_equal_the_authors(name, backend):
 def test_float32_is_near_the_authors(name, backend):
     shard, params, config, _ = authors_network(name, np.float32)
     tape = forward(params, shard, config, load_backend(backend))
-    assert tape.prediction.dtype == tape.beta.dtype == np.float32
+    assert tape.prediction.dtype == tape.beta[0].dtype == np.float32
     for expected in (authors_numbers(name)["pred"], authors_numbers(name, "f32")["pred"]):
-        assert largest(tape.prediction - expected) <= tolerances.AUTHORS_32
-    assert largest(tape.beta - authors_numbers(name)["beta"]) <= tolerances.AUTHORS_32
+        assert largest(tape.prediction[:, 0] - expected) <= tolerances.AUTHORS_32
+    assert largest(tape.beta[0] - authors_numbers(name)["beta"]) <= tolerances.AUTHORS_32
 
 
 @pytest.mark.parametrize("name", ["s_base", "s_plus"])
@@ -132,7 +132,7 @@ def test_forward_is_the_plain_network(name, backend):
         tape = forward(params, shard, config, ops, drop)
         prediction, beta, alpha = plain_forward(params, shard, config, mask)
         np.testing.assert_allclose(tape.prediction, prediction, rtol=0, atol=tolerances.NETWORK)
-        np.testing.assert_allclose(tape.beta, beta, rtol=0, atol=tolerances.NETWORK)
+        np.testing.assert_allclose(np.transpose(tape.beta), beta, rtol=0, atol=tolerances.NETWORK)
         for found, expected in zip(tape.alpha, alpha, strict=True):
             np.testing.assert_allclose(found, expected, rtol=0, atol=tolerances.NETWORK)
 
@@ -141,7 +141,7 @@ def test_forward_is_the_plain_network(name, backend):
 def test_backends_agree(name):
     config = NETWORKS[name]
     shard, params = small_shard(config), small_network(config)
-    weights, dropout = np.random.default_rng(5).normal(size=len(shard)), Dropout(0, 1, shard)
+    weights, dropout = np.random.default_rng(5).normal(size=(len(shard), config.n_targets)), Dropout(0, 1, shard)
     tape, grads, inputs = run_gradients(shard, params, config, "reference", weights, dropout)
     cpu_tape, cpu_grads, cpu_inputs = run_gradients(shard, params, config, "cpu", weights, dropout)
     close(cpu_tape.prediction, tape.prediction, tolerances.NETWORK)
@@ -164,7 +164,7 @@ def test_company_does_not_matter(backend):
         part, site, edge = take(shard, structures)
         tape = forward(params, part, config, ops)
         np.testing.assert_allclose(tape.prediction, whole.prediction[structures], rtol=tolerances.COMPANY)
-        np.testing.assert_allclose(tape.beta, whole.beta[site], rtol=0, atol=tolerances.COMPANY)
+        np.testing.assert_allclose(tape.beta[0], whole.beta[0][site], rtol=0, atol=tolerances.COMPANY)
         np.testing.assert_allclose(tape.alpha[1], whole.alpha[1][edge], rtol=0, atol=tolerances.COMPANY)
 
 
@@ -180,7 +180,7 @@ def test_gradients_of_shards_add_up(variant):
         part, _, _ = take(shard, structures)
         tape, part_grads, _ = run_gradients(part, params, config, "cpu", weights[structures], Dropout(0, 7, part))
         total += part_grads.vector
-        predictions += list(tape.prediction)
+        predictions += tape.prediction.tolist()
     np.testing.assert_allclose(predictions, whole.prediction, rtol=tolerances.COMPANY)
     close(total, grads.vector, tolerances.NETWORK)
 
@@ -194,8 +194,8 @@ def test_inference_equals_forward(name, backend):
     tape = forward(params, shard, config, ops)
     for found in (infer(params, shard, config, ops), in_blocks(params, shard, config, ops)):
         close(found.prediction, tape.prediction, tolerances.COMPANY)
-        close(found.beta, tape.beta, tolerances.COMPANY)
-        close(found.struct, tape.head.struct, tolerances.COMPANY)
+        close(found.beta, np.transpose(tape.beta), tolerances.COMPANY)
+        close(found.struct, np.hstack([cache.struct for cache in tape.read_outs]), tolerances.COMPANY)
 
 
 def in_blocks(params, shard, config, ops):
@@ -213,7 +213,7 @@ def test_order_of_the_sites_does_not_matter(name):
     assert not np.array_equal(site, np.arange(len(site)))
     whole, tape = (forward(params, s, config, load_backend("cpu")) for s in (shard, permuted))
     np.testing.assert_allclose(tape.prediction, whole.prediction, rtol=tolerances.NETWORK)
-    np.testing.assert_allclose(tape.beta, whole.beta[site], rtol=0, atol=tolerances.NETWORK)
+    np.testing.assert_allclose(tape.beta[0], whole.beta[0][site], rtol=0, atol=tolerances.NETWORK)
     np.testing.assert_allclose(tape.alpha[1], whole.alpha[1][edge], rtol=0, atol=tolerances.NETWORK)
 
 
@@ -228,7 +228,7 @@ def test_work_arrays_do_not_change_a_bit():
         for _ in range(3):
             with ops.work_arrays():
                 pooled, pooled_grads, _ = run_gradients(shard, params, config, ops)
-                found.append((pooled.prediction.copy(), pooled.beta.copy(), pooled_grads.vector))
+                found.append((pooled.prediction.copy(), pooled.beta[0].copy(), pooled_grads.vector))
 
     threads = [threading.Thread(target=compute) for _ in range(2)]
     for thread in threads:
@@ -237,7 +237,7 @@ def test_work_arrays_do_not_change_a_bit():
         thread.join()
     assert len(found) == 6
     for prediction, beta, vector in found:
-        assert np.array_equal(prediction, tape.prediction) and np.array_equal(beta, tape.beta)
+        assert np.array_equal(prediction, tape.prediction) and np.array_equal(beta, tape.beta[0])
         assert np.array_equal(vector, grads.vector)
 
 
@@ -252,7 +252,7 @@ def test_a_single_site_has_all_the_attention(backend, readout, normalise):
     config = dataclasses.replace(NETWORKS["scann+, default"], readout=readout, normalise_attention=normalise)
     shard, _, _ = take(small_shard(config), [1, 2])
     tape, grads, _ = run_gradients(shard, small_network(config), config, backend)
-    assert np.array_equal(tape.beta, [1, 1])
+    assert np.array_equal(tape.beta[0], [1, 1])
     assert np.isfinite(tape.prediction).all() and np.isfinite(grads.vector).all()
 
 
@@ -260,7 +260,7 @@ def test_a_single_site_has_all_the_attention(backend, readout, normalise):
 def test_attention_sums_to_one(backend):
     shard, params, config, _ = authors_network("s_plus")
     tape = forward(params, shard, config, load_backend(backend))
-    np.testing.assert_allclose(np.add.reduceat(tape.beta, shard.site_ptr[:-1]), 1, rtol=tolerances.PARITY)
+    np.testing.assert_allclose(np.add.reduceat(tape.beta[0], shard.site_ptr[:-1]), 1, rtol=tolerances.PARITY)
     with_edges = shard.edge_ptr[:-1][np.diff(shard.edge_ptr) > 0]
     for alpha in tape.alpha:
         np.testing.assert_allclose(np.add.reduceat(alpha, with_edges), 1, rtol=tolerances.PARITY)

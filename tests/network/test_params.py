@@ -33,7 +33,7 @@ def test_parameters_are_views_of_one_vector(name):
         assert np.array_equal(params[entry.name].ravel(), np.arange(start, start + entry.size))
         start += entry.size
     assert start == params.vector.size
-    params["output_b"][...] = -1
+    params.target(NETWORKS[name].n_targets - 1)["output_b"][...] = -1
     assert params.vector[-1] == -1
 
 

@@ -102,14 +102,14 @@ def run_on_device(name, dtype):
     dropout, weights = Dropout(0, 0, shard), np.random.default_rng(2).normal(size=len(shard)).astype(dtype)
     tape, grads, grad_inputs = run_gradients(shard, params, config, CPU, weights, dropout)
     expected = {name: grads[name] for name in grads} | grad_inputs
-    expected |= {"prediction": tape.prediction, "beta": tape.beta, "alpha": tape.alpha[-1]}
+    expected |= {"prediction": tape.prediction, "beta": tape.beta[0], "alpha": tape.alpha[-1]}
 
     shard, params, dropout = shard.to(CUDA), params.to(CUDA), dropout.to(CUDA)
     grads, grad_inputs = params.zeros_like(), {}
     tape = forward(params, shard, config, CUDA, dropout)
-    backward(CUDA.to_device(weights), tape, params, grads, config, CUDA, dropout, grad_inputs)
+    backward(CUDA.to_device(weights[:, None]), tape, params, grads, config, CUDA, dropout, grad_inputs)
     found = {name: grads[name] for name in grads} | grad_inputs
-    found |= {"prediction": tape.prediction, "beta": tape.beta, "alpha": tape.alpha[-1]}
+    found |= {"prediction": tape.prediction, "beta": tape.beta[0], "alpha": tape.alpha[-1]}
     return expected, {name: CUDA.to_host(array) for name, array in found.items()}
 
 

@@ -146,7 +146,7 @@ def structs_by_hand(model, path, ids):
     dataset = read_dataset(path)
     rows = np.array([dataset.id.tolist().index(id) for id in ids])
     shard = dataset.graphs.take(rows).for_network(model.config.model, "float32")
-    struct = forward(model.checkpoint.params, shard, model.config.model, model.ops).head.struct
+    struct = forward(model.checkpoint.params, shard, model.config.model, model.ops).read_outs[0].struct
     return np.append(struct, np.diff(shard.site_ptr)[:, None], axis=1)
 
 

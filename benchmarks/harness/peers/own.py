@@ -10,6 +10,7 @@ from refattn.ops import load_backend
 from refattn.training.adam import Adam
 from refattn.training.cpu_stepper import CpuStepper
 from refattn.training.schedule import epoch_batches
+from refattn.training.targets import Targets
 
 
 class Own:
@@ -19,12 +20,14 @@ class Own:
         self.config, self.params, self.ops = config, params, load_backend(backend)
         self.graphs = source.dataset.graphs
         self.adam = Adam(params.vector, params.decay_mask(), config.training)
-        self.stepper = CpuStepper(config, self.ops, self.graphs, source.dataset.id, source.label, params, self.adam)
+        ids, targets = source.dataset.id, Targets(source.label[:, None])
+        self.stepper = CpuStepper(config, self.ops, self.graphs, ids, targets, params, self.adam)
         self.pool = contextlib.ExitStack()  # kept, because it stops the threads when it is collected
         self.run = self.pool.enter_context(workers(n_threads))
 
     def predict(self, batch):
-        return predict_rows(self.params, self.config.model, self.ops, self.graphs, batch.rows, self.run).prediction
+        found = predict_rows(self.params, self.config.model, self.ops, self.graphs, batch.rows, self.run)
+        return found.prediction[:, 0]
 
     def gradient(self, batch):
         loss, _ = self.stepper.compute_gradient(batch.rows, 0, self.run)

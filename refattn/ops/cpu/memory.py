@@ -20,7 +20,7 @@ def side_by_side(map_fn: Callable) -> Callable:
     return map_fn
 
 
-class _Pool:
+class Pool:
     """A stack of bytes: arrays are cut off its top, and given back together. It grows when nobody uses it."""
 
     def __init__(self):
@@ -43,17 +43,25 @@ class _Pool:
 class work_arrays:
     """Inside the block `empty` takes memory from the thread's pool; the arrays are void after it.
 
-    A block inside a block gives back what was taken in it.
+    A block inside a block gives back what was taken in it. From a Pool that is handed in the arrays stay until that
+    is released, also for another thread.
     """
 
+    def __init__(self, kept: Pool | None = None):
+        self.kept = kept
+
     def __enter__(self):
-        self.pool = _thread.pool = getattr(_thread, "pool", None) or _Pool()
+        self.own = getattr(_thread, "pool", None)
+        self.pool = _thread.pool = self.kept or self.own or Pool()
         self.mark = self.pool.used
         self.pool.open += 1
 
     def __exit__(self, *error):
         self.pool.open -= 1
-        self.pool.release(self.mark)
+        if self.kept is None:
+            self.pool.release(self.mark)
+        else:
+            _thread.pool = self.own
 
 
 def scratch(dtype: np.dtype, *shapes: tuple) -> list[Array]:

@@ -18,32 +18,33 @@ LOSS_THREADS = 4 if toolchain.SIMULATED else 1024
 
 
 def loss_slope(
-    totals: Array, prediction: Array, label: Array, plan: Plan, n_real: int, loss: Loss, delta: float
+    totals: Array, prediction: Array, label: Array, weights: Array, plan: Plan, n_real: int, loss: Loss, delta: float
 ) -> Array:
-    """Derivative of the batch's loss by each prediction; loss and absolute error are added to `totals`.
+    """Derivative of the batch's loss by each prediction; loss and absolute errors are added to `totals`.
 
-    totals[0] grows by the batch's loss times its structures, totals[1] by the absolute errors, and totals[2] becomes
-    the number of the first batch whose loss is not finite, where it is -1.
+    totals[0] grows by the batch's loss times its structures, totals[1 + k] by the absolute errors of target k, and the
+    last of them becomes the number of the first batch whose loss is not finite, where it is -1.
 
     Parameters
     ----------
-    totals : (3,) float64
-    prediction : (S,) float     of which the first n_real are structures; the slope of the others is zero
-    label : (M,) float          of every structure of the data set, scaled
-    plan : Plan                 see dataset.py
+    totals : (K + 2,) float64
+    prediction : (S, K) float     of which the first n_real are structures; the slope of the others is zero
+    label : (M, K) float          of every structure of the data set, scaled; NaN where unknown, whose slope is zero
+    weights : (K,) float64        of the targets' losses in their sum
+    plan : Plan                   see dataset.py
     loss : Loss
-    delta : float               of the Huber loss
+    delta : float                 of the Huber loss
 
     Returns
     -------
-    slope : (S,)
+    slope : (S, K)
 
     Deterministic   one block, whose threads sum in float64
-    Traffic         reads 2, writes 1 floats a structure
+    Traffic         reads 2, writes 1 floats a structure and target
     """
     slope = empty(prediction.shape, prediction.dtype)
     threads = min(threads_of(min(len(slope), LOSS_THREADS)), LOSS_THREADS)
-    arguments = slope, totals, prediction, label, plan.order, plan.start, plan.cursor, n_real
+    arguments = slope, totals, prediction, label, weights, plan.order, plan.start, plan.cursor, n_real
     toolchain.call(_kernel_of(loss), 1, threads, 2 * threads * 8, (*arguments, prediction.dtype.type(delta)))
     return slope
 
@@ -55,26 +56,36 @@ def _kernel_of(loss):
     reduce = device(loss.reduce)
 
     @kernel
-    def _loss_kernel(slope, totals, prediction, label, order, start, cursor, n_real, delta):
+    def _loss_kernel(slope, totals, prediction, label, weights, order, start, cursor, n_real, delta):
         lane, threads = cuda.threadIdx.x, cuda.blockDim.x
         first = start[cursor[0]]
         buffer = cuda.shared.array(0, totals.dtype)
-        total = absolute = np.float64(0)
-        for s in range(lane, n_real, threads):
-            error = prediction[s] - label[order[first + s]]
-            value, slope[s] = point(error, delta)
-            total += value
-            absolute += abs(error)
-        total = block_sum(buffer, total)
-        absolute = block_sum(buffer, absolute)
-        batch_loss, factor = reduce(total, n_real)
-        for s in range(lane, len(slope), threads):
-            slope[s] = slope[s] * slope.dtype.type(factor) if s < n_real else slope.dtype.type(0)
+        batch_loss = np.float64(0)
+        for k in range(len(weights)):
+            total = absolute = count = np.float64(0)
+            for s in range(lane, n_real, threads):
+                error = prediction[s, k] - label[order[first + s], k]
+                slope[s, k] = slope.dtype.type(0)
+                if not math.isnan(label[order[first + s], k]):
+                    value, slope[s, k] = point(error, delta)
+                    total += value
+                    absolute += abs(error)
+                    count += 1
+            total = block_sum(buffer, total)
+            absolute = block_sum(buffer, absolute)
+            n_known = int(block_sum(buffer, count))
+            factor = np.float64(0)
+            if n_known > 0:
+                value_k, factor = reduce(total, n_known)
+                batch_loss += weights[k] * value_k
+            for s in range(lane, len(slope), threads):
+                slope[s, k] = slope[s, k] * slope.dtype.type(weights[k] * factor) if s < n_real else slope.dtype.type(0)
+            if lane == 0:
+                totals[1 + k] += absolute
         if lane == 0:
             totals[0] += batch_loss * n_real
-            totals[1] += absolute
-            if not abs(batch_loss) < np.inf and totals[2] < 0:
-                totals[2] = cursor[0]
+            if not abs(batch_loss) < np.inf and totals[-1] < 0:
+                totals[-1] = cursor[0]
 
     return _loss_kernel
 
