@@ -20,4 +20,5 @@ UNPACKING = _limit("UNPACKING", 100)  # bytes that a compressed file may unpack 
 MEMBER = _limit("MEMBER", 1 << 26)  # bytes of one member or line of an archive that is read at once
 PARAMETERS = _limit("PARAMETERS", 100_000_000)  # of a network
 LAYERS = _limit("LAYERS", 1000)  # of a network
-EXPLAINED_SITES = _limit("EXPLAINED_SITES", 2000)  # of a structure that is drawn
+OCCLUDED_SITES = _limit("OCCLUDED_SITES", 5000)  # of a structure that is computed once for each of them
+PICTURE_SITES = _limit("PICTURE_SITES", 2000)  # of a structure that is drawn

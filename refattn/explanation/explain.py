@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 import ase
 import numpy as np
 
+from refattn.common.limits import OCCLUDED_SITES
 from refattn.errors import ConfigError, DataError, StructureError
 from refattn.explanation.attribution import gradient_times_input, integrated_gradients, occlusion, removal
 from refattn.explanation.flow import Flow, attention_flow, residual_share
-from refattn.explanation.variants import ScoredInput
+from refattn.explanation.variants import LARGE, ScoredInput
 from refattn.network.inference import overflow_is_reported
 from refattn.network.model import forward
 from refattn.network.params import Parameters
@@ -47,6 +48,7 @@ SITE_SCORES = (
 )
 COSTLY = ("integrated_gradients", "occlusion", "removal")
 DEFAULT = COSTLY[:2]
+BLOCK_SITES = 4096  # sites of structures that are explained at once, and those of one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +148,15 @@ def explain(
     structures : ase.Atoms, or iterable of ase.Atoms     as for Model.predict
     scores : iterable of str
         Which of the costly scores to compute. "integrated_gradients" takes some dozens of passes through the network;
-        "occlusion" one for each site; "removal" one, and a graph, for each site.
+        "occlusion" one for each site; "removal" one, and a graph, for each site: NaN beyond OCCLUDED_SITES of
+        refattn.common.limits.
     share : float in 0 to 1, or "norm"
         Weight of the residual path in the flow (flow.py).
     dtype : "float64" or "float32"
         Type of the computation, whatever the model was trained in. Occlusion is a small difference of large numbers:
         between equivalent atoms of C60 it differed by 2e-4 of the largest in float32, by 4e-13 in float64 (measured
-        with a model of the fullerene set).
+        with a model of the fullerene set). Structures of more than 10,000 sites are computed in the type that the
+        model was trained in, because of the memory.
     n_threads : int, optional
         By default one for each core. It changes no bit of the result.
 
@@ -183,7 +187,8 @@ def explain_stream(
     Where `skip` is given, structures that explain would refuse are left out, and skip(id, error) is called.
     """
     task = _Task(model, _checked(scores), _checked_share(share), model.checkpoint.params.astype(dtype))
-    for kept, explanations in model.stream_batches(structures, task.explained, block, n_threads, skip):
+    blocks = model.stream_batches(structures, task.explained, block, n_threads, skip, max_sites=BLOCK_SITES)
+    for kept, explanations in blocks:
         yield from zip(kept, explanations, strict=True)
 
 
@@ -233,7 +238,8 @@ class _Task:
 
     def _explanation(self, id, atoms, graph, map_fn):
         model = self.model
-        subject = subject_of(model, self.params, graph)
+        own = model.checkpoint.params
+        subject = subject_of(model, self.params if len(graph.z) <= LARGE else own, graph)
         output, attention = _attention(subject, graph, self.share)
         output = max(output, 0.0) if model.config.model.non_negative else output
         value = model.checkpoint.scale.mean[0] + model.checkpoint.scale.std[0] * output
@@ -253,10 +259,12 @@ class _Task:
                 "completeness_error": result.error,
                 "settled": result.settled,
             }
+        unknown = np.full(len(atoms), np.nan)
+        few = len(atoms) <= OCCLUDED_SITES  # the network once for each site costs the square of them
         if "occlusion" in self.scores:
-            found["occlusion"] = std * occlusion(subject, map_fn)
+            found["occlusion"] = std * occlusion(subject, map_fn) if few else unknown
         if "removal" in self.scores:
-            found["removal"] = std * removal(self.model, subject, atoms, map_fn)
+            found["removal"] = std * removal(self.model, subject, atoms, map_fn) if few else unknown
         return found
 
 

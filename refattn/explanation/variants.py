@@ -17,6 +17,8 @@ from refattn.network.params import Parameters
 from refattn.ops.types import Ops
 from refattn.structures.batch import EDGES_PER_SHARD, GraphBatch
 
+LARGE = 10_000  # sites of a structure of which one copy at a time fits in memory, and in the model's own type
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoredInput:
@@ -80,7 +82,7 @@ class ScoredInput:
                 tape = self._forward(make(part))
                 return self.ops.to_host(tape.prediction)[:, 0].astype(float)
 
-        return np.concatenate(list(self.ops.side_by_side(map_fn)(part_outputs, self._cut(n_variants))))
+        return np.concatenate(list(self._side_by_side(map_fn)(part_outputs, self._cut(n_variants))))
 
     def summed_gradient(self, make: Callable, weights: np.ndarray, map_fn: Callable = map) -> np.ndarray:
         """Gradient of the outputs by the input embedding, summed over variants.
@@ -112,7 +114,7 @@ class ScoredInput:
                 return grad.sum(axis=0, dtype=float)
 
         total = np.zeros(self.embedding.shape)
-        for part in self.ops.side_by_side(map_fn)(part_gradient, self._cut(len(weights))):
+        for part in self._side_by_side(map_fn)(part_gradient, self._cut(len(weights))):
             total += part
         return total
 
@@ -122,6 +124,9 @@ class ScoredInput:
         rows = embeddings.reshape(n_copies * n_sites, width).astype(self.embedding.dtype, copy=False)
         copies = self.graph.repeat(n_copies).to(self.ops)
         return forward(self.params, copies, self.config, self.ops, embedding=self.ops.to_device(rows))
+
+    def _side_by_side(self, map_fn):
+        return self.ops.side_by_side(map_fn) if len(self.graph.z) <= LARGE else map
 
     def _cut(self, n_variants):
         size = max(1, EDGES_PER_SHARD // max(1, len(self.graph.nbr), len(self.graph.z)))

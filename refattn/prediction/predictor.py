@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +22,7 @@ from refattn.prediction.ensemble import load_members, members_of
 from refattn.prediction.uncertainty import Conformal
 from refattn.structures.batch import GraphBatch
 
+BLOCK_SITES = 1 << 17  # sites that are predicted at once, and those of one structure
 SMALL = 256  # sites of a structure that one thread predicts before others would have begun
 Structures = ase.Atoms | Iterable[ase.Atoms]
 Skip = Callable[[str, Exception], None]
@@ -132,11 +132,14 @@ class Predictor:
         n_threads: int | None = None,
         skip: Skip | None = None,
         blas: bool = True,
+        max_sites: int = BLOCK_SITES,
     ) -> Iterator[tuple[list[ase.Atoms], object]]:
-        """What `compute` returns for every `block` structures of a stream; nothing where all of them were skipped."""
-        structures = iter(structures)
+        """What `compute` returns for every `block` structures of a stream; nothing where all of them were skipped.
+
+        A block ends early where it has `max_sites` sites.
+        """
         first_number = 0
-        while chunk := list(itertools.islice(structures, block)):
+        for chunk in _blocks(structures, block, max_sites):
             kept, result = self.compute(chunk, task, n_threads, skip, first_number, blas)
             if kept:
                 yield kept, result
@@ -232,6 +235,21 @@ class Predictor:
     @property
     def dtype(self) -> np.dtype:
         return self.checkpoints[0].params.vector.dtype
+
+
+def _blocks(structures, size, max_sites):
+    """Lists of successive structures."""
+    block = []
+    n_sites = 0
+    for atoms in structures:
+        block.append(atoms)
+        n_sites += len(atoms)
+        if len(block) == size or n_sites >= max_sites:
+            yield block
+            block = []
+            n_sites = 0
+    if block:
+        yield block
 
 
 def _asks_distance(uncertainty, coverage):

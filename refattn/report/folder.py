@@ -4,7 +4,8 @@
     pictures/NAME.png                                                           see pictures.py
     index.html  pages/NAME.html  thumbnails/NAME.png  and what they share       see pages.py
 
-Every file appears complete or not at all; those that hold all structures appear when all are done.
+Every file appears complete or not at all. Those that hold all structures appear when all are done, or when something
+goes wrong that is not theirs: then with the structures before it.
 """
 
 import contextlib
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import refattn
 from refattn.common.files import make_directory
+from refattn.common.limits import OCCLUDED_SITES, PICTURE_SITES
 from refattn.common.outputs import Mark, is_output
 from refattn.common.strict_json import to_json
+from refattn.errors import OutputError
 from refattn.prediction.predictor import Model
 from refattn.report import png
 from refattn.report.findings import ExplainedStructure
@@ -25,6 +28,8 @@ from refattn.report.pages import MARK, OWN_FILES, list_writer, plotly_script, wr
 from refattn.report.pictures import picture, thumbnail
 from refattn.report.tables import MARKS, tables
 
+UNDRAWN = f"pictures and pages are of structures of up to {PICTURE_SITES} (REFATTN_PICTURE_SITES)"
+UNOCCLUDED = f"occlusion and removal are of structures of up to {OCCLUDED_SITES} sites (REFATTN_OCCLUDED_SITES)"
 LONGEST = 60  # characters of a file's name
 
 
@@ -86,13 +91,23 @@ def explanation_folder(
             title = f"{model.target.replace('_', ' ')}, explained"
             text = f"Predicted by {run}."
             writer.list = stack.enter_context(list_writer(folder / "index.html", title, text, shown.score[0]))
-        yield writer
+        stopped = None
+        try:
+            yield writer
+        except BaseException as error:
+            if not writer.n_done or not writer.is_whole or isinstance(error, OSError | OutputError):
+                raise
+            stopped = error
+    if stopped:
+        note(f"the tables in {folder} hold the {writer.n_done} structures before what went wrong")
+        raise stopped
 
 
 class ReportWriter:
     """Adds structures to the tables, draws the first of them, and lists all.
 
-    n_pictures, n_pages : int     how many there are so far
+    n_done, n_pictures, n_pages : int     how many there are so far
+    is_whole : bool                       whether the tables end with a whole structure
     """
 
     def __init__(
@@ -108,23 +123,34 @@ class ReportWriter:
         self.add_to_tables = add_to_tables
         self.list = None
         self.names = set()
+        self.n_done = 0
+        self.is_whole = True
         self.n_pictures = 0
         self.n_pages = 0
 
     def add(self, finding: ExplainedStructure) -> None:
         """Add a structure to everything."""
+        self.is_whole = False
         self.add_to_tables(finding)
+        self.is_whole = True
+        self.n_done += 1
         links = {}
         name = None
         first = self.shown.score[0]
-        if self._within("pictures", self.n_pictures, self.shown.max_pictures):
+        n_sites = len(finding.atoms)
+        is_drawn = n_sites <= PICTURE_SITES  # what hides what costs the square of it
+        if not is_drawn:
+            self.note(f"{finding.id}: has {n_sites} sites; it is in the tables, but {UNDRAWN}")
+        if n_sites > OCCLUDED_SITES:
+            self.note(f"{finding.id}: {UNOCCLUDED}")
+        if is_drawn and self._within("pictures", self.n_pictures, self.shown.max_pictures):
             name = self._name_for(finding.id)
             self.n_pictures += 1
             links["picture"] = f"pictures/{name}.png"
             picture(self.folder / links["picture"], finding, rows_of(finding, self.shown.score), self.shown.background)
         if self.list is None:
             return
-        if self._within("pages", self.n_pages, self.shown.max_pages):
+        if is_drawn and self._within("pages", self.n_pages, self.shown.max_pages):
             name = name or self._name_for(finding.id)
             self.n_pages += 1
             links |= {"page": f"pages/{name}.html", "thumbnail": f"thumbnails/{name}.png"}
