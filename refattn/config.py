@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from refattn.common.limits import LAYERS
 from refattn.common.loss import LOSSES
 from refattn.errors import ConfigError, in_one_line
 
@@ -102,7 +103,9 @@ def _check(value, name):
     """Raise ConfigError for a value of the right type that is impossible."""
     wanted = ""
     if isinstance(value, str):
-        if value not in CHOICES.get(name, (value,)):
+        if value.encode(errors="replace").decode() != value or "\0" in value:
+            wanted = "text in UTF-8; rename the file if it is a path"
+        elif value not in CHOICES.get(name, (value,)):
             wanted = f"one of {', '.join(CHOICES[name])}"
     elif type(value) is int and abs(value) > LARGEST:
         raise ConfigError(f"{name} is too large; it must be at most {LARGEST}")
@@ -110,6 +113,8 @@ def _check(value, name):
         wanted = "finite and not negative"
     elif value > LARGEST_SIZE and name.startswith("model."):
         wanted = f"at most {LARGEST_SIZE}"
+    elif value > LAYERS and name == "model.n_layers":
+        wanted = f"at most {LAYERS} (REFATTN_LAYERS)"
     elif value == 0 and name in POSITIVE:
         wanted = "greater than 0"
     elif value >= 1 and name in BELOW_ONE:
@@ -321,10 +326,10 @@ def to_toml(config: Config) -> str:
 
 
 def _in_toml(value):
-    """A value, or the pairs of a table, as TOML."""
+    """A value, or the pairs of a table, as TOML, whose strings are those of JSON with DEL escaped."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{_in_toml(key)} = {_in_toml(item)}" for key, item in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _sections(config):

@@ -12,6 +12,7 @@ import time
 
 from refattn.benchmarks.measures import faster, operations, rates, summary
 from refattn.benchmarks.peers import PEERS, peers_for
+from refattn.common.files import private_folder
 from refattn.config import ModelConfig
 
 START_LIMIT = 420.0  # s; torch.compile takes its time
@@ -38,7 +39,8 @@ class Worker:
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         command = [python or sys.executable, "-m", "refattn.benchmarks.worker", json.dumps(order)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors, "text": True}
-        self.process = subprocess.Popen(command, env=environment_for(python), **pipes)
+        environment = {**environment_for(python), "PYTHONSAFEPATH": "1"}  # no module of the working folder is loaded
+        self.process = subprocess.Popen(command, env=environment, **pipes)
         self.lines = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
         self.ready = self._answer(START_LIMIT)
@@ -99,14 +101,14 @@ class Worker:
 
 
 def environment_for(python):
-    """The environment of a process of another interpreter: with compiled kernels of its own.
+    """The environment of a process of another interpreter: with compiled kernels of its own, which are pickles.
 
     Two versions of Numba that share a folder each throw away what the other has compiled.
     """
     if python in (None, sys.executable) or "NUMBA_CACHE_DIR" in os.environ:
-        return None
+        return {**os.environ}
     name = hashlib.sha256(str(python).encode()).hexdigest()[:12]
-    return {**os.environ, "NUMBA_CACHE_DIR": os.path.join(tempfile.gettempdir(), f"refattn-benchmarks-{name}")}
+    return {**os.environ, "NUMBA_CACHE_DIR": str(private_folder(f"numba-{name}"))}
 
 
 def interpreters(words):

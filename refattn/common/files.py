@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,25 @@ def make_directory(path: Path | str) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be made ({in_one_line(error)}); choose another folder") from None
+
+
+def private_folder(name: str) -> Path:
+    """A folder in the user's cache folder, which nobody else may write. Raises OutputError where it is not so."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refattn"
+    make_directory(cache.parent)
+    path = cache / name
+    try:
+        for folder in (cache, path):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            facts = os.lstat(folder)
+            others = stat.S_IWGRP | stat.S_IWOTH
+            if hasattr(os, "getuid") and (facts.st_uid != os.getuid() or facts.st_mode & others):
+                raise OutputError(f"{folder}: others may write it; move it away, or take their right with chmod go-w")
+            if not stat.S_ISDIR(facts.st_mode):
+                raise OutputError(f"{folder}: is a link or a file; move it away")
+    except OSError as error:
+        raise cannot_be_written(path, error) from None
+    return path
 
 
 @contextlib.contextmanager

@@ -51,6 +51,8 @@ class NewFile(h5py.File):
 
     def __init__(self, path: Path | str, mode: str = "w"):
         self._disk = _Disk(path)
+        if mode == "w":
+            self._disk.truncate(0)
         try:
             super().__init__(path, mode, "fileobj", fileobj=self._disk, libver=("v110", "v110"))
             self.check()
@@ -80,31 +82,38 @@ class _Disk:
 
     def __init__(self, path):
         self.stream = open(path, "rb+", buffering=0)  # noqa: SIM115  NewFile closes it
+        self.at = 0
         self.error = None
         self.told = False
         self.refused = []  # (offset, bytes) of the writes since the first that failed
 
     def seek(self, offset, whence=os.SEEK_SET):
-        return self.stream.seek(offset, whence)
+        if whence == os.SEEK_END:
+            ends = (first + len(data) for first, data in self.refused)
+            offset += max(os.fstat(self.stream.fileno()).st_size, *ends, 0)
+        self.at = offset
+        return offset
 
     def tell(self):
-        return self.stream.tell()
+        return self.at
 
     def write(self, data):
-        start = self.stream.tell()
         done = 0
         try:
+            self.stream.seek(self.at)
             while done < len(data) and not self.error:
                 done += self.stream.write(data[done:])
         except OSError as error:
             self.error = error
         if done < len(data):
-            self.refused.append((start + done, bytes(data[done:])))
+            self.refused.append((self.at + done, bytes(data[done:])))
+        self.at += len(data)
         return len(data)
 
     def readinto(self, buffer):
-        start = self.stream.tell()
+        start = self.at
         done = 0
+        self.stream.seek(start)
         while done < len(buffer) and (n := self.stream.readinto(buffer[done:])):
             done += n
         for offset, data in self.refused:
@@ -113,6 +122,7 @@ class _Disk:
             if first < last:
                 buffer[first - start : last - start] = data[first - offset : last - offset]
                 done = max(done, last - start)
+        self.at += done
         return done
 
     def truncate(self, size):

@@ -1,14 +1,16 @@
 """The one decorator for compiled functions (docs/design.md section 6): every Numba kernel of refattn is made by it."""
 
+import contextlib
 import functools
 import hashlib
 import inspect
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numba
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 
 # Sums may be reordered, which vectorises them, and a product fused with a sum; NaN and infinity keep their meaning,
 # because a loss that is not finite must be seen.
@@ -41,17 +43,38 @@ def jit(
         options["_nrt"] = False  # Numba's name: no run-time of its own
     compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
     if not numba.config.DISABLE_JIT:
-        compiled._cache = _Cache(function)  # what cache=True sets, to a cache that looks at one file only
+        compiled._cache = _cache_of(function)  # what cache=True sets, to a cache that looks at one file only
     return compiled
 
 
 class _Cache(FunctionCache):
-    """Numba's cache, which forgets a kernel when a file of refattn changes that its code may come from."""
+    """Numba's cache, which forgets a kernel when a file of refattn changes that its code may come from.
+
+    A kernel that cannot be kept, or one that was kept and cannot be read, is compiled anew.
+    """
 
     def __init__(self, function):
         super().__init__(function)
         stamp = sources_digest(inspect.getfile(function))
         self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp)
+
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # what pickle and LLVM raise for a damaged file
+            return None
+
+    def save_overload(self, sig, data):
+        with contextlib.suppress(OSError, pickle.PickleError, EOFError):  # the disk is full, the index damaged
+            super().save_overload(sig, data)
+
+
+def _cache_of(function):
+    """The function's cache; one that keeps nothing where no folder for it can be written."""
+    try:
+        return _Cache(function)
+    except (OSError, RuntimeError):
+        return NullCache()
 
 
 @functools.cache

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from refattn.common.limits import PARAMETERS
 from refattn.config import ModelConfig
+from refattn.errors import ConfigError
 from refattn.ops.types import Array, Ops
 
 N_CGCNN = 92  # zero/one features of an element (Xie & Grossman, Phys. Rev. Lett. 120, 145301, 2018)
@@ -60,6 +62,8 @@ def parameter_table(config: ModelConfig) -> tuple[Parameter, ...]:
 
     Source   docs/authors_code.md: Dense glorot_uniform and zeros, Embedding uniform(-0.05, 0.05);
              weight decay on the kernels of attention, filter, residual block, after-layer and hidden layer only
+
+    Raises ConfigError for a network of more than PARAMETERS of refattn.common.limits.
     """
     embedding, width, wide = config.embedding_width, config.width, config.global_width
     if config.features == "cgcnn":
@@ -80,6 +84,9 @@ def parameter_table(config: ModelConfig) -> tuple[Parameter, ...]:
         table += _dense("hidden", wide, config.head_width, True, prefix) + _dense(
             "output", config.head_width, 1, False, prefix
         )
+    size = sum(entry.size for entry in table)
+    if size > PARAMETERS:
+        raise ConfigError(f"[model] has {size} parameters; at most {PARAMETERS} are allowed (REFATTN_PARAMETERS)")
     return tuple(table)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from refattn.common.environment import available_cores
+from refattn.common.text import encodable
 from refattn.common.threads import workers
 from refattn.errors import DataError, RunError, StructureError
 from refattn.network.checkpoint import Checkpoint, calibration_file, load_checkpoint, model_file
@@ -175,6 +176,7 @@ class Predictor:
             skip(id, error)
 
         ids = [str(atoms.info.get("id", number)) for number, atoms in enumerate(structures, first_number)]
+        ids = [id if id.isascii() else encodable(id) for id in ids]  # a file's name may be in no encoding
         is_small = len(structures) == 1 and len(structures[0]) <= SMALL
         at_once = is_small and self.ops.name == "cpu" and not blas
         with contextlib.nullcontext(map) if at_once else workers(n_threads or available_cores()) as map_fn:

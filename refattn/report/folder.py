@@ -20,6 +20,7 @@ from refattn.common.files import make_directory
 from refattn.common.limits import OCCLUDED_SITES, PICTURE_SITES
 from refattn.common.outputs import Mark, is_output
 from refattn.common.strict_json import to_json
+from refattn.common.text import encodable
 from refattn.errors import OutputError
 from refattn.prediction.predictor import Model
 from refattn.report import png
@@ -82,7 +83,7 @@ def explanation_folder(
     for name in ("", "pictures", *(("pages", "thumbnails") if shown.pages else ())):
         make_directory(folder / name)
     rule = to_json(dataclasses.asdict(model.config.graph))
-    record = {"target": model.target, "unit": model.unit, "run": str(run), "neighbour_rule": rule}
+    record = {"target": model.target, "unit": model.unit, "run": encodable(run), "neighbour_rule": rule}
     record |= {"created_by": f"refattn {refattn.__version__}", **attributes}
     with contextlib.ExitStack() as stack:
         writer = ReportWriter(folder, shown, note, stack.enter_context(tables(folder, record, shown.edges)))

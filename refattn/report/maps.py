@@ -25,7 +25,7 @@ import refattn
 from refattn.common.files import make_directory, replacing
 from refattn.common.hdf5 import NewFile
 from refattn.common.strict_json import to_json
-from refattn.common.text import csv_cell
+from refattn.common.text import csv_cell, encodable
 from refattn.errors import DataError
 from refattn.prediction.embedding import Embedding
 from refattn.prediction.predictor import Model
@@ -97,7 +97,7 @@ def write_maps(
     files = files_of(folder, shown)
     make_directory(folder)
     rule = to_json(dataclasses.asdict(model.config.graph))
-    record = {"run": str(run), "neighbour_rule": rule, "created_by": f"refattn {refattn.__version__}"}
+    record = {"run": encodable(run), "neighbour_rule": rule, "created_by": f"refattn {refattn.__version__}"}
     with contextlib.ExitStack() as stack:
         # The last one is named when the disk is full: the largest.
         parts = {name: stack.enter_context(replacing(files[name])) for name in reversed(files)}

@@ -1,0 +1,221 @@
+"""Text and numbers of others through the commands; runs that are killed, states of another kind, unwritable streams."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import h5py
+import numpy as np
+import pytest
+from ase.build import molecule
+from click.testing import CliRunner
+from qm9_molecules import METHANE
+from small_data import molecules, small_config, write_molecules
+
+from refattn.cli import options
+from refattn.cli.main import FAULT, cli
+from refattn.cli.options import StatusLine, note
+from refattn.config import to_toml
+from refattn.data.sources.files import LabelTable
+from refattn.errors import RunError
+from refattn.network.checkpoint import load_checkpoint, save_checkpoint
+from refattn.prediction import run_directory
+from refattn.training import train as module
+from refattn.training.train import train
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    good = tmp_path_factory.mktemp("good")
+    write_molecules(good / "data.h5", n=24)
+    train(small_config(good / "data.h5", epochs=2), good / "run", n_threads=1)
+    return good
+
+
+@pytest.fixture
+def place(good, tmp_path, monkeypatch):
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words, status=0):
+    result = CliRunner().invoke(cli, [*map(str, words)])
+    assert result.exit_code == status, result.output
+    assert FAULT not in result.output
+    return result
+
+
+def refused(*words):
+    result = run(*words, status=1)
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("refattn: ")
+    return result.stderr
+
+
+IDS = ["\x1b[2Jm0", "=cmd|' /C calc'!A0", "-1", "a\x9bb", "$x$ β"]
+
+
+def test_ids_of_others(place):
+    """A terminal obeys none of them, a spreadsheet calculates none, and a table of labels has them back."""
+    structures = molecules(len(IDS))
+    for atoms, id in zip(structures, IDS):
+        atoms.info["id"] = id
+    ase.io.write("x.extxyz", structures, format="extxyz")
+    for command in ("predict run x.extxyz --out x.csv", "predict run x.extxyz", "predict run x.extxyz --json"):
+        assert run(*command.split()).output.replace("\n", "").replace("\t", "").isprintable()
+    run(*["predict", "run", "x.extxyz", "--out", "x.h5", "--overwrite"])
+    run(*["explain", "run", "x.extxyz", "--scores", "none", "--out", "e", "--no-pages", "--max-pictures", "1"])
+    for path in ("x.csv", "e/sites.csv"):
+        with open(path, newline="", encoding="utf-8") as stream:
+            cells = {row["id"] for row in csv.DictReader(stream)}
+        assert not any(cell.startswith(("=", "-")) for cell in cells)
+    assert {*LabelTable("x.csv").rows} == {*IDS}
+    ase.io.write("bad.extxyz", [structures[0], molecule("SO2")], format="extxyz")
+    assert "\x1b" not in run(*["predict", "run", "bad.extxyz", "--skip-bad"]).stderr
+
+
+def test_units_and_labels_in_pictures(place):
+    write_molecules("data.h5", n=24)
+    with h5py.File("data.h5", "r+") as file:
+        file["labels/spread"].attrs["unit"] = "$\\frac{"
+    run("info", "data.h5", "--plot", "x.png")
+    (place / "c.toml").write_text(to_toml(small_config("data.h5", epochs=1)))
+    run(*["train", "c.toml", "--out", "new", "--threads", "1"])
+
+
+def test_file_names_that_are_no_text(place):
+    name = os.fsdecode(b"m\xff.xyz")
+    ase.io.write(name, molecule("H2O"), format="extxyz")
+    for suffix in ("csv", "json", "xyz", "h5"):
+        assert "\\udcff" in run("predict", "run", name, "--out", f"x.{suffix}").output + (
+            place / f"x.{suffix}"
+        ).read_text(errors="replace")
+    run("explain", "run", name, "--scores", "none", "--out", "e", "--no-pages")
+    shutil.copytree("run", os.fsdecode(b"run\xff"))
+    run("predict", os.fsdecode(b"run\xff"), name, "--json")
+    run("explain", os.fsdecode(b"run\xff"), name, "--scores", "none", "--out", "f", "--no-pages")
+    run("embed", os.fsdecode(b"run\xff"), name, "--out", "g")
+    shutil.copy("data.h5", os.fsdecode(b"\xff.h5"))
+    (place / "c.toml").write_text(to_toml(small_config("data.h5", epochs=1)))
+    assert "text in UTF-8" in refused("train", "c.toml", "--data", os.fsdecode(b"\xff.h5"), "--out", "new")
+
+
+def test_a_del_in_the_path_of_the_data(place):
+    shutil.copy("data.h5", "a\x7fb.h5")
+    (place / "c.toml").write_text(to_toml(small_config("a\x7fb.h5", epochs=1)))
+    run(*["train", "c.toml", "--out", "new", "--threads", "1"])
+    run("info", "new")
+    run(*["train", "--out", "new", "--resume", "--threads", "1"])
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_integers_of_many_digits(place, digits):
+    number = "9" * digits
+    for text in (METHANE.replace("5", number, 1), METHANE.replace("gdb 1", f"gdb {number}", 1)):
+        (place / "dsgdb9nsd_000001.xyz").write_text(text)
+        assert "restore" in refused("prepare", ".", "x.h5", "--keep-uncharacterized", "--format", "qm9")
+    (place / "list.txt").write_text(f"{number} x\n")
+    assert "lists no molecule" in refused("prepare", ".", "x.h5", "--uncharacterized", "list.txt", "--format", "qm9")
+    element = {"material_id": "mp-1", "structure": "", "band_gap": 0}
+    text = json.dumps([element]).replace('"band_gap": 0', f'"band_gap": {number}')
+    (place / "mp.json").write_text(text)
+    assert "mp.json" in refused("prepare", "mp.json", "x.h5", "--format", "materials_project")
+
+
+OTHERS = {
+    "history": [3, [3], [{}], [{"epoch": "1", "train_mae": 1, "valid_mae": 1, "seconds": 1}]],
+    "place": [None, {}, {**run_directory.EPOCH_START, "epoch": -1}, {**run_directory.EPOCH_START, "batch": 10**6}],
+    "schedule": [[], {}, {"rate": "fast"}],
+    "adam_step": [-1, "x", 1.5],
+    "adam_m": [np.zeros(3)],
+}
+
+
+def test_states_of_another_kind(place):
+    good = load_checkpoint("run/last.h5")
+    for name, values in OTHERS.items():
+        for value in values:
+            checkpoint = load_checkpoint("run/last.h5")
+            checkpoint.state = {**good.state, name: value}
+            save_checkpoint("run/last.h5", checkpoint)  # with the right checksum
+            with pytest.raises(RunError, match="lacks the state of the optimiser"):
+                train(None, "run", n_threads=1, resume=True)
+
+
+class Killed(BaseException):
+    """As a kill -9, but that files of this process are closed."""
+
+
+@pytest.mark.parametrize("writes", range(9))
+def test_a_run_goes_on_from_every_moment(place, monkeypatch, writes):
+    """A kill before the Nth file that a training writes; then the same command, or --resume, gives the same network."""
+    done = []
+
+    def counted(function):
+        def write(path, *rest):
+            if len(done) == writes:
+                raise Killed
+            done.append(path)
+            function(path, *rest)
+
+        return write
+
+    config = small_config("data.h5", epochs=2)
+    with monkeypatch.context() as patch:
+        for name in ("save_checkpoint", "write_text", "write_split"):
+            patch.setattr(module, name, counted(getattr(module, name)))
+        with pytest.raises(Killed):
+            train(config, "new", n_threads=1)
+    has_begun = Path("new/last.h5").exists()
+    assert has_begun == (writes > 0)
+    train(None if has_begun else config, "new", n_threads=1, resume=has_begun)
+    assert {path.name for path in Path("new").iterdir()} == {*run_directory.FILES}
+    for name in ("model.h5", "last.h5"):
+        found, wanted = load_checkpoint(f"new/{name}"), load_checkpoint(f"run/{name}")
+        assert found.params.vector.tobytes() == wanted.params.vector.tobytes()
+
+
+def test_a_stderr_that_nobody_reads(monkeypatch):
+    class Broken:
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+        flush = write
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    note("text")
+    StatusLine().update("text")
+    StatusLine().line("text")
+    monkeypatch.setattr(sys, "stderr", None)
+    options.note("text")
+    StatusLine().line("text")
+
+
+def test_faults_of_our_own_are_said_to_be(monkeypatch):
+    monkeypatch.setattr("refattn.cli.info.available_cores", lambda: [].pop())
+    result = CliRunner().invoke(cli, ["info"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"refattn: {FAULT} (IndexError, pop from empty list); report it with")
+    monkeypatch.setenv("REFATTN_TRACEBACK", "1")
+    assert isinstance(CliRunner().invoke(cli, ["info"]).exception, IndexError)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_stdout():
+    code = "import sys; from refattn.cli.main import cli; cli(['data', 'list'])"
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "the system refuses" in result.stderr
+    assert signal.getsignal(signal.SIGPIPE)
