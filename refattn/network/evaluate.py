@@ -18,7 +18,7 @@ from refattn.network.checkpoint import Checkpoint
 from refattn.network.inference import predict_members
 from refattn.ops import load_backend
 
-MARK = re.compile(rb"id,split,[^\n]*,prediction(,spread)?\r\n")  # how the file of write_predictions begins
+MARK = re.compile(rb"id,split,[^\n]*prediction[^\n]*\r\n")  # how the file of write_predictions begins
 
 
 class EvaluatedPart(typing.NamedTuple):

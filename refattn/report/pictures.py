@@ -19,6 +19,7 @@ from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from refattn.common.text import printable
 from refattn.explanation.explain import Explanation
 from refattn.report.findings import SUBSCRIPTS, Column, ExplainedStructure, in_words
 from refattn.report.png import write_png
@@ -306,7 +307,8 @@ def _heading(figure, finding, theme):
     """Id and formula, and below them prediction and label."""
     explanation = finding.explanation
     height = figure.get_figheight() * INCH
-    name = finding.id if len(finding.id) <= 44 else f"{finding.id[:20]}…{finding.id[-22:]}"
+    name = printable(finding.id)
+    name = name if len(name) <= 44 else f"{name[:20]}…{name[-22:]}"
     above = finding.formula if name.translate(SUBSCRIPTS) == finding.formula else f"{name}   {finding.formula}"
     below = f"{explanation.target.replace('_', ' ')} {amounts(explanation, finding.label)}"
     style = {"color": theme.text, "fontsize": LETTER, "va": "center", "parse_math": False}

@@ -22,6 +22,7 @@ from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError
 
 from refattn.common.archives import bounded
+from refattn.common.text import plain_cell
 from refattn.data.sources.extxyz import Frame, check_widths, cut_frames, frame_of
 from refattn.data.store import LARGEST_LABEL, Record
 from refattn.errors import DataError, in_one_line
@@ -243,14 +244,14 @@ class LabelTable:
             raise DataError(f"{path}: cannot be read as CSV ({error}); check the path and the format") from None
 
     def _read(self, reader):
-        header = [name.strip() for name in next(reader, [])]
+        header = [plain_cell(name.strip()) for name in next(reader, [])]
         if len(header) < 2 or not all(header) or len(set(header)) < len(header):
             raise DataError(f"{self.path}, line 1: must name the columns, an id and one or more labels; repair it")
         for cells in filter(None, reader):
             where = f"{self.path}, line {reader.line_num}"
             if len(cells) != len(header):
                 raise DataError(f"{where}: has {len(cells)} columns instead of {len(header)}; repair the line")
-            id = cells[0].strip()
+            id = plain_cell(cells[0].strip())
             if id in self.rows:
                 raise DataError(f"{where}: the id {id} is that of line {self.rows[id][0]} too; keep one of them")
             values = {name: _number(cell, name, where) for name, cell in zip(header[1:], cells[1:], strict=True)}
