@@ -2,7 +2,20 @@
 
 import click
 
-from refattn.cli.options import LeftOut, StatusLine, as_json, claim_outputs, device, echo, overwrite, threads
+from refattn.cli.options import (
+    ID_FROM,
+    MIN_DISTANCE,
+    RECURSIVE,
+    LeftOut,
+    StatusLine,
+    as_json,
+    claim_outputs,
+    device,
+    echo,
+    note_of_sources,
+    overwrite,
+    threads,
+)
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.embedding import embed_stream
@@ -24,19 +37,22 @@ from refattn.report.projection import LAYOUTS
 @click.option(
     "--max-points", type=click.IntRange(min=1), default=MapOptions.max_points, help="Map at most so many sites."
 )
-@click.option("--skip-bad", is_flag=True, help="Leave out structures without a graph or with unknown elements.")
+@click.option("--skip-bad", is_flag=True, help="Leave out what cannot be read, has no graph or unknown elements.")
+@MIN_DISTANCE
+@RECURSIVE
+@ID_FROM
 @overwrite
 @threads
 @device
 @as_json
-def embed(run, files, out, skip_bad, overwrite, threads, device, as_json, **shown):
+def embed(run, files, out, skip_bad, min_distance, recursive, id_from, overwrite, threads, device, as_json, **shown):
     """Write what the network makes of FILES: a vector for every structure and for every site, and maps of both.
 
     OUT gets embedding.h5 (vectors), map.csv and structures.png (a point for every structure), site_map.csv and
     sites.png (a point for every site, or for a random sample of them). FILES are read as by predict.
     """
-    model = load(run, device)
-    sources = open_files(files)
+    model = load(run, device, min_distance)
+    sources = open_files(files, recursive=recursive, id_from=id_from)
     status = StatusLine()
     shown = MapOptions(**shown)
     claim_outputs({path: MARKS[name] for name, path in files_of(out, shown).items()}, run, sources, (), overwrite)
@@ -49,9 +65,10 @@ def embed(run, files, out, skip_bad, overwrite, threads, device, as_json, **show
             done += len(block[0])
             status.update(f"{done} structures")
 
-    structures = read_structures(sources, model.target)
+    structures = read_structures(sources, model.target, left_out if skip_bad else None)
     blocks = embed_stream(model, structures, n_threads=threads, skip=left_out if skip_bad else None)
     summary = write_maps(out, model, run, counted(blocks), shown)
+    note_of_sources(sources)
     if as_json:
         names = {"run": str(run), "out": str(out), "target": model.target, "unit": model.unit}
         echo(to_json({**names, **summary, "left_out": left_out.ids}))

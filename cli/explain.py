@@ -2,7 +2,21 @@
 
 import click
 
-from refattn.cli.options import LeftOut, StatusLine, as_json, claim_outputs, device, echo, overwrite, row, threads
+from refattn.cli.options import (
+    ID_FROM,
+    MIN_DISTANCE,
+    RECURSIVE,
+    LeftOut,
+    StatusLine,
+    as_json,
+    claim_outputs,
+    device,
+    echo,
+    note_of_sources,
+    overwrite,
+    row,
+    threads,
+)
 from refattn.cli.validate import validate_scores
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
@@ -59,7 +73,10 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 )
 @click.option("--pages/--no-pages", default=True, help="Interactive pages; they need the extra viz.")
 @click.option("--edges", is_flag=True, help="Write edges.csv too; explanations.h5 has the edges anyway.")
-@click.option("--skip-bad", is_flag=True, help="Leave out structures that cannot be explained.")
+@click.option("--skip-bad", is_flag=True, help="Leave out structures that cannot be read or explained.")
+@MIN_DISTANCE
+@RECURSIVE
+@ID_FROM
 @overwrite
 @click.option("--validate", is_flag=True, help="Test the scores instead, and write a report.")
 @click.option("--sample", type=click.IntRange(min=1), default=1000, help="Validate: at most so many structures.")
@@ -67,9 +84,7 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 @threads
 @device
 @as_json
-def explain(
-    run, files, out, scores, share, compare, skip_bad, validate, sample, costly, threads, device, as_json, **shown
-):
+def explain(run, files, out, scores, share, compare, skip_bad, validate, sample, costly, threads, as_json, **shown):
     """Explain the prediction for every structure in FILES: which of its sites it rests on.
 
     OUT gets tables (structures.csv, sites.csv, explanations.h5, and explained.extxyz for ASE and OVITO), pictures for
@@ -80,6 +95,9 @@ def explain(
     RUN may be an ensemble; how far its members agree is then tested too.
     """
     overwrite = shown.pop("overwrite")
+    device = shown.pop("device")
+    min_distance = shown.pop("min_distance")
+    reading = {name: shown.pop(name) for name in ("recursive", "id_from")}
     if validate:
         settings = Settings(scores, share, costly, bool(compare), n_threads=threads or available_cores())
         validate_scores(run, files, out, sample, settings, skip_bad, device, as_json, overwrite)
@@ -90,13 +108,13 @@ def explain(
     if not compare and set(shown["score"]) & POPULATIONS.keys():
         raise click.UsageError("populations are only shown with --compare orbitals")
     scores = tuple(dict.fromkeys([*scores, *(name for name in shown["score"] if name in COSTLY)]))
-    model = load(run, device)
-    sources = open_files(files)
+    model = load(run, device, min_distance)
+    sources = open_files(files, **reading)
     status = StatusLine()
     claim_outputs(files_of(out, shown["pages"]), run, sources, (), overwrite)
-    structures = read_structures(sources, model.target)
     options = {"scores": scores, "share": share, "n_threads": threads}
     left_out = LeftOut(status)
+    structures = read_structures(sources, model.target, left_out if skip_bad else None)
     total = Summary(model, run, out, left_out)
     attributes = {"scores": ",".join(scores), "share": share, "compare": compare or ""}
     with explanation_folder(out, model, run, ReportOptions(**shown), attributes, status.line) as writer:
@@ -106,6 +124,7 @@ def explain(
             status.update(f"{total.n} structures")
             if not as_json:
                 echo(line_of(finding, shown["score"]))
+    note_of_sources(sources)
     if as_json:
         echo(to_json(total.record(writer)))
     status.line(total.in_words(writer))

@@ -10,7 +10,7 @@ from refattn.common.files import make_directory, write_text
 from refattn.common.outputs import NOTHING, claim
 from refattn.common.strict_json import to_json
 from refattn.config import Config, DataConfig, to_toml
-from refattn.data.sources.files import LABELS
+from refattn.data.sources.labels import LABELS
 from refattn.errors import RunError
 from refattn.keras_import import labels_of, read_keras, read_label, suggest_graph
 from refattn.network.checkpoint import FORMAT, Checkpoint, save_checkpoint

@@ -16,6 +16,18 @@ from refattn.prediction.ensemble import members_of
 DEVICES = ("cpu", "reference", "cuda", "cuda-tf32")  # the last: products in TF32, on a GPU
 threads = click.option("--threads", type=click.IntRange(min=1), help="Threads for the shards; default: one per core.")
 device = click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="What computes.")
+RECURSIVE = click.option("--recursive", is_flag=True, help="Read the folders in a folder too.")
+ID_FROM = click.option(
+    "--id-from",
+    type=click.Choice(["id", "comment"]),
+    default="id",
+    help="XYZ files without id=: take the first word of the comment line.",
+)
+MIN_DISTANCE = click.option(
+    "--min-distance",
+    type=float,
+    help="Refuse atoms nearer than this share of their covalent radii together; default: that of RUN, 0: none.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is in the way of the output, but no input.")
@@ -46,6 +58,12 @@ def _shown(text):
 def row(*cells: str) -> str:
     """A line of cells with tabs between; a cell is one whatever characters it has."""
     return "\t".join(cell if cell.isprintable() else printable(cell) for cell in cells)
+
+
+def note_of_sources(sources: Iterable) -> None:
+    """A line for everything else that should be known of what FilesSources have read."""
+    for text in (text for source in sources for text in source.notes()):
+        note(f"note: {text}")
 
 
 class StatusLine:

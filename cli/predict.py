@@ -6,7 +6,21 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import LeftOut, StatusLine, as_json, claim_outputs, device, echo, overwrite, row, threads
+from refattn.cli.options import (
+    ID_FROM,
+    MIN_DISTANCE,
+    RECURSIVE,
+    LeftOut,
+    StatusLine,
+    as_json,
+    claim_outputs,
+    device,
+    echo,
+    note_of_sources,
+    overwrite,
+    row,
+    threads,
+)
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.files import json_records, mark_of, prediction_writer
@@ -25,28 +39,45 @@ COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option(
     "--coverage", type=COVERAGE, metavar="SHARE", help="Add that distance and intervals of this coverage, such as 0.9."
 )
-@click.option("--skip-bad", is_flag=True, help="Leave out structures without a graph or with unknown elements.")
+@click.option("--skip-bad", is_flag=True, help="Leave out what cannot be read, has no graph or unknown elements.")
+@MIN_DISTANCE
+@RECURSIVE
+@ID_FROM
 @overwrite
 @threads
 @device
 @as_json
-def predict(run, files, out, uncertainty, coverage, skip_bad, overwrite, threads, device, as_json):
+def predict(
+    run,
+    files,
+    out,
+    uncertainty,
+    coverage,
+    skip_bad,
+    min_distance,
+    recursive,
+    id_from,
+    overwrite,
+    threads,
+    device,
+    as_json,
+):
     """Predict the property of every structure in FILES, and the attention of its atoms.
 
-    FILES are read by ASE, a block of structures at a time: extended XYZ (may be gzipped), CIF, POSCAR, databases. RUN
-    may be the folder of an ensemble: then the prediction is the mean of its members, and their spread is given.
+    FILES are read as by `refattn prepare`, a block of structures at a time, and may be data sets that it made. RUN may
+    be the folder of an ensemble: then the prediction is the mean of its members, and their spread is given.
 
     An interval of --coverage 0.9 holds the true value in 90 % of structures like those of the validation set; see
     `refattn evaluate RUN --coverage 0.9`. The distance counts in standard deviations of the training set.
     """
-    model = load(run, device)
-    sources = open_files(files)
+    model = load(run, device, min_distance)
+    sources = open_files(files, recursive=recursive, id_from=id_from)
     status = StatusLine()
     done = 0
     if out:
         claim_outputs({Path(out): mark_of(out)}, run, sources, (), overwrite)
     left_out = LeftOut(status)
-    structures = read_structures(sources)
+    structures = read_structures(sources, skip=left_out if skip_bad else None)
     asked = {"n_threads": threads, "uncertainty": uncertainty, "coverage": coverage}
     with contextlib.ExitStack() as stack:
         if out:
@@ -58,6 +89,7 @@ def predict(run, files, out, uncertainty, coverage, skip_bad, overwrite, threads
             add(chunk, result)
             done += len(chunk)
             status.update(f"{done} structures")
+    note_of_sources(sources)
     status.line(f"{done} structures{left_out.in_words()}" + (f", written to {out}" if out else ""))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import StatusLine, as_json, claim_outputs, echo, note, overwrite
+from refattn.cli.options import ID_FROM, RECURSIVE, StatusLine, as_json, claim_outputs, echo, note, overwrite
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
 from refattn.common.text import printable
@@ -32,13 +32,27 @@ def parse_units(context: click.Context, parameter: click.Parameter, assignments:
 @click.argument("out", type=click.Path())
 @click.option("--format", type=click.Choice(FORMATS), default="auto", help="How to read SOURCE.")
 @click.option("--labels", type=click.Path(), help="CSV file of labels; its first column is an id or a file name.")
+@click.option(
+    "--label",
+    "label_names",
+    multiple=True,
+    help="Column of that file to take, by default all numbers; again for another.",
+)
 @click.option("--unit", "units", multiple=True, callback=parse_units, help="NAME=UNIT, where the unit is not known.")
 @click.option("--rule", type=click.Choice(CHOICES["graph.rule"]), default=GraphConfig.rule, help="Neighbour rule.")
 @click.option("--r-max", type=float, default=GraphConfig.r_max, help="Longest edge, Å.")
 @click.option("--omega-min", type=float, default=GraphConfig.omega_min, help="Smallest solid angle, sr.")
 @click.option("--weight-min", type=float, default=GraphConfig.weight_min, help="Smallest, over the site's largest.")
+@click.option(
+    "--min-distance",
+    type=float,
+    default=GraphConfig.min_distance,
+    help="Leave out structures with atoms nearer than this share of their covalent radii together; 0: none.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many structures.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: one per core.")
+@RECURSIVE
+@ID_FROM
 @click.option("--append", is_flag=True, help="Add to OUT instead of replacing it.")
 @click.option("--uncharacterized", type=click.Path(), help="QM9: molecules to leave out.")
 @click.option("--keep-uncharacterized", is_flag=True, help="QM9: leave none out.")
@@ -47,14 +61,16 @@ def parse_units(context: click.Context, parameter: click.Parameter, assignments:
 def prepare(source, out, format, labels, units, limit, threads, append, overwrite, as_json, **others):
     """Make the dataset OUT (HDF5) from SOURCE: structures, labels, and the graph of every structure.
 
-    SOURCE is a file that ASE reads (extended XYZ may be gzipped), a folder of structure files, an ASE database, or
-    QM9's archive or folder. Structures without a graph are left out, and recorded in OUT with the reason.
+    SOURCE is a file that ASE or gemmi reads (extended XYZ may be gzipped), a folder or an archive (zip, tar) of them, a
+    database of ASE, or QM9's archive or folder. Structures that cannot be read, have the id of another, or have no
+    graph are left out, and recorded in OUT with the reason.
 
     After Ctrl-C or a kill the folder OUT.parts holds the finished graphs, and the same command goes on from there.
     """
     lists = others.pop("uncharacterized"), others.pop("keep_uncharacterized")
+    reading = {name: others.pop(name) for name in ("label_names", "recursive", "id_from")}
     config = config_from_dict({"graph": others}, "prepare").graph
-    structures = open_source(source, format, labels, *lists)
+    structures = open_source(source, format, labels, *lists, **reading)
     files = [source, labels, lists[0], *getattr(structures, "files", ())]
     claim_outputs({Path(out): store.FORMAT}, None, (), files, overwrite and not append)
     threads = threads or available_cores()
@@ -67,12 +83,16 @@ def prepare(source, out, format, labels, units, limit, threads, append, overwrit
     counts = f"{report.n_structures} structures{resumed}, {report.n_sites} sites, {report.n_edges} edges"
     parts = ", ".join(f"{name} {getattr(report, f'seconds_{name}'):.1f}" for name in ("reading", "graphs", "writing"))
     echo(f"{out}: {counts} in {report.seconds:.1f} s (processor seconds: {parts})")
-    named = [f"{name} ({unit or 'no unit'})" for name, unit in report.labels.items()]
-    echo(f"labels: {', '.join(named)}; change a unit with --unit NAME=UNIT" if named else "labels: none")
     if report.n_skipped:
         echo(f"{report.n_skipped} structures were left out (all of them, with reasons, are in /skipped):")
         for id, reason in report.reasons:
             echo(f"  {printable(id)}: {printable(reason)}")
+    for text in report.notes:
+        echo(f"note: {printable(text)}")
+    units = {name: unit or "no unit" for name, unit in report.labels.items()}
+    named = [f"{name} ({unit}) of {report.n_labelled[name]}" for name, unit in units.items()]
+    left_out = f"{report.n_structures} structures, {report.n_skipped} left out"
+    echo(f"{left_out}; labels: {', '.join(named) or 'none'}")
 
 
 def progress_printer() -> Callable[[int, int | None, int], None]:

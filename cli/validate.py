@@ -11,7 +11,7 @@ from refattn.cli.options import LeftOut, StatusLine, claim_outputs, echo
 from refattn.common.files import make_directory
 from refattn.common.strict_json import to_json
 from refattn.data.builtin import open_data
-from refattn.data.sources.files import open_files, read_structures
+from refattn.data.sources.files import Skip, open_files, read_structures
 from refattn.data.splits import resolve_split
 from refattn.errors import DataError
 from refattn.prediction.ensemble import members_of
@@ -44,7 +44,7 @@ def validate_scores(
     models = [load(member, device) for member in members_of(run)]
     status = StatusLine()
     left_out = LeftOut(status)
-    structures, sources = read_held_out(models[0], files, status)
+    structures, sources = read_held_out(models[0], files, status, left_out if skip_bad else None)
     claim_outputs({Path(out) / name: mark for name, mark in MARKS.items()}, run, (), sources, overwrite)
     make_directory(out)
     structures = sample_of(structures, sample, settings.seed)
@@ -60,7 +60,9 @@ def validate_scores(
     status.line(f"{record['n_structures']} structures, {record['n_runs']} runs; open {Path(out) / FILES[1]}")
 
 
-def read_held_out(model: Model, files: tuple[str, ...], status: StatusLine) -> tuple[list[ase.Atoms], list[Path | str]]:
+def read_held_out(
+    model: Model, files: tuple[str, ...], status: StatusLine, skip: Skip | None
+) -> tuple[list[ase.Atoms], list[Path | str]]:
     """Structures that the model was not trained on, as ase.Atoms with `label` in info, and the files that hold them."""
     split = model.checkpoint.split
     target = model.target
@@ -75,7 +77,7 @@ def read_held_out(model: Model, files: tuple[str, ...], status: StatusLine) -> t
         return structures, [path]
     learned = {*split.train, *split.valid}
     sources = open_files(files)
-    everything = list(read_structures(sources, target))
+    everything = list(read_structures(sources, target, skip))
     structures = [atoms for atoms in everything if atoms.info["id"] not in learned]
     if len(structures) < len(everything):
         n_learned = len(everything) - len(structures)

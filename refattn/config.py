@@ -41,6 +41,7 @@ POSITIVE = {
     *("training.cosine_fraction", "training.sgdr_period", "training.sgdr_factor", "training.sgdr_compression"),
     *("training.epsilon", "training.patience"),
 }
+AT_MOST_ONE = {"graph.min_distance"}
 BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2"}
 # Left out of a configuration file where they have their defaults, so that it is the one of before there were such keys.
 LATER = {"model.head", "data.target_weight", "training.attention", "training.attention_weight"}
@@ -117,6 +118,8 @@ def _check(value, name):
         wanted = f"at most {LAYERS} (REFATTN_LAYERS)"
     elif value == 0 and name in POSITIVE:
         wanted = "greater than 0"
+    elif value > 1 and name in AT_MOST_ONE:
+        wanted = "at most 1"
     elif value >= 1 and name in BELOW_ONE:
         wanted = "below 1"
     elif value < 1 and name == "training.sgdr_factor":
@@ -173,6 +176,9 @@ class GraphConfig(Section):
     r_max: float = 4.0  # Å, longest edge kept
     omega_min: float = 0.4  # sr, smallest solid angle kept
     weight_min: float = 0.2  # 1, smallest solid angle relative to the site's largest
+    min_distance: float = (
+        0.5  # 1, of two atoms over their covalent radii together: nearer ones are an error; 0: none is
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from refattn.common.files import only_process
 from refattn.config import GraphConfig
 from refattn.data.blocks import FinishedBlocks, command_of
-from refattn.data.sources.files import LABELS
+from refattn.data.sources.labels import LABELS
 from refattn.data.store import Source
 from refattn.data.writer import DatasetWriter
 from refattn.errors import DataError, StructureError
@@ -36,7 +36,8 @@ class PrepareReport:
 
     `reasons` holds (id, reason) of the first few structures that were skipped, `labels` the unit of every label of the
     data set under its name; "" where it is not known. `n_resumed` structures have their graphs from the checkpoint of
-    an earlier run. `seconds` is by the clock, the other seconds are of a processor: they say where the work is, however
+    an earlier run, `n_labelled` of each label says how many have it, `notes` what else should be known of the source.
+    `seconds` is by the clock, the other seconds are of a processor: they say where the work is, however
     many threads share it.
     """
 
@@ -51,6 +52,8 @@ class PrepareReport:
     seconds_graphs: float
     seconds_writing: float
     labels: dict[str, str]
+    n_labelled: dict[str, int]
+    notes: list[str]
 
 
 def prepare(
@@ -97,10 +100,12 @@ def prepare(
     start = time.perf_counter()
     config = graph_config or GraphConfig()
     origin = {"source": source.name, "licence": source.licence, "citation": source.citation}
+    label_attrs = _label_attrs(units or {})
     writer = DatasetWriter(
-        out, config, **origin, label_attrs=_label_attrs(units or {}), append=append, overwrite=overwrite, locked=True
+        out, config, **origin, label_attrs=label_attrs, append=append, overwrite=overwrite, locked=True
     )
     count = collections.Counter()
+    n_labelled = collections.Counter()
     seconds = collections.Counter()
     skipped = []
     checkpoint = FinishedBlocks(out, command_of(source, config), note)
@@ -108,7 +113,8 @@ def prepare(
         checkpoint.open()
         blocks = _blocks(itertools.islice(source, limit), count, seconds)
         for block, results, resumed in _in_order(blocks, checkpoint, config, n_threads, seconds):
-            skipped += _write(writer, block, results, count, seconds)
+            _take_units(label_attrs, getattr(source, "units", {}), units or {})
+            skipped += _write(writer, block, results, count, seconds, n_labelled)
             count.update(done=len(block), resumed=len(block) if resumed else 0)
             total = _total(count["read"], source.fraction, limit)
             if progress and count["done"] != total:  # which is said once, when all is done
@@ -121,6 +127,7 @@ def prepare(
         for id, reason in skipped:
             writer.skip(id, reason)
         labels = writer.label_units()
+        notes = source.notes() if hasattr(source, "notes") else []
     if progress:
         progress(count["done"], count["done"], count["resumed"])
     return PrepareReport(
@@ -133,6 +140,8 @@ def prepare(
         seconds=time.perf_counter() - start,
         **{f"seconds_{part}": seconds[part] for part in ("reading", "graphs", "writing")},
         labels=labels,
+        n_labelled={name: n_labelled[name] for name in labels},
+        notes=notes,
     )
 
 
@@ -142,6 +151,13 @@ def _label_attrs(units):
     for name, unit in units.items():
         attrs[name] = {"kind": "", "description": "", **LABELS.get(name, {}), "unit": unit}
     return attrs
+
+
+def _take_units(label_attrs, said, given):
+    """Add to label_attrs the units that the source says, but for those that the user gives."""
+    for name, unit in said.items():
+        if unit and name not in given:
+            label_attrs[name] = {"kind": "", "description": "", **LABELS.get(name, {}), "unit": unit}
 
 
 @contextlib.contextmanager
@@ -217,13 +233,14 @@ def _in_order(blocks, checkpoint, config, n_threads, seconds):
         pool.shutdown(cancel_futures=True)  # after Ctrl-C or an error nobody waits for the rest
 
 
-def _write(writer, block, results, count, seconds):
+def _write(writer, block, results, count, seconds, n_labelled):
     """Add a block to the dataset; returns (id, reason) of the structures without a graph."""
     began = time.thread_time()
     pairs = list(zip(block, results, strict=True))
     kept = [pair for pair in pairs if isinstance(pair[1], GraphBatch)]
     writer.add([record for record, _ in kept], [graph for _, graph in kept])
     count.update(sites=sum(len(graph.z) for _, graph in kept), edges=sum(len(graph.nbr) for _, graph in kept))
+    n_labelled.update(name for record, _ in kept for name, value in record.labels.items() if value == value)
     seconds["writing"] += time.thread_time() - began
     return [(record.id, str(result)) for record, result in pairs if not isinstance(result, GraphBatch)]
 

@@ -75,6 +75,7 @@ FIELDS = {
     "omega_max": Field("graph/omega_max", "site", (), "f8", "sr", "largest solid angle before the thresholds"),
 }
 ORIGIN = ("source", "licence", "citation", "created_by")  # attributes of the file
+RULE = ("rule", "r_max", "omega_min", "weight_min")  # attributes of /graph that every file has
 POINTERS = ("site_ptr", "edge_ptr")  # they have a row more than there are structures or sites
 
 
@@ -212,7 +213,7 @@ def read_strings(dataset: h5py.Dataset, rows: slice | np.ndarray = slice(None)) 
 def read_graph_config(file: h5py.File) -> GraphConfig:
     """The neighbour rule that an open dataset was made with."""
     attrs = file["graph"].attrs
-    names = [field.name for field in dataclasses.fields(GraphConfig)]
+    names = [field.name for field in dataclasses.fields(GraphConfig) if field.name in attrs or field.name in RULE]
     values = {name: attrs[name] if name == "rule" else float(attrs[name]) for name in names}
     return config_from_dict({"graph": values}, "/graph").graph
 

@@ -15,6 +15,7 @@ entry by entry, and are alike where no entry differs by more than the tolerance.
 import ase
 import numpy as np
 
+from refattn.errors import StructureError
 from refattn.structures.batch import ragged_rows
 from refattn.structures.voronoi.sphere import EVERYTHING, reciprocal_vectors, sites_within, surroundings
 
@@ -109,6 +110,8 @@ def _pairs(atoms, radius):
     cell = np.array(atoms.cell.array, dtype=float)
     reciprocal = reciprocal_vectors(cell, np.asarray(atoms.pbc))
     around = surroundings(float(radius), positions, cell, reciprocal)
+    if not len(around.distance):
+        raise StructureError("the structure has too many periodic images to compare its sites; give a larger cell")
     counts = [0]
     nbr = [np.zeros(0, dtype=np.int64)]
     distance = [np.zeros(0)]

@@ -9,7 +9,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 
-from refattn.data.sources.files import LABELS
+from refattn.data.sources.labels import LABELS
 from refattn.prediction.predictor import load
 
 

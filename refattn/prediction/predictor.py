@@ -310,12 +310,13 @@ def check_elements(checkpoint: Checkpoint, id: str, z: np.ndarray) -> None:
         )
 
 
-def load(run: Path | str, device: str = "cpu") -> "Model | Ensemble":
+def load(run: Path | str, device: str = "cpu", min_distance: float | None = None) -> "Model | Ensemble":
     """Load a trained model.
 
     Parameters
     ----------
     run : path     a run directory (its best model), a model file, or the folder of an ensemble
+    min_distance : float, optional     instead of the run's own, see GraphConfig
 
     Returns
     -------
@@ -324,7 +325,11 @@ def load(run: Path | str, device: str = "cpu") -> "Model | Ensemble":
     Raises RunError for a run that is missing, incomplete or damaged.
     """
     if not Path(run).is_dir() or model_file(run).exists():
-        return Model(load_checkpoint(model_file(run)), device, calibration_file(run))
-    checkpoints = load_members(run)
-    calibrations = [calibration_file(member) for member in members_of(run)]
-    return Ensemble(checkpoints, device, calibrations)
+        model = Model(load_checkpoint(model_file(run)), device, calibration_file(run))
+    else:
+        calibrations = [calibration_file(member) for member in members_of(run)]
+        model = Ensemble(load_members(run), device, calibrations)
+    if min_distance is not None:
+        graph = dataclasses.replace(model.config.graph, min_distance=min_distance)
+        model.config = dataclasses.replace(model.config, graph=graph)
+    return model

@@ -71,7 +71,8 @@ class GraphBatch:
         ----------
         atoms : ase.Atoms
         config : GraphConfig, optional
-            The neighbour rule; or its fields as keywords: rule, r_max, omega_min, weight_min.
+            The neighbour rule; or its fields as keywords: rule, r_max, omega_min, weight_min,
+            min_distance.
         name : str, optional
             What errors call the structure; by default `id` of its info, or its formula.
 

@@ -310,11 +310,11 @@ def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
 def resolve(config: Config, dataset: Dataset) -> Config:
     """The configuration with the data set's neighbour rule and an absolute path. Raises ConfigError on a conflict."""
     graph = dataset.graph_config
-    if config.graph not in (None, graph):
+    if config.graph and dataclasses.replace(config.graph, min_distance=graph.min_distance) != graph:
         differences = [
             f"{name} = {value} (configuration: {getattr(config.graph, name)})"
             for name, value in dataclasses.asdict(graph).items()
-            if value != getattr(config.graph, name)
+            if value != getattr(config.graph, name) and name != "min_distance"  # which makes no graph another one
         ]
         raise ConfigError(
             f"the data set was prepared with {', '.join(differences)}; prepare it again, or leave [graph] out"

@@ -23,6 +23,7 @@ from upstream_fixtures import unpack_model
 
 from refattn.cli.main import cli
 from refattn.config import to_toml
+from refattn.data.store import read_dataset
 from refattn.training.train import train
 
 NAN, INF = float("nan"), float("inf")
@@ -131,11 +132,12 @@ PERIODS = {
     **swaps(CELL, "1e-3 0 0 0 1e3 0 0 0 1e3", "0 1e-4 1e-4 1e-4 0 1e-4 1e-4 1e-4 0", "a b c d e f g h i"),
     **swaps("Cl 2.8 2.8 2.8", "Cl 2.8 2.8 nan", "Cl 0 0 0", "Cl 1e30 0 0", "Cl 1e18 0 0", "Cl 5.6 5.6 0"),
 }
-LABELS = swaps("gap=7", "gap=inf", "gap=1e999", "gap=1e200", "gap=7 id=salt")
+LABELS = swaps("gap=7", "gap=inf", "gap=1e999", "gap=1e200", "gap=7,5", "gap=7eV", "gap=0x7")
+TWICE = swaps("id=w1", "id=salt")
 TABLE = texts(
     *("id,gap\nsalt,x\nPOSCAR,0\n", "id,gap\nsalt,1e999\nPOSCAR,0\n", "id,gap\nsalt\nPOSCAR,0\n", "id\nsalt\nPOSCAR\n"),
-    *("id;gap\nsalt;1\nPOSCAR;0\n", "id,gap\nsalt,1,2\nPOSCAR,0\n", "id,gap\nsalt,1\n", "id,\nsalt,1\nPOSCAR,2\n"),
-    *("id,gap\nsalt,1\nPOSCAR,1\ngold,2\n", "id,gap,gap\nsalt,1,2\nPOSCAR,0,0\n", "id,a/b\nsalt,1\nPOSCAR,1\n"),
+    *("id;gap\nsalt,1\nPOSCAR,0\n", "id,gap\nsalt,1,2\nPOSCAR,0\n", "id,gap\ngold,1\n", "id,\nsalt,1\nPOSCAR,2\n"),
+    *("salt,1\nPOSCAR,1\n", "id,gap,gap\nsalt,1,2\nPOSCAR,0,0\n", "id,a/b\nsalt,1\nPOSCAR,1\n"),
     *('id,gap\n"salt,1\nPOSCAR,0\n', "id,gap\nsalt,1\nsalt,1\nPOSCAR,0\n", "id,gap\nsalt,inf\nPOSCAR,0\n"),
 )
 TOML = texts(
@@ -200,9 +202,11 @@ CASES = [
     ("salt.extxyz", PERIODS, (*CONTENT, "prepare {} out.h5 --rule upstream")),
     ("set.extxyz", {**LABELS, "cut": cut(0.6)}, CONTENT),
     ("molecules.extxyz", {"cut": cut(0.6)}, ("predict run {}", "predict run {} --out out.xyz")),
-    ("labels.csv", {**CUTS, **JUNK, **TABLE}, ("prepare folder out.h5 --labels {}",)),
-    ("folder/salt.cif", {**CUTS, **OTHER}, ("prepare folder out.h5",)),
-    ("folder/POSCAR", {**CUTS, **OTHER}, ("prepare folder out.h5",)),
+    (
+        "labels.csv",
+        {**{what: CUTS[what] for what in CUTS if what != "cut at 0.5"}, **JUNK, **TABLE},
+        ("prepare folder out.h5 --labels {}",),
+    ),
     ("dsgdb9nsd.xyz.tar.bz2", {**CUTS, **JUNK}, ("prepare {} out.h5 --keep-uncharacterized",)),
     ("dsgdb9nsd_000001.xyz", {**CUTS, **OTHER}, ("prepare . out.h5 --keep-uncharacterized",)),
     ("data.h5", {**CUTS, **JUNK, **STORE}, ("info {}", "prepare water.extxyz {} --append")),
@@ -295,6 +299,40 @@ def test_damaged_files(place, name, damage, command):
     damage(place / name)
     before = files(place)
     check_refusal(run(command.format(name)), before, place)
+
+
+# File, ways to damage it, a command that goes on without what is damaged.
+LEFT_OUT = [
+    ("folder/salt.cif", {**CUTS, **OTHER}, "prepare folder out.h5"),
+    ("folder/POSCAR", {**CUTS, **OTHER}, "prepare folder out.h5"),
+    (
+        "set.extxyz",
+        {**TWICE, **swaps("O 0 0 0.1", "Xx 0 0 0", "O 0 0", "O 0 0 nan", "O 0 0.75 -0.5")},
+        "prepare {} out.h5",
+    ),
+    ("labels.csv", texts("id,gap\nsalt,1\n"), "prepare folder out.h5 --labels {}"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "command"),
+    [
+        pytest.param(
+            name, damage, command, id=f"{command.format(name)}: {name} {what}".encode("unicode_escape").decode()
+        )
+        for name, damages, command in LEFT_OUT
+        for what, damage in damages.items()
+    ],
+)
+def test_damaged_structures_are_left_out(place, name, damage, command):
+    damage(place / name)
+    before = files(place)
+    result = run(command.format(name))
+    assert result.exit_code == 0, result.output
+    assert "1 structures, 1 left out" in result.stdout.splitlines()[-1]
+    (reason,) = (reason for _, reason in read_dataset(place / "out.h5").skipped)
+    assert "; " in reason and len(reason) < 600
+    assert {file: content for file, content in files(place).items() if file != "out.h5"} == before
 
 
 @pytest.mark.parametrize("command", OPTIONS)

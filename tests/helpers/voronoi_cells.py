@@ -35,7 +35,9 @@ class Facets:
 
 def facets_of(atoms, **rule):
     """The Facets of an ase.Atoms under the rule that GraphConfig takes."""
-    return facets_by(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, GraphConfig(**rule), "test")
+    return facets_by(
+        atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, GraphConfig(**{"min_distance": 0.0} | rule), "test"
+    )
 
 
 def facets_by(*arguments):

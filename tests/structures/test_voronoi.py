@@ -18,6 +18,7 @@ from voronoi_cells import facets_by, facets_of
 from refattn.config import GraphConfig
 from refattn.errors import ConfigError, StructureError
 from refattn.structures.voronoi.neighbours import voronoi_neighbours
+from refattn.structures.voronoi.sphere import sites_within, surroundings
 
 FIXTURES = h5py.File(Path(__file__).parents[1] / "data" / "graphs.h5", "r")
 NAMES = [name.decode() for name in FIXTURES["id"]]
@@ -27,7 +28,9 @@ ROUNDING = 1e-9  # Å and sr, the same geometry computed twice
 
 
 def edges_of(atoms, **rule):
-    return voronoi_neighbours(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, GraphConfig(**rule), "test")
+    return voronoi_neighbours(
+        atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, GraphConfig(**{"min_distance": 0.0} | rule), "test"
+    )
 
 
 def totals(facets):
@@ -90,7 +93,7 @@ def fixture(name):
     cell, periodic = FIXTURES["cell"][s], bool(FIXTURES["periodic"][s])
     positions = FIXTURES["position"][first:last]
     positions = positions @ cell if periodic else positions
-    config = GraphConfig("upstream", float(FIXTURES["r_max"][s]), float(FIXTURES["omega_min"][s]))
+    config = GraphConfig("upstream", float(FIXTURES["r_max"][s]), float(FIXTURES["omega_min"][s]), min_distance=0.0)
     arguments = FIXTURES["z"][first:last], positions, cell, [periodic] * 3, config, name
     return arguments, FIXTURES["edge_ptr"][first : last + 1]
 
@@ -390,6 +393,43 @@ def test_absurdly_unequal_cells_are_an_error():
     grating = Atoms("H", cell=[(0.002, 0, 0), (0, 2000, 0), (0, 0, 0)], pbc=(True, True, False))
     with pytest.raises(StructureError, match="test: .* more than 1000000 periodic images"):
         edges_of(grating)
+
+
+@pytest.mark.parametrize("rule", ["isolated", "upstream"])
+def test_atoms_that_are_too_near_are_named(rule):
+    """Below half of the covalent radii together (C 0.76, H 0.31, Cs 2.44 Å), periodic images included."""
+    near = Atoms("CH", [(0, 0, 0), (0, 0, 0.53)])
+    with pytest.raises(StructureError, match=r"test: atoms 0 \(C\) and 1 \(H\) are 0.530 Å apart.*1.07 Å"):
+        edges_of(near, rule=rule, min_distance=0.5)
+    for factor in (0.49, 0.0):
+        assert len(edges_of(near, rule=rule, min_distance=factor)[1]) == 2
+    image = Atoms("C", cell=np.diag([0.7, 5.0, 5.0]), pbc=True)
+    with pytest.raises(StructureError, match=r"atom 0 \(C\) and its own image are 0.700 Å"):
+        edges_of(image, rule=rule, min_distance=0.5)
+    # The nearest atom of each caesium is the hydrogen, which is far enough away.
+    behind = Atoms("Cs2H", [(0, 0, 0), (2.2, 0, 0), (1.1, 1.0, 0)])
+    with pytest.raises(StructureError, match=r"atoms 0 \(Cs\) and 1 \(Cs\) are 2.200 Å"):
+        edges_of(behind, rule=rule, min_distance=0.5)
+    with pytest.raises(ConfigError, match="at most 1"):
+        edges_of(near, min_distance=1.5)
+
+
+@pytest.mark.parametrize("rule", ["isolated", "upstream"])
+def test_a_cell_with_too_many_images_is_an_error(rule):
+    """The room for the images stays empty then, and no kernel writes into it."""
+    crowd = Atoms("C2600", np.random.default_rng(0).random((2600, 3)), cell=np.eye(3), pbc=True)
+    with pytest.raises(StructureError, match="periodic images"):
+        edges_of(crowd, rule=rule)
+    around = surroundings(7.0, crowd.positions, np.eye(3), np.eye(3))
+    assert len(around.index) == 0
+    assert sites_within(0, 7.0, around) == 0
+
+
+def test_atoms_far_across_a_period_are_refused_at_once():
+    """Each look sees all the images of a longer piece of the wire, and would for minutes."""
+    far = np.random.default_rng(0).standard_cauchy((60, 3)) * 100
+    with pytest.raises(StructureError, match="they are too far apart"):
+        edges_of(Atoms("C60", far, cell=np.diag([3.0, 3.0, 60.0]), pbc=(True, False, False)))
 
 
 def test_an_unknown_rule_is_an_error():

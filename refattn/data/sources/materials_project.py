@@ -14,7 +14,6 @@ import gzip
 import io
 import json
 import re
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,12 +21,9 @@ from pathlib import Path
 from typing import TextIO
 
 import ase
-import numpy as np
-from ase.data import atomic_numbers
-from ase.geometry import cellpar_to_cell
-from ase.io.cif import read_cif
 
 from refattn.common.archives import bounded, check_member
+from refattn.data.sources.cif import read_cif
 from refattn.data.sources.published import PUBLISHED
 from refattn.data.store import LARGEST_LABEL, Record
 from refattn.errors import DataError, in_one_line
@@ -39,9 +35,6 @@ UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.B
 CHUNK = 1 << 20  # characters
 LARGEST_OBJECT = 1 << 26  # characters; beyond that the list is damaged
 SPACE = re.compile(r"[ \t\r\n]*")
-WORD = re.compile(r"'([^']*)'|(\S+)")
-CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
-SITE = ("type_symbol", "fract_x", "fract_y", "fract_z")
 
 
 class MaterialsProjectSource:
@@ -187,73 +180,11 @@ def read_element(element: dict, where: str) -> Record:
 
 
 def read_crystal(cif: str, where: str) -> ase.Atoms:
-    """The Atoms in the text of a CIF file: at once where it is written as by pymatgen in P1, else by ASE.
-
-    Raises DataError that names `where`.
-    """
-    atoms = read_plain_cif(cif)
-    if atoms is not None:
-        return atoms
+    """The Atoms in the text of a CIF file. Raises DataError that names `where`."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # ASE warns where it leaves a part of a loop out
-            (atoms,) = read_cif(io.StringIO(cif), index=slice(None))
-    except Exception as error:  # whatever ASE's parser raises for a damaged text
-        raise DataError(f"{where}: its structure cannot be read ({in_one_line(error)}); {ADVICE}") from None
-    atoms.info.clear()
+        (atoms,) = read_cif(cif)
+    except (DataError, ValueError) as error:
+        atoms = error
+    if isinstance(atoms, Exception):
+        raise DataError(f"{where}: its structure cannot be read ({in_one_line(atoms)}); {ADVICE}")
     return atoms
-
-
-def read_plain_cif(cif: str) -> ase.Atoms | None:
-    """Atoms of a CIF text with the identity as its only symmetry and every site fully occupied; None for any other.
-
-    ASE takes milliseconds for it, most of them to look for symmetry.
-    """
-    fields, loops = _items(cif)
-    try:
-        parameters = [float(fields[f"_cell_{name}"]) for name in CELL]
-        (symmetry,) = (loop for loop in loops if "_symmetry_equiv_pos_as_xyz" in loop)
-        (sites,) = (loop for loop in loops if "_atom_site_fract_x" in loop)
-        symbols, *columns = (sites[f"_atom_site_{name}"] for name in SITE)
-        numbers = [atomic_numbers[symbol] for symbol in symbols]
-        fractions = np.array(columns, dtype=float).T
-        occupied = all(float(value) == 1 for value in sites.get("_atom_site_occupancy", []))
-    except (KeyError, ValueError):
-        return None
-    plain = symmetry["_symmetry_equiv_pos_as_xyz"] == ("x, y, z",) and fields.get("_symmetry_Int_Tables_number") == "1"
-    if not (plain and occupied and all(numbers) and np.isfinite(fractions).all() and np.isfinite(parameters).all()):
-        return None
-    cell = cellpar_to_cell(parameters)
-    return ase.Atoms(numbers, fractions @ cell, cell=cell, pbc=True)
-
-
-def _items(cif):
-    """Single items, name -> text, and loops, each name -> column, of a CIF text; nothing where it has text fields.
-
-    A loop ends at the next item; a line of it with another number of words than it has columns makes it empty.
-    """
-    fields = {}
-    loops = []
-    names = None
-    columns = []
-    if "\n;" in cif:
-        return fields, loops
-    for line in cif.splitlines():
-        line = line.strip()
-        if line.startswith("_") and names is not None and not columns:
-            names.append(line)
-        elif line.startswith("_"):
-            names = None
-            name, _, value = line.partition(" ")
-            fields[name] = value.strip().strip("'")
-        elif line == "loop_":
-            names = []
-            columns = []
-            loops.append((names, columns))
-        elif line and names is not None and not line.startswith("#"):
-            columns.append([quoted or word for quoted, word in WORD.findall(line)])
-    return fields, [_columns(names, rows) for names, rows in loops]
-
-
-def _columns(names, rows):
-    return dict(zip(names, zip(*rows, strict=True), strict=True)) if all(len(row) == len(names) for row in rows) else {}

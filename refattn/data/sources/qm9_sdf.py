@@ -20,10 +20,10 @@ from pathlib import Path
 
 import ase
 import numpy as np
-from ase.data import atomic_numbers
 
 from refattn.common.archives import TarMember, bounded
 from refattn.data.sources.qm9 import PROPERTIES, UNCHARACTERISED, QM9Source
+from refattn.data.sources.sdf import parse_molfile
 from refattn.data.store import Record
 from refattn.errors import DataError, in_one_line
 
@@ -141,15 +141,8 @@ def parse_block(lines: list[str], where: str) -> tuple[str, ase.Atoms]:
     try:
         if len(lines) < 4 or "V2000" not in lines[3]:
             raise ValueError("no counts of a V2000 block in its fourth line")
-        n_sites = int(lines[3][:3])
-        rows = lines[4 : 4 + n_sites]
-        if n_sites < 1 or len(rows) < n_sites or not any(line.startswith("M  END") for line in lines):
-            raise ValueError("fewer lines than it counts atoms, or no end")
-        numbers = [atomic_numbers[row[31:34].strip()] for row in rows]
-        positions = np.array([[float(row[i : i + 10]) for i in (0, 10, 20)] for row in rows])
-        if not np.isfinite(positions).all() or not all(numbers):
-            raise ValueError("an atom that is none")
+        atoms = parse_molfile(lines)
     except (ValueError, KeyError) as error:
         raise DataError(f"{where}: holds {in_one_line(error)}; {ADVICE}") from None
-    id = lines[0].strip()
-    return id, ase.Atoms(numbers, positions, info={"id": id})
+    atoms.info["id"] = lines[0].strip()
+    return atoms.info["id"], atoms

@@ -39,6 +39,7 @@ def open_source(
     labels: Path | str | None = None,
     uncharacterised: Path | str | None = None,
     keep_uncharacterised: bool = False,
+    **options,
 ) -> Source:
     """The source for `path`: an iterable of Record with name, licence, citation and fraction.
 
@@ -49,6 +50,9 @@ def open_source(
         for files that ASE reads.
     labels : path, optional                                    see FilesSource
     uncharacterised, keep_uncharacterised : optional           see QM9Source
+    **options : label_names, recursive, id_from                 see FilesSource
+
+    What cannot be read is collected in `skipped` of a FilesSource.
 
     Raises DataError as the sources do.
     """
@@ -56,7 +60,9 @@ def open_source(
     if format == "auto":
         format = guess_format(path)
     if format == "files":
-        return FilesSource(path, labels)
+        source = FilesSource(path, labels, **options)
+        source.skip_quietly()
+        return source
     if labels:
         raise DataError(f"{labels}: {format} comes with its labels; leave --labels out, or choose --format files")
     if format in QM9:

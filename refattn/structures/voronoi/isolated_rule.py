@@ -42,25 +42,31 @@ GROWTH = 1.5
 # 1, sine of an angle; a cut this shallow takes at most pi times as much (sr) from a facet, and rounding makes such cuts
 SHALLOW = 1e-11
 
-COMPLETE, COINCIDENT, TOO_MANY = range(3)
+# Images seen for cells that are not complete after that, for each site and on top of MAX_SEEN. Without a bound a wire
+# whose atoms are a thousand periods apart would take minutes.
+SEEN_IN_VAIN = 2_000
+MAX_CLIPPED = 30_000  # images that clipping.py takes on, in half a second: its time grows with their square
+
+COMPLETE, COINCIDENT, TOO_NEAR, TOO_MANY = range(4)
 INCOMPLETE = -1
 
 
 @jit
-def isolated_cells(positions, cell, reciprocal, across):
+def isolated_cells(positions, cell, reciprocal, across, room):
     """All facets of all Voronoi cells.
 
     Parameters
     ----------
     positions, cell, reciprocal :    (N, 3) Å, (3, 3) Å, (3, 3) 1/Å, see sphere.reciprocal_vectors
     across : (3, 3) float            projector onto the directions without a period
+    room : (N,) float                Å; two sites nearer than the sum of theirs are a problem
 
     Returns
     -------
     ptr : (N + 1,) int64             facets of site i are ptr[i]:ptr[i + 1], by distance
     where : (F, 4) int64             neighbour site and image
     size : (F, 2) float              distance Å, solid angle sr
-    problem : (3,) int64             COMPLETE, or what is wrong and the two sites concerned
+    problem : (3,) int64             COMPLETE, or what is wrong and the two sites concerned, size[0, 0] Å apart
     """
     n_sites = len(positions)
     periodic = np.any(reciprocal != 0.0)
@@ -73,18 +79,24 @@ def isolated_cells(positions, cell, reciprocal, across):
     todo = np.arange(n_sites)
     radius = FIRST_RADIUS if periodic or n_sites > SMALL else EVERYTHING
     around = surroundings(radius, positions, cell, reciprocal)
+    most = room.max()
+    in_vain = 0
     while len(todo) > 0:
         n_left = 0
         for i in todo:
-            n_seen = sites_within(i, radius, around)
-            if n_seen > 0 and around.distance[0] < CLOSEST:
-                return count, where, size, np.array([COINCIDENT, i, around.tree.label[around.index[0], 0]])
-            if periodic and (n_seen > MAX_SEEN or len(around.distance) == 0):
+            n_all = sites_within(i, radius, around)
+            near = too_near(i, n_all, around, room, most, size)
+            if near[0] != COMPLETE:
+                return count, where, size, near
+            if periodic and (n_all > MAX_SEEN or len(around.distance) == 0):
                 return count, where, size, np.array([TOO_MANY, i, i])
-            n_seen = _cell(i, n_seen, radius, periodic, around, across, hull, rank)
+            n_seen = _cell(i, n_all, radius, periodic, around, across, hull, rank)
             if n_seen == INCOMPLETE:
                 todo[n_left] = i
                 n_left += 1
+                in_vain += n_all
+                if periodic and in_vain > MAX_SEEN + SEEN_IN_VAIN * n_sites:
+                    return count, where, size, np.array([TOO_MANY, i, i])
             else:
                 start[i] = n_facets
                 where, size, n_facets = add_facets(i, n_seen, around, where, size, n_facets)
@@ -95,6 +107,23 @@ def isolated_cells(positions, cell, reciprocal, across):
             around = surroundings(radius, positions, cell, reciprocal)
     ptr, where, size = in_order(start, count, where, size)
     return ptr, where, size, np.array([COMPLETE, 0, 0])
+
+
+@jit
+def too_near(i, n_seen, around, room, most, size):
+    """`problem` of isolated_cells for site i and another that is too near, whose distance goes to size[0, 0].
+
+    most : float     the largest of `room`, Å;  n_seen, around : as from sites_within
+    """
+    for k in range(n_seen):
+        distance = around.distance[k]
+        if distance >= max(room[i] + most, CLOSEST):
+            break
+        j = around.tree.label[around.index[k], 0]
+        if distance < max(room[i] + room[j], CLOSEST):
+            size[0, 0] = distance
+            return np.array([COINCIDENT if distance < CLOSEST else TOO_NEAR, i, j])
+    return np.array([COMPLETE, i, i])
 
 
 @jit
@@ -195,6 +224,8 @@ def _clipped(i, n_seen, complete, radius, around, across):
     direction = around.direction[:n_seen]
     omega = around.omega
     omega[:n_seen] = 0.0
+    if n_seen > MAX_CLIPPED and not complete:
+        return False
     polygon, spare, side = cutting_room(n_seen)
     total = 0.0
     for j in range(n_seen):

@@ -5,6 +5,7 @@ the facets that pass the thresholds become edges.
 """
 
 import numpy as np
+from ase.data import chemical_symbols, covalent_radii
 
 from refattn.common.jit import jit
 from refattn.config import GraphConfig
@@ -18,7 +19,7 @@ Z_MAX = 118
 # 1e-13 sr from rounding, and a threshold that meets them exactly must keep all of them or none.
 SLACK = 1e-9
 FARTHEST = 1e8  # Å; float64 resolves 1e-8 Å there; far beyond it squares and numbers of periods overflow
-TOO_THIN = 4  # continues the codes of the rules
+TOO_THIN = 5  # continues the codes of the rules
 MIN_SINE = 1e-6  # 1; periodic cell vectors that span less than this times the product of their lengths are dependent
 FAULTS = (
     "",
@@ -59,7 +60,8 @@ def voronoi_neighbours(
     omega_max : (N,) float64, sr    largest facet that the rule counts, before the thresholds; 0 for a lone site
 
     Raises StructureError, naming the structure, for one that has no graph: empty, not finite, an impossible atomic
-    number, coincident atoms (closer than 1e-3 Å, images included), a singular cell, an image beyond int8.
+    number, atoms nearer than config.min_distance times the sum of their covalent radii or 1e-3 Å (images included), a
+    singular cell, an image beyond int8.
     """
     slack = SLACK if config.rule == "isolated" else 0.0
     thresholds = config.omega_min - slack, config.weight_min - slack, config.r_max + slack
@@ -90,14 +92,15 @@ def voronoi_facets(
     size : (F, 2) float64            distance Å, solid angle sr
     """
     positions, cell, pbc, upstream = _checked(numbers, positions, cell, pbc, config, name)
-    ptr, where, size, problem = (_upstream if upstream else _isolated)(positions, cell, pbc)
+    room = config.min_distance * covalent_radii[numbers]
+    ptr, where, size, problem = (_upstream if upstream else _isolated)(positions, cell, pbc, room)
     if problem[0] != isolated_rule.COMPLETE:
-        raise StructureError(f"{name}: {_explain(*problem)}")
+        raise StructureError(f"{name}: {_explain(*problem.tolist(), numbers, size, config.min_distance)}")
     return ptr, where, size
 
 
 @jit
-def _isolated(positions, cell, pbc):
+def _isolated(positions, cell, pbc, room):
     """isolated_rule.isolated_cells for checked input."""
     cell = cell.copy()
     across = np.zeros((3, 3))
@@ -111,18 +114,19 @@ def _isolated(positions, cell, pbc):
             across[k, m] = (1.0 if k == m else 0.0) - along
     if _images(isolated_rule.FIRST_RADIUS, reciprocal) > isolated_rule.MAX_SEEN:
         return _too_thin(isolated_rule.FIRST_RADIUS, reciprocal)
-    return isolated_rule.isolated_cells(positions, cell, reciprocal, across)
+    return isolated_rule.isolated_cells(positions, cell, reciprocal, across, room)
 
 
 @jit
-def _upstream(positions, cell, pbc):
+def _upstream(positions, cell, pbc, room):
     """upstream_rule.upstream_cells for checked input."""
     if not pbc.any():
         positions, cell = upstream_rule.upstream_box(positions)
     reciprocal = reciprocal_vectors(cell, np.ones(3, np.bool_))
     if _images(upstream_rule.CUTOFF, reciprocal) > isolated_rule.MAX_SEEN:
         return _too_thin(upstream_rule.CUTOFF, reciprocal)
-    return upstream_rule.upstream_cells(positions, cell, reciprocal, upstream_rule.longest_diagonal(cell))
+    diagonal = upstream_rule.longest_diagonal(cell)
+    return upstream_rule.upstream_cells(positions, cell, reciprocal, diagonal, room)
 
 
 @jit
@@ -249,8 +253,17 @@ def _spanned(unit, pbc):
     return volume
 
 
-def _explain(code, i, j):
+def _explain(code, i, j, numbers, size, min_distance):
     """What went wrong in the cells, and what to do, as the rest of a sentence."""
+    if code == isolated_rule.TOO_NEAR:
+        first, second = sorted((i, j))
+        pair = f"atoms {first} ({chemical_symbols[numbers[first]]}) and {second} ({chemical_symbols[numbers[second]]})"
+        pair = f"atom {i} ({chemical_symbols[numbers[i]]}) and its own image" if i == j else pair
+        radii = covalent_radii[numbers[i]] + covalent_radii[numbers[j]]
+        return (
+            f"{pair} are {size[0, 0]:.3f} Å apart, less than {min_distance:g} of their covalent radii together "
+            f"({radii:.2f} Å); correct the structure, or choose a smaller --min-distance"
+        )
     if code == TOO_THIN:
         return (
             f"about {i:.0e} periodic images lie within {j} Å of a site, because the cell is too small or too thin; "
@@ -263,7 +276,7 @@ def _explain(code, i, j):
     if code == isolated_rule.TOO_MANY:
         return (
             f"the Voronoi cell of atom {i} needs more than {isolated_rule.MAX_SEEN} periodic images, because the cell "
-            "vectors are too unequal; set pbc to false across the vacuum"
+            "is too small for the atoms, or too unequal, or they are too far apart; give it in Å, a vacuum no period"
         )
     return (
         f"the authors' rule finds no neighbours of atom {i} within {upstream_rule.CUTOFF_MAX:.0f} Å; "

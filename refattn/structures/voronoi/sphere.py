@@ -14,6 +14,7 @@ from refattn.structures.voronoi.vectors import cross, dot, minus, row, scaled, s
 
 EVERYTHING = 1e150  # Å, a radius that holds any finite structure, and whose square is still a number
 MAX_IMAGES = 5_000_000  # a limit for memory, 300 MB; on top of ten images of every site
+MAX_VISITS = 20  # for one image that is kept; in a cell as flat as a needle nearly all would be looked at in vain
 # So few points are looked at one by one. Images are only asked for spheres, a few for each site: up to here that costs
 # less than to grow a tree and walk it (20 against 30 us a site, all included, in crystals of 34 sites). The sites of a
 # cluster are asked for the deepest cut again and again (isolated_rule.py).
@@ -77,7 +78,7 @@ def surroundings(radius, positions, cell, reciprocal):
 
     Returns
     -------
-    Surroundings, without a single image if there are more than MAX_IMAGES
+    Surroundings, without a single image if there are more than MAX_IMAGES, or too many to look at
     """
     n_sites = len(positions)
     home, shift, parts = _gathered(positions, cell, reciprocal)
@@ -91,9 +92,12 @@ def surroundings(radius, positions, cell, reciprocal):
     point = np.empty((2 * n_sites, 3))
     label = np.empty((2 * n_sites, 4), np.int32)
     n = 0
-    for j in range(n_sites):
+    limit = MAX_IMAGES + 10 * n_sites
+    visits = n_sites * (parts[1, 0] - parts[0, 0] + 1.0)
+    visits *= (parts[1, 1] - parts[0, 1] + 1.0) * (parts[1, 2] - parts[0, 2] + 1.0)
+    for j in range(n_sites if visits <= MAX_VISITS * limit else 0):
         point, label, n = _add_images(j, home, shift, cell, reciprocal, parts, box, point, label, n)
-        if n > MAX_IMAGES + 10 * n_sites:
+        if n > limit:
             n = 0
             break
     tree = grow_tree(point[:n], label[:n], FEW_IMAGES if np.any(reciprocal != 0.0) else FEW_SITES)
@@ -175,15 +179,16 @@ def sites_within(i, radius, around):
 
     Returns
     -------
-    n : int                          how many there are
+    n : int                          how many there are; 0 where the surroundings hold no image
     """
     n = points_within(around.tree, row(around.home, i), radius, around.index, around.distance)
     k = 0
-    while around.index[k] != around.own[i]:
+    while k < n and around.index[k] != around.own[i]:
         k += 1
-    n -= 1  # the site itself goes
-    around.index[k] = around.index[n]
-    around.distance[k] = around.distance[n]
+    if k < n:  # the site itself goes
+        n -= 1
+        around.index[k] = around.index[n]
+        around.distance[k] = around.distance[n]
     _sort(around.distance, around.index, n)
     for k in range(n):
         set_step(i, k, around)

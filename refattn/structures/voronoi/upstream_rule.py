@@ -17,7 +17,7 @@ from refattn.common.jit import jit
 from refattn.structures.voronoi.clipping import clip_facet, cutting_room, solid_angle
 from refattn.structures.voronoi.facets import NEGLIGIBLE, add_facets, empty_facets
 from refattn.structures.voronoi.hull import SLOTS, build_hull, cone_areas, empty_hull, has_slivers, is_convex
-from refattn.structures.voronoi.isolated_rule import CLOSEST, COINCIDENT, COMPLETE, TOO_MANY
+from refattn.structures.voronoi.isolated_rule import COMPLETE, TOO_MANY, too_near
 from refattn.structures.voronoi.sphere import sites_within, surroundings
 from refattn.structures.voronoi.vectors import row
 
@@ -31,7 +31,7 @@ INFINITY = 1e7
 # Extent across a plane over extent along it below which Qhull finds points coplanar: measured with scipy 1.17 on random
 # planes of 6 to 30 points, 6 Å wide, which fail up to 1e-14 Å and pass from 1e-13 Å.
 FLAT = 1e-14
-BEYOND_MAX = 3  # continues COMPLETE, COINCIDENT, TOO_MANY
+BEYOND_MAX = 4  # continues the codes of isolated_rule
 
 
 @jit
@@ -79,13 +79,14 @@ def longest_diagonal(cell):
 
 
 @jit
-def upstream_cells(positions, cell, reciprocal, diagonal):
+def upstream_cells(positions, cell, reciprocal, diagonal, room):
     """The facets that the authors' code counts, before its thresholds.
 
     Parameters
     ----------
     positions, cell, reciprocal :    (N, 3) Å, (3, 3) Å, (3, 3) 1/Å, periodic in three directions
     diagonal : float                 longest diagonal of the cell, Å
+    room : (N,) float                Å; two sites nearer than the sum of theirs are a problem
 
     Returns
     -------
@@ -100,6 +101,7 @@ def upstream_cells(positions, cell, reciprocal, diagonal):
     cutoff = CUTOFF
     reach = CUTOFF + ON_SPHERE
     around = surroundings(reach, positions, cell, reciprocal)
+    most = room.max()
     for i in range(n_sites):
         radius = cutoff  # doubled until the sites are not coplanar
         while n == ptr[i]:
@@ -111,8 +113,9 @@ def upstream_cells(positions, cell, reciprocal, diagonal):
             if len(around.distance) == 0:
                 return ptr, where, size, np.array([TOO_MANY, i, i])
             n_seen = sites_within(i, radius + ON_SPHERE, around)
-            if n_seen > 0 and around.distance[0] < CLOSEST:
-                return ptr, where, size, np.array([COINCIDENT, i, around.tree.label[around.index[0], 0]])
+            near = too_near(i, n_seen, around, room, most, size)
+            if near[0] != COMPLETE:
+                return ptr, where, size, near
             if _closed_facets(n_seen, around, hull, rank):
                 where, size, n = add_facets(i, n_seen, around, where, size, n)
             elif radius < diagonal + 0.01:

@@ -12,7 +12,8 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from refattn.data.sources.extxyz import check_widths
-from refattn.data.sources.files import LABELS, FilesSource, LabelTable, open_files
+from refattn.data.sources.files import FilesSource, open_files
+from refattn.data.sources.labels import LABELS, LabelTable
 from refattn.errors import DataError
 
 WATER = """3
@@ -193,13 +194,13 @@ def test_csv_for_frames_of_one_file(tmp_path):
     ("text", "message"),
     [
         ("id,y\ncopper,1\nsalt,2\n", "water.xyz.*has no row for water"),
-        ("id,y\ncopper,1\nsalt,2\nwater,3\ngold,4\n", "csv, line 5: .*no structure gold"),
+        ("id,y\nlead,1\nsilver,2\ntin,3\ngold,4\n", "copper.cif.*has no row for copper"),
         ("id,y\ncopper,1\nsalt,x\nwater,3\n", "csv, line 3: y is 'x'"),
         ("id,y\ncopper,1\nsalt,inf\nwater,3\n", "csv, line 3: y is too large"),
         ("id,y\ncopper,1\nsalt,2\ncopper,3\n", "csv, line 4: the id copper is that of line 2"),
         ("id,y\ncopper,1\nsalt\nwater,3\n", "csv, line 3: has 1 columns instead of 2"),
         ("id,y\ncopper,1\nsalt,2,3\nwater,3\n", "csv, line 3: has 3 columns"),
-        ("id,y\ncopper,1\ncopper.cif,2\nsalt,2\nwater,3\n", "csv, line 3: .*no structure copper.cif"),
+        ("id,y\ncopper,1\ncopper.cif,2\nsalt,2\nwater,3\n", "csv, lines 2 and 3: copper and copper.cif"),
         ("id\ncopper\n", "csv, line 1"),
         ("id,y,y\ncopper,1,2\n", "csv, line 1"),
         ("", "csv, line 1"),

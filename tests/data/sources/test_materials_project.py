@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.io.cif import read_cif
 from click.testing import CliRunner
 
 from refattn.cli.main import cli
 from refattn.data.sources import materials_project
-from refattn.data.sources.materials_project import ListCutter, MaterialsProjectSource, read_crystal, read_plain_cif
+from refattn.data.sources.materials_project import ListCutter, MaterialsProjectSource, read_crystal
 from refattn.data.sources.registry import open_source
 from refattn.data.store import read_dataset
 from refattn.errors import DataError
@@ -80,40 +81,37 @@ def test_crystals(mp):
             assert record.atoms.cell.cellpar() == pytest.approx(wanted.cell.cellpar(), abs=1e-7)
 
 
-def test_plain_reader_and_ase_agree(monkeypatch):
-    cifs = [cif_of(atoms.repeat((2, 1, 1))) for atoms in crystals().values()]
-    plain = [read_plain_cif(cif) for cif in cifs]
-    assert None not in plain
-    monkeypatch.setattr(materials_project, "read_plain_cif", lambda cif: None)
-    for cif, atoms in zip(cifs, plain, strict=True):
-        by_ase = read_crystal(cif, "here")
+def test_agrees_with_ase():
+    for crystal in crystals().values():
+        cif = cif_of(crystal.repeat((2, 1, 1)))
+        (by_ase,) = read_cif(io.StringIO(cif), index=slice(None))
+        atoms = read_crystal(cif, "here")
         np.testing.assert_array_equal(atoms.numbers, by_ase.numbers)
         np.testing.assert_allclose(atoms.positions, by_ase.positions, atol=1e-12)
         np.testing.assert_allclose(atoms.cell, by_ase.cell, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "words"),
     [
-        ("'x, y, z'", "'-x, -y, -z'"),
-        ("number   1", "number   2"),
-        ("  1\n", "  0.5\n"),
-        ("Na  Na0", "Na+  Na0"),
-        ("data_X", "data_X\n_text\n;\n_cell_length_a 3\n;"),
-        ("_cell_length_b", "_cell_width"),
-        (" _atom_site_label\n", ""),
-        ("0.50000000", "nan"),
+        ("'x, y, z'", "'-x, -y, -z'", "no group"),
+        ("  1\n", "  0.5\n", "Na0 is occupied by 0.5"),
+        ("_cell_length_b", "_cell_width", "has no cell"),
+        ("0.50000000", "nan", "coordinates of Cl1"),
+        ("Na  Na0", "Nx  Na0", "element of the site Na0 is 'Nx'"),
     ],
 )
-def test_what_the_plain_reader_leaves_to_ase(old, new):
+def test_what_is_no_ordered_crystal(old, new, words):
     cif = cif_of(crystals()["mp-1"])
     assert old in cif
-    assert read_plain_cif(cif.replace(old, new)) is None
+    with pytest.raises(DataError, match=f"here: its structure cannot be read.*{words}"):
+        read_crystal(cif.replace(old, new), "here")
 
 
 def test_symmetry_is_applied():
     """Half of NaCl's doubled cell and the translation that gives the other half."""
     cif = cif_of(crystals()["mp-1"].repeat((2, 1, 1))[:2])
+    cif = cif.replace("units_Z   1", "units_Z   2")
     cif = re.sub(r"_cell_length_a .*", f"_cell_length_a   {2 * 5.64 / 2**0.5:.8f}", cif)
     atoms = read_crystal(cif.replace("  1  'x, y, z'", "  1  'x, y, z'\n  2  'x+1/2, y, z'"), "here")
     assert sorted(atoms.symbols) == ["Cl", "Cl", "Na", "Na"]
@@ -129,6 +127,7 @@ def test_symmetry_is_applied():
         ({"band_gap": "big"}, "element 2, mp-1: band_gap is 'big'"),
         ({"band_gap": True}, "element 2, mp-1: band_gap is True"),
         ({"band_gap": float("inf")}, "element 2, mp-1: band_gap is inf"),
+        ({"band_gap": 10**400}, "element 2, mp-1: band_gap is 10000"),
         ({"material_id": "mp-3"}, "element 2: mp-3 is there twice"),
     ],
 )

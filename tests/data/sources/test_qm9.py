@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from qm9_molecules import LIST, METHANE, numbered
 
-from refattn.data.sources.files import LABELS
+from refattn.data.sources.labels import LABELS
 from refattn.data.sources.qm9 import PROPERTIES, QM9Source, parse_molecule, read_uncharacterised
 from refattn.data.sources.qm9_sdf import QM9SdfSource
 from refattn.data.sources.registry import open_source

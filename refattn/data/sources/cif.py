@@ -1,0 +1,322 @@
+"""Structures from CIF and mmCIF by gemmi, held to what the file says of itself.
+
+gemmi parses the text; here its items become atoms. Nothing is guessed: mixed and partial occupancy, alternatives of
+disorder, unknown coordinates, a missing cell, a setting that is left open and a composition that contradicts the
+formula are refused, each in a sentence. Tags are compared without case, and `.` of mmCIF is `_`.
+
+Source   core dictionary 2.4 and mmCIF dictionary of the IUCr for the tags and their defaults
+"""
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import ase
+import gemmi
+import numpy as np
+from ase.data import atomic_numbers
+from ase.geometry import cellpar_to_cell
+
+from refattn.data.sources import symmetry
+from refattn.data.sources.extxyz import ISOTOPES
+from refattn.errors import DataError, in_one_line
+
+UNKNOWN = ("?", ".")
+CELL = [f"_cell_{name}" for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")]
+LISTED = (
+    "_space_group_symop_operation_xyz",
+    "_symmetry_equiv_pos_as_xyz",
+    "_space_group_symop_magn_operation_xyz",
+)
+CENTRED = "_space_group_symop_magn_centering_xyz"
+HALL = ("_space_group_name_hall", "_symmetry_space_group_name_hall")
+SYMBOL = ("_space_group_name_h-m_alt", "_symmetry_space_group_name_h-m", "_space_group_name_h-m_full")
+NUMBER = ("_space_group_it_number", "_symmetry_int_tables_number")
+OCCUPIED = 0.995  # less than this is partial
+FORMULA_OFF = 0.05  # of a formula unit; rounding of its numbers
+DECIMALS = re.compile(r"[+-]?\d*\.(\d+)(?:\(\d+\))?(?:[eE]([+-]?\d+))?")
+
+
+def read_cif(text: str) -> Iterator[ase.Atoms | DataError]:
+    """What every data block with sites holds: its atoms, or why they cannot be had.
+
+    Raises DataError where the text is no CIF, or none of its blocks has sites.
+    """
+    try:
+        document = gemmi.cif.read_string(text.removeprefix("\ufeff"))
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"it is no valid CIF ({_damaged(text, in_one_line(error))}); repair it") from None
+    blocks = [items for items in map(tagged, document) if any(tag.startswith("_atom_site_") for tag in items)]
+    blocks = [items for items in blocks if _columns(items)]
+    if not blocks:
+        raise DataError("it lists no sites of atoms; check that it is the file of a structure")
+    for items in blocks:
+        yield from read_items(items)
+
+
+def read_items(items: dict[str, list[str]]) -> Iterator[ase.Atoms | DataError]:
+    """The structures of a data block, given as lower-case tag -> values as they are written: one for every model."""
+    models = items.get("_atom_site_pdbx_pdb_model_num", [])
+    for model in dict.fromkeys(models or [""]):
+        rows = [k for k, found in enumerate(models) if found == model] if models else None
+        try:
+            yield _structure(items, rows)
+        except DataError as error:
+            yield error
+
+
+@functools.lru_cache(4096)
+def element_of(symbol: str) -> int:
+    """Atomic number of an element, which may have a charge behind it; D and T are hydrogen. 0 for what is none."""
+    match = re.fullmatch(r"([A-Za-z]{1,2})(?:\d*[+-]|[+-]\d*|\d+)?", symbol)
+    name = match[1].capitalize() if match else ""
+    return atomic_numbers.get(ISOTOPES.get(name, name), 0)
+
+
+def tagged(block: gemmi.cif.Block) -> dict[str, list[str]]:
+    """Lower-case tag -> raw values of a block of gemmi."""
+    found = {}
+    for item in block:
+        if item.pair is not None:
+            found[_plain(item.pair[0])] = [item.pair[1]]
+        elif item.loop is not None:
+            width = item.loop.width()
+            values = item.loop.values
+            found.update({_plain(tag): values[k::width] for k, tag in enumerate(item.loop.tags)})
+    return found
+
+
+def _plain(tag):
+    return tag.lower().replace(".", "_")
+
+
+def _columns(items):
+    """Tags of the coordinates: parts of the cell vectors, or Å; None where there are none."""
+    for kind in ("fract", "cartn"):
+        tags = [f"_atom_site_{kind}_{axis}" for axis in "xyz"]
+        if all(tag in items for tag in tags):
+            return tags
+    return None
+
+
+def _text(items, *tags):
+    """The first of single items that is known, "" if none is."""
+    known = (items[tag][0] for tag in tags if items.get(tag) and items[tag][0] not in UNKNOWN)
+    return next((" ".join(gemmi.cif.as_string(value).split()) for value in known), "")
+
+
+def _numbers(items, tags, what):
+    """(len(tags), rows) float64 of columns, all of them known."""
+    values = np.array([[gemmi.cif.as_number(value) for value in items[tag]] for tag in tags])
+    if not np.isfinite(values).all():
+        column, row = np.argwhere(~np.isfinite(values))[0]
+        raw = items[tags[column]][row]
+        raise DataError(f"{what(row)} are {'unknown' if raw in UNKNOWN else repr(raw[:40])}; give all of them")
+    return values
+
+
+def _structure(items, rows):
+    """The atoms of a block, or of the rows of one model. Raises DataError."""
+    for tag in ("_cell_modulation_dimension", "_space_group_ssg_name", "_space_group_ssg_name_it"):
+        if _text(items, tag) not in ("", "0"):
+            raise DataError("it is a modulated structure, whose cell is not all of it; give an approximant")
+    if "generate" in map(gemmi.cif.as_string, items.get("_struct_ncs_oper_code", [])):
+        raise DataError("it lists operators that are to be applied to its atoms; apply them")
+    sites = {tag: values for tag, values in items.items() if tag.startswith("_atom_site_")}
+    coordinates = _columns(items)
+    n_sites = len(sites[coordinates[0]])
+    sites = {tag: values for tag, values in sites.items() if len(values) == n_sites}
+    dummies = {k for k, flag in enumerate(sites.get("_atom_site_calc_flag", [])) if flag.lower() == "dum"}
+    if rows is not None or dummies:
+        rows = [k for k in (range(n_sites) if rows is None else rows) if k not in dummies]
+        sites = {tag: [values[k] for k in rows] for tag, values in sites.items()}
+        n_sites = len(rows)
+    labels = sites.get("_atom_site_label") or sites.get("_atom_site_id") or [str(k + 1) for k in range(n_sites)]
+    formula = _formula(_text(items, "_chemical_formula_sum"))
+    position = _numbers(sites, coordinates, lambda k: f"the coordinates of {labels[k]}").T
+    numbers = np.array([_element(sites, labels, k, formula) for k in range(n_sites)])
+    if not len(numbers):
+        raise DataError("it lists no atoms; check that it is the file of a structure")
+    _check_occupied(sites, labels)
+    return _atoms(items, sites, coordinates, numbers, position, formula)
+
+
+def _element(sites, labels, k, formula):
+    """Atomic number of row k, by its type or, where it has none, by its label."""
+    types = sites.get("_atom_site_type_symbol")
+    if types and types[k] not in UNKNOWN:
+        symbol = gemmi.cif.as_string(types[k])
+        number = element_of(symbol)
+    else:
+        symbol = gemmi.cif.as_string(labels[k])
+        letters = re.match("[A-Za-z]*", symbol)[0][:2]
+        names = [letters] if letters[1:].islower() else [letters.capitalize(), letters[:1]]
+        names = [name for name in dict.fromkeys(names) if element_of(name)]
+        if len(names) > 1:  # CA may be calcium or a carbon
+            names = [name for name in names if element_of(name) in formula]
+        number = element_of(names[0]) if len(names) == 1 else 0
+    if not number:
+        raise DataError(f"the element of the site {labels[k]} is {symbol[:40]!r}, which is none; name its element")
+    return number
+
+
+def _check_occupied(sites, labels):
+    """Raise DataError where a site is not that of one atom of one element."""
+    for k, value in enumerate(sites.get("_atom_site_occupancy", [])):
+        if value == "1":
+            continue
+        part = 1.0 if value == "." else gemmi.cif.as_number(value)
+        if not OCCUPIED <= part <= 2.0 - OCCUPIED:
+            raise DataError(f"the site {labels[k]} is occupied by {value} atoms, not by one; give an ordered structure")
+    for tag in ("_atom_site_label_alt_id", "_atom_site_auth_alt_id"):
+        alternative = next((k for k, value in enumerate(sites.get(tag, [])) if value not in UNKNOWN), None)
+        if alternative is not None:
+            raise DataError(f"the atom {labels[alternative]} has alternate locations; keep one of them")
+    groups = {}
+    assemblies = sites.get("_atom_site_disorder_assembly", len(labels) * ["."])
+    for k, group in enumerate(sites.get("_atom_site_disorder_group", [])):
+        if group not in UNKNOWN:
+            groups.setdefault(assemblies[k], set()).add(group)
+            if len(groups[assemblies[k]]) > 1 or group.startswith("-"):
+                raise DataError(f"the site {labels[k]} is one of several alternatives of disorder; keep one group")
+    for k, count in enumerate(sites.get("_atom_site_attached_hydrogens", [])):
+        if count not in ("0", *UNKNOWN):
+            raise DataError(f"{count} hydrogen atoms at {labels[k]} have no coordinates; add them")
+
+
+def _atoms(items, sites, coordinates, numbers, position, formula):
+    """ase.Atoms of sites that are sound each for itself: cell, symmetry, composition."""
+    is_cartesian = "cartn" in coordinates[0]
+    parameters = [_text(items, tag) for tag in CELL]
+    if is_cartesian and (not any(parameters) or {float(gemmi.cif.as_number(p)) for p in parameters[:3]} <= {0.0, 1.0}):
+        return ase.Atoms(numbers, position)  # no cell, or the dummy of 1 Å
+    if not all(parameters):
+        raise DataError("has no cell, or not all of its lengths and angles; give them")
+    parameters = _numbers({tag: [text] for tag, text in zip(CELL, parameters)}, CELL, lambda _: "cell parameters")[:, 0]
+    cell = cellpar_to_cell(parameters) if (parameters > 0).all() and (parameters[3:] < 180).all() else np.zeros((3, 3))
+    if not np.linalg.det(cell) > 0:  # NaN neither
+        raise DataError(f"the cell {parameters.tolist()} is none; correct its lengths and angles")
+    if is_cartesian:
+        _check_frame(items, cell)
+        position = np.linalg.solve(cell.T, position.T).T
+    found = []
+    for operations in _operations(items, cell):
+        unit = np.zeros_like(position)
+        if not is_cartesian and len(operations.rotation) > 1:
+            unit = np.array([[_last_decimal(text) for text in sites[tag]] for tag in coordinates]).T
+        x, source = symmetry.expand(position, unit, operations, cell)
+        found.append((Counter(numbers[source].tolist()), numbers[source], x, operations))
+    number_of_units = gemmi.cif.as_number(_text(items, "_cell_formula_units_z"))
+    fitting = [option for option in found if _is_composition(option[0], formula, number_of_units)]
+    if not fitting:
+        made = ase.Atoms(found[0][1]).get_chemical_formula()
+        said = f"{_text(items, '_chemical_formula_sum')} with Z = {_text(items, '_cell_formula_units_z') or '?'}"
+        raise DataError(f"its sites make {made} in a cell, its formula is {said}; correct one of them")
+    if len(fitting) > 1:
+        raise DataError(
+            f"the space group {_text(items, *SYMBOL) or _text(items, *NUMBER)} has several settings, and the file does "
+            "not say which; list the operations of symmetry"
+        )
+    _check_named(items, fitting[0][3], bool(formula))
+    return ase.Atoms(fitting[0][1], fitting[0][2] @ cell, cell=cell, pbc=True)
+
+
+def _operations(items, cell):
+    """The Operations that the block may mean: those that it lists, else those of its space group."""
+    listed = _listed(items)
+    if listed:
+        operations = symmetry.listed_operations(listed)
+        if not symmetry.fits(operations, cell):
+            raise DataError("the cell does not have the symmetry of the operations listed; correct one of them")
+        return [operations]
+    return symmetry.named_operations(_text(items, *HALL), _text(items, *SYMBOL), _group_number(items), cell)
+
+
+def _listed(items):
+    """The operations that a block lists, as text; those of a magnetic one times its centring."""
+    for tag in LISTED:
+        listed = [gemmi.cif.as_string(value) for value in items.get(tag, []) if value not in UNKNOWN]
+        if listed and tag == LISTED[2] and items.get(CENTRED):
+            raise DataError("its magnetic operations are listed apart from their centring; list all of them")
+        if listed:
+            return tuple(listed)
+    return ()
+
+
+def _check_named(items, operations, is_confirmed):
+    """Raise DataError where operations listed are not those of the group named, and no formula confirms them."""
+    groups = symmetry.groups_of(_text(items, *SYMBOL), _group_number(items))
+    if not groups or is_confirmed:
+        return
+    wanted = len({str(op.rot) for op in groups[0].operations()})
+    found = len(operations.point_group)
+    if found != wanted:
+        raise DataError(
+            f"it lists {found} rotations, and its space group {groups[0].xhm()} has {wanted}; complete the list"
+        )
+
+
+def _group_number(items):
+    text = _text(items, *NUMBER)
+    return int(text) if re.fullmatch(r"\d{1,3}", text) else None
+
+
+def _check_frame(items, cell):
+    """Raise DataError where Cartesian coordinates stand in a frame of their own."""
+    tags = [f"_atom_sites_fract_transf_matrix[{i}][{j}]" for i in (1, 2, 3) for j in (1, 2, 3)]
+    matrix = [gemmi.cif.as_number(_text(items, tag)) for tag in tags]
+    if np.isfinite(matrix).all():
+        off = np.reshape(matrix, (3, 3)) @ cell.T - np.eye(3)
+        if np.abs(off).max() > 0.01:
+            raise DataError("its Cartesian axes are not along the cell as usual; write fractional coordinates")
+
+
+def _last_decimal(text):
+    """What one in the last decimal of a coordinate is worth; 0 for fewer than two decimals, which are exact."""
+    match = DECIMALS.fullmatch(text)
+    if not match or len(match[1]) < 2:
+        return 0.0
+    return 10.0 ** (int(match[2] or 0) - len(match[1]))
+
+
+def _formula(text):
+    """Atomic number -> count of a formula such as `C6 H12 O6`; empty where it is none."""
+    parts = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", text)
+    if not parts or "".join(symbol + count for symbol, count in parts) != re.sub(r"[\s,]", "", text):
+        return {}
+    counts = Counter()
+    for symbol, count in parts:
+        if not element_of(symbol):
+            return {}
+        counts[element_of(symbol)] += float(count or 1)
+    return counts
+
+
+def _is_composition(found, formula, units):
+    """Whether counts of atoms are a formula times `units` (NaN where unknown), or the formula of the whole cell."""
+    if not formula:
+        return True
+    if found.keys() != {number for number, count in formula.items() if count}:
+        return False
+    ratio = found.total() / sum(formula.values())
+    counts = [round(count) for count in formula.values()]
+    is_whole_cell = abs(ratio - 1) < 1e-6 and np.gcd.reduce(counts) % max(round(units), 1) == 0 if units > 0 else False
+    if units > 0 and not is_whole_cell and abs(ratio - units) > FORMULA_OFF * units:
+        return False
+    return all(abs(found[number] - ratio * count) <= FORMULA_OFF * ratio for number, count in formula.items() if count)
+
+
+def _damaged(text, reason):
+    """The reason of the parser, with the first row of a loop that has too many or too few words."""
+    match = re.search(r"string:(\d+):.*Wrong number of values", reason)
+    if not match:
+        return reason.removeprefix("string:")
+    lines = text.splitlines()[int(match[1]) - 1 :]
+    tags = [line for line in lines[1:] if line.strip()]
+    width = next((k for k, line in enumerate(tags) if not line.lstrip().startswith("_")), len(tags))
+    for number, line in enumerate(lines, int(match[1])):
+        words = re.findall(r"'[^']*'|\"[^\"]*\"|[^\s'\"#]\S*", line.partition(" #")[0])
+        if words and not re.match(r"_|loop_", words[0]) and len(words) != width:
+            return f"line {number} has {len(words)} values for {width} columns: {line.strip()[:60]!r}"
+    return reason.removeprefix("string:")

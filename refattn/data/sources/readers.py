@@ -1,0 +1,194 @@
+"""Which reader takes which file, and what ASE's readers are not to be believed in.
+
+A reader yields a Frame for every structure, or a DataError for one that cannot be had while others can. What cannot be
+read on is raised.
+"""
+
+import contextlib
+import gzip
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ase
+import ase.data
+import ase.io
+from ase.io.formats import UnknownFileTypeError, filetype
+
+from refattn.common.archives import bounded
+from refattn.data.sources.extxyz import ISOTOPES, Frame, frame_of, read_xyz_file
+from refattn.errors import DataError, in_one_line
+
+MAX_TEXT = 1 << 30  # bytes of a file that is read as a whole
+ROW = re.compile(r"\s*(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?(?:\s+|$)){3}")  # three numbers
+POSCAR = re.compile(r"(?i)(?:POSCAR|CONTCAR)(.*)|.*\.(?:vasp|poscar)(?:\.gz)?")
+# Lines of SHELX that make more, fewer or other atoms of those that are listed.
+SHELX = re.compile(r"(?mi)^(?:SYMM\b|PART\b|AFIX\b|LATT\s+(?!-1\b)).*$")
+
+
+def read_file(path: Path, id_from: str, progress: Callable[[float], None]) -> Iterator[Frame | DataError]:
+    """The Frame of every structure of a file, or why it cannot be had.
+
+    Parameters
+    ----------
+    path : path
+    id_from : "id" or "comment"                  see extxyz.read_frame
+    progress : callable (part of the file)       is called now and then
+
+    Raises DataError where the file cannot be read on. All messages name the file.
+    """
+    number = 0
+    try:
+        for found in _reader(path)(path, id_from, progress):
+            yield _frame(found, path, number)
+            number += 1
+    except DataError as error:
+        raise _located(error, path, number) from None
+    except Exception as error:  # the parsers of ASE raise anything; the reason goes into the message
+        raise DataError(f"{path}, frame {number}: cannot be read ({reason_of(error)}); repair it") from None
+
+
+def reason_of(error: Exception) -> str:
+    """An exception in one line."""
+    if isinstance(error, KeyError):  # what ase.Atoms raises for a symbol that it does not know
+        return f"unknown element or key {error}"
+    if isinstance(error, UnknownFileTypeError):
+        return "no format that ASE knows"
+    return in_one_line(error)
+
+
+def _frame(found, path, number):
+    """A Frame as it is, that of an ase.Atoms, or an error that names the file."""
+    try:
+        return frame_of(found) if isinstance(found, ase.Atoms) else _located(found, path, number)
+    except DataError as error:
+        return _located(error, path, number)
+
+
+def _located(found, path, number):
+    if isinstance(found, Frame) or str(found).startswith(str(path)):
+        return found
+    return DataError(f"{path}, frame {number}: {found}")
+
+
+def _reader(path):
+    """The function (path, id_from, progress) that reads a file, by its name, else by what ASE finds in it."""
+    suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    if suffix in READERS:
+        return READERS[suffix]
+    if POSCAR.fullmatch(path.name):
+        return _poscar
+    return READERS.get(filetype(str(path)), _by_ase)
+
+
+def _text(path):
+    """A file as text; what is no UTF-8 stands in comments, or is no structure."""
+    with open(path, "rb") as raw:
+        stream = bounded(gzip.GzipFile(fileobj=raw), raw) if path.suffix.lower() == ".gz" else raw
+        content = stream.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise DataError(f"has more than {MAX_TEXT >> 30} GiB; give it in parts, or as extended XYZ")
+    return content.decode("utf-8-sig", "replace")
+
+
+def _cif(path, *_):
+    from refattn.data.sources.cif import read_cif  # loads gemmi
+
+    return read_cif(_text(path))
+
+
+def _pdb(path, *_):
+    from refattn.data.sources.pdb import read_pdb
+
+    return read_pdb(_text(path))
+
+
+def _sdf(path, *_):
+    from refattn.data.sources.sdf import read_sdf
+
+    return read_sdf(io.StringIO(_text(path)))
+
+
+def _database(path, _, progress):
+    from refattn.data.sources.databases import read_database
+
+    return read_database(path, progress)
+
+
+def _prepared(path, _, progress):
+    from refattn.data.sources.databases import read_prepared
+
+    return read_prepared(path, progress)
+
+
+def _by_ase(path, *_):
+    """What only ASE reads, with D and T as hydrogen."""
+    frames = ase.io.iread(path, index=":", do_not_split_by_at_sign=True)
+    while True:
+        with _isotopes():
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
+
+
+@contextlib.contextmanager
+def _isotopes():
+    for isotope, element in ISOTOPES.items():
+        ase.data.atomic_numbers[isotope] = ase.data.atomic_numbers[element]
+    try:
+        yield
+    finally:
+        for isotope in ISOTOPES:
+            del ase.data.atomic_numbers[isotope]
+
+
+def _poscar(path, *_):
+    """ASE reads as many lines as are counted, and leaves those behind them alone."""
+    lines = [re.split("[!#]", line)[0] for line in _text(path).splitlines()]
+    counts = next((line.split() for line in lines[5:7] if re.fullmatch(r"[\d\s]*\d[\d\s]*", line)), [])
+    start = next((k for k, line in enumerate(lines) if k > 5 and re.match(r"\s*[ckd]", line, re.IGNORECASE)), None)
+    if counts and start is not None:
+        n_rows = sum(1 for _ in itertools.takewhile(ROW.match, lines[start + 1 :]))
+        if n_rows != sum(map(int, counts)):
+            raise DataError(f"counts {' + '.join(counts)} atoms and lists {n_rows}; repair it")
+    with _isotopes():
+        yield ase.io.read(io.StringIO(_text(path)), format="vasp")
+
+
+def _gen(path, *_):
+    """ASE reads the first structure of DFTB+'s format only."""
+    lines = [line for line in _text(path).splitlines(keepends=True) if line.strip() and line.lstrip()[0] != "#"]
+    while lines:
+        count, kind = lines[0].split()[:2]
+        end = 2 + int(count) + (0 if kind.upper() == "C" else 4)
+        with _isotopes():
+            yield ase.io.read(io.StringIO("".join(lines[:end])), format="gen")
+        lines = lines[end:]
+
+
+def _res(path, *_):
+    """ASE reads the atoms that SHELX's format lists, not those that symmetry makes of them."""
+    text = _text(path)
+    if SHELX.search(text):
+        raise DataError(f"its line {SHELX.search(text)[0][:40]!r} changes the atoms listed; convert it to CIF")
+    partial = re.search(r"(?m)^[A-Z]\w*\s+\d+(?:\s+-?\d+\.\d+){3}\s+(?!1?1\.0*(?:\s|$))[\d.]+", text)
+    if partial:
+        raise DataError(f"the site {partial[0][:40]!r} is not full; give an ordered structure")
+    return _by_ase(path)
+
+
+READERS = {
+    **dict.fromkeys(("xyz", "extxyz"), read_xyz_file),
+    **dict.fromkeys(("cif", "mcif", "mmcif"), _cif),
+    **dict.fromkeys(("pdb", "ent", "proteindatabank"), _pdb),
+    **dict.fromkeys(("sdf", "sd", "mol"), _sdf),
+    **dict.fromkeys(("db", "json"), _database),
+    **dict.fromkeys(("h5", "hdf5"), _prepared),
+    "gen": _gen,
+    "res": _res,
+    "vasp": _poscar,
+    "poscar": _poscar,
+}
