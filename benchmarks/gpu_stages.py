@@ -15,6 +15,7 @@ from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, Trainin
 from refattn.data.store import read_dataset
 from refattn.experiments import load_experiment
 from refattn.gradient_check import (
+    SmallLoss,
     check_network,
     check_operation,
     configurations,
@@ -159,12 +160,12 @@ def networks_parity(setting):
     networks = configurations()
     for name, config in networks[::10] if setting.quick else networks:
         shard, params = small_shard(config), small_network(config)
-        weights, dropout = np.random.default_rng(2).normal(size=len(shard)), Dropout(0, 0, shard)
+        loss, dropout = SmallLoss.of(name, shard, config), Dropout(0, 0, shard)
         both = []
         for device_name in ("cuda", "cpu"):
             ops = load_backend(device_name)
-            prediction, gradients = predict_with_gradients(weights, params, shard, config, ops, dropout)
-            both.append({"prediction": prediction} | {key: gradients[key] for key in params})
+            tape, gradients = predict_with_gradients(loss, params, shard, config, ops, dropout)
+            both.append({"prediction": ops.to_host(tape.prediction)} | {key: gradients[key] for key in params})
         found[name] = difference(*both)
     return outcome(found, SAME["float64"], differences=found)
 

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from refattn.cli.options import DEVICES, echo
+from refattn.cli.options import DEVICES, echo, note
 from refattn.config import load_config
 from refattn.gradient_check import FLOOR, STEP, TOLERANCE, GradcheckResult, Row
 from refattn.gradient_check import gradcheck as check_gradients
@@ -46,7 +46,7 @@ def worst_as_json(row: Row) -> float | None:
 
 
 def report_progress(row: Row) -> None:
-    echo(f"{row.name}, {row.kind}, {row.backend}: {'ok' if row.ok else 'WRONG'}", err=True)
+    note(f"{row.name}, {row.kind}, {row.backend}: {'ok' if row.ok else 'WRONG'}")
 
 
 def print_tables(result: GradcheckResult) -> None:

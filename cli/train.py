@@ -132,6 +132,8 @@ class Progress:
             self.status.line(self.title)
             self.title = ""
             self.times = [time.perf_counter()]
+        for text in record.get("notes", ()):
+            self.status.line(text)
         if record.get("member", self.member) != self.member:
             self.member = record["member"]
             self.times = [time.perf_counter()]

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from refattn.common.loss import attention_loss
 from refattn.config import Config, ModelConfig
+from refattn.network.cache import Tape
 from refattn.network.dropout import Dropout
 from refattn.network.model import backward, forward
 from refattn.network.params import Parameters, initialise, parameter_table
@@ -48,7 +50,21 @@ OPTIONS = {
     "CGCNN and ring features": {"features": "cgcnn", "ring": True},
     "dropout": {"dropout": 0.3, "attention_dropout": 0.3},
     "non-negative": {"non_negative": True},
+    "taught attention": {},
+    "published readout, taught attention": PUBLISHED,
     "three targets": {"n_targets": 3},
+    "additive head": {"head": "additive"},
+    "additive head, two targets": {"head": "additive", "n_targets": 2, "readout": "published"},
+    "sum over sites": {"readout": "sum"},
+    "sum over sites, two targets": {"readout": "sum", "n_targets": 2},
+}
+# Targets whose attention is taught, that is whose scores are read by the loss; none in the others.
+TAUGHT = {
+    "taught attention": (0,),
+    "published readout, taught attention": (0,),
+    "three targets": (1, 2),
+    "additive head, two targets": (1,),
+    "sum over sites, two targets": (0,),
 }
 
 
@@ -248,42 +264,82 @@ def check_network(name: str, config: ModelConfig, backends: Iterable[str] = BACK
     The difference quotients are those of the `cpu` forward, for all backends: one loss, and a backward pass for each.
     """
     shard, params = small_shard(config), small_network(config)
-    dropout, weights = Dropout(0, 0, shard), np.random.default_rng(2).normal(size=(len(shard), config.n_targets))
+    dropout, loss_of_output = Dropout(0, 0, shard), SmallLoss.of(name, shard, config)
     if config.non_negative:  # the gradient of a clipped prediction is the identity by definition: stay above zero
         free = forward(params, shard, dataclasses.replace(config, non_negative=False), load_backend("cpu"), dropout)
         params["output_b"][...] += 1 - free.prediction.min()
     inputs, ops = _network_inputs(params, shard, config, load_backend("cpu"))
 
     def loss():
-        return (weights * forward(params, shard, config, ops, dropout).prediction).sum()
+        return loss_of_output.value(forward(params, shard, config, ops, dropout))
 
     numerical = {name: central_difference(loss, params[name]) for name in params}
     numerical_inputs = {name: central_difference(loss, array) for name, array in inputs.items()}
     if config.features == "atomic":
-        numerical_inputs["embedded"] = _embedded_difference(params, shard, config, dropout, weights)
+        numerical_inputs["embedded"] = _embedded_difference(params, shard, config, dropout, loss_of_output)
     everything = numerical | numerical_inputs
     for backend in backends:
-        _, analytic = predict_with_gradients(weights, params, shard, config, load_backend(backend), dropout)
+        _, analytic = predict_with_gradients(loss_of_output, params, shard, config, load_backend(backend), dropout)
         yield Row("parameters", name, backend, *worst_difference(analytic, everything, numerical))
         yield Row("inputs", name, backend, *worst_difference(analytic, everything, numerical_inputs))
 
 
+@dataclasses.dataclass(frozen=True)
+class SmallLoss:
+    """A loss of all that a network gives: weights times predictions, and the attention's loss of some targets.
+
+    weights : (S, K) float; share : (N,) float, the attention that is taught, but in the first structure
+    """
+
+    weights: np.ndarray
+    share: np.ndarray
+    taught: tuple[int, ...]
+
+    @classmethod
+    def of(cls, name: str, shard: GraphBatch, config: ModelConfig) -> "SmallLoss":
+        """The one of a network by its name."""
+        rng = np.random.default_rng(2)
+        weights = rng.normal(size=(len(shard), config.n_targets))
+        share = rng.uniform(size=len(shard.z))
+        share /= np.repeat(np.add.reduceat(share, shard.site_ptr[:-1]), np.diff(shard.site_ptr))
+        share[: shard.site_ptr[1]] = 0
+        return cls(weights, share, TAUGHT.get(name.partition(", ")[2], ()))
+
+    def value(self, tape: Tape) -> float:
+        """The loss of a Tape of NumPy arrays."""
+        attention = sum(self._attention(tape, k)[0].sum() for k in self.taught)
+        return (self.weights * tape.prediction).sum() + 0.4 * attention
+
+    def slopes(self, tape: Tape, ops: Ops) -> tuple[Array, list[Array | None]]:
+        """Its derivatives by the predictions and by each target's scores, where the operations compute."""
+        grad_scores = [None] * tape.prediction.shape[1]
+        for k in self.taught:
+            grad_scores[k] = ops.to_device(0.4 * self._attention(tape, k, ops)[1])
+        return ops.to_device(self.weights), grad_scores
+
+    def _attention(self, tape, k, ops=None):
+        cache = tape.read_outs[k].attention
+        score, beta, site_ptr = map(ops.to_host if ops else np.asarray, (cache.score, cache.beta, tape.shard.site_ptr))
+        return attention_loss(score, beta, self.share, site_ptr)
+
+
 def predict_with_gradients(
-    grad_prediction: Array,
+    loss: SmallLoss,
     params: Parameters,
     shard: GraphBatch,
     config: ModelConfig,
     ops: Ops,
     dropout: Dropout | None = None,
-) -> tuple[np.ndarray, dict]:
-    """Prediction, and gradients by parameters and inputs by name: NumPy arrays, like the arguments, of any backend."""
+) -> tuple[Tape, dict[str, np.ndarray]]:
+    """Tape, and gradients by parameters and inputs by name: NumPy arrays, like the arguments, of any backend."""
     params = params.to(ops)
     dropout = dropout and dropout.to(ops)
     tape = forward(params, shard.to(ops), config, ops, dropout)
     grads, grad_inputs = params.zeros_like(), {}
-    backward(ops.to_device(grad_prediction), tape, params, grads, config, ops, dropout, grad_inputs)
+    grad_prediction, grad_scores = loss.slopes(tape, ops)
+    backward(grad_prediction, tape, params, grads, config, ops, dropout, grad_inputs, grad_scores)
     gradients = {name: grads[name] for name in grads} | grad_inputs
-    return ops.to_host(tape.prediction), {name: ops.to_host(array) for name, array in gradients.items()}
+    return tape, {name: ops.to_host(array) for name, array in gradients.items()}
 
 
 def _network_inputs(params, shard, config, ops):
@@ -301,12 +357,10 @@ def _network_inputs(params, shard, config, ops):
     return inputs, types.SimpleNamespace(**vars(ops) | {"gaussian_expand_forward": expand})
 
 
-def _embedded_difference(params, shard, config, dropout, weights):
+def _embedded_difference(params, shard, config, dropout, loss):
     """Difference quotients by the embedded element of every site: from a table with a row of its own for each."""
     rows = dataclasses.replace(config, n_elements=len(shard.z))
     table = params["embed"][shard.z]
     own = Parameters(parameter_table(rows), np.append(table, params.vector[params["embed"].size :]))
     shard, ops = dataclasses.replace(shard, z=np.arange(len(table))), load_backend("cpu")
-    return central_difference(
-        lambda: (weights * forward(own, shard, rows, ops, dropout).prediction).sum(), own["embed"]
-    )
+    return central_difference(lambda: loss.value(forward(own, shard, rows, ops, dropout)), own["embed"])

@@ -81,3 +81,31 @@ def loss_of(name: str) -> Loss:
     if name not in LOSSES:
         raise ConfigError(f"there is no loss {name!r}; choose one of {', '.join(LOSSES)}")
     return LOSSES[name]
+
+
+def attention_loss(
+    score: np.ndarray, beta: np.ndarray, share: np.ndarray, site_ptr: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cross entropy of a taught attention with the one of the network, and its derivative by the scores.
+
+    l[s] = -sum_i p_i log beta_i,  beta = softmax(score) over the sites i of s
+
+    With log beta_i = score_i - log Z and sum_i p_i = 1 this is log Z - sum_i p_i score_i, which is finite where beta_i
+    rounds to 0; and d log Z / d score_i = beta_i, so that the derivative is beta_i - p_i.
+
+    Parameters
+    ----------
+    score, beta, share : (N,) float     share is p; 0 at all sites of a structure that counts nothing
+    site_ptr : (S + 1,) int
+
+    Returns
+    -------
+    value : (S,) float64; slope : (N,) of the type of beta
+    """
+    n_sites, starts = np.diff(site_ptr), site_ptr[:-1]
+    taught = np.add.reduceat(share, starts) > 0
+    score = score.astype(float)
+    top = np.maximum.reduceat(score, starts)
+    log_z = top + np.log(np.add.reduceat(np.exp(score - np.repeat(top, n_sites)), starts))
+    value = np.where(taught, log_z - np.add.reduceat(share * score, starts), 0)
+    return value, np.where(np.repeat(taught, n_sites), beta - share, 0).astype(beta.dtype)

@@ -62,10 +62,18 @@ class ReadOutCache:
 
 @dataclasses.dataclass(slots=True)
 class HeadCache:
-    """Step 9."""
+    """Step 9; M is S, or N for the additive head."""
 
-    v: Array  # (S, O) argument of the swish
-    hidden: Array  # (S, O)
+    x: Array  # (M, G) struct, or the keys
+    v: Array  # (M, O) argument of the swish
+    hidden: Array  # (M, O)
+    value: Array | None = None  # (N,) f of the additive head, and
+    weight: Array | None = None  # (N,) how much it counts: beta, or 1
+
+    @property
+    def contribution(self) -> Array:
+        """(N,) of every site to the prediction, by the additive head; they sum to it."""
+        return self.weight * self.value
 
 
 @dataclasses.dataclass(slots=True)

@@ -22,20 +22,19 @@ FORMAT, VERSION = "refattn-model", 1
 
 
 class Scale(typing.NamedTuple):
-    """Between labels and what the network computes, of K targets: label = mean + std output. See to_labels.
-
-    mean, std : (K,) float64     in the labels' units
-    """
+    """The `mean` and `std` of a Checkpoint as arrays (K,), and its `reference`."""
 
     mean: np.ndarray
     std: np.ndarray
+    reference: np.ndarray | None = None
 
 
 @dataclasses.dataclass
 class Checkpoint:
     """A network with all that turns its output into a prediction; property = mean + std * output.
 
-    Of several targets `unit` is a tuple and `mean` and `std` are arrays (K,).
+    Of several targets `unit` is a tuple and `mean` and `std` are arrays (K,). `reference` (K, 119) is there for the
+    read-out "sum", whose mean is 0: what an atom of each atomic number adds to the property.
     `elements` are the atomic numbers that it was trained on; empty where that is unknown (imported models).
     `state` is empty in `model.h5`; in `last.h5` it holds the optimiser, the schedule and the place in the training.
     """
@@ -48,6 +47,7 @@ class Checkpoint:
     elements: tuple[int, ...] = ()
     split: Split = Split([], [], [])
     state: dict = dataclasses.field(default_factory=dict)
+    reference: np.ndarray | None = None
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -58,7 +58,8 @@ class Checkpoint:
     def scale(self) -> Scale:
         """The scale of every target."""
         n_targets = self.config.model.n_targets
-        return Scale(*(np.broadcast_to(np.asarray(x, dtype=float), n_targets) for x in (self.mean, self.std)))
+        mean, std = (np.broadcast_to(np.asarray(x, dtype=float), n_targets) for x in (self.mean, self.std))
+        return Scale(mean, std, self.reference)
 
 
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
@@ -74,6 +75,8 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         file.attrs["sha256"] = _checksum(checkpoint, toml)
         write_strings(file, "config", toml)
         file["elements"] = np.array(checkpoint.elements, dtype=np.int32)
+        if checkpoint.reference is not None:
+            file["reference"] = checkpoint.reference
         for name in checkpoint.params:
             file[f"parameters/{name}"] = checkpoint.params[name]
         for name, ids in checkpoint.split._asdict().items():
@@ -138,6 +141,7 @@ def _read(file):
         elements=tuple(int(z) for z in file["elements"][()]),
         split=Split(*(file[f"split/{name}"].asstr()[()].tolist() for name in Split._fields)),
         state=state,
+        reference=file["reference"][()].astype(float) if "reference" in file else None,
     )
     if file.attrs["sha256"] != _checksum(checkpoint, toml):
         raise RunError("the contents do not fit their checksum; restore the file or train again")
@@ -151,6 +155,7 @@ def _checksum(checkpoint, toml):
     vector = checkpoint.params.vector.astype(checkpoint.config.training.dtype)
     parts = [toml, *checkpoint.units, scale, elements, checkpoint.split, vector]
     parts += [checkpoint.state[name] for name in sorted(checkpoint.state)]
+    parts += [] if checkpoint.reference is None else [checkpoint.reference]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part).encode())

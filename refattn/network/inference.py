@@ -34,7 +34,7 @@ from refattn.network.model import (
 )
 from refattn.network.params import Parameters
 from refattn.ops.types import Array, Ops
-from refattn.structures.batch import GraphBatch
+from refattn.structures.batch import GraphBatch, ragged_rows
 
 ROWS_PER_BLOCK = 4096  # sites and edges: enough to forget the calls' own time, few enough for every thread to have some
 LARGE = 4 * ROWS_PER_BLOCK  # edges of a structure whose blocks are shared among the threads
@@ -116,7 +116,7 @@ def infer(
         for_each_block(project_block)
         read_outs.append(ReadOutCache(site, None, None, q, k))
         attend_globally(read_outs[-1], shard, config, ops)
-        predictions.append(predict(weights, read_outs[-1], config, ops))
+        predictions.append(predict(weights, read_outs[-1], shard, config, ops))
     return network_output(read_outs, beside_each_other(predictions, ops), ops)
 
 
@@ -257,9 +257,16 @@ class MemberPredictions(typing.NamedTuple):
     structs: list[np.ndarray]
 
 
-def to_labels(checkpoint: Checkpoint, output: np.ndarray) -> np.ndarray:
-    """Outputs (S, K) of a network in the labels' units, float64."""
-    return checkpoint.mean + checkpoint.std * output.astype(float)
+def to_labels(checkpoint: Checkpoint, output: np.ndarray, graphs: GraphBatch, rows: np.ndarray) -> np.ndarray:
+    """Outputs (S, K) of a network for the structures `rows` (S,) of `graphs`, in the labels' units, float64."""
+    values = checkpoint.mean + checkpoint.std * output.astype(float)
+    return values if checkpoint.reference is None else values + element_sums(checkpoint.reference, graphs, rows)
+
+
+def element_sums(reference: np.ndarray, graphs: GraphBatch, rows: np.ndarray) -> np.ndarray:
+    """(S, K) sums over the sites of the structures `rows` (S,) of what their elements add, reference (K, 119)."""
+    site_ptr, sites = ragged_rows(graphs.site_ptr, rows)
+    return np.add.reduceat(reference.T[graphs.z[sites]], site_ptr[:-1])
 
 
 def predict_members(
@@ -267,7 +274,7 @@ def predict_members(
 ) -> MemberPredictions:
     """Predictions of the networks `checkpoints`, which differ in their parameters only, for the structures `rows`."""
     outputs = [predict_rows(c.params, c.config.model, ops, graphs, rows, map_fn) for c in checkpoints]
-    values = [to_labels(c, found.prediction) for c, found in zip(checkpoints, outputs, strict=True)]
+    values = [to_labels(c, found.prediction, graphs, rows) for c, found in zip(checkpoints, outputs, strict=True)]
     n_sites = np.diff(graphs.site_ptr)[rows]
     structs = [np.column_stack([output.struct, n_sites.astype(output.struct.dtype)]) for output in outputs]
     alone = len(checkpoints) == 1

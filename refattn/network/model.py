@@ -77,7 +77,7 @@ def forward(
         weights = params.target(target)
         cache = project(weights, site, ops)
         attend_globally(cache, shard, config, ops)
-        predictions.append(predict(weights, cache, config, ops))
+        predictions.append(predict(weights, cache, shard, config, ops))
         read_outs.append(cache)
     return Tape(shard, embedded, geometry, layers, read_outs, beside_each_other(predictions, ops))
 
@@ -91,6 +91,7 @@ def backward(
     ops: Ops,
     dropout: Dropout | None = None,
     grad_inputs: dict[str, Array] | None = None,
+    grad_scores: Sequence[Array | None] | None = None,
 ) -> None:
     """Gradients of the loss by every parameter, written into `grads`; the steps of forward in reverse.
 
@@ -103,14 +104,18 @@ def backward(
         Filled with the gradients by the network's inputs: `embedded` (N, embedding_width) by the row of the
         element table or `features` (N, 92), `ring` (N, 2), `rbf_r` and `rbf_omega` (E, G), `weight` (E,); and by
         what input_embedding makes of the first: `embedding`.
+    grad_scores : sequence of K (N,) float or None, optional
+        Gradients by the scores of each target's global attention, where the loss reads these too.
     """
     shard = tape.shard
     grad_site = None
     for target, cache in enumerate(tape.read_outs):
         weights, grad_weights = params.target(target), grads.target(target)
         grad_y = ops.xp.ascontiguousarray(grad_prediction[:, target : target + 1])
-        grad_struct = _predict_backward(grad_y, weights, grad_weights, ops, cache)
-        grad_site = _read_out_backward(grad_struct, grad_site, weights, grad_weights, shard, config, ops, cache)
+        grad_scores = grad_scores or [None] * config.n_targets
+        grads_of_head = _predict_backward(grad_y, weights, grad_weights, shard, config, ops, cache)
+        grad_attention = *grads_of_head, grad_scores[target]
+        grad_site = _read_out_backward(grad_attention, grad_site, weights, grad_weights, shard, config, ops, cache)
     grad_geo = None
     for layer in reversed(range(config.n_layers)):
         weights, grad_weights, cache = params.layer(layer), grads.layer(layer), tape.layers[layer]
@@ -441,16 +446,22 @@ def project(weights: Mapping[str, Array], site: Array, ops: Ops) -> ReadOutCache
 
 def attend_globally(cache: ReadOutCache, shard: GraphBatch, config: ModelConfig, ops: Ops) -> None:
     """8. struct = sum beta k (S, G), beta the global attention; both are added to the ReadOutCache."""
-    options = config.readout == "intensive", config.normalise_attention
+    options = config.readout != "published", config.normalise_attention
     cache.struct, cache.attention = ops.global_attention_forward(cache.q, cache.k, shard.site_ptr, *options)
 
 
-def _read_out_backward(grad_struct, grad_site_before, weights, grads, shard, config, ops, cache):
-    """The gradient by the last layer's sites, added to what is known of it."""
-    options = config.readout == "intensive", config.normalise_attention
+def _read_out_backward(grad_attention, grad_site_before, weights, grads, shard, config, ops, cache):
+    """The gradient by the last layer's sites, added to what is known of it.
+
+    grad_attention : gradients by struct, and where they are known by k, beta and score
+    """
+    grad_struct, grad_k_of_head, *known = grad_attention
+    options = config.readout != "published", config.normalise_attention
     grad_q, grad_k = ops.global_attention_backward(
-        grad_struct, cache.q, cache.k, shard.site_ptr, *options, cache.attention
+        grad_struct, cache.q, cache.k, shard.site_ptr, *options, cache.attention, *known
     )
+    if grad_k_of_head is not None:
+        grad_k += grad_k_of_head
     # forward: q = site w_gq + b_gq; k = site w_gk + b_gk
     grad_site, *_ = ops.dense_backward(grad_q, cache.site, weights["global_query_w"], out=dense(grads, "global_query"))
     ops.dense_backward(grad_k, cache.site, weights["global_key_w"], grad_site, dense(grads, "global_key"))
@@ -463,24 +474,42 @@ def _read_out_backward(grad_struct, grad_site_before, weights, grads, shard, con
 # ---- step 9: the property ----------------------------------------------------------------------------------------
 
 
-def predict(weights: Mapping[str, Array], cache: ReadOutCache, config: ModelConfig, ops: Ops) -> Array:
+def predict(
+    weights: Mapping[str, Array], cache: ReadOutCache, shard: GraphBatch, config: ModelConfig, ops: Ops
+) -> Array:
     """9. y = swish(struct w_p + b_p) w_y + b_y; for non-negative targets max(0, y), with the identity as gradient.
+
+    Additive head: f_i = swish(k_i w_p + b_p) w_y + b_y of every site, y = sum_i beta_i f_i; read-out "sum": sum_i f_i.
 
     Returns
     -------
     prediction : (S, 1); the HeadCache is added to the ReadOutCache
     """
-    hidden, v = ops.swish_forward(ops.dense_forward(cache.struct, weights["hidden_w"]), weights["hidden_b"])
-    cache.head = HeadCache(v, hidden)
+    x = cache.k if config.head == "additive" else cache.struct
+    hidden, v = ops.swish_forward(ops.dense_forward(x, weights["hidden_w"]), weights["hidden_b"])
     prediction = ops.dense_forward(hidden, *dense(weights, "output"))
+    cache.head = HeadCache(x, v, hidden)
+    if config.head == "additive":
+        beta = cache.attention.beta
+        cache.head.value = prediction[:, 0]
+        cache.head.weight = ops.xp.ones(beta.shape, beta.dtype) if config.readout == "sum" else beta
+        prediction = ops.site_sum_forward(cache.head.value, cache.head.weight, shard.site_ptr)[:, None]
     return ops.xp.maximum(prediction, 0) if config.non_negative else prediction
 
 
-def _predict_backward(grad_y, weights, grads, ops, cache):
-    head = cache.head
+def _predict_backward(grad_y, weights, grads, shard, config, ops, cache):
+    """Gradients by struct, by k and by beta; None where the head does not read them."""
+    head, grad_beta = cache.head, None
+    if config.head == "additive":
+        grad_f, grad_weight = ops.site_sum_backward(grad_y[:, 0], head.value, head.weight, shard.site_ptr)
+        grad_y = grad_f[:, None]
+        grad_beta = None if config.readout == "sum" else grad_weight
     grad_hidden, *_ = ops.dense_backward(grad_y, head.hidden, weights["output_w"], out=dense(grads, "output"))
     grad_u, grads["hidden_b"][...] = ops.swish_backward(grad_hidden, head.v)
-    return ops.dense_backward(grad_u, cache.struct, weights["hidden_w"], out=kernel_of(grads, "hidden"))[0]
+    grad_x = ops.dense_backward(grad_u, head.x, weights["hidden_w"], out=kernel_of(grads, "hidden"))[0]
+    if config.head == "additive":
+        return ops.xp.zeros_like(cache.struct), grad_x, grad_beta
+    return grad_x, None, None
 
 
 def beside_each_other(columns: list[Array], ops: Ops) -> Array:

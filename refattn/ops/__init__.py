@@ -80,6 +80,7 @@ OPS = (
         ("context", *fields("weights", SiteBlockWeights)),
     ),
     Operation("global_attention", "global_attention", ("struct", *fields("cache", GlobalAttentionCache)), ("q", "k")),
+    Operation("site_sum", "global_attention", ("y",), ("f", "weight")),
 )
 
 

@@ -25,6 +25,7 @@ SHAPES = {
     **dict.fromkeys(("site", "centre", "neighbour", "x", "residual", "u", "q", "k", "context"), "ND"),
     **dict.fromkeys(("geo", "edge", "u_r", "u_omega", "geometry_filter u"), "ED"),
     **dict.fromkeys(("w", *(f"weights.{name}" for name in ("w", "w_k", "w_1", "w_2"))), "DD"),
+    **dict.fromkeys(("f", "site_sum weight"), "N"),
     "table": "AD",
     "filtered_attention weights.w": "GD",
     "rbf": "EG",
@@ -91,6 +92,8 @@ def make_inputs(
     }
     if operation.name == "updated_attention":
         known["edges.weight"] = None  # SCANN's alone
+    if operation.name == "site_sum":
+        del known["weight"]  # of a site, not of an edge
     if operation.name == "gaussian_expand":
         known["x"] = rng.uniform(0, 4, sizes["E"]).astype(dtype)
     inputs = {}

@@ -101,4 +101,5 @@ def _checksum(calibration):
 def _fingerprint(checkpoint):
     """SHA-256 of the parameters and of the scale of the label: what makes the predictions."""
     scale = np.array([*checkpoint.scale.mean, *checkpoint.scale.std])
-    return hashlib.sha256(checkpoint.params.vector.tobytes() + scale.tobytes()).hexdigest()
+    reference = b"" if checkpoint.reference is None else checkpoint.reference.tobytes()
+    return hashlib.sha256(checkpoint.params.vector.tobytes() + scale.tobytes() + reference).hexdigest()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from refattn.common.jit import jit
-from refattn.common.loss import loss_of
+from refattn.common.loss import attention_loss, loss_of, mean
 from refattn.config import Config
 from refattn.errors import TrainingError
 from refattn.network.cache import Tape
@@ -17,7 +17,7 @@ from refattn.network.inference import overflow_is_reported
 from refattn.network.model import backward, forward
 from refattn.network.params import Parameters
 from refattn.ops.types import Ops
-from refattn.structures.batch import GraphBatch
+from refattn.structures.batch import GraphBatch, ragged_rows
 from refattn.training.adam import Adam
 from refattn.training.targets import Targets
 
@@ -29,13 +29,15 @@ class ForwardPass(typing.NamedTuple):
     dropout : Dropout
     tape : Tape                in the memory of `pool`
     slope : (S, K)             derivative of l (see loss.py) by every prediction; 0 where the label is unknown
-    sums : (2, K) float64      over the shard, of each target: of l, and of the absolute errors
+    attention_slope : list of (N,) or None, of each target: derivative of the attention's loss by its score
+    sums : (3, K) float64      over the shard, of each target: of l, of the attention's loss, of the absolute errors
     """
 
     rows: np.ndarray
     dropout: Dropout
     tape: Tape
     slope: np.ndarray
+    attention_slope: list[np.ndarray | None]
     sums: np.ndarray
 
 
@@ -55,6 +57,7 @@ class CpuStepper:
         self.graphs = dataclasses.replace(self.graphs, image=None, omega_max=None)  # which no network reads
         self.loss = loss_of(self.config.training.loss)
         self.n_targets = self.config.model.n_targets
+        self.taught = [self.config.data.targets.index(target) for target, _ in self.config.training.attention]
         self.grads = self.params.zeros_like()
         self._shard_grads = queue.SimpleQueue()  # arrays that are free
         self._pools = []  # of the shards of a batch, where their tapes have to wait for each other
@@ -97,10 +100,10 @@ class CpuStepper:
         Raises TrainingError, naming structures, when a loss or a gradient is not finite.
         """
         total = self.grads.vector
-        sums = np.zeros((2, self.n_targets))
+        sums = np.zeros((3, self.n_targets))
         shards = self.graphs.cut(rows)
-        counts = (~np.isnan(self.targets.label[rows])).sum(axis=0)
-        one_term = self.n_targets == 1
+        counts = self._counts(rows)
+        one_term = self.n_targets == 1 and not self.taught
         if one_term:
             results = map_fn(lambda shard_rows: self._shard_gradient(shard_rows, step), shards)
         else:
@@ -112,23 +115,37 @@ class CpuStepper:
             self._check_loss(shard_rows, shard_sums)
             sums += shard_sums
         loss, factors = self._loss(sums, counts)
-        if not scale(total, total.dtype.type(factors[0] if one_term else 1)):
+        if not scale(total, total.dtype.type(factors[0, 0] if one_term else 1)):
             raise TrainingError(f"the gradient is not finite in the structures {', '.join(self.ids[rows])}")
-        return loss, sums[1]
+        return loss, sums[2]
 
     def _check_loss(self, rows, sums):
         if not np.isfinite(sums).all():
             raise TrainingError(f"the loss is not finite in the structures {', '.join(self.ids[rows])}")
 
+    def _counts(self, rows):
+        """(2, K) int: of each target, the structures with a label and those whose attention is taught."""
+        counts = np.zeros((2, self.n_targets), dtype=int)
+        counts[0] = (~np.isnan(self.targets.label[rows])).sum(axis=0)
+        if self.taught:
+            site_ptr, sites = ragged_rows(self.graphs.site_ptr, rows)
+            counts[1] = (np.add.reduceat(self.targets.share[sites], site_ptr[:-1]) > 0).sum(axis=0)
+        return counts
+
     def _loss(self, sums, counts):
-        """The batch's loss from its sums, and the derivative by the sum of l of each target."""
+        """The batch's loss from its sums, and (2, K) its derivatives by the sums of l and of the attention's loss."""
         loss = 0.0
-        factors = np.zeros(self.n_targets)
-        for k, weight in enumerate(self.config.data.weights):
-            if counts[k]:
-                value, factor = self.loss.reduce(float(sums[0, k]), int(counts[k]))
-                loss += weight * value
-                factors[k] = weight * factor
+        factors = np.zeros((2, self.n_targets))
+        terms = (
+            (self.config.data.weights, self.loss.reduce),
+            (self.n_targets * [self.config.training.attention_weight], mean),
+        )
+        for term, (weights, reduce) in enumerate(terms):
+            for k, weight in enumerate(weights):
+                if counts[term, k]:
+                    value, factor = reduce(float(sums[term, k]), int(counts[term, k]))
+                    loss += weight * value
+                    factors[term, k] = weight * factor
         return loss, factors
 
     def _shard_gradient(self, rows, step):
@@ -154,8 +171,9 @@ class CpuStepper:
             shard = passes[number]
             grads = self._free_grads()
             with self.ops.work_arrays(self._pools[number]), overflow_is_reported():
-                slope = shard.slope * factors.astype(shard.slope.dtype)
-                backward(slope, shard.tape, self.params, grads, self.config.model, self.ops, shard.dropout)
+                slope, *grad_scores = scaled_slopes(shard, factors.astype(shard.slope.dtype))
+                options = self.config.model, self.ops, shard.dropout
+                backward(slope, shard.tape, self.params, grads, *options, grad_scores=grad_scores)
             self._pools[number].release(0)
             return grads, shard.sums
 
@@ -174,17 +192,31 @@ class CpuStepper:
         tape = forward(self.params, shard, model, self.ops, dropout)
         error = tape.prediction - self.targets.label[rows]
         slope = np.zeros_like(error)
-        sums = np.zeros((2, self.n_targets))
+        attention_slope = [None] * self.n_targets
+        sums = np.zeros((3, self.n_targets))
         for k, known in enumerate(~np.isnan(self.targets.label[rows]).T):
             value, slope[known, k] = self.loss.points(error[known, k], training.huber_delta)
-            sums[:, k] = value.sum(dtype=np.float64), np.abs(error[known, k]).sum(dtype=np.float64)
-        return ForwardPass(rows, dropout, tape, slope, sums)
+            sums[::2, k] = value.sum(dtype=np.float64), np.abs(error[known, k]).sum(dtype=np.float64)
+        for k in self.taught:
+            share = self.targets.share[ragged_rows(self.graphs.site_ptr, rows)[1], k]
+            attention = tape.read_outs[k].attention
+            value, attention_slope[k] = attention_loss(attention.score, attention.beta, share, shard.site_ptr)
+            sums[1, k] = value.sum()
+        return ForwardPass(rows, dropout, tape, slope, attention_slope, sums)
 
     def _free_grads(self):
         try:
             return self._shard_grads.get_nowait()
         except queue.Empty:
             return self.params.zeros_like()
+
+
+def scaled_slopes(shard: ForwardPass, factors: np.ndarray) -> list[np.ndarray | None]:
+    """Gradients by the predictions (S, K), and by each target's scores, of a shard; factors (2, K) as of the loss."""
+    found = [shard.slope * factors[0]]
+    for slope, factor in zip(shard.attention_slope, factors[1], strict=True):
+        found.append(None if slope is None else slope * factor)
+    return found
 
 
 @jit

@@ -17,8 +17,9 @@ from refattn.errors import DeviceError, TrainingError
 from refattn.network.model import backward, forward, radial_centres
 from refattn.network.params import Parameters
 from refattn.ops.cuda import toolchain
-from refattn.ops.cuda.adam import adam_update, advance, loss_slope
+from refattn.ops.cuda.adam import adam_update, advance
 from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
+from refattn.ops.cuda.loss import attention_slope, loss_slope
 from refattn.ops.cuda.sums import PendingGradient, Sums
 from refattn.ops.random import mix
 from refattn.ops.types import Array, Ops
@@ -62,8 +63,15 @@ class CudaStepper:
         to_device = self.ops.to_device
         params, adam = self.params, self.adam
         self.data = DeviceDataset.of(self.graphs, self.config.model, params.vector.dtype)
-        self.targets = Targets(*map(to_device, self.targets))
-        self.weights = to_device(np.array(self.config.data.weights))
+        config = self.config
+        self.targets = Targets(to_device(self.targets.label), self.targets.share)
+        self.taught = {}  # number of a target -> what attention_slope asks for
+        for target, _ in config.training.attention:
+            k = config.data.targets.index(target)
+            share, first_site = self.targets.share[:, k].copy(), self.graphs.site_ptr[:-1].astype(np.int64)
+            first_site[np.add.reduceat(share, first_site) <= 0] = -1
+            self.taught[k] = to_device(share), to_device(first_site), config.training.attention_weight
+        self.weights = config.data.weights
         radial_centres(self.config.model, params.vector.dtype, self.ops.xp)  # made here, not from a graph's memory
         self.device_params = Parameters(params.table, to_device(params.vector.copy()))
         self.grads = Gradients(params.table, to_device(np.zeros_like(params.vector)))
@@ -108,10 +116,15 @@ class CudaStepper:
         shard = self.data.gather(self.plan, size)
         dropout = self.data.dropout(shard, self.plan, size)
         tape = forward(params, shard, model, ops, dropout)
-        known = self.targets.label, self.weights, self.plan, size.n_real
+        entropy = ops.xp.zeros(tape.prediction.shape[::-1], np.float64)
+        grad_scores = [None] * len(self.weights)
+        for k, wanted in self.taught.items():
+            where = shard.site_ptr, self.plan, size.n_real
+            grad_scores[k] = attention_slope(entropy[k], tape.read_outs[k].attention, *wanted, *where)
+        known = self.targets.label, self.weights, entropy, self.plan, size.n_real
         slope = loss_slope(self.totals, tape.prediction, *known, self.loss, training.huber_delta)
         with self.grads.sums.collected():
-            backward(slope, tape, params, self.grads, model, ops, dropout)
+            backward(slope, tape, params, self.grads, model, ops, dropout, grad_scores=grad_scores)
         self.grads.sums.add(size)
         cursor = self.plan.cursor
         adam_update(params.vector, self.m, self.v, self.grads.vector, self.decay, self.step_sizes, cursor, training)
@@ -167,10 +180,11 @@ def step_bytes(config: ModelConfig, size: Size, itemsize: int) -> int:
     """Bytes that the work arrays of a training step take; an estimate, held to what a step asks for by the tests.
 
     Counted in rows of width D: a layer keeps of every edge v, geo and k (SCANN: k), and of every site eight; the
-    backward of a layer adds six of an edge and eight of a site; the expansions are two.
+    backward of a layer adds six of an edge and eight of a site; the expansions are two. A second target keeps six more
+    of a site, and so on.
     """
     edges = (3 if config.variant == "scann+" else 1) * config.n_layers + 8
-    sites = 8 * config.n_layers + 14
+    sites = 8 * config.n_layers + 14 + 6 * (config.n_targets - 1)
     rows = size.n_edges * (edges * config.width + 4 * config.n_radial + 3 * config.n_heads * config.n_layers)
     return itemsize * (rows + size.n_sites * sites * config.width)
 

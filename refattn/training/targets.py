@@ -6,32 +6,98 @@ import numpy as np
 
 from refattn.config import Config
 from refattn.data.store import Dataset
-from refattn.network.checkpoint import Scale
+from refattn.errors import DataError
+from refattn.network.checkpoint import Checkpoint, Scale
+from refattn.network.inference import element_sums
 from refattn.ops.types import Array
+from refattn.structures.batch import GraphBatch
+
+N_ATOMIC = 119  # atomic numbers, from 0
+ROUNDING = 1e-12  # of the largest label: a spread below it is none
 
 
 class Targets(typing.NamedTuple):
     """Of every structure of a data set.
 
     label : (S, K) float     scaled; NaN where unknown
+    share : (N, K) float     attention that is taught: sums to 1 over a structure, or is 0 at all of its sites; None
+                             where none is taught
     """
 
     label: Array
+    share: Array | None = None
 
     @classmethod
-    def of(cls, dataset: Dataset, label: np.ndarray, scale: Scale, config: Config) -> "Targets":
-        """The Targets of a data set with the labels (S, K)."""
-        return cls(((label - scale.mean) / scale.std).astype(config.training.dtype))
+    def of(cls, dataset: Dataset, label: np.ndarray, checkpoint: Checkpoint) -> "Targets":
+        """The Targets of a data set with the labels (S, K). Raises DataError as taught_attention does."""
+        config = checkpoint.config
+        zero = checkpoint.mean
+        if checkpoint.reference is not None:
+            zero = element_sums(checkpoint.reference, dataset.graphs, np.arange(len(dataset)))
+        scaled = (label - zero) / checkpoint.std
+        share = taught_attention(dataset, config)
+        dtype = config.training.dtype
+        return cls(scaled.astype(dtype), None if share is None else share.astype(dtype))
 
 
-def label_scale(label: np.ndarray, config: Config) -> Scale:
-    """The Scale of the training labels (S, K), NaN where unknown: mean and standard deviation of what is known.
+def taught_attention(dataset: Dataset, config: Config) -> np.ndarray | None:
+    """(N, K) attention that the network of a configuration is taught, see Targets; None where there is none.
 
+    Of a structure's per-site array negative entries are 0, and the rest is divided by its sum. A structure without the
+    array, or with nothing left of it, is not taught.
+
+    Raises DataError for an array that the data set does not have, or with more than a number a site.
+    """
+    if not config.training.attention:
+        return None
+    site_ptr = dataset.graphs.site_ptr
+    share = np.zeros((len(dataset.graphs.z), len(config.data.targets)))
+    for target, name in config.training.attention:
+        array = dataset.arrays.get(name)
+        if array is None or array.ndim != 1:
+            names = ", ".join(sorted(n for n, a in dataset.arrays.items() if a.ndim == 1)) or "none"
+            raise DataError(f"the data set has no array {name!r} with a number for every site; it has: {names}")
+        clipped = np.maximum(array, 0)  # NaN stays
+        sums = np.repeat(np.add.reduceat(clipped, site_ptr[:-1]), np.diff(site_ptr))
+        taught = np.isfinite(sums) & (sums > 0)
+        share[taught, config.data.targets.index(target)] = clipped[taught] / sums[taught]
+    return share
+
+
+def label_scale(label: np.ndarray, graphs: GraphBatch, config: Config) -> Scale:
+    """The Scale of training structures with the labels (S, K), NaN where unknown: of what is known, each target's own.
+
+    mean and std of the labels; for the read-out "sum" the least squares of minimum norm of the labels on the numbers of
+    atoms of each element, and the std of what is left, so that two copies of a structure have twice its property.
     A non-negative target is divided but not shifted, so that the clip at 0 keeps its meaning.
     """
     n_targets = label.shape[1]
+    scale = Scale(np.zeros(n_targets), np.ones(n_targets))
     if not config.training.scale_target:
-        return Scale(np.zeros(n_targets), np.ones(n_targets))
-    known = [column[~np.isnan(column)] for column in label.T]
-    mean = [0.0 if config.model.non_negative else column.mean() for column in known]
-    return Scale(np.array(mean), np.array([column.std() or 1.0 for column in known]))
+        return scale
+    if config.model.readout == "sum" and not config.model.non_negative:
+        scale = scale._replace(reference=np.zeros((n_targets, N_ATOMIC)))
+        structure = np.repeat(np.arange(len(graphs)), np.diff(graphs.site_ptr))
+        counts = np.zeros((len(graphs), N_ATOMIC))
+        np.add.at(counts, (structure, graphs.z), 1)
+    for k, known in enumerate(~np.isnan(label).T):
+        values = label[known, k]
+        if scale.reference is not None:
+            scale.reference[k] = np.linalg.lstsq(counts[known], values, rcond=None)[0]
+            values = values - counts[known] @ scale.reference[k]
+        elif not config.model.non_negative:
+            scale.mean[k] = values.mean()
+        spread = values.std()
+        scale.std[k] = spread if spread > ROUNDING * np.abs(label[known, k]).max() else 1.0
+    return scale
+
+
+def notes_on(config: Config, dataset: Dataset) -> list[str]:
+    """What somebody should know who trains on these labels."""
+    kinds = {target: dataset.label_attrs[target].get("kind", "") for target in config.data.targets}
+    return [
+        f"{target} is extensive, it grows with the size of a structure, and the readout {config.model.readout} does "
+        "not; for a sum over the sites set model.readout=sum"
+        for target, kind in kinds.items()
+        if kind == "extensive" and config.model.readout != "sum"
+    ]

@@ -28,7 +28,7 @@ from refattn.training.adam import Adam
 from refattn.training.results import write_results
 from refattn.training.schedule import Schedule, epoch_batches
 from refattn.training.stepper import make_stepper
-from refattn.training.targets import Targets, label_scale
+from refattn.training.targets import Targets, label_scale, notes_on
 
 
 class Interrupted(Exception):
@@ -123,13 +123,15 @@ class Trainer:
     def start(cls, config: Config, out: Path, init: str | os.PathLike | None, device: str) -> "Trainer":
         """A new run, of which nothing is written yet."""
         config, dataset, split, rows = open_split(config)
-        scale = label_scale(labels_of_targets(dataset, config.data.targets)[rows[0]], config)
-        elements = np.unique(dataset.graphs.take(rows[0]).z)
+        graphs = dataset.graphs.take(rows[0])
+        mean, std, reference = label_scale(labels_of_targets(dataset, config.data.targets)[rows[0]], graphs, config)
+        elements = np.unique(graphs.z)
         params = initialise(config.model, config.training.seed, config.training.dtype)
         if init:
             params.vector[:] = load_initial(init, config).vector
         unit = of_each([dataset.label_attrs[target].get("unit", "") for target in config.data.targets])
-        checkpoint = Checkpoint(config, params, unit, *map(of_each, scale), tuple(elements.tolist()), split)
+        scale = of_each(mean), of_each(std)
+        checkpoint = Checkpoint(config, params, unit, *scale, tuple(elements.tolist()), split, reference=reference)
         return cls(out, checkpoint, dataset, rows, device)
 
     @classmethod
@@ -177,10 +179,10 @@ class Trainer:
         map_fn : callable          like map; see refattn.common.threads.workers
         report, stop : callable    `progress` and `stop` of `train`
         """
-        targets = Targets.of(self.dataset, self.label, self.checkpoint.scale, self.config)
+        targets = Targets.of(self.dataset, self.label, self.checkpoint)
         graphs, ids = self.dataset.graphs, self.dataset.id
         stepper = make_stepper(self.config, self.ops, graphs, ids, targets, self.params, self.adam)
-        report(self._reached())
+        report({**self._reached(), "notes": notes_on(self.config, self.dataset)})
         while self.progress["epoch"] <= self.config.training.epochs and not self._out_of_patience():
             self._epoch(stepper, map_fn, report, stop)
             report(self.history[-1])
@@ -275,7 +277,7 @@ class Trainer:
     def predict(self, rows: np.ndarray, map_fn: Callable) -> np.ndarray:
         """Predictions (S, K) of the structures `rows`, in the labels' units."""
         output = predict_rows(self.params, self.config.model, self.ops, self.dataset.graphs, rows, map_fn)
-        return to_labels(self.checkpoint, output.prediction)
+        return to_labels(self.checkpoint, output.prediction, self.dataset.graphs, rows)
 
     def _save(self):
         state = {

@@ -25,7 +25,7 @@ def n_parameters(model):
 
 
 def test_all_experiments_are_here():
-    assert {path.stem for path in FILES} == {*AUTHORS, "builtin", "qm9_gap_10k"}
+    assert {path.stem for path in FILES} == {*AUTHORS, "builtin", "qm9_gap_10k", "qm9_orbitals"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

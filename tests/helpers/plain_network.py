@@ -119,13 +119,20 @@ def read_out(site, p, config):
     score = np.zeros(n)
     for i in range(n):
         for j in range(n):
-            if config.readout == "intensive":
+            if config.readout != "published":
                 score[i] += k[i] @ q[j] / n
             elif i != j:
                 score[i] += k[i] @ q[j]
     if config.normalise_attention and np.any(score):
-        square = np.mean(score**2) if config.readout == "intensive" else np.sum(score**2)
+        square = np.sum(score**2) if config.readout == "published" else np.mean(score**2)
         score = score / np.sqrt(square)
     beta = softmax(score)
-    struct = sum(beta[i] * k[i] for i in range(n))
-    return beta, (swish(struct @ p["hidden_w"] + p["hidden_b"]) @ p["output_w"] + p["output_b"])[0]
+
+    def head(x):
+        return (swish(x @ p["hidden_w"] + p["hidden_b"]) @ p["output_w"] + p["output_b"])[0]
+
+    if config.readout == "sum":
+        return beta, sum(head(k[i]) for i in range(n))
+    if config.head == "additive":
+        return beta, sum(beta[i] * head(k[i]) for i in range(n))
+    return beta, head(sum(beta[i] * k[i] for i in range(n)))

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import refattn
-from refattn.config import Config, ModelConfig
+from refattn.config import CHOICES, Config, ModelConfig
 from refattn.gradient_check import (
     TOLERANCE,
     GradcheckResult,
@@ -55,12 +55,14 @@ def test_every_network_passes(name):
 
 
 def test_the_table_covers_every_option():
-    """Every switch of ModelConfig is on in one network and off in another, in both variants."""
+    """Every switch of ModelConfig has all its values in some network, in both variants."""
     for variant in ("scann", "scann+"):
         configs = [config for config in NETWORKS.values() if config.variant == variant]
-        switches = ("ring", "features", "residual", "normalise_attention", "readout", "non_negative")
+        switches = ("ring", "features", "residual", "normalise_attention", "readout", "head", "non_negative")
         for switch in switches:
-            assert len({getattr(config, switch) for config in configs}) == 2, switch
+            n_values = len(CHOICES.get(f"model.{switch}", (True, False)))
+            assert len({getattr(config, switch) for config in configs}) == n_values, switch
+        assert {config.n_targets for config in configs} == {1, 2, 3}
         for rate in ("dropout", "attention_dropout"):
             assert {getattr(config, rate) > 0 for config in configs} == {True, False}
 

@@ -67,6 +67,18 @@ def test_intensive_readout_is_size_consistent(make, normalise):
     np.testing.assert_allclose(8 * eight.beta[0], np.tile(one.beta[0], 8), rtol=0, atol=tolerances.SYMMETRY)
 
 
+@pytest.mark.parametrize("readout", ["intensive", "sum"])
+def test_contributions_of_a_supercell_are_those_of_the_cell(readout):
+    """Additive heads: as many times the cell's prediction as there are cells for a sum, and the same for a mean."""
+    _, params, config, _ = authors_network("s_plus_crys")
+    config = dataclasses.replace(config, readout=readout, head="additive")
+    one, eight = cell_and_supercell(rattled_salt(), params, config)
+    times = 8 if readout == "sum" else 1
+    np.testing.assert_allclose(eight.prediction, times * one.prediction, rtol=0, atol=times * tolerances.SYMMETRY)
+    one, eight = (tape.read_outs[0].head.contribution for tape in (one, eight))
+    np.testing.assert_allclose(8 / times * eight, np.tile(one, 8), rtol=0, atol=tolerances.SYMMETRY)
+
+
 # Quoted in docs/notation.md: predictions of the cell and of the supercell, before any scaling.
 PUBLISHED = {rutile: (1.237, 0.878), rattled_salt: (0.094, 0.226)}
 

@@ -267,6 +267,31 @@ def test_attention_sums_to_one(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if NETWORKS[name].head == "additive"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+def test_contributions_sum_to_the_prediction(backend, name, dtype, tolerance):
+    config = NETWORKS[name]
+    shard, params = small_shard(config, dtype), small_network(config).astype(dtype)
+    tape = forward(params, shard, config, load_backend(backend))
+    for k, cache in enumerate(tape.read_outs):
+        sums = np.add.reduceat(cache.head.contribution.astype(float), shard.site_ptr[:-1])
+        np.testing.assert_allclose(sums, tape.prediction[:, k], rtol=0, atol=tolerance * largest(tape.prediction))
+        assert np.array_equal(cache.head.weight, np.ones(9) if config.readout == "sum" else tape.beta[k])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("options", "times"), [({}, 1), ({"head": "additive"}, 1), ({"readout": "sum"}, 2)])
+def test_two_copies_in_one_structure(backend, options, times):
+    """Far apart, so that no edge joins them: the same property, and twice the one that is a sum."""
+    config = dataclasses.replace(NETWORKS["scann+, default"], **options)
+    shard, params = small_shard(config), small_network(config)
+    copies = take(shard, [0, 0, 1, 1, 2, 2, 3, 3])[0]
+    copies = dataclasses.replace(copies, site_ptr=copies.site_ptr[::2], structure=shard.structure)
+    one, two = (forward(params, s, config, load_backend(backend)).prediction for s in (shard, copies))
+    np.testing.assert_allclose(two, times * one, rtol=tolerances.COMPANY)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_non_negative_head_clips_forward_only(backend):
     config = NETWORKS["scann+, default"]
     clipped = dataclasses.replace(config, non_negative=True)

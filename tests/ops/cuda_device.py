@@ -22,13 +22,15 @@ from refattn.network.dropout import Dropout
 from refattn.network.params import initialise
 from refattn.ops import load_backend
 from refattn.ops.cuda import launch, toolchain
-from refattn.ops.cuda.adam import adam_update, advance, loss_slope
+from refattn.ops.cuda.adam import adam_update, advance
 from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
 from refattn.ops.cuda.graph import transposed
 from refattn.ops.cuda.layers import column_total
+from refattn.ops.cuda.loss import loss_slope
 from refattn.ops.random import mix
 from refattn.training.adam import Adam, step_size
 from refattn.training.cuda_stepper import CudaStepper, Gradients, filled_up, step_bytes
+from refattn.training.targets import Targets
 
 CUDA = load_backend("cuda")
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -133,14 +135,19 @@ def test_batches_are_filled_up_to_few_sizes():
 # ---- loss, optimiser, sums ---------------------------------------------------------------------------------------
 
 
+def slope_of_one(totals, prediction, label, *others):
+    """loss_slope of one target, whose weight is 1, without taught attention."""
+    columns = [CUDA.to_device(array[:, None]) for array in (prediction, label)]
+    return loss_slope(totals, *columns, (1.0,), CUDA.to_device(np.zeros((1, len(prediction)))), *others)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_loss_and_slope_are_those_of_the_formulas(loss):
     rng, n, delta = np.random.default_rng(1), 11, 0.4
     label, prediction = rng.normal(size=20), np.append(rng.normal(size=n), [7.0, 8.0])
     rows = rng.permutation(20)[:n]
     totals, plan = CUDA.to_device(np.array([2.0, 3.0, -1.0])), Plan.of(rows)
-    arguments = totals, CUDA.to_device(prediction), CUDA.to_device(label), plan
-    slope = host(loss_slope(*arguments, n, LOSSES[loss], delta))
+    slope = host(slope_of_one(totals, prediction, label, plan, n, LOSSES[loss], delta))[:, 0]
     value, local = LOSSES[loss].points(prediction[:n] - label[rows], delta)
     total, factor = LOSSES[loss].reduce(value.sum(), n)
     assert np.allclose(slope[:n], factor * local, rtol=tolerances.PARITY, atol=0)
@@ -151,19 +158,19 @@ def test_loss_and_slope_are_those_of_the_formulas(loss):
 
 @pytest.mark.filterwarnings("ignore:.*invalid value:RuntimeWarning")
 def test_the_first_batch_with_a_loss_that_is_not_finite_is_remembered():
-    totals, label = CUDA.to_device(np.array([0.0, 0.0, -1.0])), CUDA.to_device(np.zeros(4))
+    totals, label = CUDA.to_device(np.array([0.0, 0.0, -1.0])), np.zeros(4)
     plan = Plan.of(np.arange(4), start=[0, 1, 2, 3])
     for prediction in (1.0, np.inf, np.nan, 0.0):
-        loss_slope(totals, CUDA.to_device(np.array([prediction])), label, plan, 1, LOSSES["rmse"], 1.0)
+        slope_of_one(totals, np.array([prediction]), label, plan, 1, LOSSES["rmse"], 1.0)
         advance(plan.cursor)
     assert host(totals)[2] == 1
     assert host(plan.cursor)[0] == 4
 
 
 def test_a_perfect_batch_has_no_slope():
-    totals, label = CUDA.to_device(np.array([0.0, 0.0, -1.0])), CUDA.to_device(np.ones(3))
-    slope = loss_slope(totals, CUDA.to_device(np.ones(3)), label, Plan.of(np.arange(3)), 3, LOSSES["rmse"], 1.0)
-    assert host(slope).tolist() == [0, 0, 0]
+    totals = CUDA.to_device(np.array([0.0, 0.0, -1.0]))
+    slope = slope_of_one(totals, np.ones(3), np.ones(3), Plan.of(np.arange(3)), 3, LOSSES["rmse"], 1.0)
+    assert host(slope).tolist() == [[0], [0], [0]]
     assert host(totals).tolist() == [0, 0, -1]
 
 
@@ -358,8 +365,9 @@ def test_the_estimate_of_a_step_s_memory_holds(data, variant):
     config = dataclasses.replace(config, model=model)
     graphs, params = read_dataset(data).graphs, initialise(model, 0)
     adam = Adam(params.vector, params.decay_mask(), config.training)
+    targets = Targets(np.zeros((10, 1), np.float32))
     with Ledger():
-        stepper = CudaStepper(config, CUDA, graphs, np.arange(10), np.zeros(10, np.float32), params, adam)
+        stepper = CudaStepper(config, CUDA, graphs, np.arange(10), targets, params, adam)
         stepper.begin([np.arange(10)], [1e-3])
     with Ledger() as ledger:
         stepper.step(0)

@@ -3,6 +3,7 @@
 NUMBA_ENABLE_CUDASIM=1 pytest tests/ops/cuda_simulated.py
 """
 
+import dataclasses
 import inspect
 
 import numpy as np
@@ -10,12 +11,18 @@ import pytest
 import test_house
 import test_ops
 import tolerances
-from cases import run_gradients
 
 from refattn import gradient_check
-from refattn.gradient_check import check_operation, configurations, small_network, small_shard, worst_difference
+from refattn.gradient_check import (
+    SmallLoss,
+    check_operation,
+    configurations,
+    predict_with_gradients,
+    small_network,
+    small_shard,
+    worst_difference,
+)
 from refattn.network.dropout import Dropout
-from refattn.network.model import backward, forward
 from refattn.ops import load_backend, operations
 from refattn.ops.cases import all_cases, call, make_inputs
 from refattn.ops.cuda import launch
@@ -99,21 +106,18 @@ def run_on_device(name, dtype):
     """Predictions, attention and gradients of a small network, on the CPU and on the device, as dicts of arrays."""
     config = NETWORKS[name]
     shard, params = small_shard(config, dtype), small_network(config).astype(dtype)
-    dropout, weights = Dropout(0, 0, shard), np.random.default_rng(2).normal(size=len(shard)).astype(dtype)
-    tape, grads, grad_inputs = run_gradients(shard, params, config, CPU, weights, dropout)
-    expected = {name: grads[name] for name in grads} | grad_inputs
-    expected |= {"prediction": tape.prediction, "beta": tape.beta[0], "alpha": tape.alpha[-1]}
-
-    shard, params, dropout = shard.to(CUDA), params.to(CUDA), dropout.to(CUDA)
-    grads, grad_inputs = params.zeros_like(), {}
-    tape = forward(params, shard, config, CUDA, dropout)
-    backward(CUDA.to_device(weights[:, None]), tape, params, grads, config, CUDA, dropout, grad_inputs)
-    found = {name: grads[name] for name in grads} | grad_inputs
-    found |= {"prediction": tape.prediction, "beta": tape.beta[0], "alpha": tape.alpha[-1]}
-    return expected, {name: CUDA.to_host(array) for name, array in found.items()}
+    loss = SmallLoss.of(name, shard, config)
+    loss = dataclasses.replace(loss, weights=loss.weights.astype(dtype), share=loss.share.astype(dtype))
+    found = []
+    for ops in (CPU, CUDA):
+        tape, gradients = predict_with_gradients(loss, params, shard, config, ops, Dropout(0, 0, shard))
+        arrays = {"prediction": tape.prediction, "beta": tape.beta[-1], "alpha": tape.alpha[-1]}
+        found.append(gradients | {key: ops.to_host(array) for key, array in arrays.items()})
+    return found
 
 
 NAMES = ["scann, CGCNN and ring features", "scann+, dropout", "scann+, published readout", "scann, non-negative"]
+NAMES += ["scann, additive head, two targets", "scann, sum over sites, two targets"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -32,7 +32,7 @@ from refattn.structures.batch import GraphBatch
 from refattn.training import cuda_stepper
 from refattn.training.adam import Adam
 from refattn.training.stepper import make_stepper
-from refattn.training.targets import Targets
+from refattn.training.targets import Targets, taught_attention
 from refattn.training.train import Interrupted, train
 
 CUDA, CPU = load_backend("cuda"), load_backend("cpu")
@@ -118,21 +118,30 @@ def test_an_ensemble_in_tf32_names_its_device(config, tmp_path):
     assert [member["device"] for member in members] == ["cuda-tf32"] * 2
 
 
-def batch_and_steppers(data, dtype, loss, model, devices=(CUDA, CPU), targets=("spread",)):
+def batch_and_steppers(data, dtype, loss, model, devices=(CUDA, CPU), targets=("spread",), taught=()):
     """The rows of a batch, and a new Stepper on each device. Of several targets, not all labels are known."""
     config = smaller_config(data, model, loss=loss, dtype=dtype, batch_size=7)
     weights = np.linspace(1, 2, len(targets)).tolist()
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, target=targets, target_weight=weights))
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, target=targets, target_weight=weights),
+        training=dataclasses.replace(config.training, attention=dict.fromkeys(taught, "population")),
+    )
     dataset = read_dataset(data)
     ring = np.random.default_rng(0).integers(0, 2, (len(dataset.graphs.z), 2)).astype(float)
     graphs = dataclasses.replace(dataset.graphs, ring=ring)
     label = np.random.default_rng(1).normal(size=(10, len(targets))).astype(dtype)
     label[:, 2:] = label[::2, 1:2] = np.nan
+    population = np.random.default_rng(2).normal(size=len(dataset.graphs.z))
+    population[: dataset.graphs.site_ptr[3]] = np.nan
+    dataset.arrays["population"] = population
+    share = taught_attention(dataset, config)
+    wanted = Targets(label, None if share is None else share.astype(dtype))
     steppers = []
     for ops in devices:
         params = initialise(config.model, 0, dtype)
         adam = Adam(params.vector, params.decay_mask(), config.training)
-        steppers.append(make_stepper(config, ops, graphs, dataset.id, Targets(label), params, adam))
+        steppers.append(make_stepper(config, ops, graphs, dataset.id, wanted, params, adam))
     return np.array([8, 1, 0, 5, 2, 9, 4]), steppers
 
 
@@ -158,10 +167,18 @@ def test_a_step_of_float64_is_that_of_the_cpu(data, loss, model):
     assert np.abs(cuda.params.vector - cpu.params.vector)[clear].max() <= 1e-8
 
 
-def test_a_step_of_several_targets_is_that_of_the_cpu(data):
-    """Of three targets: one with all labels, one with some, one with none in the batch."""
-    rows, (cuda, cpu) = batch_and_steppers(data, "float64", "rmse", {}, targets=("spread", "some", "none"))
-    np.testing.assert_allclose(one_step(cuda, rows[[0, 2, 3, 5, 6]]), one_step(cpu, rows[[0, 2, 3, 5, 6]]), rtol=1e-12)
+@pytest.mark.parametrize(
+    ("model", "targets", "taught"),
+    [
+        ({"variant": "scann"}, ("spread", "some", "none"), ()),
+        ({"variant": "scann", "head": "additive"}, ("spread", "some"), ("some",)),
+        ({"variant": "scann", "readout": "sum"}, ("spread",), ("spread",)),
+    ],
+)
+def test_a_step_of_several_terms_is_that_of_the_cpu(data, model, targets, taught):
+    """All labels of a target are known, some, or none; of three structures of the batch attention is not taught."""
+    rows, (cuda, cpu) = batch_and_steppers(data, "float64", "rmse", model, (CUDA, CPU), targets, taught)
+    np.testing.assert_allclose(one_step(cuda, rows), one_step(cpu, rows), rtol=1e-12)
     expected = cpu.gradient().vector
     assert np.abs(cuda.gradient().vector - expected).max() <= tolerances.NETWORK * np.abs(expected).max()
 

@@ -17,12 +17,13 @@ from refattn.errors import DataError
 from refattn.gradient_check import central_difference
 from refattn.network.checkpoint import load_checkpoint
 from refattn.network.inference import predict_rows
+from refattn.network.model import forward
 from refattn.network.params import initialise
 from refattn.ops import load_backend
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.cpu_stepper import CpuStepper
-from refattn.training.targets import Targets, label_scale
+from refattn.training.targets import Targets, label_scale, notes_on, taught_attention
 from refattn.training.train import Interrupted, train
 
 NAMES = ["spread", "heavy"]
@@ -35,52 +36,80 @@ def data(tmp_path_factory):
 
 def config_of(data, targets=NAMES, model=None, **training):
     """small_config of several targets."""
-    config = small_config(data, **training)
-    data = dataclasses.replace(config.data, target=targets, target_weight=[1.0, 0.5, 2.0][: len(targets)])
-    return dataclasses.replace(config, data=data, model=dataclasses.replace(config.model, **(model or {})))
+    config = small_config(data)
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, target=targets, target_weight=[1.0, 0.5, 2.0][: len(targets)]),
+        model=dataclasses.replace(config.model, **(model or {})),
+        training=dataclasses.replace(config.training, **training),
+    )
 
 
-def stepper_of(config, dataset, label, ops="cpu"):
+def stepper_of(config, dataset, targets, ops="cpu"):
     params = initialise(config.model, 0, config.training.dtype)
     adam = Adam(params.vector, params.decay_mask(), config.training)
-    return CpuStepper(config, load_backend(ops), dataset.graphs, dataset.id, Targets(label), params, adam)
+    return CpuStepper(config, load_backend(ops), dataset.graphs, dataset.id, targets, params, adam)
 
 
 # ---- loss and gradient -------------------------------------------------------------------------------------------
 
 
-def loss_by_hand(config, label, prediction):
-    """sum_k w_k L_k, each L_k over the structures whose label is known."""
+def loss_by_hand(config, targets, dataset, rows, params):
+    """sum_k w_k L_k, each over the structures whose label is known, and the mean cross entropy of taught attention."""
+    shard = dataset.graphs.take(rows).for_network(config.model, np.float64)
+    tape = forward(params, shard, config.model, load_backend("reference"))
     total = 0.0
-    for k, weight in enumerate(config.data.weights):
-        errors = [p - y for p, y in zip(prediction[:, k], label[:, k], strict=True) if not np.isnan(y)]
+    for k, (target, weight) in enumerate(zip(config.data.targets, config.data.weights, strict=True)):
+        pairs = zip(tape.prediction[:, k], targets.label[rows, k], strict=True)
+        errors = [p - y for p, y in pairs if not np.isnan(y)]
         if errors:
             value = sum(LOSSES[config.training.loss].point(e, config.training.huber_delta)[0] for e in errors)
             total += weight * LOSSES[config.training.loss].reduce(value, len(errors))[0]
+        if target in dict(config.training.attention):
+            total += config.training.attention_weight * np.mean(
+                [entropy for entropy in entropies(tape.beta[k], targets.share[:, k], dataset, rows) if entropy]
+            )
     return total
 
 
-@pytest.mark.parametrize("ops", ["cpu", "reference"])
-@pytest.mark.parametrize("loss", ["rmse", "huber"])
-def test_gradient_of_a_batch_is_the_difference_quotient(monkeypatch, data, loss, ops):
-    """Three targets, of which one has no label in the batch and another one some; over several shards."""
-    config = config_of(
-        data, ["spread", "heavy", "none"], {"dropout": 0.0, "attention_dropout": 0.0}, loss=loss, dtype="float64"
-    )
+def entropies(beta, share, dataset, rows):
+    """-sum_i p_i log beta_i of each of the structures."""
+    start = 0
+    for row in rows:
+        p = share[dataset.graphs.site_ptr[row] : dataset.graphs.site_ptr[row + 1]]
+        yield -(p * np.log(beta[start : start + len(p)])).sum()
+        start += len(p)
+
+
+CASES = [
+    ({"loss": "rmse"}, {}, ["spread", "heavy", "none"], "cpu"),
+    ({"loss": "huber"}, {}, ["spread", "heavy", "none"], "reference"),
+    ({"attention": {"spread": "population"}}, {"readout": "published"}, ["spread"], "cpu"),
+    ({"attention": {"heavy": "population"}}, {"head": "additive"}, ["spread", "heavy"], "cpu"),
+    ({"attention": {"spread": "population"}, "loss": "mae"}, {"readout": "sum"}, ["spread", "none"], "reference"),
+]
+
+
+@pytest.mark.parametrize(("training", "model", "targets", "ops"), CASES)
+def test_gradient_of_a_batch_is_the_difference_quotient(monkeypatch, data, training, model, targets, ops):
+    """Some labels are missing, of `none` all; m5, m30 and m0 have no population; over several shards."""
+    model = {"dropout": 0.0, "attention_dropout": 0.0, **model}
+    config = config_of(data, targets, model, dtype="float64", **training)
     dataset, rows = read_dataset(data), np.array([5, 1, 8, 30, 12, 2])
-    label = np.random.default_rng(0).normal(size=(len(dataset), 3))
-    label[rows, 2] = label[rows[:4], 1] = np.nan
+    label = np.random.default_rng(0).normal(size=(len(dataset), len(targets)))
+    label[:, [name == "none" for name in targets]] = label[rows[:4], 1:2] = np.nan
+    wanted = Targets(label, taught_attention(dataset, config))
     monkeypatch.setattr(GraphBatch, "cut", lambda graphs, rows: [rows[:2], rows[2:3], rows[3:]])
-    stepper = stepper_of(config, dataset, label, ops)
+    stepper = stepper_of(config, dataset, wanted, ops)
 
     def batch_loss():
-        output = predict_rows(stepper.params, config.model, load_backend("cpu"), dataset.graphs, rows)
-        return loss_by_hand(config, label[rows], output.prediction)
+        return loss_by_hand(config, wanted, dataset, rows, stepper.params)
 
     found, absolute = stepper.compute_gradient(rows, 0, map)
     assert found == pytest.approx(batch_loss(), rel=1e-12)
-    assert absolute[2] == 0
-    for name in ("target1.after_b", "output_w", "target1.output_w", "target2.output_w", "layer1.query_b"):
+    assert [sum == 0 for sum in absolute] == [name == "none" for name in targets]
+    last = f"target{len(targets) - 1}." if len(targets) > 1 else ""
+    for name in (f"{last}global_key_b", "after_b", f"{last}output_w", "output_b", "layer1.query_b"):
         expected = central_difference(batch_loss, stepper.params[name])
         np.testing.assert_allclose(stepper.grads[name], expected, rtol=0, atol=1e-7 * np.abs(expected).max(initial=1))
 
@@ -89,9 +118,11 @@ def test_one_of_two_targets_without_weight_is_one_alone(data):
     """The path of several terms gives the numbers of the path of one."""
     dataset, rows = read_dataset(data), np.arange(40)
     label = np.random.default_rng(0).normal(size=(len(dataset), 1))
-    alone = stepper_of(config_of(data, ["spread"], loss="rmse", dtype="float64"), dataset, label)
+    alone = stepper_of(config_of(data, ["spread"], loss="rmse", dtype="float64"), dataset, Targets(label))
     both = stepper_of(
-        config_of(data, loss="rmse", dtype="float64"), dataset, np.column_stack([label, np.full_like(label, np.nan)])
+        config_of(data, loss="rmse", dtype="float64"),
+        dataset,
+        Targets(np.column_stack([label, np.full_like(label, np.nan)])),
     )
     for stepper in (alone, both):
         for _ in range(3):  # pools of work arrays grow
@@ -166,5 +197,70 @@ def test_one_name_in_a_list_is_that_target(data):
 
 def test_a_non_negative_target_is_not_shifted():
     config = config_from_dict({"model": {"non_negative": True}, "data": {"target": NAMES}})
-    scale = label_scale(np.array([[1.0, 2.0], [3.0, np.nan], [np.nan, 4.0]]), config)
+    scale = label_scale(np.array([[1.0, 2.0], [3.0, np.nan], [np.nan, 4.0]]), None, config)
     assert (scale.mean.tolist(), scale.std.tolist()) == ([0, 0], [1, 1])
+
+
+# ---- taught attention --------------------------------------------------------------------------------------------
+
+
+def test_populations_are_clipped_and_divided_by_their_sum(data):
+    """A negative entry is 0; without the array, or with nothing left of it, a structure is not taught."""
+    dataset = read_dataset(data)
+    dataset.arrays["population"][:] = np.nan
+    first, second, third = (dataset.graphs.site_ptr[n : n + 2] for n in (1, 2, 3))
+    dataset.arrays["population"][slice(*first)] = -1.0
+    dataset.arrays["population"][first[0]] = dataset.arrays["population"][first[0] + 1] = 2.0
+    dataset.arrays["population"][slice(*second)] = -0.5
+    dataset.arrays["population"][slice(*third)] = [1.0] + [np.nan] * (np.ptp(third) - 1)
+    share = taught_attention(dataset, config_of(data, attention={"heavy": "population"}))
+    assert share[first[0] : first[0] + 2, 1].tolist() == [0.5, 0.5]
+    assert share.sum() == 1
+    with pytest.raises(DataError, match="has no array 'nothing' with a number for every site; it has: population"):
+        taught_attention(dataset, config_of(data, attention={"heavy": "nothing"}))
+
+
+def test_attention_is_learned_and_a_run_goes_on_to_the_bit(data, tmp_path):
+    config = config_of(data, ["spread"], attention={"spread": "population"}, attention_weight=1.0, epochs=4)
+    train(config, tmp_path / "run", n_threads=1)
+    calls = []
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "other", 2, stop=lambda: calls.append(1) or len(calls) == 9)
+    train(None, tmp_path / "other", 2, resume=True)
+    first, second = (load_checkpoint(tmp_path / run / "last.h5").params.vector for run in ("run", "other"))
+    assert np.array_equal(first, second)
+    dataset = read_dataset(data)
+    found = np.concatenate(refattn.load(tmp_path / "run").predict(molecules(60)).attention)
+    taught = ~np.isnan(dataset.arrays["population"])
+    heavy = dataset.graphs.z > 1
+    assert found[taught & heavy].mean() > 3 * found[taught & ~heavy].mean()
+
+
+# ---- the sum over sites ------------------------------------------------------------------------------------------
+
+
+def test_a_sum_over_elements_is_the_reference_values_alone(data, tmp_path):
+    """What is left of the label is rounding, which the network is not to learn; what was never seen adds nothing."""
+    config = config_of(data, ["spread", "heavy"], {"readout": "sum"}, epochs=2)
+    assert config.model.head == "additive"
+    train(config, tmp_path / "run", n_threads=1)
+    model = refattn.load(tmp_path / "run")
+    checkpoint = model.checkpoint
+    assert checkpoint.mean.tolist() == [0, 0]
+    heavy = checkpoint.reference[1]
+    np.testing.assert_allclose(heavy[[1, 6, 7, 8]], [0, 1, 1, 1], atol=1e-10)
+    assert heavy[9] == 0
+    assert checkpoint.std[1] == 1
+    structures = molecules(10)
+    dataset, value = read_dataset(data), model.predict(structures).value
+    output = (value[:, 1] - [(atoms.numbers > 1).sum() for atoms in structures]) / checkpoint.std[1]
+    wanted = predict_rows(checkpoint.params, model.config.model, model.ops, dataset.graphs, np.arange(10)).prediction
+    np.testing.assert_allclose(output, wanted[:, 1], rtol=0, atol=1e-5)
+
+
+def test_an_extensive_label_has_a_note_where_the_readout_is_not_a_sum(data):
+    dataset = read_dataset(data)
+    dataset.label_attrs["heavy"]["kind"] = "extensive"
+    (note,) = notes_on(config_of(data), dataset)
+    assert note.startswith("heavy is extensive") and note.endswith("set model.readout=sum")
+    assert notes_on(config_of(data, model={"readout": "sum"}), dataset) == []

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from refattn.ops.cpu.memory import empty
+from refattn.ops.cpu.memory import empty, zeros_like
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.types import Array, GlobalAttentionCache
 
@@ -27,12 +27,18 @@ def global_attention_backward(
     intensive: bool,
     normalise: bool,
     cache: GlobalAttentionCache,
+    grad_beta: Array | None = None,
+    grad_score: Array | None = None,
 ) -> tuple[Array, Array]:
     """See the reference."""
     grad_q = empty(q.shape, q.dtype)
     grad_k = empty(k.shape, k.dtype)
     grad_s = empty(q.shape[:1], q.dtype)
-    _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, cache)
+    known = None
+    if not (grad_beta is None and grad_score is None):
+        known = [zeros_like(cache.beta) if grad is None else grad for grad in (grad_beta, grad_score)]
+        known = tuple(known)  # a kernel without what it does not need, and one with both
+    _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, cache, known)
     weighted = empty(q.shape[1:], q.dtype)
     _global_attention_backward_kernel(grad_q, grad_k, weighted, grad_struct, grad_s, q, k, site_ptr, intensive, cache)
     return grad_q, grad_k
@@ -75,8 +81,11 @@ def _global_attention_forward_kernel(struct, cache, q, k, site_ptr, intensive, n
 
 
 @kernel(fastmath=True)
-def _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, cache):
-    """Gradient by the scores before the normalisation: the softmax and the norm differentiated."""
+def _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, cache, known):
+    """Gradient by the scores before the normalisation: the softmax and the norm differentiated.
+
+    known : (grad_beta, grad_score), or None
+    """
     beta, score, norm, _ = cache
     zero = k.dtype.type(0)
     for s in range(len(site_ptr) - 1):
@@ -87,11 +96,15 @@ def _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, c
             grad_beta = zero
             for g in range(k.shape[1]):
                 grad_beta += k[i, g] * grad_struct[s, g]
+            if known is not None:
+                grad_beta += known[0][i]
             grad_s[i] = grad_beta
             mean += beta[i] * grad_beta
         projection = zero
         for i in range(start, stop):
             grad_s[i] = beta[i] * (grad_s[i] - mean)
+            if known is not None:
+                grad_s[i] += known[1][i]
             projection += score[i] * grad_s[i]
         if normalise:  # forward: score = s / norm
             if intensive:
@@ -120,3 +133,34 @@ def _global_attention_backward_kernel(grad_q, grad_k, weighted, grad_struct, gra
                     grad_q[i, g] = weighted[g] - grad_s[i] * k[i, g]
                     others = q_sum[s, g] - q[i, g]
                 grad_k[i, g] = beta[i] * grad_struct[s, g] + grad_s[i] * others
+
+
+def site_sum_forward(f: Array, weight: Array, site_ptr: Array) -> Array:
+    """See the reference."""
+    y = empty((len(site_ptr) - 1,), f.dtype)
+    _site_sum_forward_kernel(y, f, weight, site_ptr)
+    return y
+
+
+def site_sum_backward(grad_y: Array, f: Array, weight: Array, site_ptr: Array) -> tuple[Array, Array]:
+    """See the reference."""
+    grad_f = empty(f.shape, f.dtype)
+    grad_weight = empty(f.shape, f.dtype)
+    _site_sum_backward_kernel(grad_f, grad_weight, grad_y, f, weight, site_ptr)
+    return grad_f, grad_weight
+
+
+@kernel
+def _site_sum_forward_kernel(y, f, weight, site_ptr):
+    y[:] = 0
+    for s in range(len(y)):
+        for i in range(site_ptr[s], site_ptr[s + 1]):
+            y[s] += weight[i] * f[i]
+
+
+@kernel
+def _site_sum_backward_kernel(grad_f, grad_weight, grad_y, f, weight, site_ptr):
+    for s in range(len(grad_y)):
+        for i in range(site_ptr[s], site_ptr[s + 1]):
+            grad_f[i] = grad_y[s] * weight[i]
+            grad_weight[i] = grad_y[s] * f[i]

@@ -1,0 +1,167 @@
+"""The loss of a batch on the device, and its slope; formulas: common/loss.py."""
+
+import functools
+import math
+
+import numpy as np
+
+from refattn.common.loss import Loss
+from refattn.ops.cuda import toolchain
+from refattn.ops.cuda.dataset import Plan
+from refattn.ops.cuda.launch import block_sum, launch, threads_of
+from refattn.ops.cuda.memory import empty
+from refattn.ops.cuda.toolchain import WARP, cuda, device, exp, kernel
+from refattn.ops.types import Array, GlobalAttentionCache
+
+ATTENTION_THREADS = WARP  # of a block, which takes a structure
+LOSS_THREADS = 4 if toolchain.SIMULATED else 1024
+
+
+def loss_slope(
+    totals: Array,
+    prediction: Array,
+    label: Array,
+    weights: tuple[float, ...],
+    entropy: Array,
+    plan: Plan,
+    n_real: int,
+    loss: Loss,
+    delta: float,
+) -> Array:
+    """Derivative of the batch's loss by each prediction; loss and absolute errors are added to `totals`.
+
+    totals[0] grows by the batch's loss times its structures, totals[1 + k] by the absolute errors of target k, and the
+    last of them becomes the number of the first batch whose loss is not finite, where it is -1.
+
+    Parameters
+    ----------
+    totals : (K + 2,) float64
+    prediction : (S, K) float     of which the first n_real are structures; the slope of the others is zero
+    label : (M, K) float          of every structure of the data set, scaled; NaN where unknown, whose slope is zero
+    weights : K floats            of the targets' losses in their sum
+    entropy : (K, S) float64      terms of the loss that attention_slope left
+    plan : Plan                   see dataset.py
+    loss : Loss
+    delta : float                 of the Huber loss
+
+    Returns
+    -------
+    slope : (S, K)
+
+    Deterministic   one block, whose threads sum in float64
+    Traffic         reads 2, writes 1 floats a structure and target
+    """
+    slope = empty(prediction.shape, prediction.dtype)
+    threads = min(threads_of(min(len(slope), LOSS_THREADS)), LOSS_THREADS)
+    arguments = slope, totals, prediction, label, entropy, plan.order, plan.start, plan.cursor, n_real
+    toolchain.call(_kernel_of(loss, weights), 1, threads, 2 * threads * 8, (*arguments, prediction.dtype.type(delta)))
+    return slope
+
+
+@functools.cache
+def _kernel_of(loss, weights):
+    """The kernel of a Loss and of the targets' weights, which are compiled into it."""
+    point = device(loss.point)
+    reduce = device(loss.reduce)
+
+    @kernel
+    def _loss_kernel(slope, totals, prediction, label, entropy, order, start, cursor, n_real, delta):
+        lane, threads = cuda.threadIdx.x, cuda.blockDim.x
+        first = start[cursor[0]]
+        buffer = cuda.shared.array(0, totals.dtype)
+        batch_loss = np.float64(0)
+        for k in range(len(weights)):
+            total = absolute = count = taught = np.float64(0)
+            for s in range(lane, n_real, threads):
+                error = prediction[s, k] - label[order[first + s], k]
+                slope[s, k] = slope.dtype.type(0)
+                if not math.isnan(label[order[first + s], k]):
+                    value, slope[s, k] = point(error, delta)
+                    total += value
+                    absolute += abs(error)
+                    count += 1
+                taught += entropy[k, s]
+            total = block_sum(buffer, total)
+            absolute = block_sum(buffer, absolute)
+            n_known = int(block_sum(buffer, count))
+            batch_loss += block_sum(buffer, taught)
+            factor = np.float64(0)
+            if n_known > 0:
+                value_k, factor = reduce(total, n_known)
+                batch_loss += weights[k] * value_k
+            for s in range(lane, len(slope), threads):
+                slope[s, k] = slope[s, k] * slope.dtype.type(weights[k] * factor) if s < n_real else slope.dtype.type(0)
+            if lane == 0:
+                totals[1 + k] += absolute
+        if lane == 0:
+            totals[0] += batch_loss * n_real
+            if not abs(batch_loss) < np.inf and totals[-1] < 0:
+                totals[-1] = cursor[0]
+
+    return _loss_kernel
+
+
+def attention_slope(
+    entropy: Array,
+    attention: GlobalAttentionCache,
+    share: Array,
+    first_site: Array,
+    weight: float,
+    site_ptr: Array,
+    plan: Plan,
+    n_real: int,
+) -> Array:
+    """Derivative of the loss of a target's attention by the scores; its terms of the loss go into `entropy`.
+
+    Parameters
+    ----------
+    entropy : (S,) float64
+    attention : GlobalAttentionCache     of the target
+    share : (N,) float                   of every site of the data set; see training/targets.py
+    first_site : (M,) int64              of every structure of the data set; -1 where it is not taught
+    weight : float                       of the mean over the structures that are taught
+    site_ptr : (S + 1,) int32            of the batch
+
+    Returns
+    -------
+    grad_score : (N,)
+
+    Traffic   reads 3 floats a site and the batch's first_site for every structure, writes 1 float a site
+    """
+    grad_score = empty(attention.beta.shape, attention.beta.dtype)
+    where = site_ptr, plan.order, plan.start, plan.cursor, n_real
+    arguments = grad_score, entropy, attention.score, attention.beta, share, first_site, weight, *where
+    launch(_attention_kernel, len(site_ptr) - 1, ATTENTION_THREADS, *arguments)
+    return grad_score
+
+
+@kernel
+def _attention_kernel(
+    grad_score, entropy, score, beta, share, first_site, weight, site_ptr, order, start, cursor, n_real
+):
+    """A block takes a structure; it counts those that are taught for itself."""
+    lane, threads = cuda.threadIdx.x, cuda.blockDim.x
+    first = start[cursor[0]]
+    buffer = cuda.shared.array(0, entropy.dtype)
+    for s in range(cuda.blockIdx.x, len(site_ptr) - 1, cuda.gridDim.x):
+        count = np.float64(0)
+        for other in range(lane, n_real, threads):
+            if first_site[order[first + other]] >= 0:
+                count += 1
+        count = block_sum(buffer, count)
+        factor, shift = np.float64(0), np.int64(0)
+        if s < n_real and first_site[order[first + s]] >= 0:
+            factor = weight / count
+            shift = first_site[order[first + s]] - site_ptr[s]
+        top = score[site_ptr[s]]
+        total = product = np.float64(0)
+        for i in range(site_ptr[s], site_ptr[s + 1]):
+            top = max(top, score[i])
+        for i in range(site_ptr[s] + lane, site_ptr[s + 1], threads):
+            p = share[i + shift] if factor > 0 else beta.dtype.type(0)
+            total += exp(score[i] - top)
+            product += p * score[i]
+            grad_score[i] = (beta[i] - p) * beta.dtype.type(factor)
+        total, product = block_sum(buffer, total), block_sum(buffer, product)
+        if lane == 0 and s < n_real:
+            entropy[s] = factor * (top + math.log(total) - product)
