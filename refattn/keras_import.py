@@ -82,7 +82,7 @@ def read_label(path: Path | str) -> tuple[str, float, float]:
                 mean = std = math.nan
             if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
                 raise RunError(
-                    f"{candidate}: hyper.target_mean and target_std must be finite numbers, target_std above 0; correct it"
+                    f"{candidate}: hyper.target_mean and target_std must be finite, target_std above 0; correct them"
                 )
             return str(target), mean, std
     return "", 0.0, 1.0

@@ -143,7 +143,11 @@ def reading_hdf5(path: Path | str) -> Iterator[h5py.File]:
         if stream.read(9) not in CHECKED and _has_signature(stream):
             facts = os.fstat(stream.fileno())
             _look_from_outside(os.fspath(path), facts.st_ino, facts.st_mtime_ns, size)
-    with h5py.File(path, "r", locking="best-effort") as file:
+    try:
+        file = h5py.File(path, "r", locking="best-effort")
+    except BlockingIOError:
+        raise OSError("another program has it open for writing") from None
+    with file:
         _check_sizes(file, SMALL + HDF5_EXPANSION * size)
         yield file
 

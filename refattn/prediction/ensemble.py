@@ -18,6 +18,7 @@ from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file
 
 FORMAT, VERSION = "refattn-ensemble", 1
 MEMBER, PLAN = "member_{}", "ensemble.json"
+MAX_MEMBERS = 10_000
 
 
 class Plan(typing.NamedTuple):
@@ -113,6 +114,6 @@ def read_plan(folder: Path | str) -> Plan:
         raise RunError(
             f"{path}: cannot be read as the plan of an ensemble ({in_one_line(error)}); restore it, or train again"
         ) from None
-    if type(plan.n_members) is not int or plan.n_members < 2 or not isinstance(plan.init, str):
+    if type(plan.n_members) is not int or not 2 <= plan.n_members <= MAX_MEMBERS or not isinstance(plan.init, str):
         raise RunError(f"{path}: n_members or init is impossible; restore it, or train again")
     return plan

@@ -12,7 +12,7 @@ from refattn.common.threads import workers
 from refattn.config import Config
 from refattn.data.builtin import open_data
 from refattn.errors import ConfigError, RunError, in_one_line
-from refattn.prediction.ensemble import MEMBER, Plan, load_members, members_of, read_plan, write_plan
+from refattn.prediction.ensemble import MAX_MEMBERS, MEMBER, Plan, load_members, members_of, read_plan, write_plan
 from refattn.prediction.run_directory import free_directory, refuse_existing
 from refattn.training.results import targets_of, write_ensemble_results
 from refattn.training.train import load_initial, open_split, train
@@ -67,8 +67,8 @@ def _report_member(progress, member, n_members, record):
 
 def start_ensemble(config: Config, n_members: int, out: Path, init: str | os.PathLike | None) -> Plan:
     """Check everything that can be checked before the first member, and write the Plan."""
-    if n_members < 2:
-        raise ConfigError(f"an ensemble of {n_members} has no spread; ask for at least 2 members")
+    if not 2 <= n_members <= MAX_MEMBERS:
+        raise ConfigError(f"an ensemble of {n_members} is none; ask for at least 2 members, at most {MAX_MEMBERS}")
     refuse_existing(out)
     config = open_split(config)[0]
     if init:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from report_tables import TABLES, number
 from small_data import write_molecules
 
 from refattn.benchmarks import synthetic, worker
-from refattn.benchmarks.driver import Stopped, Worker, interpreters, start
+from refattn.benchmarks.driver import Stopped, Worker, environment_for, interpreters, start
 from refattn.benchmarks.measures import operations, summary
 from refattn.benchmarks.peers import PEERS, Peer, peers_for
 from refattn.benchmarks.peers.batch import Batch
@@ -21,6 +22,7 @@ from refattn.benchmarks.peers.own import Own
 from refattn.benchmarks.ratios import ratios
 from refattn.cli.main import cli
 from refattn.config import ModelConfig
+from refattn.errors import OutputError
 
 TINY = {"width": 16, "n_layers": 1, "n_heads": 2, "global_width": 8, "head_width": 8, "embedding_width": 8}
 
@@ -304,3 +306,16 @@ def test_the_pages_are_up_to_date():
 def test_numbers_have_three_digits_and_no_exponent():
     shown = [number(value) for value in (0.01234, 1.0, 12.345, 123.4, 98765.0, 5e5, None)]
     assert shown == ["0.0123", "1", "12.3", "123", "98765", "500000", "-"]
+
+
+def test_another_interpreter_has_a_cache_that_nobody_else_may_write(tmp_path, monkeypatch):
+    """Kernels are kept as pickles: whoever can put one there runs code."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    assert "NUMBA_CACHE_DIR" not in environment_for(None)
+    folder = Path(environment_for("/usr/bin/other")["NUMBA_CACHE_DIR"])
+    assert folder.parent.parent == tmp_path
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o770)
+    with pytest.raises(OutputError, match="others may write it"):
+        environment_for("/usr/bin/other")

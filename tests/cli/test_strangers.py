@@ -182,6 +182,14 @@ def test_a_run_goes_on_from_every_moment(place, monkeypatch, writes):
         assert found.params.vector.tobytes() == wanted.params.vector.tobytes()
 
 
+def test_a_file_that_another_program_writes(place):
+    with h5py.File("data.h5", "r+"):
+        code = "import sys; from refattn.cli.main import cli; cli(['info', 'data.h5'])"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "another program has it open for writing" in result.stderr
+
+
 def test_a_stderr_that_nobody_reads(monkeypatch):
     class Broken:
         def isatty(self):

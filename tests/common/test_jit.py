@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba.core.caching import FunctionCache, NullCache
 
 from refattn.common import jit
 
@@ -82,3 +83,22 @@ def test_files_that_a_file_imports_are_found():
     _, imported = jit._read(own)
     names = {path.relative_to(own.parent).as_posix() for path in imported if path.is_relative_to(own.parent)}
     assert {"heads.py", "memory.py", "simd/gemm.py", "simd/vector.py"} <= names
+
+
+def test_kernels_that_cannot_be_kept_are_compiled(monkeypatch):
+    """No folder for them, a full disk, a file that is none: the kernel is compiled, and everything else goes on."""
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    def add(a, b):
+        return a + b
+
+    for name in ("save_overload", "load_overload"):
+        with monkeypatch.context() as patch:
+            patch.setattr(FunctionCache, name, refuse)
+            assert jit.jit(add)(1, 2) == 3
+    monkeypatch.setattr(jit, "_Cache", refuse)
+    kernel = jit.jit(add)
+    assert isinstance(kernel._cache, NullCache)
+    assert kernel(1.5, 2) == 3.5

@@ -258,3 +258,9 @@ def test_files_of_others_are_left_alone(tmp_path):
     with FinishedBlocks(tmp_path / "set.h5", {}) as checkpoint:
         checkpoint.open()
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    (folder / "command.json").write_text('{"mine": 1}')
+    with pytest.raises(OutputError, match="is no folder of finished blocks"):
+        FinishedBlocks(tmp_path / "set.h5", {}).open()
+    (tmp_path / "other.h5.parts").symlink_to(folder)
+    with pytest.raises(OutputError, match="is no folder of finished blocks"):
+        FinishedBlocks(tmp_path / "other.h5", {}).open()

@@ -323,6 +323,40 @@ def test_killed_at_random_moments(server, tmp_path, checksum):
     assert names(tmp_path) == ["set.bin"] + ([] if checksum else ["set.bin.sha256"])
 
 
+# ---- hostile servers and other files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://a..b/", "http://", "http://127.0.0.1:x/", "http://\x1b/"])
+def test_redirections_to_no_address(server, tmp_path, address):
+    server.behaviour = {"redirect": {"/set": address}}
+    with pytest.raises(DataError, match="cannot be downloaded") as caught:
+        get(remote(server), tmp_path)
+    assert str(caught.value).isprintable()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("digits", ["9" * 400, "9" * 5000, "²"])
+def test_headers_of_many_digits(server, tmp_path, digits):
+    server.behaviour = {"breaks_after": 100_000, "span": f"bytes 100000-{digits}/{digits}"}
+    with pytest.raises(DataError, match=r"another part of the file|ends after|connection breaks"):
+        get(remote(server, sha256=SHA256), tmp_path)
+    server.behaviour = {"headers": {"ETag": "\x1b[2J" * 999}}
+    assert get(remote(server, sha256=SHA256), tmp_path).path.read_bytes() == CONTENT
+
+
+def test_a_part_that_no_download_has_begun_is_left_alone(server, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "set.bin.part").write_text("mine")
+    with pytest.raises(OutputError, match=r"set.bin.part: is not of a download"):
+        get(remote(server), tmp_path)
+    (tmp_path / "set.bin.part").unlink()
+    (tmp_path / "set.bin.part").symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match=r"set.bin.part: is not of a download"):
+        get(remote(server), tmp_path)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not server.asked
+
+
 # ---- the commands ---------------------------------------------------------------------------------------------------
 
 
