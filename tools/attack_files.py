@@ -1,6 +1,6 @@
 """Damage every kind of file that refattn reads, at random but repeatably, and see what the commands make of it.
 
-    python tools/attack_files.py --number 5000 --seed 0 --json benchmarks/results/attack_files.json
+    python tools/attack_files.py --number 5000 --seed 0 --json OUT
 
 Each mutation damages one file of a folder of intact ones and runs a command that reads it, in a process of its own with
 4 GB of memory and 20 s. A command must end with status 0, 1 or 2, in one sentence where it fails, and leave every file
