@@ -22,7 +22,7 @@ from refattn.cli import options
 from refattn.cli.main import FAULT, cli
 from refattn.cli.options import StatusLine, note
 from refattn.config import to_toml
-from refattn.data.sources.files import LabelTable
+from refattn.data.sources.labels import LabelTable
 from refattn.errors import RunError
 from refattn.network.checkpoint import load_checkpoint, save_checkpoint
 from refattn.prediction import run_directory

@@ -43,14 +43,16 @@ Hull = namedtuple("Hull", "point plane vertex owner side seen edge following")
 
 @jit
 def empty_hull():
-    """Work arrays, to be used for one site after the other; zeros are valid slots and faces, whatever is read."""
+    """Work arrays, to be used for one site after the other."""
     point = np.zeros((SLOTS, 4))
-    plane = np.zeros((7, 2 * SLOTS))
-    vertex = np.zeros((2 * SLOTS, 3), np.int64)
-    owner = np.zeros((SLOTS, SLOTS), np.int16)
-    side = np.zeros(2 * SLOTS)
-    seen = np.zeros(2 * SLOTS, np.int64)
-    return Hull(point, plane, vertex, owner, side, seen, np.zeros((2 * SLOTS, 2), np.int64), np.zeros(SLOTS, np.int64))
+    plane = np.empty((7, 2 * SLOTS))
+    vertex = np.empty((2 * SLOTS, 3), np.int64)
+    owner = np.empty((SLOTS, SLOTS), np.int16)
+    side = np.empty(2 * SLOTS)
+    seen = np.empty(2 * SLOTS, np.int64)
+    following = np.zeros(SLOTS, np.int64)  # a slot, whatever is read of it
+    edge = np.empty((6 * SLOTS, 2), np.int64)  # as many as all faces have
+    return Hull(point, plane, vertex, owner, side, seen, edge, following)
 
 
 @jit(inline=True)
@@ -101,8 +103,6 @@ def _horizon(n_seen, threshold, vertex, owner, side, seen, edge, following):
         for k in range(3):
             b = vertex[f, k]
             if not side[owner[b, a]] > threshold:
-                if n == len(edge):
-                    return 0
                 edge[n, 0] = a
                 edge[n, 1] = b
                 following[a] = b

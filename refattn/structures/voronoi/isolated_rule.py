@@ -85,9 +85,9 @@ def isolated_cells(positions, cell, reciprocal, across, room):
         n_left = 0
         for i in todo:
             n_all = sites_within(i, radius, around)
-            near = too_near(i, n_all, around, room, most, size)
-            if near[0] != COMPLETE:
-                return count, where, size, near
+            near = too_near(i, n_all, around, room, most)
+            if near >= 0:
+                return count, where, size, near_problem(i, near, around, size)
             if periodic and (n_all > MAX_SEEN or len(around.distance) == 0):
                 return count, where, size, np.array([TOO_MANY, i, i])
             n_seen = _cell(i, n_all, radius, periodic, around, across, hull, rank)
@@ -110,8 +110,8 @@ def isolated_cells(positions, cell, reciprocal, across, room):
 
 
 @jit
-def too_near(i, n_seen, around, room, most, size):
-    """`problem` of isolated_cells for site i and another that is too near, whose distance goes to size[0, 0].
+def too_near(i, n_seen, around, room, most):
+    """The first site around site i that is too near, by its rank in `around`; -1 if none is.
 
     most : float     the largest of `room`, Å;  n_seen, around : as from sites_within
     """
@@ -121,9 +121,16 @@ def too_near(i, n_seen, around, room, most, size):
             break
         j = around.tree.label[around.index[k], 0]
         if distance < max(room[i] + room[j], CLOSEST):
-            size[0, 0] = distance
-            return np.array([COINCIDENT if distance < CLOSEST else TOO_NEAR, i, j])
-    return np.array([COMPLETE, i, i])
+            return k
+    return -1
+
+
+@jit
+def near_problem(i, k, around, size):
+    """`problem` of isolated_cells for site i and the k-th around it; their distance goes to size[0, 0]."""
+    size[0, 0] = around.distance[k]
+    code = COINCIDENT if around.distance[k] < CLOSEST else TOO_NEAR
+    return np.array([code, i, np.int64(around.tree.label[around.index[k], 0])])
 
 
 @jit

@@ -4,6 +4,8 @@ A structure is checked, handed to one of two rules (isolated_rule.py, upstream_r
 the facets that pass the thresholds become edges.
 """
 
+import functools
+
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
@@ -92,11 +94,17 @@ def voronoi_facets(
     size : (F, 2) float64            distance Å, solid angle sr
     """
     positions, cell, pbc, upstream = _checked(numbers, positions, cell, pbc, config, name)
-    room = config.min_distance * covalent_radii[numbers]
+    room = _room_of_elements(config.min_distance)[numbers]
     ptr, where, size, problem = (_upstream if upstream else _isolated)(positions, cell, pbc, room)
     if problem[0] != isolated_rule.COMPLETE:
         raise StructureError(f"{name}: {_explain(*problem.tolist(), numbers, size, config.min_distance)}")
     return ptr, where, size
+
+
+@functools.lru_cache
+def _room_of_elements(min_distance):
+    """(119,) Å by atomic number; two atoms nearer than their rooms together are too near."""
+    return min_distance * covalent_radii
 
 
 @jit

@@ -17,7 +17,7 @@ from refattn.common.jit import jit
 from refattn.structures.voronoi.clipping import clip_facet, cutting_room, solid_angle
 from refattn.structures.voronoi.facets import NEGLIGIBLE, add_facets, empty_facets
 from refattn.structures.voronoi.hull import SLOTS, build_hull, cone_areas, empty_hull, has_slivers, is_convex
-from refattn.structures.voronoi.isolated_rule import COMPLETE, TOO_MANY, too_near
+from refattn.structures.voronoi.isolated_rule import COMPLETE, TOO_MANY, near_problem, too_near
 from refattn.structures.voronoi.sphere import sites_within, surroundings
 from refattn.structures.voronoi.vectors import row
 
@@ -113,9 +113,9 @@ def upstream_cells(positions, cell, reciprocal, diagonal, room):
             if len(around.distance) == 0:
                 return ptr, where, size, np.array([TOO_MANY, i, i])
             n_seen = sites_within(i, radius + ON_SPHERE, around)
-            near = too_near(i, n_seen, around, room, most, size)
-            if near[0] != COMPLETE:
-                return ptr, where, size, near
+            near = too_near(i, n_seen, around, room, most)
+            if near >= 0:
+                return ptr, where, size, near_problem(i, near, around, size)
             if _closed_facets(n_seen, around, hull, rank):
                 where, size, n = add_facets(i, n_seen, around, where, size, n)
             elif radius < diagonal + 0.01:
