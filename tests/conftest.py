@@ -4,6 +4,20 @@ import signal
 
 import pytest
 
+# Files that take long come early, and first those that compile nothing that others compile too: two processes that
+# begin together would both do it. test_cuda.py starts processes, which find the kernels compiled by then.
+FIRST = ("tests/ops/test_cpu_vectors.py", "tests/cli/test_cli.py", "tests/ops/test_ops.py")
+FIRST += ("tests/benchmarks/test_benchmarks.py", "tests/ops/test_cuda.py", "tests/network/test_gradcheck.py")
+FIRST += ("tests/docs/test_tutorials.py", "tests/explanation/test_explain.py")
+
+
+def pytest_collection_modifyitems(items):
+    def rank(item):
+        name = item.path.relative_to(item.config.rootpath).as_posix()
+        return FIRST.index(name) if name in FIRST else len(FIRST)
+
+    items.sort(key=rank)
+
 
 @pytest.fixture(autouse=True)
 def keep_signal_handler():

@@ -54,7 +54,7 @@ class CpuStepper:
     adam: Adam
 
     def __post_init__(self):
-        self.graphs = dataclasses.replace(self.graphs, image=None, omega_max=None)  # which no network reads
+        self.graphs = self.graphs.with_type(self.params.vector.dtype)
         self.loss = loss_of(self.config.training.loss)
         self.n_targets = self.config.model.n_targets
         self.taught = [self.config.data.targets.index(target) for target, _ in self.config.training.attention]

@@ -24,7 +24,7 @@ from refattn.cli.main import cli
 from refattn.config import ModelConfig
 from refattn.errors import OutputError
 
-TINY = {"width": 16, "n_layers": 1, "n_heads": 2, "global_width": 8, "head_width": 8, "embedding_width": 8}
+TINY = {"width": 16, "n_layers": 1, "n_heads": 4, "global_width": 8, "head_width": 8, "embedding_width": 8}
 
 
 # ---- counts and statistics -------------------------------------------------------------------------------------------

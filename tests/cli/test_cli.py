@@ -25,7 +25,7 @@ SMALL = """
 [model]
 n_layers = 1
 width = 16
-n_heads = 2
+n_heads = 4
 global_width = 16
 head_width = 16
 embedding_width = 8

@@ -48,7 +48,8 @@ def test_gradient_by_the_input_embedding(options):
     def weighted():
         return (weights * forward(params, shard, config, OPS, embedding=c).prediction).sum()
 
-    wanted = central_difference(weighted, c)
+    steps = [central_difference(weighted, c, step) for step in (1e-5, 2e-5)]
+    wanted = (4 * steps[0] - steps[1]) / 3  # Richardson: of fourth order
     np.testing.assert_allclose(found["embedding"], wanted, rtol=0, atol=DIFFERENCE * np.abs(wanted).max())
 
 
@@ -103,9 +104,9 @@ def test_flow_with_shares_by_norm():
         k = (x @ weights["key_w"] + weights["key_b"]).reshape(-1, *saved.q.shape[1:])
         for i in range(len(atoms)):
             edges = range(one.graph.edge_ptr[i], one.graph.edge_ptr[i + 1])
-            mixed = np.concatenate([sum(tape.alpha[layer][e, h] * k[e, h] for e in edges) * np.ones(4) for h in (0, 1)])
+            heads = [sum(tape.alpha[layer][e, h] * k[e, h] for e in edges) * np.ones(4) for h in range(4)]
             own = np.linalg.norm(saved.q[i])
-            assert share[layer, i] == pytest.approx(own / (own + np.linalg.norm(mixed)), abs=1e-14)
+            assert share[layer, i] == pytest.approx(own / (own + np.linalg.norm(np.concatenate(heads))), abs=1e-14)
     assert (share[:, :2] == 1).all()
     assert ((share[:, 2:] > 0) & (share[:, 2:] < 1)).all()
     found = refattn.explain(model, atoms, scores=(), share="norm")
@@ -144,7 +145,7 @@ def test_edges_and_attention_are_those_of_the_graph_and_the_network():
     np.testing.assert_allclose(np.linalg.norm(vector, axis=1), edges.r, rtol=1e-12)
     assert edges.omega.min() >= model.config.graph.omega_min
     np.testing.assert_allclose(found.alpha, tape.alpha, rtol=SAME)
-    assert found.alpha.shape == (2, len(edges.site), 2)
+    assert found.alpha.shape == (2, len(edges.site), 4)
     np.testing.assert_allclose(found.site_embedding, tape.read_outs[0].site, rtol=SAME)
     key = found.site_embedding @ model.checkpoint.params["global_key_w"] + model.checkpoint.params["global_key_b"]
     np.testing.assert_allclose(found.structure_vector, found.beta @ key, rtol=SAME)

@@ -18,7 +18,7 @@ from refattn.network.params import Parameters, parameter_table
 from refattn.ops import load_backend
 from refattn.prediction.predictor import Model
 
-SMALL = {"n_layers": 2, "width": 8, "n_heads": 2, "global_width": 6, "head_width": 5, "embedding_width": 4}
+SMALL = {"n_layers": 2, "width": 16, "n_heads": 4, "global_width": 6, "head_width": 5, "embedding_width": 4}
 SMALL |= {"n_elements": 30, "n_radial": 6}
 OPS = load_backend("cpu")
 # The same numbers by two routes in float64; measured 1e-14.

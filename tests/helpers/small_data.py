@@ -61,7 +61,7 @@ def small_config(path, **training):
     return config_from_dict(
         {
             "model": {
-                "n_layers": 2, "width": 16, "n_heads": 2, "global_width": 16, "head_width": 16, "embedding_width": 8,
+                "n_layers": 2, "width": 16, "n_heads": 4, "global_width": 16, "head_width": 16, "embedding_width": 8,
                 "n_elements": 10, "attention_dropout": 0.05,
             },
             "data": {"path": str(path), "target": "spread"},

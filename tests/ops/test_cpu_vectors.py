@@ -203,7 +203,7 @@ OTHER_REGISTERS = """
 import sys, pytest
 from refattn.ops.cpu.simd import vector
 vector.BYTES = int(sys.argv[1])
-wanted = "calculate or scaled or (product and float32)"
+wanted = "float32 and (calculate or scaled or product) or float64 and vectors_calculate"
 sys.exit(pytest.main(["-x", "-p", "no:cacheprovider", "-k", wanted, sys.argv[2]]))
 """
 

@@ -267,7 +267,7 @@ def test_members_that_are_missing_damaged_or_of_another_kind(data, copy, tmp_pat
 
 def test_a_training_from_the_command_line(data, tmp_path):
     config = tmp_path / "config.toml"
-    config.write_text('[model]\nn_layers = 1\nwidth = 16\nn_heads = 2\n[data]\ntarget = "spread"\n')
+    config.write_text('[model]\nn_layers = 1\nwidth = 16\nn_heads = 4\n[data]\ntarget = "spread"\n')
     arguments = ["train", config, "--data", data, "--out", tmp_path / "two", "--epochs", 1, "--ensemble", 2]
     result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.stderr

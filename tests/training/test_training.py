@@ -280,7 +280,7 @@ def test_a_split_file_is_used(data, finished, tmp_path):
 def test_another_network_is_no_start(data, finished, tmp_path):
     """Networks whose parameters have the same shapes and another meaning."""
     config = small_config(data)
-    for change in ({"n_heads": 4}, {"radial_max": 5.0}):
+    for change in ({"n_heads": 2}, {"radial_max": 5.0}):
         other = dataclasses.replace(config, model=dataclasses.replace(config.model, **change))
         with pytest.raises(RunError, match="its network is not that of"):
             train(other, tmp_path / "other", init=finished[0])
@@ -338,7 +338,7 @@ def test_resume_of_a_finished_run_changes_nothing(finished):
 def test_ctrl_c_saves_and_says_how_to_go_on(data, tmp_path):
     config = tmp_path / "config.toml"
     config.write_text(
-        '[model]\nn_layers = 1\nwidth = 16\nn_heads = 2\n[data]\ntarget = "spread"\n[training]\nepochs = 100000\n'
+        '[model]\nn_layers = 1\nwidth = 16\nn_heads = 4\n[data]\ntarget = "spread"\n[training]\nepochs = 100000\n'
     )
     command = [
         sys.executable,

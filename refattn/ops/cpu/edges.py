@@ -26,9 +26,11 @@ from refattn.ops.cpu.work import (
     BackwardWork,
     ForwardWork,
     RowGradients,
+    Static,
     backward_shapes,
     empty_like,
     forward_shapes,
+    plain,
     static_sizes,
 )
 from refattn.ops.types import (
@@ -67,7 +69,8 @@ def updated_attention_forward(
     work = ForwardWork(*scratch(dtype, *forward_shapes(width, width, q.shape[1], max_degree, dtype)))
     inputs = AttentionInputs(site, flat(q), geo, centre, neighbour)
     static = static_sizes(*q.shape[1:], dtype)
-    _updated_attention_forward_kernel(flat(context), cache, work, inputs, edges, weights, save_for_backward, static)
+    structs = plain(work, inputs, edges, weights, static)
+    _updated_attention_forward_kernel(flat(context), cache, save_for_backward, *structs)
     return context, new_geo, cache if save_for_backward else UpdatedAttentionCache(alpha)
 
 
@@ -88,11 +91,10 @@ def updated_attention_backward(
     grad_site, grad_centre, grad_neighbour = empty((3, *site.shape), dtype)
     grad_weights = out or empty_like(weights)
     work = BackwardWork(*scratch(dtype, *backward_shapes(width, width, q.shape[1], *capacity, dtype), (2, width)))
-    _updated_attention_backward_kernel(
-        AttentionInputs(grad_site, flat(grad_q), cache.new_geo, grad_centre, grad_neighbour), grad_weights, work,
-        flat(grad_context), grad_new_geo, AttentionInputs(site, flat(q), geo), edges, weights, cache,
-        static_sizes(*q.shape[1:], dtype),
-    )  # fmt: skip
+    grads = AttentionInputs(grad_site, flat(grad_q), cache.new_geo, grad_centre, grad_neighbour)
+    inputs = AttentionInputs(site, flat(q), geo)
+    structs = plain(work, inputs, edges, weights, cache, static_sizes(*q.shape[1:], dtype))
+    _updated_attention_backward_kernel(grads, grad_weights, flat(grad_context), grad_new_geo, *structs)
     return grad_site, cache.new_geo, grad_centre, grad_neighbour, grad_q, grad_weights
 
 
@@ -109,10 +111,10 @@ def filtered_attention_forward(
     context = empty(q.shape, dtype)
     alpha = empty(edges.mask.shape, dtype)
     shapes = forward_shapes(len(weights.w), width, q.shape[1], max_degree, dtype)
-    _filtered_attention_forward_kernel(
-        flat(context), alpha, ForwardWork(*scratch(dtype, *shapes, (rows, width))),
-        AttentionInputs(site, flat(q), rbf), edges, weights, static_sizes(*q.shape[1:], dtype),
-    )  # fmt: skip
+    work = ForwardWork(*scratch(dtype, *shapes, (rows, width)))
+    inputs = AttentionInputs(site, flat(q), rbf)
+    structs = plain(work, inputs, edges, weights, static_sizes(*q.shape[1:], dtype))
+    _filtered_attention_forward_kernel(flat(context), alpha, *structs)
     return context, FilteredAttentionCache(alpha)
 
 
@@ -134,11 +136,11 @@ def filtered_attention_backward(
     grad_weights = out or empty_like(weights)
     shapes = backward_shapes(depth, width, q.shape[1], rows, max_degree, dtype)
     *arrays, v, panels_w = scratch(dtype, *shapes, (rows, width), (panels_of(depth, width, dtype),))
-    _filtered_attention_backward_kernel(
-        AttentionInputs(grad_site, flat(grad_q)), grad_inputs, grad_weights,
-        BackwardWork(*arrays, v=v, panels_w=panels_w), flat(grad_context), AttentionInputs(site, flat(q), rbf), edges,
-        weights, cache.alpha, static_sizes(*q.shape[1:], dtype),
-    )  # fmt: skip
+    work = BackwardWork(*arrays, v=v, panels_w=panels_w)
+    grads = AttentionInputs(grad_site, flat(grad_q))
+    inputs = AttentionInputs(site, flat(q), rbf)
+    structs = plain(work, inputs, edges, weights, static_sizes(*q.shape[1:], dtype))
+    _filtered_attention_backward_kernel(grads, grad_inputs, grad_weights, flat(grad_context), cache.alpha, *structs)
     return grad_site, *(grad_inputs or (None, None)), grad_q, grad_weights
 
 
@@ -234,7 +236,12 @@ def multiply_row(x, site, geo, lanes):
 
 
 @kernel(fastmath=True)
-def _updated_attention_forward_kernel(context, cache, work, inputs, edges, weights, save_for_backward, static):
+def _updated_attention_forward_kernel(context, cache, save_for_backward, work, inputs, edges, weights, static):
+    work = ForwardWork(*work)
+    inputs = AttentionInputs(*inputs)
+    edges = EdgeList(*edges)
+    weights = UpdatedAttentionWeights(*weights)
+    static = Static(*static)
     edge_ptr, lanes, x, v = edges.edge_ptr, static.lanes, work.x, cache.v
     n_sites = len(edge_ptr) - 1
     gain, offset = row_view(weights.gain, ()), row_view(weights.offset, ())
@@ -264,8 +271,14 @@ def _updated_attention_forward_kernel(context, cache, work, inputs, edges, weigh
 
 @kernel(fastmath=True)
 def _updated_attention_backward_kernel(
-    grads, grad_weights, work, grad_context, grad_new_geo, inputs, edges, weights, cache, static
+    grads, grad_weights, grad_context, grad_new_geo, work, inputs, edges, weights, cache, static
 ):
+    work = BackwardWork(*work)
+    inputs = AttentionInputs(*inputs)
+    edges = EdgeList(*edges)
+    weights = UpdatedAttentionWeights(*weights)
+    cache = UpdatedAttentionCache(*cache)
+    static = Static(*static)
     edge_ptr, lanes = edges.edge_ptr, static.lanes
     site, geo, new_geo, v = inputs.site, inputs.geo, grads.geo, cache.v
     absorbed, x, grad_x, grad_v = work.absorbed, work.x, work.grad_x, work.grad_v
@@ -319,6 +332,11 @@ def _updated_attention_backward_kernel(
 
 @kernel(fastmath=True)
 def _filtered_attention_forward_kernel(context, alpha, work, inputs, edges, weights, static):
+    work = ForwardWork(*work)
+    inputs = AttentionInputs(*inputs)
+    edges = EdgeList(*edges)
+    weights = FilteredAttentionWeights(*weights)
+    static = Static(*static)
     edge_ptr, v, x = edges.edge_ptr, work.v, work.x
     n_sites = len(edge_ptr) - 1
     pack(work.panels_w, weights.w)
@@ -352,9 +370,14 @@ def filter_row(x, s, v, site, weight, lanes):
 
 @kernel(fastmath=True)
 def _filtered_attention_backward_kernel(
-    grads, grad_inputs, grad_weights, work, grad_context, inputs, edges, weights, alpha, static
+    grads, grad_inputs, grad_weights, grad_context, alpha, work, inputs, edges, weights, static
 ):
     """grad_inputs : grad_rbf and grad_weight, or None, and the compiler leaves out what only they need."""
+    work = BackwardWork(*work)
+    inputs = AttentionInputs(*inputs)
+    edges = EdgeList(*edges)
+    weights = FilteredAttentionWeights(*weights)
+    static = Static(*static)
     edge_ptr, lanes = edges.edge_ptr, static.lanes
     site, rbf = inputs.site, inputs.geo
     absorbed, v, x, grad_x, grad_v = work.absorbed, work.v, work.x, work.grad_x, work.grad_v

@@ -12,7 +12,7 @@ from refattn.ops.cpu.simd.gemm import BLOCK, multiply, pack, padded, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
 from refattn.ops.cpu.simd.vector import lanes_for, load, row_view, store
-from refattn.ops.cpu.work import empty_like
+from refattn.ops.cpu.work import empty_like, plain
 from refattn.ops.types import Array, RowDropout, SiteBlockCache, SiteBlockWeights
 
 TILE = BLOCK  # sites: four tiles, two kernels and their gradients fill a core's second-level cache
@@ -56,7 +56,8 @@ def site_block_forward(
     threshold = threshold_of(dropout.rate, dtype)
     work = SiteWork(*_tiles(3, weights.w_1.shape, dtype))
     lanes = lanes_for(width, dtype)
-    _site_block_forward_kernel(site, cache, work, context, q, dropout.key, threshold, weights, save_for_backward, lanes)
+    structs = plain(work, weights)
+    _site_block_forward_kernel(site, cache, *structs, context, q, dropout.key, threshold, save_for_backward, lanes)
     return site, cache if save_for_backward else None
 
 
@@ -78,7 +79,8 @@ def site_block_backward(
     threshold = threshold_of(dropout.rate, dtype)
     work = SiteGradientWork(*_tiles(5, weights.w_1.shape, dtype))
     lanes = lanes_for(cache.v.shape[1], dtype)
-    _site_block_backward_kernel(grad_context, grads, work, grad_site, dropout.key, threshold, weights, cache, lanes)
+    structs = plain(work, weights, cache)
+    _site_block_backward_kernel(grad_context, grads, *structs, grad_site, dropout.key, threshold, lanes)
     return grad_context, grads
 
 
@@ -90,7 +92,9 @@ def _tiles(n_tiles, shape, dtype):
 
 
 @kernel(fastmath=True)
-def _site_block_forward_kernel(site, cache, work, context, q, key, threshold, weights, save_for_backward, lanes):
+def _site_block_forward_kernel(site, cache, work, weights, context, q, key, threshold, save_for_backward, lanes):
+    work = SiteWork(*work)
+    weights = SiteBlockWeights(*weights)
     gain, offset = row_view(weights.gain, ()), row_view(weights.offset, ())
     gain_2, offset_2 = row_view(weights.gain_2, ()), row_view(weights.offset_2, ())
     x, hidden, update, v = work.x, work.hidden, work.update, cache.v
@@ -118,7 +122,10 @@ def _site_block_forward_kernel(site, cache, work, context, q, key, threshold, we
 
 
 @kernel(fastmath=True)
-def _site_block_backward_kernel(grad_context, grads, work, grad_site, key, threshold, weights, cache, lanes):
+def _site_block_backward_kernel(grad_context, grads, work, weights, cache, grad_site, key, threshold, lanes):
+    work = SiteGradientWork(*work)
+    weights = SiteBlockWeights(*weights)
+    cache = SiteBlockCache(*cache)
     v, grad_sum, grad_update, grad_v, hidden = cache.v, work.grad_sum, work.grad_update, work.grad_v, work.hidden
     for total in (grads.gain, grads.offset, grads.b_1, grads.b_2, grads.gain_2, grads.offset_2):
         total[:] = v.dtype.type(0)
