@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 TEXT = {"capture_output": True, "text": True}
-IN_FLOAT64 = ("_loss_kernel",)  # kernels that sum in float64 on purpose
+IN_FLOAT64 = ("_loss_kernel", "_attention_kernel")  # kernels that sum in float64 on purpose
 
 
 def stand_in_for_cupy():
@@ -49,14 +49,17 @@ def signatures():
 
     found = set()
     for dtype in ("float32", "float64"):
-        for variant in ("scann+", "scann"):
-            model = ModelConfig(variant=variant, attention_dropout=0.1, **SMALL)
-            config = Config(model, GraphConfig(), DataConfig(), TrainingConfig(batch_size=4, dtype=dtype))
-            graphs, params = random_graphs(4), initialise(model, 0, dtype)
+        for variant, head, attention in (("scann+", "published", {}), ("scann", "additive", {"b": "population"})):
+            model = ModelConfig(variant=variant, head=head, attention_dropout=0.1, **SMALL)
+            data = DataConfig(target=["a", "b"] if attention else "a")
+            training = TrainingConfig(batch_size=4, dtype=dtype, attention=attention)
+            config = Config(model, GraphConfig(), data, training)
+            graphs, params = random_graphs(4), initialise(config.model, 0, dtype)
             adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
-            label, ops = np.zeros(4, dtype), load_backend("cuda")
+            n_targets, ops = config.model.n_targets, load_backend("cuda")
+            targets = Targets(np.zeros((4, n_targets), dtype), np.ones((len(graphs.z), n_targets), dtype))
             with Ledger():
-                stepper = CudaStepper(config, ops, graphs, rows, Targets(label[:, None]), params, adam, capture=False)
+                stepper = CudaStepper(config, ops, graphs, rows, targets, params, adam, capture=False)
                 stepper.begin([rows], [1e-3])
             with Ledger() as ledger:
                 stepper.step(0)

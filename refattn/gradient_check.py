@@ -134,7 +134,9 @@ def gradcheck(
 def configurations(config: Config | ModelConfig | None = None) -> list[tuple[str, ModelConfig]]:
     """(name, ModelConfig) of the networks to check: those of OPTIONS in both variants, or the one given, made small."""
     if config is not None:
-        return [("this configuration", dataclasses.replace(getattr(config, "model", config), **SMALL))]
+        taught = isinstance(config, Config) and config.training.attention
+        name = "this configuration" + (", taught attention" if taught else "")
+        return [(name, dataclasses.replace(getattr(config, "model", config), **SMALL))]
     return [
         (f"{variant}, {name}", ModelConfig(**(SMALL | {"variant": variant, "dropout": 0.0} | options)))
         for variant in ("scann", "scann+")

@@ -9,17 +9,19 @@ import pytest
 from click.testing import CliRunner
 
 import refattn
-from refattn.config import CHOICES, Config, ModelConfig
+from refattn.config import CHOICES, Config, DataConfig, ModelConfig, TrainingConfig
 from refattn.gradient_check import (
     TOLERANCE,
     GradcheckResult,
     Row,
+    SmallLoss,
     central_difference,
     check_network,
     check_operation,
     check_operations,
     configurations,
     gradcheck,
+    small_shard,
     worst_difference,
 )
 from refattn.network.params import parameter_table
@@ -164,9 +166,15 @@ def test_differences_are_relative_to_the_array_and_nan_is_the_worst():
 
 def test_refattn_gradcheck_is_the_function():
     """Whether the module was imported before or not; a Config will do as well as a ModelConfig."""
-    result = refattn.gradcheck(Config(model=ModelConfig(variant="scann", n_layers=5, readout="published")))
+    model = ModelConfig(variant="scann", n_layers=5, readout="published")
+    result = refattn.gradcheck(Config(model=model))
     assert result.ok
     assert {row.name for row in result.rows if row.kind == "parameters"} == {"this configuration"}
+    taught = Config(model=model, data=DataConfig(target=["a", "b"]), training=TrainingConfig(attention={"b": "c"}))
+    ((name, found),) = configurations(taught)
+    assert (name, found.n_targets, SmallLoss.of(name, small_shard(found), found).taught) == (
+        "this configuration, taught attention", 2, (0,)
+    )  # fmt: skip
 
 
 # ---- the command -------------------------------------------------------------------------------------------------

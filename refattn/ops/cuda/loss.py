@@ -130,7 +130,7 @@ def attention_slope(
     """
     grad_score = empty(attention.beta.shape, attention.beta.dtype)
     where = site_ptr, plan.order, plan.start, plan.cursor, n_real
-    arguments = grad_score, entropy, attention.score, attention.beta, share, first_site, weight, *where
+    arguments = grad_score, entropy, attention.score, attention.beta, share, first_site, np.float64(weight), *where
     launch(_attention_kernel, len(site_ptr) - 1, ATTENTION_THREADS, *arguments)
     return grad_score
 
