@@ -7,7 +7,19 @@ from pathlib import Path
 import click
 import numpy as np
 
-from refattn.cli.options import as_json, cell, claim_outputs, device, echo, note, overwrite, print_metrics, threads
+from refattn.cli.options import (
+    LeftOut,
+    StatusLine,
+    as_json,
+    cell,
+    claim_outputs,
+    device,
+    echo,
+    note,
+    overwrite,
+    print_metrics,
+    threads,
+)
 from refattn.common.environment import available_cores
 from refattn.common.files import only_process
 from refattn.common.threads import workers
@@ -19,7 +31,7 @@ from refattn.errors import DataError
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.evaluate import MARK, EvaluatedPart, predict_split, summarise, write_predictions
 from refattn.prediction.calibration import Calibration, write_calibration
-from refattn.prediction.predictor import Predictor, check_elements, load
+from refattn.prediction.predictor import Predictor, Skip, check_elements, load
 from refattn.prediction.uncertainty import rank_correlation, reliability
 from refattn.report import png
 from refattn.report.plots import uncertainty_plot
@@ -34,11 +46,12 @@ COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--coverage", type=COVERAGE, metavar="SHARE", help="Say how well intervals of this coverage hold.")
 @click.option("--plot", type=click.Path(), help="Draw error against uncertainty, and coverage, as this PNG.")
 @click.option("--calibrate", is_flag=True, help="Make calibration.h5, where the run has none, from its data.")
+@click.option("--skip-bad", is_flag=True, help="Leave out structures of --data with elements never seen in training.")
 @overwrite
 @threads
 @device
 @as_json
-def evaluate(run, data, out, coverage, plot, calibrate, overwrite, threads, device, as_json):
+def evaluate(run, data, out, coverage, plot, calibrate, skip_bad, overwrite, threads, device, as_json):
     """Errors of the best model of RUN on its training, validation and test set, in the target's unit.
 
     With --coverage or --plot also how well the intervals of `refattn predict RUN --coverage` hold on the test set, or
@@ -60,7 +73,8 @@ def evaluate(run, data, out, coverage, plot, calibrate, overwrite, threads, devi
     if not len(known):
         raise DataError(f"{path}: no structure has a known {' or '.join(settings.data.targets)}; choose another set")
     if data:
-        check_data_fit(checkpoints[0], dataset, known, data)
+        left_out = LeftOut(StatusLine())
+        known = check_data_fit(checkpoints[0], dataset, known, data, left_out if skip_bad else None)
         everything = Split([], [], dataset.id[known].tolist())
         checkpoints = [dataclasses.replace(checkpoint, split=everything) for checkpoint in checkpoints]
     with workers(threads or available_cores()) as map_fn:
@@ -111,8 +125,13 @@ def print_uncertainty(found: dict, unit: str) -> None:
         echo(f"  mean spread {spread}, its rank correlation with the error {cell(found['spearman_spread'], '.3f')}")
 
 
-def check_data_fit(checkpoint: Checkpoint, dataset: Dataset, rows: np.ndarray, path: Path | str) -> None:
-    """Raise DataError when the label's unit is another one, or a structure has an element that the model never saw."""
+def check_data_fit(
+    checkpoint: Checkpoint, dataset: Dataset, rows: np.ndarray, path: Path | str, skip: Skip | None = None
+) -> np.ndarray:
+    """The rows whose elements the model has seen; where `skip` is given it is told of others, else they are an error.
+
+    Raises DataError for those, when no row is left, and when the label's unit is another one.
+    """
     for target, ours in zip(checkpoint.config.data.targets, checkpoint.units, strict=True):
         unit = dataset.label_attrs[target].get("unit", "")
         if unit and ours and unit != ours:
@@ -121,8 +140,18 @@ def check_data_fit(checkpoint: Checkpoint, dataset: Dataset, rows: np.ndarray, p
                 "set again"
             )
     graphs = dataset.graphs
-    for row in rows:
-        check_elements(checkpoint, dataset.id[row], graphs.z[graphs.site_ptr[row] : graphs.site_ptr[row + 1]])
+    kept = []
+    for row in rows.tolist():
+        try:
+            check_elements(checkpoint, dataset.id[row], graphs.z[graphs.site_ptr[row] : graphs.site_ptr[row + 1]])
+            kept.append(row)
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(str(dataset.id[row]), error)
+    if not kept:
+        raise DataError(f"{path}: every structure has an element that the model never saw; choose another set")
+    return np.array(kept)
 
 
 def note_other_graphs(found: GraphConfig, wanted: GraphConfig) -> None:

@@ -209,6 +209,9 @@ def test_evaluate_refuses_another_unit_and_elements_never_seen(folder, tmp_path)
     ase.io.write(tmp_path / "f.extxyz", strange, format="extxyz")
     run("prepare", tmp_path / "f.extxyz", tmp_path / "f.h5")
     assert "structure m1 holds F," in refused(1, "evaluate", folder / "run", "--data", tmp_path / "f.h5")
+    result = run("evaluate", folder / "run", "--data", tmp_path / "f.h5", "--skip-bad", "--json")
+    assert json.loads(result.stdout)["test"]["n"] == 2
+    assert "left out m1: structure m1 holds F" in result.stderr
 
 
 def test_an_empty_test_set_and_a_label_without_spread(folder, tmp_path):

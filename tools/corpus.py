@@ -1,0 +1,126 @@
+"""A folder of structure files that others made, through `refattn prepare`, each in a process of its own.
+
+    python tools/corpus.py FOLDER [--json OUT]
+
+What may not happen is counted: tracebacks, signals, more than 20 s, more than 3 GB. Every CIF that is taken is compared
+with gemmi's reading of it: the elements and how many atoms each has. The files themselves are not part of refattn; the
+result that stands in docs/reading.md is of the test data of cod-tools, Open Babel, gemmi, chemfiles and ASE.
+"""
+
+import argparse
+import collections
+import json
+import os
+import resource
+import signal
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import gemmi
+from ase.build import bulk, molecule
+
+from refattn.common.files import write_text
+from refattn.common.strict_json import to_json
+from refattn.config import GraphConfig
+from refattn.data.prepare import prepare
+from refattn.data.sources.files import STRUCTURE_FILE
+from refattn.data.sources.registry import open_source
+from refattn.data.store import read_dataset
+from refattn.errors import RefattnError
+from refattn.structures.batch import GraphBatch
+
+SECONDS = 20
+MEMORY = 3 << 30  # bytes
+NO_ELEMENT = 0  # gemmi's X, where the type of a site is not one that it knows
+
+
+def outcome_of(path, out):
+    """What prepare makes of a file: a dict for JSON."""
+    try:
+        report = prepare(open_source(path), out, GraphConfig(r_max=6.0))
+    except RefattnError as error:
+        sentence = str(error)
+        return {"outcome": "refused" if "\n" not in sentence else "lines", "reason": sentence}
+    dataset = read_dataset(out)
+    atoms = [dataset.atoms(row) for row in range(len(dataset))]
+    found = {"outcome": "taken", "structures": report.n_structures, "left_out": report.n_skipped}
+    if path.suffix.lower() == ".cif" and not report.n_skipped:
+        found["differs"] = [sorted(one.items()) for one in differences(path, atoms)]
+    return found
+
+
+def differences(path, atoms):
+    """Compositions by gemmi that are not those taken, of blocks whose elements gemmi knows."""
+    blocks = [gemmi.make_small_structure_from_block(block) for block in gemmi.cif.read(str(path))]
+    blocks = [block for block in blocks if block.sites]
+    if len(blocks) != len(atoms):  # mmCIF, models
+        return
+    for block, one in zip(blocks, atoms, strict=True):
+        by_gemmi = collections.Counter(site.element.atomic_number for site in block.get_all_unit_cell_sites())
+        if NO_ELEMENT not in by_gemmi and by_gemmi != collections.Counter(one.numbers.tolist()):
+            yield by_gemmi
+
+
+def in_a_process(path, folder):
+    """outcome_of in a child with limits; "signal", "hang" or "traceback" where that does not end well."""
+    read, write = os.pipe()
+    began = time.perf_counter()
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        signal.alarm(SECONDS)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        try:
+            text = to_json(outcome_of(path, Path(folder) / "out.h5"))
+        except BaseException:
+            text = to_json({"outcome": "traceback", "reason": traceback.format_exc()})
+        os.write(write, text.encode()[: 1 << 16])
+        os._exit(0)
+    os.close(write)
+    with open(read, encoding="utf-8") as stream:
+        text = stream.read()
+    _, status, usage = os.wait4(child, 0)
+    if os.WIFSIGNALED(status):
+        name = "hang" if os.WTERMSIG(status) == signal.SIGALRM else "signal"
+        found = {"outcome": name, "reason": f"signal {os.WTERMSIG(status)}"}
+    else:
+        found = json.loads(text)
+    return {**found, "seconds": time.perf_counter() - began, "mb": usage.ru_maxrss / 1024}
+
+
+def main() -> None:
+    """Run over a folder and print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", type=Path, help="write what became of every file")
+    arguments = parser.parse_args()
+    for atoms in (molecule("H2O"), bulk("NaCl", "rocksalt", 5.6)):
+        GraphBatch.from_atoms(atoms)  # children begin with compiled kernels
+    files = [path for path in sorted(arguments.folder.rglob("*")) if STRUCTURE_FILE.fullmatch(path.name)]
+    files = [path for path in files if path.is_file()]
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in files:
+            found[str(path.relative_to(arguments.folder))] = in_a_process(path, folder)
+    counts = collections.Counter(one["outcome"] for one in found.values())
+    print(f"{len(files)} files: " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
+    taken = [one for one in found.values() if one["outcome"] == "taken"]
+    compared = [one for one in taken if "differs" in one]
+    differ = {name: one["differs"] for name, one in found.items() if one.get("differs")}
+    structures = sum(one["structures"] for one in taken)
+    print(f"{structures} structures taken, {sum(one['left_out'] for one in taken)} left out beside them")
+    print(f"{len(compared)} CIFs compared with gemmi, {len(differ)} differ: {differ}")
+    slowest = max(found, key=lambda name: found[name]["seconds"])
+    largest = max(one["mb"] for one in found.values())
+    print(f"longest {found[slowest]['seconds']:.1f} s ({slowest}), most memory {largest:.0f} MB")
+    for name, one in found.items():
+        if one["outcome"] not in ("taken", "refused"):
+            print(f"{name}: {one['outcome']}: {one['reason'].strip().splitlines()[-1]}")
+    if arguments.json:
+        write_text(arguments.json, to_json(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
