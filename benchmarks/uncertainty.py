@@ -70,7 +70,7 @@ def measure(run, dataset, groups, threads):
             ("one network", first, alone),
             (f"{len(model.checkpoints)} networks", model, together),
         ):
-            distance, rules = predictor.conformal.distance(answer.structs, run_shards), other_rules(predictor)
+            distance, rules = predictor.conformals[0].distance(answer.structs, run_shards), other_rules(predictor)
             found[name] = {
                 group: figures(predictor, rules, label, answer, distance, mask(n_atoms))
                 for group, mask in groups.items()
@@ -94,7 +94,7 @@ def other_rules(predictor):
 def figures(predictor, rules, label, answer, distance, chosen):
     """Figures of the structures `chosen` (S,) bool."""
     error = np.abs(label - answer.value)[chosen]
-    found = reliability(predictor.conformal, COVERAGE, label[chosen], answer.value[chosen], distance[chosen])
+    found = reliability(predictor.conformals[0], COVERAGE, label[chosen], answer.value[chosen], distance[chosen])
     del found["curve"], found["wanted_coverage"]
     found["mae"] = float(error.mean())
     spread = np.ones(len(label)) if answer.spread is None else answer.spread

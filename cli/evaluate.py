@@ -11,10 +11,8 @@ from refattn.cli.options import (
     LeftOut,
     StatusLine,
     as_json,
-    cell,
     claim_outputs,
     device,
-    echo,
     note,
     overwrite,
     print_metrics,
@@ -30,11 +28,12 @@ from refattn.data.store import Dataset
 from refattn.errors import DataError
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.evaluate import MARK, EvaluatedPart, predict_split, summarise, write_predictions
-from refattn.prediction.calibration import Calibration, write_calibration
+from refattn.prediction.calibration import calibrations_of, write_calibrations
 from refattn.prediction.predictor import Predictor, Skip, check_elements, load
 from refattn.prediction.uncertainty import rank_correlation, reliability
 from refattn.report import png
 from refattn.report.plots import uncertainty_plot
+from refattn.training.results import targets_of
 
 COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
@@ -80,49 +79,45 @@ def evaluate(run, data, out, coverage, plot, calibrate, skip_bad, overwrite, thr
     with workers(threads or available_cores()) as map_fn:
         parts = predict_split(checkpoints, dataset, map_fn, device)
         if calibrate:
-            write_calibrations(model, parts, map_fn)
+            calibrate_run(model, parts, map_fn)
         summary = summarise(checkpoints[0], {name: part for name, part in parts.items() if len(part.rows)})
         if coverage is not None or plot:
-            summary["uncertainty"] = report(model, parts["test"], coverage or 0.9, plot, map_fn)
+            reports = report(model, parts["test"], coverage or 0.9, plot, map_fn)
+            for target, found in targets_of(summary).items():
+                found["uncertainty"] = reports[target]
     if out:
         write_predictions(Path(out), dataset, parts, settings.data.targets)
     note_other_graphs(dataset.graph_config, settings.graph)
     print_metrics(summary, as_json)
-    if "uncertainty" in summary and not as_json:
-        print_uncertainty(summary["uncertainty"], model.unit)
 
 
-def write_calibrations(model: Predictor, parts: dict[str, EvaluatedPart], map_fn: Callable) -> None:
+def calibrate_run(model: Predictor, parts: dict[str, EvaluatedPart], map_fn: Callable) -> None:
     """Write calibration.h5 of a run, or of every member of an ensemble, from the parts of its split."""
     for k, (path, checkpoint) in enumerate(zip(model.calibrations, model.checkpoints, strict=True)):
         with only_process(path.parent):
-            write_calibration(path, Calibration.of(parts["train"], parts["valid"], k, map_fn), checkpoint)
+            write_calibrations(path, calibrations_of(parts["train"], parts["valid"], k, map_fn), checkpoint)
 
 
-def report(model: Predictor, part: EvaluatedPart, coverage: float, plot: str | None, map_fn: Callable) -> dict:
-    """How well the intervals hold on a part, as a dict; and as a picture, the path `plot`, where it is given."""
-    distance = model.conformal.distance(part.structs, map_fn)
-    label, prediction = part.label[:, 0], part.prediction[:, 0]
-    found = reliability(model.conformal, coverage, label, prediction, distance)
-    error = np.abs(label - prediction)
-    if part.spread is not None and len(label):
-        found["mean_spread"] = float(part.spread.mean())
-        found["spearman_spread"] = rank_correlation(error, part.spread[:, 0])
+def report(
+    model: Predictor, part: EvaluatedPart, coverage: float, plot: str | None, map_fn: Callable
+) -> dict[str, dict]:
+    """How well the intervals of each target hold on a part, as dicts; as a picture too where `plot` is its path."""
+    reports = {}
+    panels = []
+    distances = model.distance(part.structs, map_fn)
+    for k, (target, conformal) in enumerate(zip(model.targets, model.conformals, strict=True)):
+        known = ~np.isnan(part.label[:, k])
+        label, prediction, distance = (array[known, k] for array in (part.label, part.prediction, distances))
+        found = reports[target] = reliability(conformal, coverage, label, prediction, distance)
+        error = np.abs(label - prediction)
+        if part.spread is not None:
+            spread = part.spread[known, k]
+            found |= {"mean_spread": float(spread.mean()), "spearman_spread": rank_correlation(error, spread)}
+        name = f"{target}, " if len(model.targets) > 1 else ""
+        panels.append((error, conformal.uncertainty(distance), found["curve"], model.units[k], name))
     if plot:
-        uncertainty = model.conformal.uncertainty(distance)
-        uncertainty_plot(Path(plot), error, uncertainty, found["curve"], model.unit)
-    return found
-
-
-def print_uncertainty(found: dict, unit: str) -> None:
-    """The figures of `report`, a line each."""
-    width = f"{found['mean_width']:.4g} {unit}".rstrip()
-    echo(f"  intervals of {found['wanted_coverage']:.4g}: hold {found['coverage']:.4f} of {found['n']} labels")
-    echo(f"  mean width {width}, calibration error {cell(found['calibration_error'], '.4f')}")
-    echo(f"  rank correlation of error and uncertainty {cell(found['spearman'], '.3f')}")
-    if "mean_spread" in found:
-        spread = f"{found['mean_spread']:.4g} {unit}".rstrip()
-        echo(f"  mean spread {spread}, its rank correlation with the error {cell(found['spearman_spread'], '.3f')}")
+        uncertainty_plot(Path(plot), panels)
+    return reports
 
 
 def check_data_fit(

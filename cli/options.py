@@ -142,3 +142,18 @@ def _print_target(summary):
             echo(f"  {name:<14}{part['n']:>7} {mae:>10} {rmse:>10} {r2:>9}")
     if "baseline_mae" in summary:
         echo(f"  always the training mean: MAE {summary['baseline_mae']:.4g} on the test set")
+    if "composition_mae" in summary:
+        r2 = cell(summary["composition_r2"], ".4f")
+        echo(f"  the training mean of the same composition: MAE {summary['composition_mae']:.4g}, R2 against it {r2}")
+    if "uncertainty" in summary:
+        _print_uncertainty(summary["uncertainty"], summary["unit"])
+
+
+def _print_uncertainty(found, unit):
+    width = f"{found['mean_width']:.4g} {unit}".rstrip()
+    echo(f"  intervals of {found['wanted_coverage']:.4g}: hold {found['coverage']:.4f} of {found['n']} labels")
+    echo(f"  mean width {width}, calibration error {cell(found['calibration_error'], '.4f')}")
+    echo(f"  rank correlation of error and uncertainty {cell(found['spearman'], '.3f')}")
+    if "mean_spread" in found:
+        spread = f"{found['mean_spread']:.4g} {unit}".rstrip()
+        echo(f"  mean spread {spread}, its rank correlation with the error {cell(found['spearman_spread'], '.3f')}")

@@ -62,7 +62,7 @@ def predict(
     device,
     as_json,
 ):
-    """Predict the property of every structure in FILES, and the attention of its atoms.
+    """Predict the properties of every structure in FILES, and the attention of its atoms.
 
     FILES are read as by `refattn prepare`, a block of structures at a time, and may be data sets that it made. RUN may
     be the folder of an ensemble: then the prediction is the mean of its members, and their spread is given.
@@ -82,7 +82,7 @@ def predict(
     with contextlib.ExitStack() as stack:
         if out:
             extra = model.fields(uncertainty, coverage)
-            add = stack.enter_context(prediction_writer(out, model.target, model.unit, extra))
+            add = stack.enter_context(prediction_writer(out, model.targets, model.units, extra))
         else:
             add = print_result(as_json)
         for chunk, result in model.predict_stream(structures, skip=left_out if skip_bad else None, **asked):
@@ -97,9 +97,14 @@ def print_result(as_json: bool) -> Callable:
     """A function (structures, Prediction) that prints a line for each structure: id, value and unit, or JSON."""
 
     def add(structures, result):
-        found = result.uncertainty().items()
-        for n, (id, value) in enumerate(zip(result.id, result.value.tolist(), strict=True)):
-            echo(row(id, f"{value:.6g} {result.unit}".rstrip(), *(f"{name} {own[n]:.6g}" for name, own in found)))
+        each = result.of_targets()
+        for n, id in enumerate(result.id):
+            cells = []
+            for found in each:
+                name = f"{found.target} " if len(each) > 1 else ""
+                cells.append(f"{name}{found.value[n]:.6g} {found.unit}".rstrip())
+                cells += [f"{field} {values[n]:.6g}" for field, values in found.uncertainty().items()]
+            echo(row(id, *cells))
 
     def add_json(structures, result):
         for record in json_records(result):

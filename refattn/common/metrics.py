@@ -1,6 +1,6 @@
 """How far predictions are from labels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -27,6 +27,57 @@ def metrics(label: np.ndarray, prediction: np.ndarray) -> dict[str, float | int 
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt((error**2).mean())),
         "r2": 1 - float((error**2).sum()) / spread if spread > 0 else None,
+    }
+
+
+def r2_against(label: np.ndarray, prediction: np.ndarray, baseline: np.ndarray) -> float | None:
+    """1 - sum (label - prediction)^2 / sum (label - baseline)^2, all (S,); None where the baseline has no error."""
+    error, spread = (float(((label - other) ** 2).sum()) for other in (prediction, baseline))
+    return 1 - error / spread if spread > 0 else None
+
+
+def compositions(z: np.ndarray, site_ptr: np.ndarray) -> np.ndarray:
+    """(S,) int: the same number for structures with the same atoms, of atomic numbers z (N,)."""
+    elements, column = np.unique(z, return_inverse=True)
+    counts = np.zeros((len(site_ptr) - 1, len(elements)), dtype=np.int32)
+    np.add.at(counts, (np.repeat(np.arange(len(counts)), np.diff(site_ptr)), column), 1)
+    return np.unique(counts, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def means_of_groups(group: np.ndarray, label: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(m,) mean label of every group in `wanted` (m,); the mean of all labels (S,) where none is of it.
+
+    group : (S,) int     of every label
+    """
+    known, member = np.unique(group, return_inverse=True)
+    means = np.append(np.bincount(member, label) / np.bincount(member), label.mean())
+    place = np.searchsorted(known, wanted)
+    return means[np.where(np.isin(wanted, known), place, len(known))]
+
+
+def baselines(
+    groups: Sequence[np.ndarray], train_label: np.ndarray, label: np.ndarray, prediction: np.ndarray
+) -> dict[str, float | int | None]:
+    """Errors on a test set of two means of training labels, and how much better than the second the predictions are.
+
+    Parameters
+    ----------
+    groups : pair of (T,) and (S,) int      compositions of training and test structures
+    train_label : (T,) float; label, prediction : (S,) float
+
+    Returns
+    -------
+    dict
+        baseline_mae of the mean of all; composition_mae of the mean of the structures with the same atoms, or of all
+        where there are none; composition_known, the number of test structures where there are some; composition_r2,
+        r2_against the latter
+    """
+    own_mean = means_of_groups(groups[0], train_label, groups[1])
+    return {
+        "baseline_mae": float(np.abs(label - train_label.mean()).mean()),
+        "composition_mae": float(np.abs(label - own_mean).mean()),
+        "composition_known": int(np.isin(groups[1], groups[0]).sum()),
+        "composition_r2": r2_against(label, prediction, own_mean),
     }
 
 

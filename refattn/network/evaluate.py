@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from refattn.common.files import replacing
-from refattn.common.metrics import known_columns, metrics
+from refattn.common.metrics import baselines, compositions, known_columns, metrics
 from refattn.common.text import csv_cell
 from refattn.data.splits import Split, labels_of_targets, resolve_split
 from refattn.data.store import Dataset
@@ -25,6 +25,7 @@ class EvaluatedPart(typing.NamedTuple):
     """A part of the split and what a run says of it.
 
     rows : (S,) int                          of the data set
+    composition : (S,) int                   the same number for structures with the same atoms
     label, prediction : (S, K) float64       of K targets, in the labels' units; a label is NaN where it is unknown
     spread : (S, K) float64                  of the members of an ensemble; None for a single run
     predictions : (M, S, K) float64          of the M members, or of the one run
@@ -32,6 +33,7 @@ class EvaluatedPart(typing.NamedTuple):
     """
 
     rows: np.ndarray
+    composition: np.ndarray
     label: np.ndarray
     prediction: np.ndarray
     spread: np.ndarray | None
@@ -58,15 +60,17 @@ def predict_split(
     dataset.graphs.check(first.config.model, dataset.id)
     label = labels_of_targets(dataset, first.config.data.targets)
     ops = load_backend(device)
+    composition = compositions(dataset.graphs.z, dataset.graphs.site_ptr)
     parts = {}
     for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
         found = predict_members(checkpoints, ops, dataset.graphs, rows, map_fn)
-        parts[name] = EvaluatedPart(rows, label[rows], found.value, found.spread, found.values, found.structs)
+        known = rows, composition[rows], label[rows]
+        parts[name] = EvaluatedPart(*known, found.value, found.spread, found.values, found.structs)
     return parts
 
 
 def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
-    """Metrics of every part, and the error on the test set of always predicting the mean of the training labels.
+    """Metrics of every part, and on the test set what is reached without a network, see metrics.baselines.
 
     Of several targets, a dict of each under its name in `targets`.
     """
@@ -78,8 +82,8 @@ def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
         each[target] = {"target": target, "unit": unit, "n_parameters": n_parameters}
         each[target] |= {name: metrics(*known[k]) for name, known in columns.items()}
         if all(each[target].get(name, {}).get("n") for name in ("train", "test")):
-            label = columns["test"][k][0]
-            each[target]["baseline_mae"] = float(np.abs(label - columns["train"][k][0].mean()).mean())
+            groups = [part.composition[~np.isnan(part.label[:, k])] for part in (parts["train"], parts["test"])]
+            each[target] |= baselines(groups, columns["train"][k][0], *columns["test"][k])
     return each[names[0]] if len(names) == 1 else {"n_parameters": n_parameters, "targets": each}
 
 

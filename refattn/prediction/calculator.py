@@ -22,7 +22,8 @@ class Calculator(ASECalculator):
     """ASE calculator of a trained model.
 
     `results` holds the prediction under the label's name, as `energy` too where the label is a total energy in eV,
-    and the global attention of every atom under `attention` (N,).
+    and the global attention of every atom under `attention` (N,). Of K > 1 targets every label has its name, and
+    `attention` is (N, K).
 
     Forces are not defined: the graph changes in steps when atoms move, so the property jumps with it.
 
@@ -47,14 +48,16 @@ class Calculator(ASECalculator):
     ) -> None:
         super().calculate(atoms, properties, system_changes)
         prediction = self.model.predict(self.atoms, n_threads=1)
-        value = float(prediction.value[0])
-        self.results = {self.model.target: value, "attention": prediction.attention[0]}
-        if is_total_energy(self.model.target, self.model.unit):
-            self.results["energy"] = value
+        self.results = {"attention": prediction.attention[0]}
+        each = prediction.of_targets()
+        self.results |= {found.target: float(found.value[0]) for found in each}
+        energies = [float(found.value[0]) for found in each if is_total_energy(found.target, found.unit)]
+        if energies:
+            self.results["energy"] = energies[0]
         elif "energy" in properties:
-            raise PropertyNotImplementedError(
-                f"the model predicts {self.model.target} ({self.model.unit or 'no unit'}), which is not an energy in eV"
-            )
+            names = zip(self.model.targets, self.model.units, strict=True)
+            names = ", ".join(f"{target} ({unit or 'no unit'})" for target, unit in names)
+            raise PropertyNotImplementedError(f"the model predicts {names}, which is not an energy in eV")
 
     def get_property(self, name: str, atoms: ase.Atoms | None = None, allow_calculation: bool = True) -> Any:
         if name in ("forces", "stress", "stresses"):
@@ -62,6 +65,6 @@ class Calculator(ASECalculator):
         return super().get_property(name, atoms, allow_calculation)
 
     def get_attention(self, atoms: ase.Atoms) -> np.ndarray:
-        """Global attention (N,) of the atoms; it sums to 1."""
+        """Global attention (N,) of the atoms; it sums to 1. Of K > 1 targets (N, K)."""
         self.calculate(atoms, properties=())
         return self.results["attention"]

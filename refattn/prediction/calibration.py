@@ -5,6 +5,7 @@ With it a run can say how sure a prediction is without its data set. It belongs 
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +16,14 @@ from refattn.common.hdf5 import UNREADABLE, NewFile, reading_hdf5
 from refattn.errors import RunError, in_one_line
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.evaluate import EvaluatedPart
-from refattn.prediction.uncertainty import Conformal, TrainingSet
+from refattn.prediction.uncertainty import Conformal, TrainingSet, own_struct
 
 FORMAT, VERSION = "refattn-calibration", 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What a trained network did on its training and validation set.
+    """What a trained network did, for one target, on the structures of training and validation set that have its label.
 
     representation : (T, G + 1) float32 `struct` of the training structures, and their numbers of sites
     label, prediction : (V,) float64    of the validation structures, in the label's unit
@@ -35,27 +36,53 @@ class Calibration:
     distance: np.ndarray
 
     @classmethod
-    def of(cls, train: EvaluatedPart, valid: EvaluatedPart, member: int = 0, map_fn: Callable = map) -> "Calibration":
-        """Of the parts "train" and "valid" as the network `member` predicts them."""
-        representation = train.structs[member].astype(np.float32)
-        distance = TrainingSet(representation).distance(valid.structs[member], map_fn)
-        return cls(representation, valid.label[:, 0], valid.predictions[member][:, 0], distance)
+    def of(
+        cls, train: EvaluatedPart, valid: EvaluatedPart, target: int = 0, member: int = 0, map_fn: Callable = map
+    ) -> "Calibration":
+        """Of the parts "train" and "valid" as the network `member` predicts `target`, of which the label is known."""
+        known, known_valid = (~np.isnan(part.label[:, target]) for part in (train, valid))
+        n_targets = train.label.shape[1]
+        representation = own_struct(train.structs[member], target, n_targets)[known].astype(np.float32)
+        struct = own_struct(valid.structs[member], target, n_targets)[known_valid]
+        distance = TrainingSet(representation).distance(struct, map_fn)
+        label, prediction = valid.label[:, target], valid.predictions[member][:, target]
+        return cls(representation, label[known_valid], prediction[known_valid], distance)
+
+
+def calibrations_of(
+    train: EvaluatedPart, valid: EvaluatedPart, member: int = 0, map_fn: Callable = map
+) -> list[Calibration]:
+    """The Calibration of every target, see Calibration.of."""
+    return [Calibration.of(train, valid, target, member, map_fn) for target in range(train.label.shape[1])]
 
 
 FIELDS = {"representation": np.float32, "label": float, "prediction": float, "distance": float}
 
 
-def write_calibration(path: Path | str, calibration: Calibration, checkpoint: Checkpoint) -> None:
-    """Write the Calibration of a Checkpoint as HDF5; the file appears complete or not at all. Raises OutputError."""
+def write_calibrations(path: Path | str, calibrations: list[Calibration], checkpoint: Checkpoint) -> None:
+    """Write the Calibration of every target of a Checkpoint as HDF5; the file appears complete or not at all.
+
+    Of one target the arrays stand in the file itself, of several in a group of each. Raises OutputError.
+    """
     with replacing(path) as part, NewFile(part) as file:
         file.attrs.update(format=FORMAT, version=VERSION, model=_fingerprint(checkpoint))
-        file.attrs["sha256"] = _checksum(calibration)
-        for name in FIELDS:
-            file[name] = getattr(calibration, name)
+        file.attrs["sha256"] = _checksum(calibrations)
+        for group, calibration in zip(_groups(checkpoint), calibrations, strict=True):
+            for name in FIELDS:
+                file[f"{group}/{name}"] = getattr(calibration, name)
 
 
-def read_calibration(path: Path | str, checkpoint: Checkpoint) -> Calibration:
-    """Read the Calibration of a Checkpoint. Raises RunError for a file that is missing, damaged or of another model."""
+def _groups(checkpoint):
+    """Where the file has the arrays of each target."""
+    n_targets = checkpoint.config.model.n_targets
+    return [""] if n_targets == 1 else [f"targets/{target}" for target in range(n_targets)]
+
+
+def read_calibrations(path: Path | str, checkpoint: Checkpoint) -> list[Calibration]:
+    """Read the Calibration of every target of a Checkpoint.
+
+    Raises RunError for a file that is missing, damaged or of another model.
+    """
     again = f"make it again with `refattn evaluate {Path(path).parent} --calibrate`"
     try:
         with reading_hdf5(path) as file:
@@ -63,7 +90,10 @@ def read_calibration(path: Path | str, checkpoint: Checkpoint) -> Calibration:
                 raise RunError(f"{path}: is not a {FORMAT} of version {VERSION}; {again}")
             if file.attrs["model"] != _fingerprint(checkpoint):
                 raise RunError(f"{path}: belongs to another model; {again}")
-            found = Calibration(**{name: file[name][()].astype(dtype) for name, dtype in FIELDS.items()})
+            found = [
+                Calibration(**{name: file[f"{group}/{name}"][()].astype(dtype) for name, dtype in FIELDS.items()})
+                for group in _groups(checkpoint)
+            ]
             if file.attrs["sha256"] != _checksum(found):
                 raise RunError(f"{path}: the contents do not fit their checksum; {again}")
     except FileNotFoundError:
@@ -76,12 +106,17 @@ def read_calibration(path: Path | str, checkpoint: Checkpoint) -> Calibration:
     return found
 
 
-def read_conformal(files: list[Path], checkpoints: list[Checkpoint]) -> Conformal:
-    """The Conformal of the K members of an ensemble, or of a run alone, from their calibration files.
+def read_conformals(files: list[Path], checkpoints: list[Checkpoint]) -> list[Conformal]:
+    """The Conformal of every target of the members of an ensemble, or of a run alone, from their calibration files.
 
-    Raises RunError as read_calibration does, and where the members were not validated on the same labels.
+    Raises RunError as read_calibrations does, and where the members were not validated on the same labels.
     """
-    members = [read_calibration(path, checkpoint) for path, checkpoint in zip(files, checkpoints, strict=True)]
+    members = [read_calibrations(path, checkpoint) for path, checkpoint in zip(files, checkpoints, strict=True)]
+    return [_conformal(files, of_target) for of_target in zip(*members, strict=True)]
+
+
+def _conformal(files, members):
+    """The Conformal of one target, from the Calibration of each member."""
     label = members[0].label
     for path, member in zip(files, members):
         if not np.array_equal(member.label, label):
@@ -90,9 +125,9 @@ def read_conformal(files: list[Path], checkpoints: list[Checkpoint]) -> Conforma
     return Conformal(label, predictions, distances, [TrainingSet(member.representation) for member in members])
 
 
-def _checksum(calibration):
+def _checksum(calibrations):
     digest = hashlib.sha256()
-    for name in FIELDS:
+    for calibration, name in itertools.product(calibrations, FIELDS):
         array = getattr(calibration, name)
         digest.update(f"{name} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -19,14 +19,19 @@ from refattn.errors import DataError
 from refattn.prediction.predictor import Prediction
 
 # How the files begin, so that they are replaced and others are not. No other program quotes the names of a table alone.
-_CSV = re.compile(rb'"id","(?:[^"\r\n]|"")*"(?:,"(?:spread|distance|lower|upper)")*\r\n')
-_XYZ = re.compile(rb"\d+\n[^\n]*:attention:R:1[^\n]* predicted_")
-_JSON = re.compile(rb'\[\n\{"id": "(?:[^"\\]|\\.)*", "(?:[^"\\]|\\.)*": [^ ]+, "unit": "|\[\]\n')
+_FIELD = rb"(?:spread|distance|lower|upper)"
+_OF_ONE = rb'"(?:[^"\r\n]|"")*"(?:,"' + _FIELD + rb'")*'
+_OF_SEVERAL = rb'"predicted (?:[^"\r\n]|"")*"(?:,"(?:predicted|' + _FIELD + rb') (?:[^"\r\n]|"")*")+'
+_CSV = re.compile(rb'"id",(?:' + _OF_ONE + rb"|" + _OF_SEVERAL + rb")\r\n")
+_XYZ = re.compile(rb"\d+\n[^\n]*:attention:R:\d+[^\n]* predicted_")
+_JSON = re.compile(rb'\[\n\{"id": "(?:[^"\\]|\\.)*", (?:"(?:[^"\\]|\\.)*": [^ ]+, )+"unit": ["{]|\[\]\n')
 MARKS = {".csv": _CSV, ".json": _JSON, ".xyz": _XYZ, ".extxyz": _XYZ, ".h5": "refattn-predictions"}
 
 
 @contextlib.contextmanager
-def prediction_writer(path: Path | str, target: str, unit: str, extra: Sequence[str] = ()) -> Iterator[Callable]:
+def prediction_writer(
+    path: Path | str, targets: Sequence[str], units: Sequence[str], extra: Sequence[str] = ()
+) -> Iterator[Callable]:
     """A function (list of ase.Atoms, Prediction) that adds to the file `path`; its suffix chooses the format.
 
     `extra` names the fields of Prediction.uncertainty that there will be: further columns of .csv, values in the
@@ -38,11 +43,15 @@ def prediction_writer(path: Path | str, target: str, unit: str, extra: Sequence[
             extended XYZ with the prediction in the comment line and `attention` as a column of the atoms
     .h5     id (S,), value (S,), site_ptr (S + 1,), attention (N,)
 
+    Of K > 1 targets .csv has a column `predicted TARGET` of each, followed by its own fields such as `spread TARGET`;
+    .json has the units, attention and uncertainty of each by its name; .xyz has `predicted_TARGET`, `spread_TARGET` and
+    so on, and as many columns of `attention` as targets, in their order; the arrays of .h5 have a last axis K.
+
     The file appears complete when the block ends, or not at all. Raises DataError for another suffix.
     """
     suffix = Path(path).suffix.lower()
     mark_of(path)
-    with replacing(path) as part, WRITERS[suffix](part, target, unit, extra) as add:
+    with replacing(path) as part, WRITERS[suffix](part, targets, units, extra) as add:
         yield add
 
 
@@ -55,31 +64,53 @@ def mark_of(path: Path | str) -> Mark:
 
 
 @contextlib.contextmanager
-def _csv(path, target, unit, extra):
+def _csv(path, targets, units, extra):
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         names = csv.writer(stream, quoting=csv.QUOTE_ALL)  # see MARKS
-        names.writerow(map(csv_cell, ["id", f"{target} ({unit})" if unit else target, *extra]))
+        heads = ["id"]
+        for target, unit in zip(targets, units, strict=True):
+            name = f"{target} ({unit})" if unit else target
+            several = len(targets) > 1
+            heads += [f"predicted {name}" if several else name]
+            heads += [f"{field} {target}" if several else field for field in extra]
+        names.writerow(map(csv_cell, heads))
 
         def add(structures, result):
-            columns = [result.value, *result.uncertainty().values()]
+            columns = []
+            for found in result.of_targets():
+                columns += [found.value, *found.uncertainty().values()]
             writer.writerows(zip(map(csv_cell, result.id), *(column.tolist() for column in columns), strict=True))
 
         yield add
 
 
 def json_records(result: Prediction) -> Iterator[dict]:
-    """The structures of a Prediction as dicts: id, value under the target's name, unit, attention, and uncertainty."""
-    found = result.uncertainty()
-    for n, (id, value, attention) in enumerate(zip(result.id, result.value.tolist(), result.attention, strict=True)):
-        record = {"id": id, result.target: value, "unit": result.unit, "attention": attention.astype(float).tolist()}
-        if found:
-            record["uncertainty"] = {name: float(values[n]) for name, values in found.items()}
+    """The structures of a Prediction as dicts: id, value under the target's name, unit, attention, and uncertainty.
+
+    Of several targets the last three are dicts of each by its name.
+    """
+    each = result.of_targets()
+    for n, id in enumerate(result.id):
+        record = {"id": id, **{found.target: float(found.value[n]) for found in each}}
+        rest = {found.target: _rest_of_record(found, n) for found in each}
+        if len(each) == 1:
+            yield record | rest[result.target]
+            continue
+        for name in rest[each[0].target]:
+            record[name] = {target: own[name] for target, own in rest.items()}
         yield record
 
 
+def _rest_of_record(result, n):
+    """What json_records say of structure n beside the value, of one target."""
+    record = {"unit": result.unit, "attention": result.attention[n].astype(float).tolist()}
+    uncertainty = {name: float(values[n]) for name, values in result.uncertainty().items()}
+    return record | ({"uncertainty": uncertainty} if uncertainty else {})
+
+
 @contextlib.contextmanager
-def _json(path, target, unit, extra):
+def _json(path, targets, units, extra):
     with open(path, "w", encoding="utf-8") as stream:
         separator = "[\n"
 
@@ -94,15 +125,17 @@ def _json(path, target, unit, extra):
 
 
 @contextlib.contextmanager
-def _xyz(path, target, unit, extra):
+def _xyz(path, targets, units, extra):
     with open(path, "w", encoding="utf-8") as stream:
 
         def add(structures, result):
-            found, columns = result.uncertainty(), (structures, result.id, result.value, result.attention)
-            for n, (atoms, id, value, attention) in enumerate(zip(*columns, strict=True)):
+            each = result.of_targets()
+            for n, (atoms, id, attention) in enumerate(zip(structures, result.id, result.attention, strict=True)):
                 frame = atoms.copy()
-                frame.info = {"id": id, f"predicted_{target}": float(value)}
-                frame.info |= {name: float(values[n]) for name, values in found.items()}
+                frame.info = {"id": id, **{f"predicted_{found.target}": float(found.value[n]) for found in each}}
+                for found in each:
+                    behind = f"_{found.target}" if len(each) > 1 else ""
+                    frame.info |= {name + behind: float(values[n]) for name, values in found.uncertainty().items()}
                 frame.set_array("attention", attention.astype(float))
                 write_xyz(stream, [frame], columns=["symbols", "positions", "attention"], write_results=False)
 
@@ -110,13 +143,16 @@ def _xyz(path, target, unit, extra):
 
 
 @contextlib.contextmanager
-def _h5(path, target, unit, extra):
+def _h5(path, targets, units, extra):
+    several = len(targets) > 1
     with NewFile(path) as file:
+        target, unit = (list(names) if several else names[0] for names in (targets, units))
         file.attrs.update(format=MARKS[".h5"], version=1, target=target, unit=unit)
         shapes = {"id": h5py.string_dtype(), "value": "f8", "site_ptr": "i8", "attention": "f8"}
         shapes |= dict.fromkeys(extra, "f8")
         for name, dtype in shapes.items():
-            file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(4096,), dtype=dtype)
+            last = (len(targets),) if several and dtype == "f8" else ()
+            file.create_dataset(name, shape=(0, *last), maxshape=(None, *last), chunks=(4096, *last), dtype=dtype)
         append(file["site_ptr"], [0])
 
         def add(structures, result):

@@ -18,9 +18,9 @@ from refattn.errors import DataError, RunError, StructureError
 from refattn.network.checkpoint import Checkpoint, calibration_file, load_checkpoint, model_file
 from refattn.network.inference import predict_members
 from refattn.ops import load_backend
-from refattn.prediction.calibration import read_conformal
+from refattn.prediction.calibration import read_conformals
 from refattn.prediction.ensemble import load_members, members_of
-from refattn.prediction.uncertainty import Conformal
+from refattn.prediction.uncertainty import Conformal, own_struct
 from refattn.structures.batch import GraphBatch
 
 BLOCK_SITES = 1 << 17  # sites that are predicted at once, and those of one structure
@@ -57,6 +57,22 @@ class Prediction:
         fields = {name: getattr(self, name) for name in ("spread", "distance", "lower", "upper")}
         return {name: values for name, values in fields.items() if values is not None}
 
+    def of_targets(self) -> "list[Prediction]":
+        """The Prediction of every target alone."""
+        if isinstance(self.target, str):
+            return [self]
+        return [
+            Prediction(
+                self.value[:, k],
+                [beta[:, k] for beta in self.attention],
+                self.id,
+                target,
+                unit,
+                **{name: values[:, k] for name, values in self.uncertainty().items()},
+            )
+            for k, (target, unit) in enumerate(zip(self.target, self.unit, strict=True))
+        ]
+
 
 class Predictor:
     """One network or the members of an ensemble, with label scaling and neighbour rule.
@@ -66,6 +82,7 @@ class Predictor:
     checkpoints : list of Checkpoint     of the networks
     config : Config                      theirs; they differ in the seed at most
     target, unit : str                   the label it predicts; of several targets a tuple
+    targets, units : tuple of str        the same, a tuple of one target too
     """
 
     def __init__(self, checkpoints: list[Checkpoint], device: str = "cpu", calibrations: Sequence[Path] = ()):
@@ -76,6 +93,8 @@ class Predictor:
         self.config = checkpoints[0].config
         self.target = self.config.data.target
         self.unit = checkpoints[0].unit
+        self.targets = self.config.data.targets
+        self.units = checkpoints[0].units
 
     def predict(
         self,
@@ -193,22 +212,28 @@ class Predictor:
         """The structures and their Prediction; see `compute`."""
         graphs.check(self.config.model, ids)
         found = predict_members(self.checkpoints, self.ops, graphs, np.arange(len(ids)), map_fn)
-        sure = self._sure(found, uncertainty, coverage, map_fn)
-        value, attention, spread = found.value, found.attention, found.spread
-        if self.config.model.n_targets == 1:
-            value, attention = value[:, 0], [beta[:, 0] for beta in attention]
-            spread = None if spread is None else spread[:, 0]
-        return structures, Prediction(value, attention, ids, self.target, self.unit, spread, **sure)
+        fields = {} if found.spread is None else {"spread": found.spread}
+        fields |= self._sure(found, uncertainty, coverage, map_fn)
+        result = Prediction(found.value, found.attention, ids, self.targets, self.units, **fields)
+        return structures, result.of_targets()[0] if len(self.targets) == 1 else result
 
     def _sure(self, found, uncertainty, coverage, map_fn):
-        """The fields `distance`, `lower` and `upper` of a Prediction, those that were asked for."""
+        """The fields `distance`, `lower` and `upper` of a Prediction (S, K), those that were asked for."""
         if not _asks_distance(uncertainty, coverage):
             return {}
-        distance = self.conformal.distance(found.structs, map_fn)
+        distance = self.distance(found.structs, map_fn)
         if coverage is None:
             return {"distance": distance}
-        half = self.conformal.half_width(distance, coverage)
-        return {"distance": distance, "lower": found.value[:, 0] - half, "upper": found.value[:, 0] + half}
+        half = np.column_stack([c.half_width(d, coverage) for c, d in zip(self.conformals, distance.T, strict=True)])
+        return {"distance": distance, "lower": found.value - half, "upper": found.value + half}
+
+    def distance(self, structs: list[np.ndarray], map_fn: Callable = map) -> np.ndarray:
+        """Distance (S, K) to the training set of every target, of the `structs` of MemberPredictions."""
+        columns = []
+        for target, conformal in enumerate(self.conformals):
+            own = [own_struct(struct, target, len(self.conformals)) for struct in structs]
+            columns.append(conformal.distance(own, map_fn))
+        return np.column_stack(columns)
 
     def fields(self, uncertainty: bool = False, coverage: float | None = None) -> list[str]:
         """Names of the optional fields that a Prediction has when predict is asked in this way, in their order."""
@@ -217,11 +242,11 @@ class Predictor:
         return found + ([] if coverage is None else ["lower", "upper"])
 
     @functools.cached_property
-    def conformal(self) -> Conformal:
-        """The Conformal of the run's calibration.h5, of all members' in an ensemble. Raises RunError."""
+    def conformals(self) -> list[Conformal]:
+        """The Conformal of every target from the run's calibration.h5, in an ensemble from all. Raises RunError."""
         if not self.calibrations:
             raise RunError("a network without a run has no calibration; load the run that it was trained in")
-        return read_conformal(self.calibrations, self.checkpoints)
+        return read_conformals(self.calibrations, self.checkpoints)
 
     def graph(self, id: str, atoms: ase.Atoms) -> GraphBatch:
         """The graph of one structure, called `id` in errors. Raises StructureError, DataError where there is none."""

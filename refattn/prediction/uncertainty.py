@@ -20,6 +20,12 @@ SMALLEST = 0.01  # uncertainty of a structure that the training set holds severa
 NOMINAL = tuple(n / 10 for n in range(1, 10))  # coverages of the calibration curve
 
 
+def own_struct(struct: np.ndarray, target: int, n_targets: int) -> np.ndarray:
+    """(S, G + 1) of one target in (S, K G + 1), see MemberPredictions: its representation and the number of sites."""
+    width = (struct.shape[1] - 1) // n_targets
+    return struct[:, [*range(target * width, (target + 1) * width), -1]]
+
+
 class TrainingSet:
     """The training structures in representation space, each dimension in units of its standard deviation.
 

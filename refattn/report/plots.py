@@ -72,22 +72,27 @@ def _draw_parity(axes, parts, target, unit):
     axes.legend(frameon=False, markerscale=2)
 
 
-def uncertainty_plot(
-    path: Path | str, error: np.ndarray, uncertainty: np.ndarray, curve: dict[str, list[float]], unit: str
-) -> None:
-    """Absolute error against uncertainty, and found against wanted coverage.
+def uncertainty_plot(path: Path | str, targets: list[tuple]) -> None:
+    """Absolute error against uncertainty, and found against wanted coverage, a row for each target.
 
     The line on the left joins the mean errors of up to ten groups of equal size, in the order of their uncertainty.
 
     Parameters
     ----------
     path : path of a PNG
-    error : (S,) float           in `unit`
-    uncertainty : (S,) float     1 is usual; see Conformal
-    curve : dict of "wanted", "found" -> list of float
+    targets : list of (error, uncertainty, curve, unit, name)
+        error : (S,) float           in `unit`
+        uncertainty : (S,) float     1 is usual; see Conformal
+        curve : dict of "wanted", "found" -> list of float
+        name : str                   what stands before "absolute error"
     """
-    figure = Figure(figsize=(8, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(8, 3.8 * len(targets)), layout="constrained")
+    for row, target in zip(figure.subplots(len(targets), 2, squeeze=False), targets, strict=True):
+        _draw_uncertainty(*row, *target)
+    write_png(path, figure, DPI)
+
+
+def _draw_uncertainty(left, right, error, uncertainty, curve, unit, name):
     size = 3 if len(error) > 2000 else 9
     left.scatter(uncertainty, error, s=size, color=COLOURS["train"], lw=0, rasterized=True)
     groups = np.array_split(np.argsort(uncertainty, kind="stable"), min(10, len(error)))
@@ -95,7 +100,8 @@ def uncertainty_plot(
     left.plot(*means.T, "o-", color=COLOURS["test"], label="means of tenths")
     left.set_ylim(0, np.quantile(error, 0.995) * 1.05 or 1.0)
     left.set_xlabel("uncertainty (1: median of the validation set)")
-    left.set_ylabel(f"absolute error ({in_picture(unit)})" if unit else "absolute error")
+    title = in_picture(f"{name}absolute error")
+    left.set_ylabel(f"{title} ({in_picture(unit)})" if unit else title)
     left.legend(frameon=False)
     right.plot([0, 1], [0, 1], color="0.3", lw=0.8)
     right.plot(curve["wanted"], curve["found"], "o-", color=COLOURS["test"])
@@ -106,4 +112,3 @@ def uncertainty_plot(
     right.set_ylabel("found coverage")
     for axes in (left, right):
         axes.grid(alpha=0.25)
-    write_png(path, figure, DPI)

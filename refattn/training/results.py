@@ -10,7 +10,7 @@ from refattn.common.strict_json import to_json
 from refattn.data.store import Dataset
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.evaluate import predict_split, summarise, write_predictions
-from refattn.prediction.calibration import Calibration, write_calibration
+from refattn.prediction.calibration import calibrations_of, write_calibrations
 from refattn.report.plots import learning_curve, parity_plot
 
 
@@ -25,9 +25,7 @@ def write_results(
 ) -> dict:
     """Evaluate the best model and write everything that `out` still lacks. Returns the dict of metrics.json."""
     parts = predict_split([checkpoint], dataset, map_fn, device)
-    if checkpoint.config.model.n_targets == 1:
-        calibration = Calibration.of(parts["train"], parts["valid"], map_fn=map_fn)
-        write_calibration(out / "calibration.h5", calibration, checkpoint)
+    write_calibrations(out / "calibration.h5", calibrations_of(parts["train"], parts["valid"], 0, map_fn), checkpoint)
     summary = summarise(checkpoint, parts)
     seconds = sum(record["seconds"] for record in history)
     best = min(history, key=lambda record: record["valid_mae"])
