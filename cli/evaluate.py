@@ -14,6 +14,7 @@ from refattn.cli.options import (
     claim_outputs,
     device,
     note,
+    note_of_few_scores,
     overwrite,
     print_metrics,
     threads,
@@ -89,6 +90,8 @@ def evaluate(run, data, out, coverage, plot, calibrate, skip_bad, overwrite, thr
         write_predictions(Path(out), dataset, parts, settings.data.targets)
     note_other_graphs(dataset.graph_config, settings.graph)
     print_metrics(summary, as_json)
+    if coverage is not None or plot:
+        note_of_few_scores(model, coverage or 0.9)
 
 
 def calibrate_run(model: Predictor, parts: dict[str, EvaluatedPart], map_fn: Callable) -> None:

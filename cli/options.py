@@ -12,6 +12,8 @@ from refattn.common.strict_json import to_json
 from refattn.common.text import printable
 from refattn.network.checkpoint import calibration_file, model_file
 from refattn.prediction.ensemble import members_of
+from refattn.prediction.predictor import Predictor
+from refattn.prediction.uncertainty import FEW, held_coverage
 
 DEVICES = ("cpu", "reference", "cuda", "cuda-tf32")  # the last: products in TF32, on a GPU
 threads = click.option("--threads", type=click.IntRange(min=1), help="Threads for the shards; default: one per core.")
@@ -64,6 +66,18 @@ def note_of_sources(sources: Iterable) -> None:
     """A line for everything else that should be known of what FilesSources have read."""
     for text in (text for source in sources for text in source.notes()):
         note(f"note: {text}")
+
+
+def note_of_few_scores(model: Predictor, coverage: float) -> None:
+    """A line for every target whose intervals rest on few structures: what they can be expected to hold."""
+    for target, conformal in zip(model.targets, model.conformals, strict=True):
+        n = len(conformal.score)
+        if n < FEW:
+            low, high = held_coverage(n, coverage)
+            note(
+                f"note: the intervals of {target} rest on {n} validation structures; {coverage:g} were asked for, and "
+                f"9 of 10 sets of that size hold {low:.2f} to {high:.2f}"
+            )
 
 
 class StatusLine:

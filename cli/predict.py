@@ -16,6 +16,7 @@ from refattn.cli.options import (
     claim_outputs,
     device,
     echo,
+    note_of_few_scores,
     note_of_sources,
     overwrite,
     row,
@@ -90,6 +91,8 @@ def predict(
             done += len(chunk)
             status.update(f"{done} structures")
     note_of_sources(sources)
+    if coverage:
+        note_of_few_scores(model, coverage)
     status.line(f"{done} structures{left_out.in_words()}" + (f", written to {out}" if out else ""))
 
 

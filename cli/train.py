@@ -24,7 +24,7 @@ from refattn.training.train_ensemble import train_ensemble
 @click.command()
 @click.argument("config", required=False)
 @click.option("--data", type=click.Path(), help="Data set made by `refattn prepare`, or the name of a built-in one.")
-@click.option("--target", help="Label to learn.")
+@click.option("--target", multiple=True, help="Label to learn; may be given several times.")
 @click.option("--out", type=click.Path(), help="Run directory; default: runs/TARGET, numbered if it exists.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")
 @click.option("--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of CONFIG.")
@@ -79,7 +79,7 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
 def read_settings(
     config: str | None,
     data: str | None,
-    target: str | None,
+    target: tuple[str, ...],
     epochs: int | None,
     assignments: tuple[str, ...],
     init: str | None,
@@ -94,7 +94,7 @@ def read_settings(
     else:
         settings = load_config(config)
     changes = {"path": data, "target": target}
-    changes = {key: value for key, value in changes.items() if value is not None}
+    changes = {key: value for key, value in changes.items() if value not in (None, ())}
     settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **changes))
     if epochs:
         settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+ROUNDING = 1e-12  # of the largest label: a spread below it is none
+
 
 def metrics(label: np.ndarray, prediction: np.ndarray) -> dict[str, float | int | None]:
     """Mean absolute error, root mean square error and coefficient of determination.
@@ -22,11 +24,12 @@ def metrics(label: np.ndarray, prediction: np.ndarray) -> dict[str, float | int 
     if not len(error):
         return {"n": 0, "mae": None, "rmse": None, "r2": None}
     spread = float(((label - np.mean(label)) ** 2).sum())
+    rounding = len(error) * (ROUNDING * float(np.abs(label).max())) ** 2  # of the mean of equal labels
     return {
         "n": len(error),
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt((error**2).mean())),
-        "r2": 1 - float((error**2).sum()) / spread if spread > 0 else None,
+        "r2": 1 - float((error**2).sum()) / spread if spread > rounding else None,
     }
 
 

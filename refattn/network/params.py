@@ -103,6 +103,9 @@ class Parameters:
             if dot:
                 self._layers.setdefault(layer, {})[name] = view
 
+    def __reduce__(self):
+        return Parameters, (self.table, self.vector)  # a copy has views of its own vector
+
     def __getitem__(self, name):
         return self._views[name]
 

@@ -96,6 +96,13 @@ class Predictor:
         self.targets = self.config.data.targets
         self.units = checkpoints[0].units
 
+    def __getstate__(self) -> dict:
+        """What a copy is made of: all but the operations, which are modules."""
+        return {name: value for name, value in self.__dict__.items() if name != "ops"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, ops=load_backend(state["device"]))
+
     def predict(
         self,
         structures: Structures,

@@ -17,6 +17,7 @@ from refattn.errors import ConfigError, DataError
 N_NEAREST = 5
 BLOCK = 128  # structures whose distances to all training structures are held at a time
 SMALLEST = 0.01  # uncertainty of a structure that the training set holds several times
+FEW = 100  # scores; with fewer, what intervals hold is far from what was asked for
 NOMINAL = tuple(n / 10 for n in range(1, 10))  # coverages of the calibration curve
 
 
@@ -138,6 +139,18 @@ def conformal_quantile(score: np.ndarray, coverage: float) -> float:
             f"has {len(score)}; ask for less coverage, or train with a larger validation set"
         )
     return float(np.partition(score, rank - 1)[rank - 1])
+
+
+def held_coverage(n: int, coverage: float) -> tuple[float, float]:
+    """What intervals of a `coverage` from n scores hold in 9 of 10 validation sets: the 5 % and 95 % points of Beta(q,
+    n + 1 - q), q = ceil((n + 1) coverage), which is how the held share is distributed for one validation set.
+
+    Source   Vovk, Mach. Learn. 92, 349 (2013); Angelopoulos & Bates, arXiv 2107.07511, section 3.2
+    """
+    from scipy.special import betaincinv
+
+    rank = math.ceil((n + 1) * Fraction(str(float(coverage))))
+    return tuple(betaincinv(rank, n + 1 - rank, (0.05, 0.95)).tolist())
 
 
 def reliability(

@@ -4,6 +4,7 @@ import typing
 
 import numpy as np
 
+from refattn.common.metrics import ROUNDING
 from refattn.config import Config
 from refattn.data.store import Dataset
 from refattn.errors import DataError
@@ -13,7 +14,6 @@ from refattn.ops.types import Array
 from refattn.structures.batch import GraphBatch
 
 N_ATOMIC = 119  # atomic numbers, from 0
-ROUNDING = 1e-12  # of the largest label: a spread below it is none
 
 
 class Targets(typing.NamedTuple):
@@ -90,14 +90,3 @@ def label_scale(label: np.ndarray, graphs: GraphBatch, config: Config) -> Scale:
         spread = values.std()
         scale.std[k] = spread if spread > ROUNDING * np.abs(label[known, k]).max() else 1.0
     return scale
-
-
-def notes_on(config: Config, dataset: Dataset) -> list[str]:
-    """What somebody should know who trains on these labels."""
-    kinds = {target: dataset.label_attrs[target].get("kind", "") for target in config.data.targets}
-    return [
-        f"{target} is extensive, it grows with the size of a structure, and the readout {config.model.readout} does "
-        "not; for a sum over the sites set model.readout=sum"
-        for target, kind in kinds.items()
-        if kind == "extensive" and config.model.readout != "sum"
-    ]

@@ -16,6 +16,7 @@ from refattn.common.metrics import known_columns, metrics
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
 from refattn.data.builtin import SETS, open_data
+from refattn.data.notes import notes_on
 from refattn.data.splits import Split, choose_split, labels_of_targets, resolve_split, write_split
 from refattn.data.store import Dataset
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
@@ -28,7 +29,7 @@ from refattn.training.adam import Adam
 from refattn.training.results import write_results
 from refattn.training.schedule import Schedule, epoch_batches
 from refattn.training.stepper import make_stepper
-from refattn.training.targets import Targets, label_scale, notes_on
+from refattn.training.targets import Targets, label_scale
 
 
 class Interrupted(Exception):
@@ -182,7 +183,7 @@ class Trainer:
         targets = Targets.of(self.dataset, self.label, self.checkpoint)
         graphs, ids = self.dataset.graphs, self.dataset.id
         stepper = make_stepper(self.config, self.ops, graphs, ids, targets, self.params, self.adam)
-        report({**self._reached(), "notes": notes_on(self.config, self.dataset)})
+        report({**self._reached(), "notes": notes_on(self.config, self.dataset, self.rows)})
         while self.progress["epoch"] <= self.config.training.epochs and not self._out_of_patience():
             self._epoch(stepper, map_fn, report, stop)
             report(self.history[-1])

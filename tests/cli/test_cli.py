@@ -17,7 +17,7 @@ from small_data import label, molecules
 from upstream_fixtures import VARIANTS, open_network, unpack_model, variant
 
 from refattn.cli.main import COMMANDS, cli
-from refattn.cli.train import free_directory
+from refattn.cli.train import free_directory, read_settings
 from refattn.prediction.predictor import Model
 
 GRAPHS = Path(__file__).parents[1] / "data" / "graphs.h5"
@@ -308,6 +308,13 @@ def test_a_run_is_not_overwritten(folder):
     message = refused(1, "train", folder / "small.toml", "--data", folder / "set.h5", "--out", folder / "run")
     assert "already holds a run" in message
     assert (folder / "run" / "model.h5").read_bytes() == before
+
+
+def test_targets_add_up():
+    settings = read_settings(None, "set.h5", ("homo", "lumo"), None, (), None)
+    assert settings.data.targets == ("homo", "lumo")
+    assert read_settings(None, "set.h5", ("homo",), None, (), None).data.target == "homo"
+    assert "different ones" in refused(1, "train", "--data", "set.h5", "--target", "homo", "--target", "homo")
 
 
 def test_default_directories_are_numbered(folder, tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """The Python interface to a trained model, and the ASE calculator."""
 
+import copy
 import csv
 import dataclasses
 import json
+import pickle
 
 import ase
 import numpy as np
@@ -34,10 +36,11 @@ def model(run):
     return refattn.load(run)
 
 
-def renamed(run, target, unit):
+def renamed(run, target, unit, readout="sum"):
     """The model of a run as if it predicted another label."""
     checkpoint = load_checkpoint(run / "model.h5")
-    config = dataclasses.replace(checkpoint.config, data=dataclasses.replace(checkpoint.config.data, target=target))
+    changed = dataclasses.replace(checkpoint.config, data=dataclasses.replace(checkpoint.config.data, target=target))
+    config = dataclasses.replace(changed, model=dataclasses.replace(changed.model, readout=readout))
     return dataclasses.replace(checkpoint, config=config, unit=unit)
 
 
@@ -197,16 +200,29 @@ def energy_model(run, tmp_path):
     return tmp_path / "energy.h5"
 
 
-def test_calculator_of_an_energy(run, model, energy_model):
+def test_calculator_of_an_energy(energy_model):
     atoms = molecules(1)[0]
     atoms.calc = refattn.Calculator(energy_model)
-    wanted = model.predict(atoms)
+    assert atoms.calc.implemented_properties == ["attention", "energy"]
+    wanted = refattn.load(energy_model).predict(atoms)
     assert atoms.get_potential_energy() == pytest.approx(wanted.value[0], abs=FLOAT32)
     np.testing.assert_allclose(atoms.calc.results["attention"], wanted.attention[0], atol=FLOAT32)
     np.testing.assert_allclose(atoms.calc.get_attention(atoms), wanted.attention[0], atol=FLOAT32)
     before = atoms.get_potential_energy()
     atoms.positions[0] += 0.1
     assert atoms.get_potential_energy() != before
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda calculator: pickle.loads(pickle.dumps(calculator))]
+)
+def test_a_calculator_can_be_copied(energy_model, copied):
+    """As ASE, and a map over processes, do; the parameters of the copy stay views of one vector."""
+    calculator, atoms = refattn.Calculator(energy_model), molecules(1)[0]
+    other = copied(calculator)
+    assert other.get_potential_energy(atoms) == calculator.get_potential_energy(atoms)
+    params = other.model.checkpoint.params
+    assert all(np.shares_memory(params[name], params.vector) for name in params)
 
 
 @pytest.mark.parametrize("name", ["forces", "stress"])
@@ -217,10 +233,16 @@ def test_calculator_has_no_forces_and_says_why(energy_model, name):
         getattr(atoms, f"get_{name}")()
 
 
-@pytest.mark.parametrize(("target", "unit"), [("spread", ""), ("homo", "eV"), ("energy", "Hartree")])
-def test_what_is_no_energy_in_ev_is_not_called_one(run, tmp_path, target, unit):
-    save_checkpoint(tmp_path / "model.h5", renamed(run, target, unit))
+@pytest.mark.parametrize(
+    "case",
+    [("spread", "", "sum"), ("homo", "eV", "sum"), ("energy", "Hartree", "sum"), ("energy", "eV", "intensive")],
+)
+def test_what_is_no_energy_in_ev_is_not_called_one(run, tmp_path, case):
+    target = case[0]
+    save_checkpoint(tmp_path / "model.h5", renamed(run, *case))
     calculator, atoms = refattn.Calculator(tmp_path / "model.h5"), molecules(1)[0]
+    assert "energy" not in calculator.implemented_properties
+    assert target == "energy" or calculator.get_property(target, atoms) == calculator.results[target]
     atoms.calc = calculator
     with pytest.raises(PropertyNotImplementedError, match="not an energy in eV"):
         atoms.get_potential_energy()

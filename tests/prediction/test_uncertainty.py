@@ -28,6 +28,7 @@ from refattn.prediction.uncertainty import (
     Conformal,
     TrainingSet,
     conformal_quantile,
+    held_coverage,
     rank_correlation,
     reliability,
 )
@@ -200,6 +201,14 @@ def test_structures_of_another_kind_have_wider_intervals(folder):
     assert np.mean(far.upper - far.lower) > 1.4 * np.mean(near.upper - near.lower)
 
 
+def test_held_coverage_is_what_nine_of_ten_validation_sets_hold():
+    """By drawing: of uniform scores the quantile is the share that it holds."""
+    for n, coverage in ((12, 0.5), (24, 0.7), (99, 0.9)):
+        rng = np.random.default_rng(n)
+        held = [conformal_quantile(rng.random(n), coverage) for _ in range(4000)]
+        assert held_coverage(n, coverage) == pytest.approx(np.quantile(held, (0.05, 0.95)), abs=0.02)
+
+
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +217,13 @@ def command(*arguments, status=0):
     result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
     assert result.exit_code == status, result.stderr or repr(result.exception)
     return result.stderr if status else result.stdout
+
+
+@pytest.mark.parametrize("line", [("predict", "new.extxyz"), ("evaluate",)])
+def test_intervals_of_few_structures_have_a_note(folder, line):
+    arguments = [line[0], folder / "run", *(folder / name for name in line[1:]), "--coverage", 0.7]
+    result = CliRunner().invoke(cli, list(map(str, arguments)))
+    assert "the intervals of spread rest on 16 validation structures; 0.7 were asked for, and 9 of 10" in result.stderr
 
 
 def test_evaluate_equals_what_predict_says(folder, tmp_path):

@@ -12,6 +12,7 @@ from small_data import molecules, small_config, write_properties
 import refattn
 from refattn.common.loss import LOSSES
 from refattn.config import config_from_dict
+from refattn.data.notes import notes_on
 from refattn.data.store import read_dataset
 from refattn.errors import DataError
 from refattn.gradient_check import central_difference
@@ -23,7 +24,7 @@ from refattn.ops import load_backend
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.cpu_stepper import CpuStepper
-from refattn.training.targets import Targets, label_scale, notes_on, taught_attention
+from refattn.training.targets import Targets, label_scale, taught_attention
 from refattn.training.train import Interrupted, train
 
 NAMES = ["spread", "heavy"]
@@ -258,9 +259,41 @@ def test_a_sum_over_elements_is_the_reference_values_alone(data, tmp_path):
     np.testing.assert_allclose(output, wanted[:, 1], rtol=0, atol=1e-5)
 
 
+# ---- notes -------------------------------------------------------------------------------------------------------
+
+
+def notes(config, dataset, rows=((2, 4), (5, 7), (8, 10))):
+    return notes_on(config, dataset, tuple(map(np.array, rows)))
+
+
 def test_an_extensive_label_has_a_note_where_the_readout_is_not_a_sum(data):
     dataset = read_dataset(data)
     dataset.label_attrs["heavy"]["kind"] = "extensive"
-    (note,) = notes_on(config_of(data), dataset)
+    (note,) = notes(config_of(data), dataset)
     assert note.startswith("heavy is extensive") and note.endswith("set model.readout=sum")
-    assert notes_on(config_of(data, model={"readout": "sum"}), dataset) == []
+    assert notes(config_of(data, model={"readout": "sum"}), dataset) == []
+
+
+def test_labels_without_anything_to_learn_have_a_note(data):
+    dataset = read_dataset(data)
+    dataset.labels["spread"][[2, 4, 5]] = 0.1, 0.1 + 1e-15, 0.7
+    assert notes(config_of(data), dataset) == [
+        "spread is 0.1 in all structures to train on; there is nothing to learn from it"
+    ]
+
+
+def test_negative_labels_of_a_non_negative_network_have_a_note(data):
+    dataset = read_dataset(data)
+    dataset.labels["heavy"][[2, 10, 11]] = -1
+    (note,) = notes(config_of(data, model={"non_negative": True}), dataset)
+    assert note.startswith("heavy is negative in 2 structures") and note.endswith("set model.non_negative=false")
+    assert notes(config_of(data), dataset) == []
+
+
+def test_elements_that_only_other_parts_have_are_noted(data):
+    """m2 is NH3, m1 CH4, m4 CH3OH, m9 CO2, m7 HCN; element features know of every element."""
+    dataset = read_dataset(data)
+    chosen, tested = notes(config_of(data, ["spread"]), dataset, [(1, 11), (4, 21), (7, 9)])
+    assert chosen.startswith("1 of 2 structures to validate on hold O, which none to train on does, and they help")
+    assert tested.startswith("2 of 2 structures to test on hold N, O, which none to train on does; leave")
+    assert notes(config_of(data, ["spread"], {"features": "cgcnn"}), dataset, [(1, 11), (4, 21), (7, 9)]) == []

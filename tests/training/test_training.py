@@ -175,6 +175,14 @@ def test_metrics():
     }
 
 
+def test_equal_labels_have_no_r2():
+    """Whatever their mean is rounded to."""
+    label = np.full(7, 0.1)
+    assert label.mean() != 0.1
+    assert metrics(label, label)["r2"] is None
+    assert metrics(1 + 1e-6 * np.arange(7.0), np.ones(7))["r2"] is not None
+
+
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,56 @@
+"""What somebody should know of a data set before it is trained on: nothing wrong, but seldom what is wanted."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from refattn.common.metrics import ROUNDING
+from refattn.config import Config
+from refattn.data.splits import labels_of_targets
+from refattn.data.store import Dataset
+
+
+def notes_on(config: Config, dataset: Dataset, rows: tuple[np.ndarray, ...]) -> list[str]:
+    """Sentences on the labels and elements of the structures `rows` to train on, to validate on and to test on."""
+    return [*_notes_on_labels(config, dataset, rows), *_notes_on_elements(config, dataset, rows)]
+
+
+def _notes_on_labels(config: Config, dataset: Dataset, rows: tuple[np.ndarray, ...]) -> Iterator[str]:
+    readout = config.model.readout
+    for target, column in zip(config.data.targets, labels_of_targets(dataset, config.data.targets).T, strict=True):
+        if dataset.label_attrs[target].get("kind") == "extensive" and readout != "sum":
+            yield (
+                f"{target} is extensive, it grows with the size of a structure, and the readout {readout} does not; "
+                "for a sum over the sites set model.readout=sum"
+            )
+        known = column[rows[0]][~np.isnan(column[rows[0]])]
+        if len(known) > 1 and np.ptp(known) <= ROUNDING * np.abs(known).max():
+            yield f"{target} is {known[0]:.6g} in all structures to train on; there is nothing to learn from it"
+        n_negative = int((column[np.concatenate(rows)] < 0).sum())
+        if config.model.non_negative and n_negative:
+            yield (
+                f"{target} is negative in {n_negative} structures, and no prediction is; for negative ones set "
+                "model.non_negative=false"
+            )
+
+
+def _notes_on_elements(config: Config, dataset: Dataset, rows: tuple[np.ndarray, ...]) -> Iterator[str]:
+    """Of parts with elements that nothing is learned of; predict refuses such structures."""
+    if config.model.features != "atomic":
+        return
+    graphs = dataset.graphs
+    seen = np.unique(graphs.take(rows[0]).z)
+    for name, purpose, part in (
+        ("validate", ", and they help to choose the best epoch", rows[1]),
+        ("test", "", rows[2]),
+    ):
+        unseen = [
+            row for row in part if not np.isin(graphs.z[graphs.site_ptr[row] : graphs.site_ptr[row + 1]], seen).all()
+        ]
+        if unseen:
+            names = ", ".join(chemical_symbols[z] for z in np.setdiff1d(graphs.take(np.array(unseen)).z, seen))
+            yield (
+                f"{len(unseen)} of {len(part)} structures to {name} on hold {names}, which none to train on does"
+                f"{purpose}; leave them out, or choose another split"
+            )
