@@ -79,6 +79,7 @@ def _typed(value, wanted, name):
 
 def _collected(value, name):
     """A list as a tuple, a table as a tuple of its pairs; ConfigError where these do not hold what they should."""
+    _check_texts(value, name)
     if name == "data.target" and isinstance(value, str) and value:
         return value
     if name == "training.attention" and isinstance(value, Mapping):
@@ -100,12 +101,21 @@ def _collected(value, name):
     return tuple(map(float, items)) if name == "data.target_weight" else items
 
 
+def _check_texts(value, name):
+    """Raise ConfigError for a string, or one in a list or table, that no file could hold."""
+    if isinstance(value, str):
+        _check(value, name)
+    elif isinstance(value, list | tuple | Mapping):
+        for item in value.items() if isinstance(value, Mapping) else value:
+            _check_texts(item, name)
+
+
 def _check(value, name):
     """Raise ConfigError for a value of the right type that is impossible."""
     wanted = ""
     if isinstance(value, str):
         if value.encode(errors="replace").decode() != value or "\0" in value:
-            wanted = "text in UTF-8; rename the file if it is a path"
+            wanted = "text in UTF-8 without a zero byte; rename the file if it is a path"
         elif value not in CHOICES.get(name, (value,)):
             wanted = f"one of {', '.join(CHOICES[name])}"
     elif type(value) is int and abs(value) > LARGEST:

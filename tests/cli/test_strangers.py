@@ -127,8 +127,15 @@ def test_integers_of_many_digits(place, digits):
     text = json.dumps([element]).replace('"band_gap": 0', f'"band_gap": {number}')
     (place / "mp.json").write_text(text)
     assert "mp.json" in refused("prepare", "mp.json", "x.h5", "--format", "materials_project")
+    cell = "\n".join(f"_cell_{name} {value}" for name, value in zip(CELL, (4, 4, 4, 90, 90, 90)))
+    site = "loop_\n_atom_site_type_symbol\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\nNa 0 0 0\n"
+    for tag in ("_chemical_formula_sum Na", "_cell_formula_units_z ", "_symmetry_Int_Tables_number "):
+        (place / "x.cif").write_text(f"data_x\n{cell}\n{tag}{number}\n{site}")
+        result = CliRunner().invoke(cli, ["prepare", "x.cif", "x.h5", "--overwrite", "--r-max", "6"])
+        assert FAULT not in result.output
 
 
+CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 OTHERS = {
     "history": [3, [3], [{}], [{"epoch": "1", "train_mae": 1, "valid_mae": 1, "seconds": 1}]],
     "place": [None, {}, {**run_directory.EPOCH_START, "epoch": -1}, {**run_directory.EPOCH_START, "batch": 10**6}],

@@ -45,6 +45,9 @@ def test_paths_in_configurations(tmp_path):
     for path in ("a\udcff", "a\0"):
         with pytest.raises(ConfigError, match=r"data.path .* text in UTF-8"):
             DataConfig(path=path)
+        for target in (path, ["a", path]):
+            with pytest.raises(ConfigError, match=r"data.target .* text in UTF-8"):
+                DataConfig(target=target)
 
 
 def test_networks_have_an_end():

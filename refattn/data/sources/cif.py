@@ -8,6 +8,7 @@ Source   core dictionary 2.4 and mmCIF dictionary of the IUCr for the tags and t
 """
 
 import functools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -208,6 +209,7 @@ def _atoms(items, sites, coordinates, numbers, position, formula):
         x, source = symmetry.expand(position, unit, operations, cell)
         found.append((Counter(numbers[source].tolist()), numbers[source], x, operations))
     number_of_units = gemmi.cif.as_number(_text(items, "_cell_formula_units_z"))
+    number_of_units = number_of_units if abs(number_of_units) < 1e9 else math.nan
     fitting = [option for option in found if _is_composition(option[0], formula, number_of_units)]
     if not fitting:
         made = ase.Atoms(found[0][1]).get_chemical_formula()
@@ -282,7 +284,7 @@ def _last_decimal(text):
 
 def _formula(text):
     """Atomic number -> count of a formula such as `C6 H12 O6`; empty where it is none."""
-    parts = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", text)
+    parts = re.findall(r"([A-Z][a-z]?)([0-9]{0,9}\.?[0-9]{0,9})", text)
     if not parts or "".join(symbol + count for symbol, count in parts) != re.sub(r"[\s,]", "", text):
         return {}
     counts = Counter()

@@ -183,7 +183,7 @@ def read_crystal(cif: str, where: str) -> ase.Atoms:
     """The Atoms in the text of a CIF file. Raises DataError that names `where`."""
     try:
         (atoms,) = read_cif(cif)
-    except (DataError, ValueError) as error:
+    except (DataError, ValueError, ArithmeticError, LookupError) as error:
         atoms = error
     if isinstance(atoms, Exception):
         raise DataError(f"{where}: its structure cannot be read ({in_one_line(atoms)}); {ADVICE}")
