@@ -328,6 +328,7 @@ def attack_apart(good, work, seed, number):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=5000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", help="file for the result")
     options = parser.parse_args()
@@ -338,7 +339,7 @@ def main():
         attack(good, Path(folder) / "warm", 0, 4)  # compiles and loads what the others share
         counts = collections.Counter()
         wrong = []
-        for number in range(options.number):
+        for number in range(options.first, options.first + options.number):
             answer = attack_apart(good, Path(folder), options.seed, number)
             counts[answer[0]] += 1
             if answer[3]:
