@@ -22,13 +22,14 @@ from refattn.cli.options import (
 from refattn.common.environment import available_cores
 from refattn.common.files import only_process
 from refattn.common.threads import workers
-from refattn.config import GraphConfig
+from refattn.config import Config, GraphConfig
 from refattn.data.builtin import open_data
 from refattn.data.splits import Split, labelled_rows
 from refattn.data.store import Dataset
 from refattn.errors import DataError
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.evaluate import MARK, EvaluatedPart, predict_split, summarise, write_predictions
+from refattn.prediction.attention_summary import attention_summary
 from refattn.prediction.calibration import calibrations_of, write_calibrations
 from refattn.prediction.predictor import Predictor, Skip, check_elements, load
 from refattn.prediction.uncertainty import rank_correlation, reliability
@@ -39,11 +40,26 @@ from refattn.training.results import targets_of
 COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
+def parse_attention(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple:
+    """Pairs of a target and an array."""
+    pairs = tuple(tuple(text.split("=", 1)) for text in texts)
+    if any(len(pair) < 2 or not all(pair) for pair in pairs):
+        raise click.BadParameter("write TARGET=ARRAY")
+    return pairs
+
+
 @click.command()
 @click.argument("run", type=click.Path())
 @click.option("--data", type=click.Path(), help="Another data set: evaluate on all of its structures with the label.")
 @click.option("--out", type=click.Path(), help="Write the predictions to this CSV file.")
 @click.option("--coverage", type=COVERAGE, metavar="SHARE", help="Say how well intervals of this coverage hold.")
+@click.option(
+    "--attention",
+    multiple=True,
+    metavar="TARGET=ARRAY",
+    callback=parse_attention,
+    help="Compare a target's attention with this per-site array; by default with those that it was taught.",
+)
 @click.option("--plot", type=click.Path(), help="Draw error against uncertainty, and coverage, as this PNG.")
 @click.option("--calibrate", is_flag=True, help="Make calibration.h5, where the run has none, from its data.")
 @click.option("--skip-bad", is_flag=True, help="Leave out structures of --data with elements never seen in training.")
@@ -51,12 +67,15 @@ COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @threads
 @device
 @as_json
-def evaluate(run, data, out, coverage, plot, calibrate, skip_bad, overwrite, threads, device, as_json):
+def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, overwrite, threads, device, as_json):
     """Errors of the best model of RUN on its training, validation and test set, in the target's unit.
 
     With --coverage or --plot also how well the intervals of `refattn predict RUN --coverage` hold on the test set, or
     on --data: the share of labels within them, their mean width, the mean distance of found from wanted coverage, and
     the rank correlation of error and uncertainty. RUN may be the folder of an ensemble.
+
+    Where the attention was taught, or with --attention: how it agrees with the array, in the mean over the structures,
+    beside what the element alone says (by the training set) and what an attention does that is the same for all sites.
     """
     if calibrate and data:
         raise click.UsageError("--calibrate takes the run's own data; leave --data out")
@@ -82,6 +101,8 @@ def evaluate(run, data, out, coverage, plot, calibrate, skip_bad, overwrite, thr
         if calibrate:
             calibrate_run(model, parts, map_fn)
         summary = summarise(checkpoints[0], {name: part for name, part in parts.items() if len(part.rows)})
+        for target, found in compare_attention(dataset, settings, parts, attention).items():
+            targets_of(summary)[target]["attention"] = found
         if coverage is not None or plot:
             reports = report(model, parts["test"], coverage or 0.9, plot, map_fn)
             for target, found in targets_of(summary).items():
@@ -92,6 +113,15 @@ def evaluate(run, data, out, coverage, plot, calibrate, skip_bad, overwrite, thr
     print_metrics(summary, as_json)
     if coverage is not None or plot:
         note_of_few_scores(model, coverage or 0.9)
+
+
+def compare_attention(
+    dataset: Dataset, settings: Config, parts: dict[str, EvaluatedPart], wanted: tuple[tuple[str, str], ...]
+) -> dict[str, dict]:
+    """The attention_summary of the wanted pairs, or of what was taught as far as the data set has the arrays."""
+    taught = tuple(pair for pair in settings.training.attention if pair[1] in dataset.arrays)
+    training = dataclasses.replace(settings.training, attention=wanted or taught)
+    return attention_summary(dataset, dataclasses.replace(settings, training=training), parts)
 
 
 def calibrate_run(model: Predictor, parts: dict[str, EvaluatedPart], map_fn: Callable) -> None:

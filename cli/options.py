@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from refattn.common.attention_metrics import MEASURES
 from refattn.common.outputs import Mark, claim
 from refattn.common.strict_json import to_json
 from refattn.common.text import printable
@@ -159,8 +160,20 @@ def _print_target(summary):
     if "composition_mae" in summary:
         r2 = cell(summary["composition_r2"], ".4f")
         echo(f"  the training mean of the same composition: MAE {summary['composition_mae']:.4g}, R2 against it {r2}")
+    if "attention" in summary:
+        _print_attention(summary["attention"])
     if "uncertainty" in summary:
         _print_uncertainty(summary["uncertainty"], summary["unit"])
+
+
+def _print_attention(found):
+    """How the attention agrees with what it was taught, on the test set or on the only one there is."""
+    part = "test" if "test" in found else "train"
+    echo(f"  {found['array']}, {part}" + "".join(f"{title:>18}" for title in MEASURES.values()))
+    for who, title in (("network", "attention"), ("element", "element only"), ("even", "untaught: even")):
+        if who in found[part]:
+            values = "".join(f"{cell(found[part][who][name], '.3f'):>18}" for name in MEASURES)
+            echo(f"    {title:<{len(found['array']) + len(part)}}{values}")
 
 
 def _print_uncertainty(found, unit):

@@ -26,6 +26,7 @@ class EvaluatedPart(typing.NamedTuple):
 
     rows : (S,) int                          of the data set
     composition : (S,) int                   the same number for structures with the same atoms
+    attention : (N, K)                       global attention of all sites of these structures
     label, prediction : (S, K) float64       of K targets, in the labels' units; a label is NaN where it is unknown
     spread : (S, K) float64                  of the members of an ensemble; None for a single run
     predictions : (M, S, K) float64          of the M members, or of the one run
@@ -34,6 +35,7 @@ class EvaluatedPart(typing.NamedTuple):
 
     rows: np.ndarray
     composition: np.ndarray
+    attention: np.ndarray
     label: np.ndarray
     prediction: np.ndarray
     spread: np.ndarray | None
@@ -64,7 +66,8 @@ def predict_split(
     parts = {}
     for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
         found = predict_members(checkpoints, ops, dataset.graphs, rows, map_fn)
-        known = rows, composition[rows], label[rows]
+        attention = np.concatenate([np.zeros((0, label.shape[1])), *found.attention])
+        known = rows, composition[rows], attention, label[rows]
         parts[name] = EvaluatedPart(*known, found.value, found.spread, found.values, found.structs)
     return parts
 

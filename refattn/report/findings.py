@@ -9,8 +9,9 @@ from functools import cached_property
 import ase
 import numpy as np
 
+from refattn.common.ranks import spearman
 from refattn.errors import DataError
-from refattn.explanation.comparison import POPULATIONS, populations, spearman
+from refattn.explanation.comparison import POPULATIONS, populations
 from refattn.explanation.explain import SITE_SCORES, Explanation, explain_stream
 from refattn.explanation.symmetry import equivalent_sites, symmetrised
 from refattn.prediction.predictor import Model

@@ -10,6 +10,7 @@ from refattn.common.strict_json import to_json
 from refattn.data.store import Dataset
 from refattn.network.checkpoint import Checkpoint
 from refattn.network.evaluate import predict_split, summarise, write_predictions
+from refattn.prediction.attention_summary import attention_summary
 from refattn.prediction.calibration import calibrations_of, write_calibrations
 from refattn.report.plots import learning_curve, parity_plot
 
@@ -39,6 +40,8 @@ def write_results(
         "dtype": checkpoint.config.training.dtype,
         "device": device,
     }
+    for target, found in attention_summary(dataset, checkpoint.config, parts).items():
+        targets_of(summary)[target]["attention"] = found
     learning_curve(out / "curve.png", history, summary.get("unit", "standard deviations"))
     _write_evaluated(out, summary, parts, dataset)
     return summary
@@ -59,6 +62,8 @@ def write_ensemble_results(
         "n_members": len(members),
         "seconds": sum(member["seconds"] for member in members),
     }
+    for target, found in attention_summary(dataset, checkpoints[0].config, parts).items():
+        targets_of(summary)[target]["attention"] = found
     _write_evaluated(out, summary, parts, dataset)
     return summary
 

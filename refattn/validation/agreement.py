@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from refattn.explanation.comparison import TIED, spearman
+from refattn.common.ranks import TIED, spearman, top_overlap
 
 TOP = 3  # sites; a frontier orbital of a small molecule lives on a few
 MEASURES = {
@@ -43,31 +43,6 @@ def agreement(score: np.ndarray, population: np.ndarray) -> np.ndarray:
         top_overlap(score, population, TOP),
         divergence(score, population),
     ])  # fmt: skip
-
-
-def top_overlap(x: np.ndarray, y: np.ndarray, n: int) -> float:
-    """Overlap of the n first sites of two scores: sum_i min(u[i], v[i]) / n.
-
-    u[i] is 1 for a site among the n largest of x; sites that tie for the last places share them, so that the result
-    does not hang on the order of the sites. For a score that is even it is n / N, as for a random order on average.
-
-    Parameters
-    ----------
-    x, y : (N,) float
-
-    Returns
-    -------
-    float in 0 to 1
-    """
-    return float(np.minimum(_membership(x, n), _membership(y, n)).sum() / n)
-
-
-def _membership(x, n):
-    """(N,) float64: how far each site belongs to the n largest; sums to n."""
-    edge = np.sort(x)[-n]
-    tie = np.abs(x - edge) <= TIED * np.abs(x).max()
-    above = (x > edge) & ~tie
-    return above + tie * (n - above.sum()) / tie.sum()
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:

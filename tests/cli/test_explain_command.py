@@ -20,8 +20,9 @@ from scipy.stats import spearmanr
 
 import refattn
 from refattn.cli.main import cli
+from refattn.common.ranks import spearman
 from refattn.errors import DataError
-from refattn.explanation.comparison import populations, spearman
+from refattn.explanation.comparison import populations
 from refattn.network.checkpoint import save_checkpoint
 from refattn.report.findings import Column, ExplainedStructure, findings
 from refattn.report.folder import files_of, rows_of

@@ -13,6 +13,7 @@ from small_data import molecules, small_config, write_properties
 
 import refattn
 from refattn.cli.main import cli
+from refattn.common.attention_metrics import attention_metrics
 from refattn.common.metrics import compositions, means_of_groups
 from refattn.data.store import read_dataset
 from refattn.network.checkpoint import load_checkpoint, save_checkpoint
@@ -30,7 +31,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("targets")
     config = small_config(write_properties(folder / "data.h5"), epochs=3)
     data = dataclasses.replace(config.data, target=NAMES, n_valid=16, n_test=16)
-    train(dataclasses.replace(config, data=data), folder / "run", n_threads=1)
+    training = dataclasses.replace(config.training, attention={"spread": "population"})
+    train(dataclasses.replace(config, data=data, training=training), folder / "run", n_threads=1)
     ase.io.write(folder / "new.extxyz", molecules(7, seed=9), format="extxyz")
     return folder
 
@@ -143,6 +145,45 @@ def test_evaluate_counts_coverage_of_each_where_it_is_known(folder, model, tmp_p
     text = command("evaluate", folder / "run", *options, "--overwrite")
     assert text.count("intervals of 0.7: hold") == 2
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ---- attention ------------------------------------------------------------------------------------------------------
+
+
+def test_measures_of_attention_by_hand():
+    """Two structures that are taught, the second without a rank, and one that is not."""
+    beta = np.array([0.5, 0.3, 0.2, 0.5, 0.5, 1.0])
+    share = np.array([0.2, 0.7, 0.1, 0.5, 0.5, 0.0])
+    found = attention_metrics(beta, share, np.array([0, 3, 5, 6]), np.array([1, 6, 6, 6, 6, 6]))
+    entropy = -(0.2 * np.log(0.5) + 0.7 * np.log(0.3) + 0.1 * np.log(0.2))
+    assert found["cross_entropy"] == pytest.approx((entropy + np.log(2)) / 2)
+    assert found["total_variation"] == pytest.approx(0.4 / 2)
+    assert (found["n"], found["spearman"], found["spearman_without_hydrogen"]) == (2, pytest.approx(0.5), None)
+    assert (found["top_1"], found["top_1_without_hydrogen"]) == (0.5, 1.0)
+
+
+def test_an_array_is_compared_with_attention_element_and_nothing(folder, model):
+    """metrics.json and `evaluate --attention` against dictionaries; `population` is even over the heavy atoms."""
+    summary = json.loads((folder / "run" / "metrics.json").read_text())
+    assert "attention" not in summary["targets"]["heavy"]
+    found = summary["targets"]["spread"]["attention"]
+    images = {atoms.info["id"]: atoms for atoms in molecules(60)}
+    number = {id: n for n, id in enumerate(images)}
+    test = [images[id] for id in model.checkpoint.split.test if number[id] % 5]
+    heavy = [(atoms.numbers > 1) / (atoms.numbers > 1).sum() for atoms in test]
+    beta = [attention[:, 0] for attention in model.predict(test).attention]
+    assert (found["array"], found["test"]["network"]["n"]) == ("population", len(test))
+    wanted = np.mean([np.abs(b - p).sum() / 2 for b, p in zip(beta, heavy, strict=True)])
+    assert found["test"]["network"]["total_variation"] == pytest.approx(wanted, abs=1e-5)
+    assert found["test"]["even"]["cross_entropy"] == pytest.approx(np.mean([np.log(len(p)) for p in heavy]))
+    assert found["test"]["even"]["spearman"] == 0
+    assert found["test"]["element"]["spearman"] > 0.9  # hydrogen has nothing of it
+    again = command("evaluate", folder / "run", "--attention", "heavy=population", "--json")
+    assert set(json.loads(again)["targets"]["heavy"]["attention"]) == {"array", "train", "valid", "test"}
+    text = command("evaluate", folder / "run")
+    assert "population, test" in text and "element only" in text and "untaught: even" in text
+    assert "has no array 'orbital'" in command("evaluate", folder / "run", "--attention", "heavy=orbital", status=1)
+    assert "name one of spread, heavy" in command("evaluate", folder / "run", "--attention", "x=population", status=1)
 
 
 # ---- what is reached without a network -------------------------------------------------------------------------------

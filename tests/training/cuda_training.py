@@ -18,6 +18,7 @@ from refattn.cli.main import cli
 from refattn.common.loss import LOSSES, Loss
 from refattn.config import to_toml
 from refattn.data.store import read_dataset
+from refattn.data.taught_attention import taught_attention
 from refattn.errors import ConfigError, DeviceError, TrainingError
 from refattn.explanation.explain import COSTLY, explain
 from refattn.network import cuda_inference
@@ -32,7 +33,7 @@ from refattn.structures.batch import GraphBatch
 from refattn.training import cuda_stepper
 from refattn.training.adam import Adam
 from refattn.training.stepper import make_stepper
-from refattn.training.targets import Targets, taught_attention
+from refattn.training.targets import Targets
 from refattn.training.train import Interrupted, train
 
 CUDA, CPU = load_backend("cuda"), load_backend("cpu")

@@ -14,6 +14,7 @@ from refattn.common.loss import LOSSES
 from refattn.config import config_from_dict
 from refattn.data.notes import notes_on
 from refattn.data.store import read_dataset
+from refattn.data.taught_attention import taught_attention
 from refattn.errors import DataError
 from refattn.gradient_check import central_difference
 from refattn.network.checkpoint import load_checkpoint
@@ -24,7 +25,7 @@ from refattn.ops import load_backend
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.cpu_stepper import CpuStepper
-from refattn.training.targets import Targets, label_scale, taught_attention
+from refattn.training.targets import Targets, label_scale
 from refattn.training.train import Interrupted, train
 
 NAMES = ["spread", "heavy"]

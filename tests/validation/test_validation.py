@@ -11,6 +11,7 @@ from explanation_cases import NAMES, OPS, SAME, STD, network, own_rows, populate
 from scipy.spatial.distance import jensenshannon, pdist
 from scipy.stats import norm, spearmanr
 
+from refattn.common.ranks import top_overlap
 from refattn.errors import DataError, RunError
 from refattn.explanation.explain import explain
 from refattn.explanation.symmetry import equivalent_sites, symmetrised
@@ -22,7 +23,6 @@ from refattn.validation.agreement import (
     baseline_scores,
     divergence,
     mean_and_error,
-    top_overlap,
 )
 from refattn.validation.equivalence import EQUAL, exact_structures, known_to
 from refattn.validation.faithfulness import STEPS, area, deletion_and_insertion, orders
