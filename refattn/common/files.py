@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,6 @@ except ImportError:  # Windows: two commands with one output are then kept apart
     fcntl = None
 
 PART = re.compile(r"\.refattn-[0-9a-f]{16}\.part")
-YOUNG = 1.0  # s; a part that was made this moment may not be locked yet
 FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 BINARY = getattr(os, "O_BINARY", 0)  # Windows
 
@@ -46,14 +44,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
 @contextlib.contextmanager
 def temporary_file(folder: Path | str) -> Iterator[Path]:
     """A new, empty file in `folder`, removed at the end where it still has its name. Raises OSError."""
-    part = Path(folder) / f".refattn-{secrets.token_hex(8)}.part"
-    handle = os.open(part, FLAGS | os.O_EXCL | BINARY, 0o666)
+    part, handle = _locked_part(Path(folder))
     try:
-        if fcntl:
-            with contextlib.suppress(OSError):  # a file system without locks; the part is then never taken for old
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            os.close(handle)
         yield part
     finally:
         if fcntl:
@@ -62,14 +54,28 @@ def temporary_file(folder: Path | str) -> Iterator[Path]:
             part.unlink()
 
 
+def _locked_part(folder):
+    """Path and handle of a new file that this process has locked; on Windows the handle is closed."""
+    while True:
+        part = folder / f".refattn-{secrets.token_hex(8)}.part"
+        handle = os.open(part, FLAGS | os.O_EXCL | BINARY, 0o666)
+        if not fcntl:
+            os.close(handle)
+            return part, handle
+        with contextlib.suppress(OSError):  # a file system without locks, or remove_leftovers was there before
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if part.exists():
+            return part, handle
+        os.close(handle)
+
+
 def remove_leftovers(folder: Path | str) -> None:
-    """Remove the temporary files of processes that were killed: those that are old and that no process has locked."""
+    """Remove the temporary files of processes that were killed: those that no process has locked."""
     if not fcntl:
         return
     with contextlib.suppress(OSError):
-        old = time.time() - YOUNG
         for entry in os.scandir(folder):
-            if PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < old:
+            if PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError), open(entry.path, "rb") as stream:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.unlink(entry.path)
@@ -143,6 +149,7 @@ def only_process(path: Path | str) -> Iterator[None]:
         remove_leftovers(folder)
         yield
     finally:
+        remove_leftovers(folder)  # of what a killed process had started, and which ended after it
         if not fcntl:
             os.close(handle)  # Windows removes no file that is open
         with contextlib.suppress(OSError):

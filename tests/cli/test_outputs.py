@@ -228,7 +228,6 @@ def test_temporary_files_are_new_and_those_of_killed_processes_removed(tmp_path,
     assert {path.name for path in tmp_path.iterdir()} == {"x"}
     dead = tmp_path / f".refattn-{'0' * 16}.part"
     dead.write_text("of a process that was killed")
-    monkeypatch.setattr(files, "YOUNG", -5)
     with temporary_file(tmp_path) as part:
         remove_leftovers(tmp_path)
         assert part.exists()
@@ -238,3 +237,22 @@ def test_temporary_files_are_new_and_those_of_killed_processes_removed(tmp_path,
     with pytest.raises(OutputError), replacing(tmp_path / "y"):
         pass
     assert (tmp_path / "x").read_text() == "old"
+
+
+def test_a_temporary_file_that_is_taken_for_a_leftover_is_made_again(tmp_path, monkeypatch):
+    """Another process that looks for leftovers between the making of the file and its lock."""
+    fcntl = pytest.importorskip("fcntl")
+    lock = fcntl.flock
+    removed = []
+
+    def after_removal(handle, how):
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            removed[0].unlink()
+        return lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", after_removal)
+    with temporary_file(tmp_path) as part:
+        assert part.exists()
+        assert len(removed) == 1
+        assert part != removed[0]

@@ -15,7 +15,7 @@ from refattn.ops.cpu.heads import (
     transpose,
 )
 from refattn.ops.cpu.layers import inverse_deviation
-from refattn.ops.cpu.memory import empty, scratch, zeros_like
+from refattn.ops.cpu.memory import empty, plain, scratch, zeros_like
 from refattn.ops.cpu.simd.gemm import multiply, pack, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
@@ -30,7 +30,6 @@ from refattn.ops.cpu.work import (
     backward_shapes,
     empty_like,
     forward_shapes,
-    plain,
     static_sizes,
 )
 from refattn.ops.types import (

@@ -3,7 +3,7 @@
 import itertools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -98,6 +98,16 @@ def _aligned(size):
     raw = np.empty(size + ALIGNMENT, dtype=np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start:]
+
+
+def plain(*structs: tuple) -> Iterator[tuple]:
+    """Named tuples as tuples, for a kernel that names them again: those that it reads, and its work arrays.
+
+    Numba finds the types of a call in half the time, 20 us less than between two layers of a training. What a kernel
+    writes for others stays named: Numba drops what is assigned to elements of a tuple's field as dead code where the
+    tuple was made in the kernel.
+    """
+    return map(tuple, structs)
 
 
 def empty(shape: tuple, dtype: np.dtype) -> Array:

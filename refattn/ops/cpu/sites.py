@@ -7,12 +7,12 @@ memory sees what comes in, what goes out, and four (N, D) arrays that backward n
 from typing import NamedTuple
 
 from refattn.ops.cpu.layers import add_and_normalise_row, add_row_gradient, drop_row, threshold_of
-from refattn.ops.cpu.memory import empty, scratch
+from refattn.ops.cpu.memory import empty, plain, scratch
 from refattn.ops.cpu.simd.gemm import BLOCK, multiply, pack, padded, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
 from refattn.ops.cpu.simd.vector import lanes_for, load, row_view, store
-from refattn.ops.cpu.work import empty_like, plain
+from refattn.ops.cpu.work import empty_like
 from refattn.ops.types import Array, RowDropout, SiteBlockCache, SiteBlockWeights
 
 TILE = BLOCK  # sites: four tiles, two kernels and their gradients fill a core's second-level cache
