@@ -29,7 +29,7 @@ from ase.io.extxyz import read_xyz, write_xyz
 from ase.md.langevin import Langevin
 from ase.optimize import BFGS
 
-from refattn.common.files import write_text
+from refattn.common.files import remove_leftovers, write_text
 from refattn.common.strict_json import to_json
 from refattn.errors import DataError
 from refattn.generate.methods import Method, failure
@@ -136,6 +136,7 @@ def generate(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     files = [folder / f"{t.name}.extxyz" for t in trajectories]
     _check_settings(folder, files, dynamics, method)
     counts, texts = zip(*map(_last_snapshot, files), strict=True)
