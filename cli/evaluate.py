@@ -27,7 +27,7 @@ from refattn.data.builtin import open_data
 from refattn.data.splits import Split, labelled_rows
 from refattn.data.store import Dataset
 from refattn.errors import DataError
-from refattn.network.checkpoint import Checkpoint
+from refattn.network.checkpoint import Checkpoint, check_data
 from refattn.network.evaluate import MARK, EvaluatedPart, predict_split, summarise, write_predictions
 from refattn.prediction.attention_summary import attention_summary
 from refattn.prediction.calibration import calibrations_of, write_calibrations
@@ -96,6 +96,8 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, ove
         known = check_data_fit(checkpoints[0], dataset, known, data, left_out if skip_bad else None)
         everything = Split([], [], dataset.id[known].tolist())
         checkpoints = [dataclasses.replace(checkpoint, split=everything) for checkpoint in checkpoints]
+    if calibrate:
+        check_data(checkpoints[0], dataset)
     with workers(threads or available_cores()) as map_fn:
         parts = predict_split(checkpoints, dataset, map_fn, device)
         if calibrate:

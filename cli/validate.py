@@ -14,6 +14,7 @@ from refattn.data.builtin import open_data
 from refattn.data.sources.files import Skip, open_files, read_structures
 from refattn.data.splits import resolve_split
 from refattn.errors import DataError
+from refattn.network.checkpoint import check_data
 from refattn.prediction.ensemble import members_of
 from refattn.prediction.predictor import Model, load
 from refattn.report.sentences import sentences
@@ -71,6 +72,7 @@ def read_held_out(
             raise DataError("the run has no test set of its own; name FILES to validate with")
         path = model.config.data.path
         dataset = open_data(path, model.config.graph, with_positions=True)
+        check_data(model.checkpoint, dataset)
         structures = [dataset.atoms(row) for row in resolve_split(split, dataset)[2]]
         for atoms in structures:
             atoms.info["label"] = atoms.info.get(target)

@@ -14,7 +14,9 @@ from refattn.common.environment import versions
 from refattn.common.files import replacing
 from refattn.common.hdf5 import UNREADABLE, NewFile, attribute_text, reading_hdf5, write_strings
 from refattn.config import Config, config_from_dict, to_toml
+from refattn.data.fingerprint import Fingerprint, check_fingerprint
 from refattn.data.splits import Split
+from refattn.data.store import Dataset
 from refattn.errors import RefattnError, RunError, in_one_line
 from refattn.network.params import Parameters, from_arrays, parameter_table
 
@@ -36,6 +38,7 @@ class Checkpoint:
     Of several targets `unit` is a tuple and `mean` and `std` are arrays (K,). `reference` (K, 119) is there for the
     read-out "sum", whose mean is 0: what an atom of each atomic number adds to the property.
     `elements` are the atomic numbers that it was trained on; empty where that is unknown (imported models).
+    `fingerprint` says which data it was trained on; None where that is unknown.
     `state` is empty in `model.h5`; in `last.h5` it holds the optimiser, the schedule and the place in the training.
     """
 
@@ -48,6 +51,7 @@ class Checkpoint:
     split: Split = Split([], [], [])
     state: dict = dataclasses.field(default_factory=dict)
     reference: np.ndarray | None = None
+    fingerprint: Fingerprint | None = None
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -77,6 +81,9 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         file["elements"] = np.array(checkpoint.elements, dtype=np.int32)
         if checkpoint.reference is not None:
             file["reference"] = checkpoint.reference
+        if checkpoint.fingerprint is not None:
+            file["fingerprint/graphs"] = checkpoint.fingerprint.graphs
+            write_strings(file, "fingerprint/labels", checkpoint.fingerprint.labels)
         for name in checkpoint.params:
             file[f"parameters/{name}"] = checkpoint.params[name]
         for name, ids in checkpoint.split._asdict().items():
@@ -86,6 +93,12 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
                 file[f"state/{name}"] = value
             else:
                 write_strings(file, f"state/{name}", json.dumps(value))
+
+
+def check_data(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """Raise DataError where a Dataset is not what a Checkpoint was trained on; see check_fingerprint."""
+    targets = checkpoint.config.data.targets
+    check_fingerprint(checkpoint.fingerprint, dataset, targets, checkpoint.units, checkpoint.split)
 
 
 def of_each(values: Sequence[str] | np.ndarray) -> object:
@@ -131,6 +144,10 @@ def _read(file):
     state = {}
     for name, view in file.get("state", {}).items():
         state[name] = view[()] if view.dtype.kind in "fiu" else json.loads(view.asstr()[()])
+    fingerprint = None
+    if "fingerprint" in file:
+        labels = file["fingerprint/labels"].asstr()[()].tolist()
+        fingerprint = Fingerprint(file["fingerprint/graphs"][()].astype(np.uint64), tuple(labels))
     unit = attribute_text(file, "unit")
     checkpoint = Checkpoint(
         config=config,
@@ -142,6 +159,7 @@ def _read(file):
         split=Split(*(file[f"split/{name}"].asstr()[()].tolist() for name in Split._fields)),
         state=state,
         reference=file["reference"][()].astype(float) if "reference" in file else None,
+        fingerprint=fingerprint,
     )
     if file.attrs["sha256"] != _checksum(checkpoint, toml):
         raise RunError("the contents do not fit their checksum; restore the file or train again")
@@ -156,6 +174,7 @@ def _checksum(checkpoint, toml):
     parts = [toml, *checkpoint.units, scale, elements, checkpoint.split, vector]
     parts += [checkpoint.state[name] for name in sorted(checkpoint.state)]
     parts += [] if checkpoint.reference is None else [checkpoint.reference]
+    parts += checkpoint.fingerprint or ()
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part).encode())

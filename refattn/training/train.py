@@ -16,11 +16,12 @@ from refattn.common.metrics import known_columns, metrics
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
 from refattn.data.builtin import SETS, open_data
+from refattn.data.fingerprint import Fingerprint
 from refattn.data.notes import notes_on
 from refattn.data.splits import Split, choose_split, labels_of_targets, resolve_split, write_split
 from refattn.data.store import Dataset
 from refattn.errors import ConfigError, DataError, RunError, TrainingError
-from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file, of_each, save_checkpoint
+from refattn.network.checkpoint import Checkpoint, check_data, load_checkpoint, model_file, of_each, save_checkpoint
 from refattn.network.inference import predict_rows, to_labels
 from refattn.network.params import Parameters, initialise, parameter_table
 from refattn.ops import load_backend
@@ -133,6 +134,7 @@ class Trainer:
         unit = of_each([dataset.label_attrs[target].get("unit", "") for target in config.data.targets])
         scale = of_each(mean), of_each(std)
         checkpoint = Checkpoint(config, params, unit, *scale, tuple(elements.tolist()), split, reference=reference)
+        checkpoint.fingerprint = Fingerprint.of(dataset, config.data.targets, rows)
         return cls(out, checkpoint, dataset, rows, device)
 
     @classmethod
@@ -143,6 +145,7 @@ class Trainer:
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         check_labels(dataset, checkpoint.config.data.targets, rows)
+        check_data(checkpoint, dataset)
         trainer = cls(out, checkpoint, dataset, rows, device)
         try:
             state = checked_state(checkpoint, trainer.schedule.state, trainer.n_batches)

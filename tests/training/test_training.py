@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_data
+from click.testing import CliRunner
 from small_data import small_config, write_molecules
 from upstream_fixtures import open_network, variant
 
+from refattn.cli.main import cli
 from refattn.common.loss import LOSSES, loss_of
 from refattn.common.metrics import metrics
 from refattn.config import CHOICES, ModelConfig, TrainingConfig, config_from_dict
@@ -314,6 +316,13 @@ def test_resume_after_the_data_were_replaced(tmp_path):
     write_molecules(data, n=20, labels=[np.nan] * 20)
     with pytest.raises(DataError, match="the label spread of structure m"):
         train(None, tmp_path / "run", resume=True)
+    write_molecules(data, n=20, labels=[1.0] * 20)
+    message = "the labels spread are not those that the run was trained on"
+    with pytest.raises(DataError, match=message):
+        train(None, tmp_path / "run", resume=True)
+    for line in (["evaluate", "--calibrate"], ["explain", "--validate", "--out", tmp_path / "report"]):
+        result = CliRunner().invoke(cli, [line[0], str(tmp_path / "run"), *map(str, line[1:])])
+        assert result.exit_code == 1 and message in result.stderr
 
 
 def test_default_directory(data, tmp_path, monkeypatch):

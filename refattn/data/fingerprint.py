@@ -1,0 +1,69 @@
+"""Which data a network was trained on: digests of graphs and labels, so that other data are noticed."""
+
+import hashlib
+import typing
+from collections.abc import Sequence
+
+import numpy as np
+
+from refattn.data.splits import Split, labels_of_targets, resolve_split
+from refattn.data.store import Dataset
+from refattn.errors import DataError
+from refattn.structures.batch import GraphBatch
+
+GRID = 1e5  # of distances (Å) and solid angles (sr): another processor rounds their last bits differently
+
+
+class Fingerprint(typing.NamedTuple):
+    """Of the structures of a split, in the order train, valid, test.
+
+    graphs : (S,) uint64     digests of their graphs
+    labels : (K,) str        digests of the labels of each target
+    """
+
+    graphs: np.ndarray
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset, targets: Sequence[str], rows: Sequence[np.ndarray]) -> "Fingerprint":
+        """Of the structures `rows` of a Dataset, a part after the other."""
+        everything = np.concatenate(rows)
+        label = labels_of_targets(dataset, targets)[everything]
+        digests = [hashlib.sha256(np.where(np.isnan(y), np.nan, y).tobytes()).hexdigest() for y in label.T]
+        return cls(graph_digests(dataset.graphs, everything), tuple(digests))
+
+
+def graph_digests(graphs: GraphBatch, rows: np.ndarray) -> np.ndarray:
+    """(S,) uint64 of the structures `rows`: of their elements, edges, distances and solid angles; not of their ids."""
+    r, omega = (np.rint(array * GRID).astype(np.int32) for array in (graphs.r, graphs.omega))
+    found = np.empty(len(rows), dtype=np.uint64)
+    for number, row in enumerate(rows.tolist()):
+        first, last = graphs.site_ptr[row : row + 2].tolist()
+        pointers = graphs.edge_ptr[first : last + 1]
+        edges = slice(pointers[0], pointers[-1])
+        parts = graphs.z[first:last], np.diff(pointers), graphs.nbr[edges] - first, r[edges], omega[edges]
+        data = b"".join(part.astype(np.int32).tobytes() for part in parts)
+        found[number] = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return found
+
+
+def check_fingerprint(
+    wanted: Fingerprint | None, dataset: Dataset, targets: Sequence[str], units: Sequence[str], split: Split
+) -> None:
+    """Raise DataError where a Dataset is not the one of a training; `wanted` is None where that is unknown."""
+    if wanted is None:
+        return
+    advice = "use the run's data set, or train anew on this one"
+    found = Fingerprint.of(dataset, targets, resolve_split(split, dataset))
+    for target, unit, ours, theirs in zip(targets, units, wanted.labels, found.labels, strict=True):
+        unit_found = dataset.label_attrs[target].get("unit", "")
+        if unit != unit_found:
+            raise DataError(f"{target} is in {unit_found or 'no unit'}, the run's was in {unit or 'no unit'}; {advice}")
+        if ours != theirs:
+            raise DataError(f"the labels {target} are not those that the run was trained on; {advice}")
+    other = np.flatnonzero(found.graphs != wanted.graphs)
+    if len(other):
+        id = [*split.train, *split.valid, *split.test][other[0]]
+        raise DataError(
+            f"the graphs of {len(other)} structures, such as {id}, are not those that the run was trained on; {advice}"
+        )
