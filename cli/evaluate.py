@@ -23,7 +23,7 @@ from refattn.common.environment import available_cores
 from refattn.common.files import only_process
 from refattn.common.threads import workers
 from refattn.config import Config, GraphConfig
-from refattn.data.builtin import open_data
+from refattn.data.builtin import data_of_run, open_data
 from refattn.data.splits import Split, labelled_rows
 from refattn.data.store import Dataset
 from refattn.errors import DataError
@@ -84,7 +84,7 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, ove
     settings = model.config
     if not data and not any(checkpoints[0].split):
         raise DataError(f"{run}: the model has no data of its own; give --data")
-    path = data or settings.data.path
+    path = data or data_of_run(settings.data.path, run)
     written = {Path(file): mark for file, mark in ((out, MARK), (plot, png.MARK)) if file}
     claim_outputs(written, run, (), [path], overwrite)
     dataset = open_data(path, settings.graph)

@@ -47,6 +47,16 @@ def open_data(path: Path | str, graph_config: GraphConfig | None, with_positions
     return read_dataset(path, with_positions=with_positions)
 
 
+def data_of_run(path: str, run: Path | str) -> str:
+    """Where the data set of a run is: at `path`, or, where both were moved together, under its name in the folder of
+    the run or in one of the three above it. A wrong one is refused by the fingerprint of the run."""
+    if path in SETS or Path(path).exists():
+        return path
+    folder = Path(run).absolute()
+    places = [place / Path(path).name for place in (folder, *folder.parents[:3])]
+    return next((str(place) for place in places if place.is_file()), path)
+
+
 @functools.cache
 def _open_builtin(name, graph_config, with_positions):
     with tempfile.TemporaryDirectory(prefix="refattn-") as folder:

@@ -15,7 +15,7 @@ from refattn.common.files import make_directory, only_process, write_text
 from refattn.common.metrics import known_columns, metrics
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
-from refattn.data.builtin import SETS, open_data
+from refattn.data.builtin import SETS, data_of_run, open_data
 from refattn.data.fingerprint import Fingerprint
 from refattn.data.notes import notes_on
 from refattn.data.splits import Split, choose_split, labels_of_targets, resolve_split, write_split
@@ -141,7 +141,7 @@ class Trainer:
     def resume(cls, out: Path, device: str) -> "Trainer":
         """Go on with the run in `out` from its `last.h5`. Raises RunError when there is none, or it is damaged."""
         checkpoint = load_checkpoint(out / "last.h5")
-        dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
+        dataset = open_data(data_of_run(checkpoint.config.data.path, out), checkpoint.config.graph)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         check_labels(dataset, checkpoint.config.data.targets, rows)

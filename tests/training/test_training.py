@@ -325,6 +325,17 @@ def test_resume_after_the_data_were_replaced(tmp_path):
         assert result.exit_code == 1 and message in result.stderr
 
 
+def test_a_run_and_its_data_may_be_moved_together(tmp_path):
+    (tmp_path / "old").mkdir()
+    data = write_molecules(tmp_path / "old" / "molecules.h5", n=20)
+    before = train(small_config(data, epochs=1), tmp_path / "old" / "runs" / "one")
+    (tmp_path / "old").rename(tmp_path / "new")
+    run = tmp_path / "new" / "runs" / "one"
+    assert train(None, run, resume=True)["test"] == before["test"]
+    result = CliRunner().invoke(cli, ["evaluate", str(run), "--calibrate"])
+    assert result.exit_code == 0, result.stderr
+
+
 def test_default_directory(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("spread", "spread-2"):
