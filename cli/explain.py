@@ -1,5 +1,7 @@
 """refattn explain: what predictions rest on, as tables, pictures and pages."""
 
+import dataclasses
+
 import click
 
 from refattn.cli.options import (
@@ -22,7 +24,7 @@ from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
-from refattn.explanation.explain import COSTLY, DEFAULT, SITE_SCORES
+from refattn.explanation.explain import COSTLY, DEFAULT, OF_ADDITIVE_HEAD, SITE_SCORES, target_number
 from refattn.prediction.predictor import Model, load
 from refattn.report.findings import ExplainedStructure, findings, in_words
 from refattn.report.folder import ReportOptions, ReportWriter, explanation_folder, files_of
@@ -59,6 +61,7 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 @click.option(
     "--scores", default=",".join(DEFAULT), callback=parse_scores, help="Costly scores to compute, or all, or none."
 )
+@click.option("--target", help="Explain this one of several targets; by default all, with --validate one is asked for.")
 @click.option("--share", default="0.5", callback=parse_share, help="Weight of the residual path, 0 to 1, or norm.")
 @click.option("--compare", type=click.Choice(["orbitals"]), help="Add HOMO and LUMO populations: FILES' own, or xTB's.")
 @click.option(
@@ -100,6 +103,7 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
     reading = {name: shown.pop(name) for name in ("recursive", "id_from")}
     if validate:
         settings = Settings(scores, share, costly, bool(compare), n_threads=threads or available_cores())
+        settings = dataclasses.replace(settings, target=shown["target"])
         validate_scores(run, files, out, sample, settings, skip_bad, device, as_json, overwrite)
         return
     if not files:
@@ -109,13 +113,18 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
         raise click.UsageError("populations are only shown with --compare orbitals")
     scores = tuple(dict.fromkeys([*scores, *(name for name in shown["score"] if name in COSTLY)]))
     model = load(run, device, min_distance)
+    target = shown["target"] and model.targets[target_number(model, shown["target"])]
+    shown["target"] = target or ""
+    missing = [name for name in shown["score"] if name in OF_ADDITIVE_HEAD and model.config.model.head != "additive"]
+    if missing:
+        raise click.UsageError(f"{missing[0]} is of models with an additive head only; this one has the published head")
     sources = open_files(files, **reading)
     status = StatusLine()
     claim_outputs(files_of(out, shown["pages"]), run, sources, (), overwrite)
-    options = {"scores": scores, "share": share, "n_threads": threads}
+    options = {"scores": scores, "share": share, "n_threads": threads, "target": target}
     left_out = LeftOut(status)
-    structures = read_structures(sources, model.target, left_out if skip_bad else None)
-    total = Summary(model, run, out, left_out)
+    structures = read_structures(sources, target or model.target, left_out if skip_bad else None)
+    total = Summary(model, run, out, left_out, target)
     attributes = {"scores": ",".join(scores), "share": share, "compare": compare or ""}
     with explanation_folder(out, model, run, ReportOptions(**shown), attributes, status.line) as writer:
         for finding in findings(model, structures, bool(compare), left_out if skip_bad else None, **options):
@@ -132,24 +141,28 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
 
 def line_of(finding: ExplainedStructure, names: tuple[str, ...]) -> str:
     """Id, prediction, the site where each shown column is largest, and correlations with the populations."""
-    e = finding.explanation
     parts = []
-    for name in names:
-        top = finding.top_site(name)
-        parts.append(
-            f"{name} {'-' if top is None else f'{finding.site_name(top)} {finding.columns[name].values[top]:.4g}'}"
-        )
-    for (score, population), rho in finding.correlations.items():
-        if score == names[0]:
-            parts.append(f"Spearman {population} {in_words(rho, '')}")
-    return row(e.id, f"{e.value:.6g} {e.unit}".rstrip(), *parts)
+    for target, e in finding.explanations.items():
+        columns = [finding.column_name(name, target) for name in names]
+        about = f"{target} " if len(finding.explanations) > 1 else ""
+        parts.append(f"{about}{e.value:.6g} {e.unit}".rstrip())
+        for name in columns:
+            top = finding.top_site(name)
+            parts.append(
+                f"{name} {'-' if top is None else f'{finding.site_name(top)} {finding.columns[name].values[top]:.4g}'}"
+            )
+        for (score, population), rho in finding.correlations.items():
+            if score == columns[0]:
+                parts.append(f"Spearman {population} {in_words(rho, '')}")
+    return row(finding.id, *parts)
 
 
 class Summary:
     """What was explained, counted; correlations as means over the structures where they are defined."""
 
-    def __init__(self, model: Model, run: str, out: str, left_out: LeftOut):
-        self.names = {"run": str(run), "out": str(out), "target": model.target, "unit": model.unit}
+    def __init__(self, model: Model, run: str, out: str, left_out: LeftOut, target: str | None = None):
+        unit = model.units[target_number(model, target)] if target else model.unit
+        self.names = {"run": str(run), "out": str(out), "target": target or model.target, "unit": unit}
         self.n = 0
         self.left_out = left_out
         self.sums = {}

@@ -14,9 +14,11 @@ from refattn.data.builtin import open_data
 from refattn.data.sources.files import Skip, open_files, read_structures
 from refattn.data.splits import resolve_split
 from refattn.errors import DataError
+from refattn.explanation.explain import target_number
 from refattn.network.checkpoint import check_data
 from refattn.prediction.ensemble import members_of
 from refattn.prediction.predictor import Model, load
+from refattn.report.errors_of_run import errors_of_run
 from refattn.report.sentences import sentences
 from refattn.report.validation import FILES, MARKS, write_report
 from refattn.validation.study import Settings, validate
@@ -45,12 +47,13 @@ def validate_scores(
     models = [load(member, device) for member in members_of(run)]
     status = StatusLine()
     left_out = LeftOut(status)
-    structures, sources = read_held_out(models[0], files, status, left_out if skip_bad else None)
+    target = models[0].targets[target_number(models[0], settings.target)]
+    structures, sources = read_held_out(models[0], target, files, status, left_out if skip_bad else None)
     claim_outputs({Path(out) / name: mark for name, mark in MARKS.items()}, run, (), sources, overwrite)
     make_directory(out)
     structures = sample_of(structures, sample, settings.seed)
     record = validate(models, structures, settings, status.update, left_out if skip_bad else None)
-    record |= {"run": str(run), "left_out": left_out.ids}
+    record |= {"run": str(run), "left_out": left_out.ids, "errors_of_run": errors_of_run(run, [record["target"]])}
     write_report(out, record, shlex.join(["refattn", *sys.argv[1:]]))
     if as_json:
         echo(to_json(record))
@@ -62,11 +65,10 @@ def validate_scores(
 
 
 def read_held_out(
-    model: Model, files: tuple[str, ...], status: StatusLine, skip: Skip | None
+    model: Model, target: str, files: tuple[str, ...], status: StatusLine, skip: Skip | None
 ) -> tuple[list[ase.Atoms], list[Path | str]]:
     """Structures that the model was not trained on, as ase.Atoms with `label` in info, and the files that hold them."""
     split = model.checkpoint.split
-    target = model.target
     if not files:
         if not split.test:
             raise DataError("the run has no test set of its own; name FILES to validate with")

@@ -170,7 +170,7 @@ def _outputs_without(model, subject, atoms, sites, map_fn):
     graphs = GraphBatch.concatenate(list(map_fn(graph_without, sites)))
     rows = np.arange(len(graphs))
     output = predict_rows(subject.params, subject.config, subject.ops, graphs, rows, map_fn)
-    return output.prediction[:, 0].astype(float)
+    return output.prediction[:, subject.target].astype(float)
 
 
 def _without(atoms, site):

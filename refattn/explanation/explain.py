@@ -14,10 +14,10 @@ from refattn.errors import ConfigError, DataError, StructureError
 from refattn.explanation.attribution import gradient_times_input, integrated_gradients, occlusion, removal
 from refattn.explanation.flow import Flow, attention_flow, residual_share
 from refattn.explanation.variants import LARGE, ScoredInput
-from refattn.network.inference import overflow_is_reported
+from refattn.network.inference import overflow_is_reported, to_labels
 from refattn.network.model import forward
 from refattn.network.params import Parameters
-from refattn.prediction.predictor import Model, Skip, Structures
+from refattn.prediction.predictor import Model, Predictor, Skip, Structures
 from refattn.structures.batch import GraphBatch
 
 
@@ -41,6 +41,8 @@ SITE_SCORES = (
     SiteScore("beta", "global attention", False, False, "1"),
     SiteScore("scaled_beta", "global attention times the number of sites", False, False, "N"),
     SiteScore("impact", "global attention carried through the local attention", False, False, "1"),
+    SiteScore("site_value", "the property by the site alone", False, True),
+    SiteScore("contribution", "contribution to the prediction", True, True, "value - mean_value"),
     SiteScore("gradient_times_input", "gradient times input", True, True),
     SiteScore("integrated_gradients", "integrated gradients", True, True, "value - baseline_value"),
     SiteScore("occlusion", "loss when the site says nothing of itself", True, True),
@@ -48,6 +50,7 @@ SITE_SCORES = (
 )
 COSTLY = ("integrated_gradients", "occlusion", "removal")
 DEFAULT = COSTLY[:2]
+OF_ADDITIVE_HEAD = ("site_value", "contribution")
 BLOCK_SITES = 4096  # sites of structures that are explained at once, and those of one
 
 
@@ -87,6 +90,13 @@ class Explanation:
     flow : Flow                            flow[i,j], the part of site i's representation that came from site j through
                                            all layers; rows sum to 1 (flow.py)
     impact : (N,) float64                  impact[j] = sum_i beta[i] flow[i,j]; sums to 1
+    site_value : (N,) float64              in `unit`, of the additive head: mean_value + std f, what the site alone says
+                                           the property is; for the read-out "sum" what it adds, its element's reference
+                                           value + std f. None where the head is another, as the next
+    contribution : (N,) float64            in `unit`: std beta f, for the read-out "sum" std f; how far the site moves
+                                           the prediction from mean_value. They sum to value - mean_value
+    mean_value : float                     in `unit`: the mean of the training labels; for the read-out "sum" the sum of
+                                           the elements' reference values
     site_embedding : (N, G) float          representation of the sites after step 5 of docs/design.md section 3
     structure_vector : (G,) float          struct = sum_i beta[i] k[i] of step 6
     gradient_times_input : (N,) float64    in `unit`, as the next three (attribution.py); positive raises the prediction
@@ -118,6 +128,9 @@ class Explanation:
     site_embedding: np.ndarray
     structure_vector: np.ndarray
     gradient_times_input: np.ndarray
+    mean_value: float
+    site_value: np.ndarray | None = None
+    contribution: np.ndarray | None = None
     integrated_gradients: np.ndarray | None = None
     occlusion: np.ndarray | None = None
     removal: np.ndarray | None = None
@@ -139,7 +152,8 @@ def explain(
     share: float | str = 0.5,
     dtype: str = "float64",
     n_threads: int | None = None,
-) -> Explanation | list[Explanation]:
+    target: str | None = None,
+) -> "Explained | list[Explained]":
     """What the predictions of one ase.Atoms or of an iterable of them rest on.
 
     Parameters
@@ -159,15 +173,19 @@ def explain(
         model was trained in, because of the memory.
     n_threads : int, optional
         By default one for each core. It changes no bit of the result.
+    target : str, optional
+        The target to explain; by default all.
 
     Returns
     -------
-    Explanation of one ase.Atoms, or a list of them
+    Explanation of one ase.Atoms, or a list of them; where several targets are explained, a dict of Explanation by their
+    names in the place of each
 
-    Raises ConfigError for an unknown score or share, and what Model.predict raises.
+    Raises ConfigError for an unknown score, share or target, and what Model.predict raises.
     """
     alone = isinstance(structures, ase.Atoms)
-    stream = explain_stream(model, [structures] if alone else structures, scores, share, dtype, n_threads)
+    options = {"dtype": dtype, "n_threads": n_threads, "target": target}
+    stream = explain_stream(model, [structures] if alone else structures, scores, share, **options)
     found = [explanation for _, explanation in stream]
     return found[0] if alone else found
 
@@ -181,15 +199,29 @@ def explain_stream(
     n_threads: int | None = None,
     block: int = 32,
     skip: Skip | None = None,
-) -> Iterator[tuple[ase.Atoms, Explanation]]:
+    target: str | None = None,
+) -> "Iterator[tuple[ase.Atoms, Explained]]":
     """Like explain, for any number of structures in bounded memory: yields (ase.Atoms, Explanation).
 
     Where `skip` is given, structures that explain would refuse are left out, and skip(id, error) is called.
     """
-    task = _Task(model, _checked(scores), _checked_share(share), model.checkpoint.params.astype(dtype))
+    targets = [*range(len(model.targets))] if target is None else [target_number(model, target)]
+    task = _Task(model, _checked(scores), _checked_share(share), model.checkpoint.params.astype(dtype), targets)
     blocks = model.stream_batches(structures, task.explained, block, n_threads, skip, max_sites=BLOCK_SITES)
     for kept, explanations in blocks:
-        yield from zip(kept, explanations, strict=True)
+        for atoms, found in zip(kept, explanations, strict=True):
+            yield atoms, found if len(targets) > 1 else next(iter(found.values()))
+
+
+def target_number(model: Predictor, target: str | None) -> int:
+    """Which of the model's targets has this name; None names the only one. Raises ConfigError."""
+    names = model.targets
+    if target is None and len(names) == 1:
+        return 0
+    if target not in names:
+        what = "has several targets" if target is None else f"has no target {target!r}"
+        raise ConfigError(f"the model {what}; choose one of {', '.join(names)}")
+    return names.index(target)
 
 
 def _checked(scores):
@@ -213,9 +245,10 @@ class _Task:
     scores: tuple[str, ...]
     share: float | str
     params: Parameters
+    targets: list[int]
 
     def explained(self, ids, structures, graphs, map_fn, refuse):
-        """The structures that have an Explanation, and a list of these; see Predictor.compute."""
+        """The structures that have an Explanation, and a dict of these for each, by target; see Predictor.compute."""
         # One structure is spread over the threads; of several each has one.
         over_structures = map if len(ids) == 1 else self.model.ops.side_by_side(map_fn)
         within_structure = map_fn if over_structures is map else map
@@ -229,7 +262,7 @@ class _Task:
         kept, explanations = [], []
         results = over_structures(explanation_or_error, range(len(ids)))
         for id, atoms, result in zip(ids, structures, results, strict=True):
-            if isinstance(result, Explanation):
+            if isinstance(result, dict):
                 kept.append(atoms)
                 explanations.append(result)
             else:
@@ -240,15 +273,38 @@ class _Task:
         model = self.model
         own = model.checkpoint.params
         subject = subject_of(model, self.params if len(graph.z) <= LARGE else own, graph)
-        output, attention = _attention(subject, graph, self.share)
-        output = max(output, 0.0) if model.config.model.non_negative else output
-        value = model.checkpoint.scale.mean[0] + model.checkpoint.scale.std[0] * output
-        names = {"id": id, "target": model.target, "unit": model.unit, "value": value, "z": graph.z}
-        return Explanation(**names, **attention, **self._attributions(subject, atoms, map_fn))
+        with overflow_is_reported():
+            tape = forward(subject.params, subject.graph.to(model.ops), subject.config, model.ops)
+        output = model.ops.to_host(tape.prediction)
+        output = np.maximum(output, 0) if model.config.model.non_negative else output
+        values, means = (to_labels(model.checkpoint, y, graph, np.zeros(1, int))[0] for y in (output, 0 * output))
+        shared = {"id": id, "z": graph.z, **_local_attention(subject, graph, tape, self.share)}
+        found = {}
+        for k in self.targets:
+            names = {"target": model.targets[k], "unit": model.units[k]}
+            own = dataclasses.replace(subject, target=k)
+            attention = _global_attention(own, tape, shared["flow"])
+            scores = self._contributions(own, tape, means[k]) | self._attributions(own, atoms, means[k], map_fn)
+            found[model.targets[k]] = Explanation(
+                **shared, **names, value=float(values[k]), mean_value=float(means[k]), **attention, **scores
+            )
+        return found
 
-    def _attributions(self, subject, atoms, map_fn):
+    def _contributions(self, subject, tape, mean):
+        """The fields of an Explanation that only the additive head gives; `mean` is the mean_value of the structure."""
+        head = tape.read_outs[subject.target].head
+        if head.value is None:
+            return {}
+        std, reference = (getattr(self.model.checkpoint.scale, name) for name in ("std", "reference"))
+        f, weight = (subject.ops.to_host(array).astype(float) for array in (head.value, head.weight))
+        if subject.config.readout == "sum":
+            mean = 0.0 if reference is None else reference[subject.target][subject.graph.z]
+        return {"site_value": mean + std[subject.target] * f, "contribution": std[subject.target] * weight * f}
+
+    def _attributions(self, subject, atoms, mean, map_fn):
         """The fields of an Explanation that are in the label's unit: gradients, and what was asked of COSTLY."""
-        mean, std = self.model.checkpoint.scale.mean[0], self.model.checkpoint.scale.std[0]
+        std, reference = (getattr(self.model.checkpoint.scale, name) for name in ("std", "reference"))
+        std = std[subject.target]
         found = {"gradient_times_input": std * gradient_times_input(subject)}
         if "integrated_gradients" in self.scores:
             result = integrated_gradients(subject, map_fn)
@@ -265,32 +321,40 @@ class _Task:
             found["occlusion"] = std * occlusion(subject, map_fn) if few else unknown
         if "removal" in self.scores:
             found["removal"] = std * removal(self.model, subject, atoms, map_fn) if few else unknown
+            if reference is not None:
+                found["removal"] = found["removal"] + reference[subject.target][atoms.numbers]
         return found
 
 
-def subject_of(model: Model, params: Parameters, graph: GraphBatch) -> ScoredInput:
+def subject_of(model: Model, params: Parameters, graph: GraphBatch, target: int = 0) -> ScoredInput:
     """The ScoredInput of one structure before the network of `model` with the parameters `params`, in their type."""
     config = model.config.model
-    return ScoredInput.of(params, config, model.ops, graph.for_network(config, params.vector.dtype))
+    subject = ScoredInput.of(params, config, model.ops, graph.for_network(config, params.vector.dtype))
+    return dataclasses.replace(subject, target=target)
 
 
-def _attention(subject, graph, share):
-    """Output, and the fields of an Explanation that the forward pass alone gives."""
+def _local_attention(subject, graph, tape, share):
+    """The fields of an Explanation that all targets share."""
     ops = subject.ops
-    with overflow_is_reported():
-        tape = forward(subject.params, subject.graph.to(ops), subject.config, ops)
     alpha = np.stack([ops.to_host(array) for array in tape.alpha])
-    beta = ops.to_host(tape.beta[0]).astype(float)
     edge_ptr, nbr = subject.graph.edge_ptr, subject.graph.nbr
     flow = attention_flow(alpha, edge_ptr, nbr, residual_share(tape, ops) if share == "norm" else share)
     site = np.repeat(np.arange(len(graph.z)), np.diff(edge_ptr))
-    return float(tape.prediction[0, 0]), {
+    return {"edges": Edges(site, nbr, graph.image, graph.r, graph.omega), "alpha": alpha, "flow": flow}
+
+
+def _global_attention(subject, tape, flow):
+    """The fields of an Explanation that the read-out of its target gives."""
+    ops = subject.ops
+    read_out = tape.read_outs[subject.target]
+    beta = ops.to_host(tape.beta[subject.target]).astype(float)
+    return {
         "beta": beta,
         "scaled_beta": beta * len(beta),
-        "edges": Edges(site, nbr, graph.image, graph.r, graph.omega),
-        "alpha": alpha,
-        "flow": flow,
         "impact": flow.impact(beta),
-        "site_embedding": ops.to_host(tape.read_outs[0].site),
-        "structure_vector": ops.to_host(tape.read_outs[0].struct)[0],
+        "site_embedding": ops.to_host(read_out.site),
+        "structure_vector": ops.to_host(read_out.struct)[0],
     }
+
+
+Explained = Explanation | dict[str, Explanation]

@@ -34,6 +34,7 @@ class ScoredInput:
     embedding : (N, W) float   the sites' input embedding c
     baseline : (W,) float      the input embedding of a site that is none: zeros by default, the centre of the
                                distribution that an element's embedding is drawn from
+    target : int               whose output is explained
     """
 
     params: Parameters
@@ -42,6 +43,7 @@ class ScoredInput:
     graph: GraphBatch
     embedding: np.ndarray
     baseline: np.ndarray
+    target: int = 0
 
     @classmethod
     def of(
@@ -80,7 +82,7 @@ class ScoredInput:
         def part_outputs(part):
             with self.ops.work_arrays(), overflow_is_reported():
                 tape = self._forward(make(part))
-                return self.ops.to_host(tape.prediction)[:, 0].astype(float)
+                return self.ops.to_host(tape.prediction)[:, self.target].astype(float)
 
         return np.concatenate(list(self._side_by_side(map_fn)(part_outputs, self._cut(n_variants))))
 
@@ -104,7 +106,7 @@ class ScoredInput:
             with self.ops.work_arrays(), overflow_is_reported():
                 tape = self._forward(make(part))
                 weight = np.zeros((len(part), self.config.n_targets), self.embedding.dtype)
-                weight[:, 0] = weights[part]
+                weight[:, self.target] = weights[part]
                 grads = self.params.zeros_like()
                 grad_inputs = {}
                 backward(

@@ -65,16 +65,21 @@ class ExplainedStructure:
     Attributes
     ----------
     atoms : ase.Atoms
-    explanation : Explanation
-    label : float or None            in the label's unit, None where it is not known
+    explanations : dict              target -> Explanation
+    labels : dict                    target -> float in the label's unit, None where it is not known
     populations : dict               name of POPULATIONS -> (N,) float64, averaged over equivalent sites; empty where
                                      nothing is compared
     """
 
     atoms: ase.Atoms
-    explanation: Explanation
-    label: float | None = None
+    explanations: dict[str, Explanation]
+    labels: dict[str, float | None] = dataclasses.field(default_factory=dict)
     populations: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def explanation(self) -> Explanation:
+        """The Explanation of the first target; id, atoms and local attention are the same in all."""
+        return next(iter(self.explanations.values()))
 
     @property
     def id(self) -> str:
@@ -82,13 +87,24 @@ class ExplainedStructure:
 
     @cached_property
     def columns(self) -> dict[str, Column]:
-        """{name: Column} of every score that was computed, then of the populations."""
-        values = self.explanation.site_scores()
-        unit = self.explanation.unit
-        scores = [s for s in SITE_SCORES if s.name in values]
-        found = [Column(s.name, s.text, unit if s.in_unit else "", s.signed, values[s.name]) for s in scores]
+        """{name: Column} of every score that was computed, see column_name, then of the populations."""
+        found = []
+        for target, e in self.explanations.items():
+            about = f"{target.replace('_', ' ')}, " if len(self.explanations) > 1 else ""
+            for s in SITE_SCORES:
+                if (values := getattr(e, s.name)) is not None:
+                    unit = e.unit if s.in_unit else ""
+                    found.append(Column(self.column_name(s.name, target), about + s.text, unit, s.signed, values))
         found += [Column(name, POPULATIONS[name], "", False, known) for name, known in self.populations.items()]
         return {column.name: column for column in found}
+
+    def column_name(self, name: str, target: str) -> str:
+        """The name of the column of a score: of several targets, with the target's behind it; populations have one."""
+        return name if len(self.explanations) == 1 or name in POPULATIONS else f"{name}_{target}"
+
+    def of_targets(self) -> Iterator[tuple[Explanation, float | None]]:
+        """The Explanation and the label of every target."""
+        return ((e, self.labels.get(target)) for target, e in self.explanations.items())
 
     @cached_property
     def correlations(self) -> dict[tuple[str, str], float]:
@@ -138,22 +154,26 @@ def findings(
 
     Parameters
     ----------
-    structures : iterable of ase.Atoms     perhaps with the known `label` in info
+    structures : iterable of ase.Atoms     perhaps with the known `label` in info, of several targets a dict of each
     compare : bool                         whether to add the populations of the frontier orbitals
     skip : callable, optional              (id, error): called for a structure that is left out instead of an error
     options                                those of explain_stream
 
     Raises what refattn.explain and comparison.populations raise.
     """
-    for atoms, explanation in explain_stream(model, structures, skip=skip, **options):
+    for atoms, found in explain_stream(model, structures, skip=skip, **options):
+        explanations = found if isinstance(found, dict) else {found.target: found}
+        first = next(iter(explanations))
         try:
             known = _populations(atoms) if compare else {}
         except DataError as error:
             if skip is None:
                 raise
-            skip(explanation.id, error)
+            skip(explanations[first].id, error)
             continue
-        yield ExplainedStructure(atoms, explanation, atoms.info.get("label"), known)
+        label = atoms.info.get("label")
+        labels = label if isinstance(label, dict) else {first: label}
+        yield ExplainedStructure(atoms, explanations, labels, known)
 
 
 def _populations(atoms):

@@ -22,8 +22,10 @@ from refattn.common.outputs import Mark, is_output
 from refattn.common.strict_json import to_json
 from refattn.common.text import encodable
 from refattn.errors import OutputError
+from refattn.explanation.explain import target_number
 from refattn.prediction.predictor import Model
 from refattn.report import png
+from refattn.report.errors_of_run import errors_of_run
 from refattn.report.findings import ExplainedStructure
 from refattn.report.pages import MARK, OWN_FILES, list_writer, plotly_script, write_page, write_shared_files
 from refattn.report.pictures import picture, thumbnail
@@ -41,6 +43,7 @@ class ReportOptions:
     score : tuple of str                columns that pictures and pages show first; a picture has a row for each
     background : "light" or "dark"      of the pictures; pages follow the reader's system
     max_pictures, max_pages : int       so many of the first structures have one
+    target : str                        the one that is explained, of several; empty: all
     pages, edges : bool                 whether there are pages, and edges.csv
     """
 
@@ -48,6 +51,7 @@ class ReportOptions:
     background: str = "light"
     max_pictures: int = 20
     max_pages: int = 200
+    target: str = ""
     pages: bool = True
     edges: bool = False
 
@@ -83,14 +87,17 @@ def explanation_folder(
     for name in ("", "pictures", *(("pages", "thumbnails") if shown.pages else ())):
         make_directory(folder / name)
     rule = to_json(dataclasses.asdict(model.config.graph))
-    record = {"target": model.target, "unit": model.unit, "run": encodable(run), "neighbour_rule": rule}
+    targets = [shown.target] if shown.target else list(model.targets)
+    units = [model.units[target_number(model, target)] for target in targets]
+    target, unit = (names[0] if len(names) == 1 else names for names in (targets, units))
+    record = {"target": target, "unit": unit, "run": encodable(run), "neighbour_rule": rule}
     record |= {"created_by": f"refattn {refattn.__version__}", **attributes}
     with contextlib.ExitStack() as stack:
         writer = ReportWriter(folder, shown, note, stack.enter_context(tables(folder, record, shown.edges)))
         if shown.pages:
             write_shared_files(folder, script)
-            title = f"{model.target.replace('_', ' ')}, explained"
-            text = f"Predicted by {run}."
+            title = f"{', '.join(targets).replace('_', ' ')}, explained"
+            text = f"Predicted by {run}. {errors_of_run(run, targets)}"
             writer.list = stack.enter_context(list_writer(folder / "index.html", title, text, shown.score[0]))
         stopped = None
         try:
@@ -155,9 +162,10 @@ class ReportWriter:
             name = name or self._name_for(finding.id)
             self.n_pages += 1
             links |= {"page": f"pages/{name}.html", "thumbnail": f"thumbnails/{name}.png"}
-            thumbnail(self.folder / links["thumbnail"], finding, first)
+            column = finding.column_name(first, finding.explanation.target)
+            thumbnail(self.folder / links["thumbnail"], finding, column)
             beside = f"../{links['picture']}" if "picture" in links else None
-            write_page(self.folder / links["page"], finding, first, beside)
+            write_page(self.folder / links["page"], finding, column, beside)
         self.list(finding, links)
 
     def _within(self, what, done, limit):
@@ -186,7 +194,12 @@ class ReportWriter:
 
 
 def rows_of(finding: ExplainedStructure, scores: Iterable[str]) -> list[str]:
-    """Columns that a picture shows: the scores, and the population of the orbital that the target is about, or both."""
-    target = finding.explanation.target.lower()
-    about = [name for name in finding.populations if name.split("_")[0] in target]
-    return list(dict.fromkeys([*scores, *(about or finding.populations)]))
+    """Columns that a picture shows: the scores of each target, and the population of the orbital that it is about."""
+    rows = []
+    found = False
+    for target in finding.explanations:
+        about = [name for name in finding.populations if name.split("_")[0] in target.lower()]
+        rows += [finding.column_name(name, target) for name in scores]
+        rows += about
+        found = found or bool(about)
+    return list(dict.fromkeys(rows if found else [*rows, *finding.populations]))

@@ -20,7 +20,7 @@ from refattn.common.files import replacing, write_text
 from refattn.common.strict_json import to_json
 from refattn.errors import MissingExtra
 from refattn.report.findings import ExplainedStructure, in_words
-from refattn.report.pictures import amounts, colour_stops
+from refattn.report.pictures import amounts_of_all, colour_stops
 from refattn.report.scene import Scene
 
 MARK = re.compile(rb'<!DOCTYPE html>\n[^>]*>\n<head>\n[^>]*>\n<meta name="generator" content="refattn">')  # of a page
@@ -40,7 +40,7 @@ HEAD = """<!DOCTYPE html>
 """
 PAGE = """<p><a href="../index.html">all structures</a></p>
 <h1>{id} <span class="soft">{formula}</span></h1>
-<p>{target} {amounts}{picture}</p>
+<p>{amounts}{picture}</p>
 <div class="bar"><label>score <select id="score"></select></label>
 <span id="views">view </span> <span id="note" class="soft"></span></div>
 <div id="plot"></div>
@@ -96,12 +96,11 @@ def write_page(path: Path | str, finding: ExplainedStructure, first: str, pictur
     picture : str, optional     its picture, as an address relative to the page
     """
     e = finding.explanation
-    title = html.escape(f"{e.id} – {e.target}")
+    title = html.escape(f"{e.id} – {', '.join(finding.explanations)}")
     text = HEAD.format(title=title, root="../") + PAGE.format(
         id=html.escape(e.id),
         formula=finding.formula,
-        target=html.escape(e.target.replace("_", " ")),
-        amounts=html.escape(amounts(e, finding.label)),
+        amounts=html.escape(amounts_of_all(finding)),
         picture=f' – <a href="{picture}">picture</a>' if picture else "",
         data=_script_safe(to_json(page_data(finding, first))),
     )
@@ -178,28 +177,38 @@ def _head(name, number):
 
 def _cells(finding, links, first):
     """(heading, whether it is a number, cell) of a row of the list."""
-    e = finding.explanation
-    unit = f" ({e.unit})" if e.unit else ""
     image = f'<img src="{links["thumbnail"]}" alt="" loading="lazy">' if "thumbnail" in links else ""
-    name = html.escape(e.id)
-    top = finding.top_site(first)
+    name = html.escape(finding.id)
     name = f'<a href="{links["page"]}">{name}</a>' if "page" in links else name
     pictures = f'<a href="{links["picture"]}">picture</a>' if "picture" in links else ""
-    error = None if finding.label is None else e.value - finding.label
     cells = [
         ("", False, f"<td>{image}</td>"),
         ("id", False, f'<td class="id">{name}</td>'),
         ("formula", False, f"<td>{finding.formula}</td>"),
-        ("sites", True, _number(len(e.z))),
+        ("sites", True, _number(len(finding.atoms))),
+    ]
+    for e, label in finding.of_targets():
+        cells += _cells_of_target(finding, e, label, finding.column_name(first, e.target))
+    return [*cells, ("", False, f"<td>{pictures}</td>")]
+
+
+def _cells_of_target(finding, e, label, first):
+    """The cells of a target: prediction, label, and the site where its column `first` is highest."""
+    unit = f" ({e.unit})" if e.unit else ""
+    about = f"{e.target.replace('_', ' ')}, " if len(finding.explanations) > 1 else ""
+    top = finding.top_site(first)
+    error = None if label is None else e.value - label
+    cells = [
         (f"{e.target.replace('_', ' ')}, predicted{unit}", True, _number(e.value)),
-        (f"label{unit}", True, _number(finding.label)),
-        (f"difference{unit}", True, _number(error)),
-        ("top site", False, f"<td>{'' if top is None else finding.site_name(top)}</td>"),
+        (f"{about}label{unit}", True, _number(label)),
+        (f"{about}difference{unit}", True, _number(error)),
+        (f"{about}top site", False, f"<td>{'' if top is None else finding.site_name(top)}</td>"),
         (first.replace("_", " "), True, _number(None if top is None else finding.columns[first].values[top])),
     ]
     for name in finding.populations:
-        cells.append((f"Spearman, {name.replace('_', ' ')}", True, _number(finding.correlations.get((first, name)))))
-    return [*cells, ("", False, f"<td>{pictures}</td>")]
+        rho = _number(finding.correlations.get((first, name)))
+        cells.append((f"{about}Spearman, {name.replace('_', ' ')}", True, rho))
+    return cells
 
 
 def _number(value):

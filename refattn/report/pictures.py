@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from refattn.common.text import printable
+from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import Explanation
 from refattn.report.findings import SUBSCRIPTS, Column, ExplainedStructure, in_words
 from refattn.report.png import write_png
@@ -111,7 +112,7 @@ def picture(path: Path | str, finding: ExplainedStructure, names: list[str], bac
             place = left, bottom + (row - size[1]) / 2, *size
             _draw(_axes(figure, place, rect), scene, view, finding.columns[name], theme, scale)
             left += size[0] + spare
-        _row_heading(figure, bottom + row + HEAD / 2, finding, name, names[0], theme)
+        _row_heading(figure, bottom + row + HEAD / 2, finding, names, number - 1, theme)
         _colour_bar(figure, bottom, row, finding.columns[name], theme)
     _heading(figure, finding, theme)
     _scale_bar(figure, scale, theme)
@@ -294,26 +295,34 @@ def _colour_bar(figure, bottom, row, column, theme):
     axes.tick_params(labelsize=NUMBER, colors=theme.text, width=0.5, length=2.5)
 
 
-def _row_heading(figure, y, finding, name, first, theme):
-    """What the row shows, and how it correlates with the first; y in cm."""
+def _row_heading(figure, y, finding, names, row, theme):
+    """What the row shows, and how it correlates with the first of the scores above it; y in cm."""
+    name = names[row]
     text = finding.columns[name].title
-    rho = finding.correlations.get((first, name), np.nan)
-    text += "" if np.isnan(rho) else f"; Spearman correlation with the first row {rho:.2f}".replace("-", "−")
+    populations = [n for n in range(row) if names[n] in POPULATIONS and names[n + 1] not in POPULATIONS]
+    first = populations[-1] + 1 if populations else 0
+    rho = finding.correlations.get((names[first], name), np.nan)
+    which = f"row {first + 1}:" if first else "the first row"
+    text += "" if np.isnan(rho) else f"; Spearman correlation with {which} {rho:.2f}".replace("-", "−")
     height = figure.get_figheight() * INCH
     figure.text(GAP / WIDTH, y / height, text, color=theme.text, fontsize=LETTER, va="center", parse_math=False)
 
 
 def _heading(figure, finding, theme):
     """Id and formula, and below them prediction and label."""
-    explanation = finding.explanation
     height = figure.get_figheight() * INCH
     name = printable(finding.id)
     name = name if len(name) <= 44 else f"{name[:20]}…{name[-22:]}"
     above = finding.formula if name.translate(SUBSCRIPTS) == finding.formula else f"{name}   {finding.formula}"
-    below = f"{explanation.target.replace('_', ' ')} {amounts(explanation, finding.label)}"
+    below = amounts_of_all(finding)
     style = {"color": theme.text, "fontsize": LETTER, "va": "center", "parse_math": False}
     figure.text(GAP / WIDTH, 1 - 0.45 / height, above, weight="bold", **style)
     figure.text(GAP / WIDTH, 1 - 0.95 / height, below, **style)
+
+
+def amounts_of_all(finding: ExplainedStructure) -> str:
+    """Every target with its prediction and label in words."""
+    return "; ".join(f"{e.target.replace('_', ' ')} {amounts(e, label)}" for e, label in finding.of_targets())
 
 
 def amounts(explanation: Explanation, label: float | None) -> str:

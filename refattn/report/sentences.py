@@ -52,7 +52,7 @@ def sentences(record: dict) -> list[Sentence]:
     -------
     list of Sentence
     """
-    parts = (_prediction, _agreement, _faithfulness, _stability, _randomisation, _equivalence)
+    parts = (_prediction, _taught, _agreement, _faithfulness, _stability, _randomisation, _equivalence)
     return [sentence for part in parts for sentence in part(record)]
 
 
@@ -66,6 +66,22 @@ def _prediction(record):
         text += (
             f" The mean absolute error of {record['target']} is {error} {record['unit']}; that of always predicting "
             f"their mean {record['label_mean_absolute_deviation']:.3g} {record['unit']}."
+        )
+    text += f" {record['errors_of_run']}" if record.get("errors_of_run") else ""
+    return [Sentence("what was tested", "", text)]
+
+
+def _taught(record):
+    """Whether somebody taught the attention, which then says where the array is and not what the network found."""
+    arrays = sorted({array for array in record["taught"] if array})
+    n_taught = sum(array is not None for array in record["taught"])
+    if not n_taught:
+        text = "The global attention was not taught: nothing but the error of the prediction shaped it."
+    else:
+        runs = "" if n_taught == len(record["taught"]) else f" in {n_taught} of {len(record['taught'])} runs"
+        text = (
+            f"The global attention was taught{runs}: the loss held it to {', '.join(arrays)} of the training set. "
+            "Where it follows that array in other structures it generalises; the network did not find it by itself."
         )
     return [Sentence("what was tested", "", text)]
 

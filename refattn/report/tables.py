@@ -31,18 +31,22 @@ MARKS = {
     "structures.csv": re.compile(rb"id,formula,sites,\W*predicted "),
     "sites.csv": re.compile(rb"id,site,element,x \("),
     "edges.csv": re.compile(rb"id,i,j,image_a,"),
-    "explained.extxyz": re.compile(rb"\d+\n[^\n]*:beta:R:1[^\n]* predicted_"),
+    "explained.extxyz": re.compile(rb"\d+\n[^\n]*:beta(?:_[^:\n]*)?:R:1[^\n]* predicted_"),
     "explanations.h5": "refattn-explanations",
 }
 LAYOUT = """
 /structures   id, value, label (NaN where unknown), site_ptr, edge_ptr, z, position, cell, pbc, structure_vector;
-              with integrated gradients baseline_value, completeness_error, n_nodes, settled
+              with integrated gradients baseline_value, completeness_error, n_nodes, settled;
+              with an additive head mean_value
 /sites        every score by its name, site_embedding      sites of structure s are site_ptr[s]:site_ptr[s + 1]
 /edges        site, nbr (numbers within the structure), image, r, omega, alpha (layer, edge, head)
               edges of structure s are edge_ptr[s]:edge_ptr[s + 1]; they come in the order of their sites
 /correlation  SCORE/POPULATION: Spearman's rank correlation over the sites of each structure
+Of K > 1 targets, numbers of a structure have a last axis K, scores the name of the target behind theirs, and the
+representations G columns for each target
 """
 CHUNK = 1024
+UNSAFE = re.compile(r"[\s:\"'=]")  # what cannot stand in the name of a column of extended XYZ
 SUMS_TO = {score.name: score.sums_to for score in SITE_SCORES}
 
 
@@ -100,11 +104,15 @@ def _cell(value):
 
 
 def _structure_rows(finding):
-    e = finding.explanation
-    row = {"id": e.id, "formula": finding.formula, "sites": len(e.z)}
-    row |= {with_unit(f"predicted {e.target}", e.unit): e.value, with_unit(e.target, e.unit): finding.label}
-    if e.baseline_value is not None:
-        row |= {with_unit("baseline", e.unit): e.baseline_value, "completeness error": e.completeness_error}
+    row = {"id": finding.id, "formula": finding.formula, "sites": len(finding.atoms)}
+    for e, label in finding.of_targets():
+        behind = f" {e.target}" if len(finding.explanations) > 1 else ""
+        row |= {with_unit(f"predicted {e.target}", e.unit): e.value, with_unit(e.target, e.unit): label}
+        if e.contribution is not None:
+            row[with_unit(f"mean{behind}", e.unit)] = e.mean_value
+        if e.baseline_value is not None:
+            row |= {with_unit(f"baseline{behind}", e.unit): e.baseline_value}
+            row[f"completeness error{behind}"] = e.completeness_error
     for (score, population), rho in finding.correlations.items():
         row[f"Spearman {score} {population}"] = rho
     return [row]
@@ -142,10 +150,11 @@ def extxyz_frame(finding: ExplainedStructure) -> str:
     In the comment line stand the cell, the periods, `id`, `predicted_TARGET`, and TARGET where the label is known.
     """
     atoms = finding.atoms
-    e = finding.explanation
-    info = {"id": e.id, f"predicted_{e.target}": float(e.value)}
-    info |= {} if finding.label is None else {e.target: float(finding.label)}
-    columns = ":".join(["species:S:1:pos:R:3", *(f"{name}:R:1" for name in finding.columns)])
+    info = {"id": finding.id}
+    for e, label in finding.of_targets():
+        info |= {f"predicted_{e.target}": float(e.value)} | ({} if label is None else {e.target: float(label)})
+    names = (UNSAFE.sub("_", name) for name in finding.columns)
+    columns = ":".join(["species:S:1:pos:R:3", *(f"{name}:R:1" for name in names)])
     lattice = " ".join(map(repr, atoms.cell.array.ravel().tolist()))
     comment = f'Lattice="{lattice}" ' if atoms.cell.any() else ""
     pbc = " ".join("FT"[int(periodic)] for periodic in atoms.pbc)
@@ -174,28 +183,51 @@ def _h5(path, attributes):
 def _add_to_h5(file, finding):
     e = finding.explanation
     atoms = finding.atoms
-    unit = finding.explanation.unit
     _append(file, "structures/id", [e.id], h5py.string_dtype())
-    _append(file, "structures/value", [e.value], unit=unit, description=f"predicted {e.target}")
-    _append(file, "structures/label", [np.nan if finding.label is None else finding.label], unit=unit)
-    for name, unit_of in (("baseline_value", unit), ("completeness_error", ""), ("n_nodes", ""), ("settled", "")):
-        if getattr(e, name) is not None:
-            _append(file, f"structures/{name}", [getattr(e, name)], unit=unit_of)
+    _add_values(file, finding)
     for pointer, size in (("site_ptr", len(e.z)), ("edge_ptr", len(e.edges.r))):
         _append(file, f"structures/{pointer}", [file[f"structures/{pointer}"][-1] + size])
     _append(file, "structures/z", e.z.astype(np.uint8))
     _append(file, "structures/position", atoms.positions, unit="Å")
     _append(file, "structures/cell", atoms.cell.array[None], unit="Å")
     _append(file, "structures/pbc", atoms.pbc[None])
-    _append(file, "structures/structure_vector", e.structure_vector[None])
+    each = list(finding.explanations.values())
+    _append(file, "structures/structure_vector", _beside([x.structure_vector for x in each])[None])
+    sums_to = {finding.column_name(name, x.target): text for name, text in SUMS_TO.items() for x in each}
     for c in finding.columns.values():
-        _append(file, f"sites/{c.name}", c.values, unit=c.unit, description=c.text, sums_to=SUMS_TO.get(c.name, ""))
-    _append(file, "sites/site_embedding", e.site_embedding)
+        _append(file, f"sites/{c.name}", c.values, unit=c.unit, description=c.text, sums_to=sums_to.get(c.name, ""))
+    _append(file, "sites/site_embedding", _beside([x.site_embedding for x in each]))
     for name, unit_of in (("site", ""), ("nbr", ""), ("image", ""), ("r", "Å"), ("omega", "sr")):
         _append(file, f"edges/{name}", getattr(e.edges, name), unit=unit_of)
     _append(file, "edges/alpha", e.alpha, axis=1, description="local attention: layer, edge, head")
     for (score, population), rho in finding.correlations.items():
         _append(file, f"correlation/{score}/{population}", [rho], description="Spearman; magnitudes of signed scores")
+
+
+def _add_values(file, finding):
+    """What is known of the structure's property; of K > 1 targets (K,) beside each other."""
+    each = list(finding.explanations.values())
+    unit = ", ".join(e.unit for e in each)
+    targets = ", ".join(e.target for e in each)
+    labels = [np.nan if label is None else label for _, label in finding.of_targets()]
+    _append(file, "structures/value", _row([e.value for e in each]), unit=unit, description=f"predicted {targets}")
+    _append(file, "structures/label", _row(labels), unit=unit)
+    names = {"baseline_value": unit, "completeness_error": "", "n_nodes": "", "settled": ""}
+    names |= {"mean_value": unit} if each[0].contribution is not None else {}
+    for name, unit_of in names.items():
+        values = [getattr(e, name) for e in each]
+        if values[0] is not None:
+            _append(file, f"structures/{name}", _row(values), unit=unit_of)
+
+
+def _row(values):
+    """A row for one structure: of one target its number, of several the numbers of all."""
+    return values if len(values) == 1 else [values]
+
+
+def _beside(arrays):
+    """(..., G) of each target along the last axis."""
+    return np.concatenate(arrays, axis=-1)
 
 
 def _append(file, name, values, dtype=None, axis=0, **attributes):

@@ -19,7 +19,8 @@ def stages(config: ModelConfig) -> list[tuple[str, str]]:
     list of (str, str)
     """
     layers = [(f"layer {layer + 1}", rf"layer{layer}\.") for layer in reversed(range(config.n_layers))]
-    return [("output", "hidden_|output_"), ("global attention", "after_|global_"), *layers, ("input", "")]
+    read_out = [("output", r"(target\d+\.)?(hidden_|output_)"), ("global attention", r"(target\d+\.)?(after_|global_)")]
+    return [*read_out, *layers, ("input", "")]
 
 
 def randomised(model: Model, seed: int) -> Iterator[tuple[str, Model]]:

@@ -13,7 +13,7 @@ from refattn.common.ranks import spearman, top_overlap
 from refattn.common.threads import workers
 from refattn.errors import DataError, RunError
 from refattn.explanation.comparison import POPULATIONS, populations
-from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, subject_of
+from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, subject_of, target_number
 from refattn.explanation.symmetry import class_spread, equivalent_sites, symmetrised
 from refattn.prediction.predictor import Model
 from refattn.validation.agreement import MEASURES, TOP, agreement, baseline_scores, mean_and_error
@@ -37,6 +37,7 @@ class Settings:
                              deletion and insertion, randomised parameters
     orbitals : bool          whether populations that the data do not have are computed
     seed : int               of random orders and random parameters
+    target : str             whose scores are tested; None where there is only one
     n_threads : int          changes no bit of the result
     """
 
@@ -45,7 +46,13 @@ class Settings:
     n_costly: int = 200
     orbitals: bool = False
     seed: int = 0
+    target: str | None = None
     n_threads: int = dataclasses.field(default_factory=available_cores)
+
+    @property
+    def options(self) -> dict:
+        """Those of explain_stream that are the same for all networks."""
+        return {"n_threads": self.n_threads, "target": self.target}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +101,7 @@ def validate(
     """
     if len({(model.target, model.unit, model.config.graph) for model in models}) > 1:
         raise RunError("the runs differ in target, unit or neighbour rule; validate runs that differ in their seed")
+    target = models[0].targets[target_number(models[0], settings.target)]
     note(f"scores of run 1 of {len(models)}")
     cases, *first = first_scores(models[0], structures, settings, skip)
     if not cases:
@@ -111,8 +119,8 @@ def validate(
     blank, _ = site_scores(untrained(models[0], settings.seed), atoms, settings, costly=())
     record["agreement"] = {n: agreements(cases, scored, blank, n, refs) for n, refs in references.items()}
     note("deletion and insertion")
-    target = next((name for name in references if name.split("_")[0] in models[0].target.lower()), None)
-    record["faithfulness"] = faithfulness(models, few, scored, references.get(target, {}), settings)
+    population = next((name for name in references if name.split("_")[0] in target.lower()), None)
+    record["faithfulness"] = faithfulness(models, few, scored, references.get(population, {}), settings)
     record["stability"] = stability(cases, scored)
     note("randomised parameters")
     record["randomisation"] = randomisation(models[0], few, scored[0], settings)
@@ -128,7 +136,7 @@ def first_scores(
     found = []
     values = []
     costly = [name for name in settings.scores if name in FOR_ALL]
-    for atoms, e in explain_stream(model, structures, costly, settings.share, n_threads=settings.n_threads, skip=skip):
+    for atoms, e in explain_stream(model, structures, costly, settings.share, **settings.options, skip=skip):
         classes = equivalent_sites(atoms)
         known = {}
         if settings.orbitals or all(name in atoms.arrays for name in POPULATIONS):
@@ -148,7 +156,7 @@ def site_scores(
     first = [name for name in settings.scores if name in FOR_ALL] if costly is None else costly
     found = []
     values = []
-    for _, e in explain_stream(model, structures, first, settings.share, n_threads=settings.n_threads):
+    for _, e in explain_stream(model, structures, first, settings.share, **settings.options):
         found.append(ranked(e.site_scores()))
         values.append(e.value)
     if costly is None:
@@ -160,7 +168,7 @@ def add_costly(model: Model, structures: list[ase.Atoms], found: list[Scores], s
     """Add what takes many passes to the scores `found` of the first structures."""
     rest = [name for name in settings.scores if name not in FOR_ALL]
     if rest:
-        stream = explain_stream(model, structures, rest, settings.share, n_threads=settings.n_threads)
+        stream = explain_stream(model, structures, rest, settings.share, **settings.options)
         for scores, (_, e) in zip(found, stream):
             scores |= {name: getattr(e, name) for name in rest}
 
@@ -174,11 +182,12 @@ def describe(
     models: list[Model], cases: list[ValidationCase], values: Sequence[list[float]], settings: Settings
 ) -> dict:
     """What was tested, and how well the networks predict it."""
+    number = target_number(models[0], settings.target)
     label = np.array([np.nan if case.label is None else case.label for case in cases], dtype=float)
     known = ~np.isnan(label)
     return {
-        "target": models[0].target,
-        "unit": models[0].unit,
+        "target": models[0].targets[number],
+        "unit": models[0].units[number],
         "n_runs": len(models),
         "n_structures": len(cases),
         "n_costly": min(settings.n_costly, len(cases)),
@@ -190,8 +199,14 @@ def describe(
         "label_mean_absolute_deviation": metrics(label[known], np.full(known.sum(), label[known].mean()))["mae"]
         if known.any()
         else None,
+        "taught": taught_arrays(models, models[0].targets[number]),
         "titles": {score.name: score.text for score in SITE_SCORES if score.name not in SAME_RANKS},
     }
+
+
+def taught_arrays(models: list[Model], target: str) -> list[str | None]:
+    """The per-site array that the global attention of the target was taught in each run; None where none was."""
+    return [dict(model.config.training.attention).get(target) for model in models]
 
 
 def baselines(cases: list[ValidationCase], population: str) -> dict[str, list[np.ndarray]]:
@@ -270,8 +285,9 @@ def faithfulness(
         order = orders(scores, np.random.default_rng([settings.seed, number]))
         atoms = cases[number].atoms
         graph = model.graph(str(atoms.info.get("id", number)), atoms)
-        subject = subject_of(model, model.checkpoint.params.astype("float64"), graph)
-        return {k: model.checkpoint.scale.std[0] * deletion_and_insertion(subject, v) for k, v in order.items()}
+        target = target_number(model, settings.target)
+        subject = subject_of(model, model.checkpoint.params.astype("float64"), graph, target)
+        return {k: model.checkpoint.scale.std[target] * deletion_and_insertion(subject, v) for k, v in order.items()}
 
     jobs = [(model, own[s], s) for model, own in zip(models, scored, strict=True) for s in range(len(cases))]
     with workers(settings.n_threads) as run:

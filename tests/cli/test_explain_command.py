@@ -1,6 +1,7 @@
 """refattn explain: tables, pictures and pages hold what refattn.explain says; and what is refused."""
 
 import csv
+import dataclasses
 import json
 import re
 import signal
@@ -224,9 +225,11 @@ def test_populations_from_xtb_agree_with_the_structures_own():
 
 def test_the_orbital_that_the_target_is_about_is_drawn(model):
     known = {"homo_population": np.ones(3), "lumo_population": np.ones(3)}
-    finding = ExplainedStructure(molecule("H2O"), refattn.explain(model, molecule("H2O"), scores=[]), None, known)
+    finding = ExplainedStructure(
+        molecule("H2O"), {"gap": refattn.explain(model, molecule("H2O"), scores=[])}, {}, known
+    )
     assert rows_of(finding, ("beta",)) == ["beta", *known]
-    object.__setattr__(finding.explanation, "target", "xtb_lumo")
+    finding = dataclasses.replace(finding, explanations={"xtb_lumo": finding.explanation})
     assert rows_of(finding, ("beta",)) == ["beta", "lumo_population"]
 
 
@@ -253,7 +256,7 @@ def test_pictures_are_17_cm_wide_and_not_blank(folder):
 
 @pytest.mark.parametrize("make", [lambda: ase.Atoms("C"), rattled_salt], ids=["atom", "salt"])
 def test_dark_pictures(make, model, tmp_path):
-    finding = ExplainedStructure(make(), refattn.explain(model, make(), scores=[]))
+    finding = ExplainedStructure(make(), {"gap": refattn.explain(model, make(), scores=[])})
     picture(tmp_path / "dark.png", finding, ["beta"], "dark")
     pixels = imread(tmp_path / "dark.png")
     assert (pixels[0, 0, :3] < 0.15).all()

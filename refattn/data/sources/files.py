@@ -9,7 +9,7 @@ readers.py.
 import collections
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import ase
@@ -270,12 +270,12 @@ def open_files(paths: Iterable[Path | str], **options) -> list[FilesSource]:
 
 
 def read_structures(
-    sources: Iterable[FilesSource], target: str | None = None, skip: Skip | None = None
+    sources: Iterable[FilesSource], target: str | Sequence[str] | None = None, skip: Skip | None = None
 ) -> Iterator[ase.Atoms]:
     """The structures of every FilesSource as ase.Atoms, with their `id` in info, and their per-site arrays.
 
-    With `target` the `label` of that name is in info too, None where it is not known. Where `skip` is given, it is told
-    what cannot be read, see FilesSource.
+    With `target` the `label` of that name is in info too, None where it is not known; of several a dict of each. Where
+    `skip` is given, it is told what cannot be read, see FilesSource.
     """
     for source in sources:
         source.skip = skip
@@ -284,7 +284,8 @@ def read_structures(
         for name, values in record.arrays.items():
             record.atoms.set_array(name, values)
         if target is not None:
-            record.atoms.info["label"] = record.labels.get(target)
+            label = record.labels.get
+            record.atoms.info["label"] = label(target) if isinstance(target, str) else {t: label(t) for t in target}
         yield record.atoms
 
 
