@@ -19,7 +19,7 @@ from refattn.cli.options import (
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.embedding import embed_stream
-from refattn.prediction.predictor import load
+from refattn.prediction.predictor import load, target_number
 from refattn.report.maps import COLOURS, MARKS, SITE_COLOURS, MapOptions, files_of, write_maps
 from refattn.report.projection import LAYOUTS
 
@@ -31,6 +31,7 @@ from refattn.report.projection import LAYOUTS
 @click.option(
     "--map", type=click.Choice([*LAYOUTS]), default=MapOptions.map, help="How to lay out; umap needs its extra."
 )
+@click.option("--target", help="Of several targets the one whose read-out makes the vectors.")
 @click.option("--colour", type=click.Choice(COLOURS), default=MapOptions.colour, help="Of structures.")
 @click.option("--site-colour", type=click.Choice(SITE_COLOURS), default=MapOptions.site_colour, help="Of sites.")
 @click.option("--sites/--no-sites", default=MapOptions.sites, help="Map the sites too; embedding.h5 has them anyway.")
@@ -52,6 +53,8 @@ def embed(run, files, out, skip_bad, min_distance, recursive, id_from, overwrite
     sites.png (a point for every site, or for a random sample of them). FILES are read as by predict.
     """
     model = load(run, device, min_distance)
+    number = target_number(model, shown["target"])
+    target = model.targets[number]
     sources = open_files(files, recursive=recursive, id_from=id_from)
     status = StatusLine()
     shown = MapOptions(**shown)
@@ -65,12 +68,12 @@ def embed(run, files, out, skip_bad, min_distance, recursive, id_from, overwrite
             done += len(block[0])
             status.update(f"{done} structures")
 
-    structures = read_structures(sources, model.target, left_out if skip_bad else None)
-    blocks = embed_stream(model, structures, n_threads=threads, skip=left_out if skip_bad else None)
+    skip = left_out if skip_bad else None
+    blocks = embed_stream(model, read_structures(sources, target, skip), n_threads=threads, skip=skip, target=target)
     summary = write_maps(out, model, run, counted(blocks), shown)
     note_of_sources(sources)
     if as_json:
-        names = {"run": str(run), "out": str(out), "target": model.target, "unit": model.unit}
+        names = {"run": str(run), "out": str(out), "target": target, "unit": model.units[number]}
         echo(to_json({**names, **summary, "left_out": left_out.ids}))
     else:
         print_axes(summary)

@@ -24,8 +24,8 @@ from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
-from refattn.explanation.explain import COSTLY, DEFAULT, OF_ADDITIVE_HEAD, SITE_SCORES, target_number
-from refattn.prediction.predictor import Model, load
+from refattn.explanation.explain import COSTLY, DEFAULT, OF_ADDITIVE_HEAD, SITE_SCORES
+from refattn.prediction.predictor import Model, load, target_number
 from refattn.report.findings import ExplainedStructure, findings, in_words
 from refattn.report.folder import ReportOptions, ReportWriter, explanation_folder, files_of
 from refattn.report.pictures import THEMES

@@ -14,10 +14,9 @@ from refattn.data.builtin import open_data
 from refattn.data.sources.files import Skip, open_files, read_structures
 from refattn.data.splits import resolve_split
 from refattn.errors import DataError
-from refattn.explanation.explain import target_number
 from refattn.network.checkpoint import check_data
 from refattn.prediction.ensemble import members_of
-from refattn.prediction.predictor import Model, load
+from refattn.prediction.predictor import Model, load, target_number
 from refattn.report.errors_of_run import errors_of_run
 from refattn.report.sentences import sentences
 from refattn.report.validation import FILES, MARKS, write_report

@@ -17,7 +17,7 @@ from refattn.explanation.variants import LARGE, ScoredInput
 from refattn.network.inference import overflow_is_reported, to_labels
 from refattn.network.model import forward
 from refattn.network.params import Parameters
-from refattn.prediction.predictor import Model, Predictor, Skip, Structures
+from refattn.prediction.predictor import Model, Skip, Structures, target_number
 from refattn.structures.batch import GraphBatch
 
 
@@ -211,17 +211,6 @@ def explain_stream(
     for kept, explanations in blocks:
         for atoms, found in zip(kept, explanations, strict=True):
             yield atoms, found if len(targets) > 1 else next(iter(found.values()))
-
-
-def target_number(model: Predictor, target: str | None) -> int:
-    """Which of the model's targets has this name; None names the only one. Raises ConfigError."""
-    names = model.targets
-    if target is None and len(names) == 1:
-        return 0
-    if target not in names:
-        what = "has several targets" if target is None else f"has no target {target!r}"
-        raise ConfigError(f"the model {what}; choose one of {', '.join(names)}")
-    return names.index(target)
 
 
 def _checked(scores):

@@ -14,9 +14,9 @@ import ase
 import numpy as np
 
 from refattn.errors import DataError
-from refattn.network.inference import overflow_is_reported
+from refattn.network.inference import overflow_is_reported, to_labels
 from refattn.network.model import forward
-from refattn.prediction.predictor import Model, Skip, Structures
+from refattn.prediction.predictor import Model, Skip, Structures, target_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Embedding:
 class _Vectors(typing.NamedTuple):
     """What a forward pass says of one structure."""
 
-    output: float
+    output: np.ndarray
     struct: np.ndarray
     site: np.ndarray
     beta: np.ndarray
     z: np.ndarray
 
 
-def embed(model: Model, structures: Structures, n_threads: int | None = None) -> Embedding:
+def embed(model: Model, structures: Structures, n_threads: int | None = None, target: str | None = None) -> Embedding:
     """Vectors of one ase.Atoms or of an iterable of them, and of their sites.
 
     Parameters
@@ -64,15 +64,19 @@ def embed(model: Model, structures: Structures, n_threads: int | None = None) ->
     structures : ase.Atoms, or iterable of ase.Atoms     as for Model.predict
     n_threads : int, optional
         By default one for each core. It changes no bit of the result.
+    target : str, optional
+        Of several targets the one whose read-out makes the vectors.
 
     Returns
     -------
     Embedding
 
-    Raises what Model.predict raises, and DataError for a structure whose vectors are not finite.
+    Raises what Model.predict raises, ConfigError where the target is not clear, and DataError for a structure whose
+    vectors are not finite.
     """
     structures = [structures] if isinstance(structures, ase.Atoms) else list(structures)
-    return model.compute(structures, functools.partial(_embedded, model), n_threads, blas=False)[1]
+    task = functools.partial(_embedded, model, target_number(model, target))
+    return model.compute(structures, task, n_threads, blas=False)[1]
 
 
 def embed_stream(
@@ -81,15 +85,17 @@ def embed_stream(
     block: int = 256,
     n_threads: int | None = None,
     skip: Skip | None = None,
+    target: str | None = None,
 ) -> Iterator[tuple[list[ase.Atoms], Embedding]]:
     """Like embed, for any number of structures in bounded memory: yields (list of ase.Atoms, Embedding).
 
     Where `skip` is given, structures that embed would refuse are left out, and skip(id, error) is called.
     """
-    return model.stream_batches(structures, functools.partial(_embedded, model), block, n_threads, skip, blas=False)
+    task = functools.partial(_embedded, model, target_number(model, target))
+    return model.stream_batches(structures, task, block, n_threads, skip, blas=False)
 
 
-def _embedded(model, ids, structures, graphs, map_fn, refuse):
+def _embedded(model, target, ids, structures, graphs, map_fn, refuse):
     """The structures that have vectors, and their Embedding; see Predictor.compute."""
     graphs.check(model.config.model, ids)
     params = model.checkpoint.params.to(model.ops)
@@ -100,32 +106,36 @@ def _embedded(model, ids, structures, graphs, map_fn, refuse):
         with ops.work_arrays(), overflow_is_reported():
             batch = graphs.take(rows).for_network(config, model.dtype)
             tape = forward(params, batch.to(ops), config, ops)
-            saved = tape.prediction[:, 0], tape.read_outs[0].struct, tape.read_outs[0].site, tape.beta[0]
+            read_out = tape.read_outs[target]
+            saved = tape.prediction, read_out.struct, read_out.site, tape.beta[target]
             output, struct, site, beta = (ops.to_host(array) for array in saved)
             per_structure = [np.split(array.copy(), batch.site_ptr[1:-1]) for array in (site, beta, batch.z)]
-            return list(map(_Vectors, output.tolist(), struct.copy(), *per_structure))
+            return list(map(_Vectors, output.copy(), struct.copy(), *per_structure))
 
     shards = model.ops.side_by_side(map_fn)(shard_vectors, graphs.cut(np.arange(len(ids))))
     kept = []
-    for id, atoms, vectors in zip(ids, structures, itertools.chain.from_iterable(shards), strict=True):
-        if np.isfinite(vectors.struct).all() and np.isfinite(vectors.site).all() and np.isfinite(vectors.output):
-            kept.append((id, atoms, vectors))
+    found = zip(ids, structures, itertools.chain.from_iterable(shards), strict=True)
+    for row, (id, atoms, vectors) in enumerate(found):
+        if np.isfinite(vectors.struct).all() and np.isfinite(vectors.site).all() and np.isfinite(vectors.output).all():
+            kept.append((row, atoms, vectors))
         else:
             refuse(id, DataError(f"the vectors of structure {id} are not finite; leave it out, or train again"))
-    ids, structures, vectors = map(list, zip(*kept)) if kept else ([], [], [])
-    return structures, _put_together(model, ids, vectors)
+    rows, structures, vectors = map(list, zip(*kept)) if kept else ([], [], [])
+    outputs = np.array([v.output for v in vectors], dtype=model.dtype).reshape(len(rows), len(model.targets))
+    values = to_labels(model.checkpoint, outputs, graphs, np.array(rows, dtype=int))
+    return structures, _put_together(model, target, [ids[row] for row in rows], vectors, values[:, target])
 
 
-def _put_together(model, ids, vectors):
-    """The Embedding of structures `ids`, from a list with the _Vectors of each."""
-    checkpoint, width = model.checkpoint, model.config.model.global_width
+def _put_together(model, target, ids, vectors, value):
+    """The Embedding of structures `ids`, from a list with the _Vectors of each and their values (S,)."""
+    width = model.config.model.global_width
     return Embedding(
         structure_vector=np.array([v.struct for v in vectors], dtype=model.dtype).reshape(-1, width),
         site_embedding=[v.site for v in vectors],
         beta=[v.beta for v in vectors],
         z=[v.z for v in vectors],
-        value=checkpoint.scale.mean[0] + checkpoint.scale.std[0] * np.array([v.output for v in vectors], dtype=float),
+        value=value,
         id=ids,
-        target=model.target,
-        unit=model.unit,
+        target=model.targets[target],
+        unit=model.units[target],
     )

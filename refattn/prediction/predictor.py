@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from refattn.common.environment import available_cores
 from refattn.common.text import encodable
 from refattn.common.threads import workers
-from refattn.errors import DataError, RunError, StructureError
+from refattn.errors import ConfigError, DataError, RunError, StructureError
 from refattn.network.checkpoint import Checkpoint, calibration_file, load_checkpoint, model_file
 from refattn.network.inference import predict_members
 from refattn.ops import load_backend
@@ -340,6 +340,17 @@ def check_elements(checkpoint: Checkpoint, id: str, z: np.ndarray) -> None:
             f"structure {id} holds {names}, which the model never saw in training; leave the structure out, or "
             "train on a set that has the element"
         )
+
+
+def target_number(model: Predictor, target: str | None) -> int:
+    """Which of the model's targets has this name; None names the only one. Raises ConfigError."""
+    names = model.targets
+    if target is None and len(names) == 1:
+        return 0
+    if target not in names:
+        what = "has several targets" if target is None else f"has no target {target!r}"
+        raise ConfigError(f"the model {what}; choose one of {', '.join(names)}")
+    return names.index(target)
 
 
 def load(run: Path | str, device: str = "cpu", min_distance: float | None = None) -> "Model | Ensemble":

@@ -25,22 +25,24 @@ BLOCK = 16384  # rows that are read at once
 
 
 @contextlib.contextmanager
-def embedding_writer(path: Path | str, model: Model, attributes: dict) -> Iterator[Callable]:
+def embedding_writer(path: Path | str, model: Model, target: int, attributes: dict) -> Iterator[Callable]:
     """A function (list of ase.Atoms, Embedding) that adds structures to the HDF5 file `path`.
 
     Parameters
     ----------
+    target : int             whose read-out made the vectors
     attributes : dict        of the file, beside format, version, layout, target and unit
 
     The label is `label` in the info of an ase.Atoms.
     """
+    name, unit = model.targets[target], model.units[target]
     vector = (model.config.model.global_width,)
     with NewFile(path) as file:
-        file.attrs.update(format="refattn-embedding", version=1, layout=LAYOUT, target=model.target, unit=model.unit)
+        file.attrs.update(format="refattn-embedding", version=1, layout=LAYOUT, target=name, unit=unit)
         file.attrs.update(attributes)
         _column(file, "structures/id", h5py.string_dtype())
-        _column(file, "structures/value", "f8", unit=model.unit, description=f"predicted {model.target}")
-        _column(file, "structures/label", "f8", unit=model.unit)
+        _column(file, "structures/value", "f8", unit=unit, description=f"predicted {name}")
+        _column(file, "structures/label", "f8", unit=unit)
         _column(file, "structures/site_ptr", "i8")
         _column(file, "structures/z", "u1")
         _column(file, "structures/structure_vector", model.dtype, vector)

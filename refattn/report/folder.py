@@ -22,8 +22,7 @@ from refattn.common.outputs import Mark, is_output
 from refattn.common.strict_json import to_json
 from refattn.common.text import encodable
 from refattn.errors import OutputError
-from refattn.explanation.explain import target_number
-from refattn.prediction.predictor import Model
+from refattn.prediction.predictor import Model, target_number
 from refattn.report import png
 from refattn.report.errors_of_run import errors_of_run
 from refattn.report.findings import ExplainedStructure

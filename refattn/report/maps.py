@@ -28,7 +28,7 @@ from refattn.common.strict_json import to_json
 from refattn.common.text import csv_cell, encodable
 from refattn.errors import DataError
 from refattn.prediction.embedding import Embedding
-from refattn.prediction.predictor import Model
+from refattn.prediction.predictor import Model, target_number
 from refattn.report import png
 from refattn.report.embedding_file import embedding_writer
 from refattn.report.findings import with_unit
@@ -56,6 +56,7 @@ class MapOptions:
     colour : one of COLOURS              of a structure; size is its number of sites
     site_colour : one of SITE_COLOURS    of a site
     sites : bool                         whether there is a map of the sites
+    target : str                         of several, whose read-out made the vectors; None: the only one
     max_points : int                     sites on it at most, drawn at random with seed 0
     """
 
@@ -63,6 +64,7 @@ class MapOptions:
     colour: str = "prediction"
     site_colour: str = "element"
     sites: bool = True
+    target: str | None = None
     max_points: int = 20000
 
 
@@ -101,7 +103,7 @@ def write_maps(
     with contextlib.ExitStack() as stack:
         # The last one is named when the disk is full: the largest.
         parts = {name: stack.enter_context(replacing(files[name])) for name in reversed(files)}
-        with embedding_writer(parts["embedding.h5"], model, record) as add:
+        with embedding_writer(parts["embedding.h5"], model, target_number(model, shown.target), record) as add:
             for structures, found in blocks:
                 add(structures, found)
         with NewFile(parts["embedding.h5"], "r+") as file:

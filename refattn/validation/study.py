@@ -13,9 +13,9 @@ from refattn.common.ranks import spearman, top_overlap
 from refattn.common.threads import workers
 from refattn.errors import DataError, RunError
 from refattn.explanation.comparison import POPULATIONS, populations
-from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, subject_of, target_number
+from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, subject_of
 from refattn.explanation.symmetry import class_spread, equivalent_sites, symmetrised
-from refattn.prediction.predictor import Model
+from refattn.prediction.predictor import Model, target_number
 from refattn.validation.agreement import MEASURES, TOP, agreement, baseline_scores, mean_and_error
 from refattn.validation.equivalence import exact_structures, known_to, spreads
 from refattn.validation.faithfulness import STEPS, area, deletion_and_insertion, orders

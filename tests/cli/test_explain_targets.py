@@ -1,4 +1,4 @@
-"""refattn explain and its --validate with several targets and an additive head: each under its name."""
+"""refattn explain, its --validate, and embed with several targets and an additive head: each under its name."""
 
 import csv
 import dataclasses
@@ -131,3 +131,15 @@ def test_validation_says_whether_attention_was_taught(folder, tmp_path):
         found = invoke(*arguments, *options, "--target", target, "--overwrite")
         assert f"The global attention {text}" in found
         assert "contribution to the prediction: deleting its first sites" in found.replace("Contr", "contr")
+
+
+def test_vectors_are_of_one_target(folder, wanted, tmp_path):
+    arguments = ("embed", folder / "model.h5", folder / "set.extxyz", "--out", tmp_path)
+    assert "has several targets; choose one of xtb_homo, xtb_lumo" in invoke(*arguments, status=1)
+    invoke(*arguments, "--target", "xtb_lumo")
+    with h5py.File(tmp_path / "embedding.h5") as file:
+        assert (file.attrs["target"], file.attrs["unit"]) == ("xtb_lumo", "eV")
+        for n, found in enumerate(wanted):
+            e = found["xtb_lumo"]
+            assert file["structures/value"][n] == pytest.approx(e.value)
+            np.testing.assert_allclose(file["structures/structure_vector"][n], e.structure_vector, rtol=1e-9)

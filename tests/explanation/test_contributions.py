@@ -57,6 +57,7 @@ def test_reference_values_belong_to_the_sites():
         assert found.mean_value == pytest.approx(reference[k][atoms.numbers].sum(), abs=SAME)
         assert found.site_value.sum() == pytest.approx(value[k], abs=SAME)
         assert found.contribution.sum() == pytest.approx(value[k] - found.mean_value, abs=SAME)
+        assert refattn.embed(model, atoms, target=name).value[0] == pytest.approx(value[k], abs=SAME)
         rest = [model.predict(atoms[np.arange(len(atoms)) != i]).value[0, k] for i in range(len(atoms))]
         np.testing.assert_allclose(found.removal, value[k] - rest, atol=100 * SAME)
 
