@@ -11,6 +11,7 @@ import argparse
 import collections
 import json
 import os
+import re
 import resource
 import signal
 import tempfile
@@ -94,7 +95,7 @@ def main() -> None:
     """Run over a folder and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--json", type=Path, help="write what became of every file")
+    parser.add_argument("--json", type=Path, help="write the counts to this file too")
     arguments = parser.parse_args()
     for atoms in (molecule("H2O"), bulk("NaCl", "rocksalt", 5.6)):
         GraphBatch.from_atoms(atoms)  # children begin with compiled kernels
@@ -104,22 +105,41 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for path in files:
             found[str(path.relative_to(arguments.folder))] = in_a_process(path, folder)
-    counts = collections.Counter(one["outcome"] for one in found.values())
-    print(f"{len(files)} files: " + ", ".join(f"{count} {name}" for name, count in counts.most_common()))
-    taken = [one for one in found.values() if one["outcome"] == "taken"]
-    compared = [one for one in taken if "differs" in one]
-    differ = {name: one["differs"] for name, one in found.items() if one.get("differs")}
-    structures = sum(one["structures"] for one in taken)
-    print(f"{structures} structures taken, {sum(one['left_out'] for one in taken)} left out beside them")
-    print(f"{len(compared)} CIFs compared with gemmi, {len(differ)} differ: {differ}")
-    slowest = max(found, key=lambda name: found[name]["seconds"])
-    largest = max(one["mb"] for one in found.values())
-    print(f"longest {found[slowest]['seconds']:.1f} s ({slowest}), most memory {largest:.0f} MB")
-    for name, one in found.items():
-        if one["outcome"] not in ("taken", "refused"):
-            print(f"{name}: {one['outcome']}: {one['reason'].strip().splitlines()[-1]}")
+    text = to_json(summary(found), indent=1)
+    print(text)
     if arguments.json:
-        write_text(arguments.json, to_json(found, indent=1))
+        write_text(arguments.json, text)
+
+
+def summary(found):
+    """Counts of what became of the files, the longest and the largest of them, and where gemmi reads otherwise."""
+    taken = [one for one in found.values() if one["outcome"] == "taken"]
+    slowest = max(found, key=lambda name: found[name]["seconds"])
+    bad = {name: one["reason"][-300:] for name, one in found.items() if one["outcome"] not in ("taken", "refused")}
+    return {
+        "files": len(found),
+        "outcomes": collections.Counter(one["outcome"] for one in found.values()),
+        "structures": sum(one["structures"] for one in taken),
+        "left_out_beside_them": sum(one["left_out"] for one in taken),
+        "longest": {"file": slowest, "seconds": round(found[slowest]["seconds"], 1)},
+        "most_memory_mb": round(max(one["mb"] for one in found.values())),
+        "cifs_compared_with_gemmi": sum("differs" in one for one in taken),
+        "gemmi_reads_otherwise": {name: one["differs"] for name, one in found.items() if one.get("differs")},
+        "not_as_it_should_be": bad,
+        "reasons": dict(reasons(found).most_common(40)),
+    }
+
+
+def reasons(found):
+    """How many files were refused for which reason, names and numbers left out."""
+    counts = collections.Counter()
+    for name, one in found.items():
+        if one["outcome"] == "refused":
+            text = one["reason"].partition("because: ")[2] or one["reason"]
+            text = re.sub(r"^\S*" + re.escape(Path(name).name) + r"(, frame \d+)?( \(line \d+\))?: ", "", text)
+            text = re.sub(r"'[^']*'|\b[A-Z][\w*+()'-]*\d[\w*+()'-]*|[\d.]+(\(\d+\))?", "#", text)
+            counts[text[:60]] += 1
+    return counts
 
 
 if __name__ == "__main__":

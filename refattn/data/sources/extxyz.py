@@ -33,7 +33,12 @@ ITEM = re.compile(
     r"""(?<![^\s,])([^\s="'{}\[\],]{1,200})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'"""
     r"""|\{([^{}]*)\}|\[([^\[\]]*)\]|([^\s"'{\[]\S*))"""
 )
-FOR_ASE = {"lattice": "Lattice", "properties": "Properties", "pbc": "pbc"}  # in whatever case they are written
+KNOWN = {
+    "lattice": "Lattice",
+    "properties": "Properties",
+    "pbc": "pbc",
+    "id": "id",
+}  # in whatever case they are written
 QM9 = re.compile(r"gdb\s+\d+(?:\s+\S+){15}\s*")  # its comment line
 PIECE = 1 << 18  # bytes; every call to the system or to zlib lets other threads go first
 FRAMES_PER_LOOK = 128  # for the same reason
@@ -148,12 +153,13 @@ def read_frame(header: str, comment: str, rows: list[str], where: str, id_from: 
     """
     items = comment_items(comment, where)
     check_widths(items.get("Properties"), rows, where)
-    kept = [f'{name}="{items.pop(name)}"' for name in FOR_ASE.values() if name in items]
+    kept = [f'{name}="{items.pop(name)}"' for name in ("Lattice", "Properties", "pbc") if name in items]
     text = "".join(rows)
     if re.search(r"(?<!\S)[DT](?!\S)", text):
         text = _without_isotopes(rows, kept)
     atoms = next(read_xyz(io.StringIO(f"{header.strip()}\n{' '.join(kept)}\n{text}"), 0))
     other = next((key for key in items if key.lower() in OTHER_CELLS and len(items[key].split()) in (3, 6, 9)), None)
+    other = "VEC1" if re.search(r"\bVEC1\b", comment) else other
     if other and not atoms.cell.any():
         raise DataError(
             f'{where}: its cell is called {other}, which nobody reads; write Lattice="..." with nine numbers'
@@ -171,7 +177,7 @@ def comment_items(comment: str, where: str) -> dict[str, str]:
     """KEY -> value as it is written, of a comment line. Raises DataError for a key with two values."""
     items = {}
     for match in ITEM.finditer(comment):
-        key = FOR_ASE.get(match[1].lower(), match[1])
+        key = KNOWN.get(match[1].lower(), match[1])
         value = next(text for text in match.groups()[1:] if text is not None)
         if match[2] is not None or match[3] is not None:
             value = re.sub(r"\\(.)", r"\1", value)

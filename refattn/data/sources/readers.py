@@ -150,6 +150,8 @@ def _poscar(path, *_):
     lines = [re.split("[!#]", line)[0] for line in _text(path).splitlines()]
     counts = next((line.split() for line in lines[5:7] if re.fullmatch(r"[\d\s]*\d[\d\s]*", line)), [])
     start = next((k for k, line in enumerate(lines) if k > 5 and re.match(r"\s*[ckd]", line, re.IGNORECASE)), None)
+    if counts and counts == lines[5].split() and not set(lines[0].split()) <= ase.data.atomic_numbers.keys():
+        raise DataError("names no elements; write them in a line above that of the counts")
     if counts and start is not None:
         n_rows = sum(1 for _ in itertools.takewhile(ROW.match, lines[start + 1 :]))
         if n_rows != sum(map(int, counts)):

@@ -86,14 +86,17 @@ def test_comment_lines(tmp_path):
         r'id=g occupancy="_JSON {\"0\": {\"Sr\": 0.5, \"La\": 0.5}}"',
         r'id=h occupancy="_JSON {\"0\": {\"O\": 1.0}}"',
         'id=i Properties="species:S:1:pos:R:3" pbc="T T T"',
+        "ID=j VEC1 10 0 0 VEC2 0 10 0 VEC3 0 0 10",
+        "ID=007",
     ]
     records, skipped = collected(put(tmp_path / "set.extxyz", xyz(*frames)))
-    assert [record.id for record in records] == ["a", "b", "d", "f", "h", "i"]
-    assert [bool(record.atoms.cell.any()) for record in records] == [True, True, False, False, False, False]
+    assert [record.id for record in records] == ["a", "b", "d", "f", "h", "i", "007"]
+    assert [bool(record.atoms.cell.any()) for record in records] == [True, True] + 5 * [False]
     assert records[2].labels == {"gap": 2.0}
     assert "gap is 7.5 and 8.5" in skipped["set-2"]
     assert "its cell is called box" in skipped["set-4"]
     assert "frame 6 (line 31): the site 0 is shared" in skipped["set-6"]
+    assert "its cell is called VEC1" in skipped["set-9"]
 
 
 def test_damaged_and_repeated_frames_are_left_out(tmp_path):
@@ -184,6 +187,10 @@ def test_poscar_counts_its_atoms(tmp_path):
     assert len(record.atoms) == 2
     with pytest.raises(DataError, match=r"counts 1 \+ 1 atoms and lists 3"):
         list(FilesSource(put(tmp_path / "POSCAR", POSCAR + ".25 .25 .25\n")))
+    with pytest.raises(DataError, match="names no elements"):
+        list(FilesSource(put(tmp_path / "POSCAR", POSCAR.replace("NaCl", "salt").replace("Na Cl\n", ""))))
+    (record,) = FilesSource(put(tmp_path / "POSCAR", POSCAR.replace("NaCl", "Na Cl").replace("Na Cl\n1 1", "1 1")))
+    assert record.atoms.get_chemical_formula() == "ClNa"
     with pytest.raises(DataError, match=r"counts 1 \+ 1 atoms and lists 1"):
         list(FilesSource(put(tmp_path / "POSCAR", POSCAR.replace(".5 .5 .5\n", ""))))
 
