@@ -152,9 +152,11 @@ def _element(sites, labels, k, formula):
     else:
         symbol = gemmi.cif.as_string(labels[k])
         letters = re.match("[A-Za-z]*", symbol)[0][:2]
-        names = [letters] if letters[1:].islower() else [letters.capitalize(), letters[:1]]
+        names = [letters] if letters[1:].islower() and element_of(letters) else [letters.capitalize(), letters[:1]]
         names = [name for name in dict.fromkeys(names) if element_of(name)]
-        if len(names) > 1:  # CA may be calcium or a carbon
+        if len(names) > 1 or names != [
+            letters
+        ]:  # CA may be calcium or a carbon, Ow is the oxygen of water, Wat is none
             names = [name for name in names if element_of(name) in formula]
         number = element_of(names[0]) if len(names) == 1 else 0
     if not number:

@@ -104,6 +104,11 @@ READ = {
         "Cl4Na4",
         2.82,
     ),
+    "labels that a formula explains": (
+        cif(5.0, P1 + "_chemical_formula_sum 'H2 O'", "Ow1 ? 0 0 0\nHw1 ? 0.19 0 0\nHW2 ? 0 0.19 0"),
+        "H2O",
+        None,
+    ),
     "a dummy": (cif(5.64, FCC, "Na1 Na 0 0 0 .\nCl1 Cl 0.5 0.5 0.5 .\nX1 ? ? ? ? dum", "calc_flag"), "Cl4Na4", 2.82),
 }
 
@@ -135,6 +140,7 @@ REFUSED = {
     "hydrogen without coordinates": (cif(5.0, P1, "C1 C 0 0 0 3", "attached_hydrogens"), "3 hydrogen atoms at C1"),
     "water as one site": (cif(5.0, P1, "O1 Wat 0 0 0"), "element of the site O1 is 'Wat'"),
     "a label for an element": (cif(5.0, P1, "Wat1 ? 0 0 0"), "element of the site Wat1"),
+    "a label that nothing explains": (cif(5.0, P1, "Ow1 ? 0 0 0"), "element of the site Ow1"),
     "calcium or carbon": (cif(5.0, P1, "CA1 ? 0 0 0"), "element of the site CA1"),
     "no cell": (
         "data_x\nloop_\n" + "\n".join(f"_atom_site_{name}" for name in COLUMNS) + "\n" + SALT,
