@@ -21,6 +21,7 @@ from pathlib import Path
 
 import gemmi
 from ase.build import bulk, molecule
+from ase.formula import Formula
 
 from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
@@ -34,7 +35,7 @@ from refattn.structures.batch import GraphBatch
 
 SECONDS = 20
 MEMORY = 3 << 30  # bytes
-NO_ELEMENT = 0  # gemmi's X, where the type of a site is not one that it knows
+NO_ELEMENT = "X"  # gemmi's X, where the type of a site is not one that it knows
 
 
 def outcome_of(path, out):
@@ -48,7 +49,7 @@ def outcome_of(path, out):
     atoms = [dataset.atoms(row) for row in range(len(dataset))]
     found = {"outcome": "taken", "structures": report.n_structures, "left_out": report.n_skipped}
     if path.suffix.lower() == ".cif" and not report.n_skipped:
-        found["differs"] = [sorted(one.items()) for one in differences(path, atoms)]
+        found["differs"] = [str(Formula.from_dict(one)) for one in differences(path, atoms)]
     return found
 
 
@@ -59,8 +60,9 @@ def differences(path, atoms):
     if len(blocks) != len(atoms):  # mmCIF, models
         return
     for block, one in zip(blocks, atoms, strict=True):
-        by_gemmi = collections.Counter(site.element.atomic_number for site in block.get_all_unit_cell_sites())
-        if NO_ELEMENT not in by_gemmi and by_gemmi != collections.Counter(one.numbers.tolist()):
+        by_gemmi = collections.Counter(site.element.name for site in block.get_all_unit_cell_sites())
+        by_gemmi["H"] += by_gemmi.pop("D", 0)
+        if NO_ELEMENT not in by_gemmi and +by_gemmi != collections.Counter(one.symbols):
             yield by_gemmi
 
 

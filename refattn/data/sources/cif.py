@@ -152,11 +152,10 @@ def _element(sites, labels, k, formula):
     else:
         symbol = gemmi.cif.as_string(labels[k])
         letters = re.match("[A-Za-z]*", symbol)[0][:2]
-        names = [letters] if letters[1:].islower() and element_of(letters) else [letters.capitalize(), letters[:1]]
+        is_word = letters[1:].islower()
+        names = [letters] if is_word and element_of(letters) else [letters.capitalize(), letters[:1]]
         names = [name for name in dict.fromkeys(names) if element_of(name)]
-        if len(names) > 1 or names != [
-            letters
-        ]:  # CA may be calcium or a carbon, Ow is the oxygen of water, Wat is none
+        if len(names) > 1 or (is_word and names != [letters]):  # CA may be calcium or a carbon; Ow is O, but Wat no W
             names = [name for name in names if element_of(name) in formula]
         number = element_of(names[0]) if len(names) == 1 else 0
     if not number:

@@ -104,6 +104,7 @@ READ = {
         "Cl4Na4",
         2.82,
     ),
+    "labels alone": (cif(5.0, P1, "ZN1 ? 0 0 0\nO ? 0.5 0 0\nNa2 ? 0.5 0.5 0\nC1A ? 0 0.5 0"), "ZnONaC", None),
     "labels that a formula explains": (
         cif(5.0, P1 + "_chemical_formula_sum 'H2 O'", "Ow1 ? 0 0 0\nHw1 ? 0.19 0 0\nHW2 ? 0 0.19 0"),
         "H2O",
