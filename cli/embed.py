@@ -3,9 +3,6 @@
 import click
 
 from refattn.cli.options import (
-    ID_FROM,
-    MIN_DISTANCE,
-    RECURSIVE,
     LeftOut,
     StatusLine,
     as_json,
@@ -14,6 +11,7 @@ from refattn.cli.options import (
     echo,
     note_of_sources,
     overwrite,
+    reading_options,
     threads,
 )
 from refattn.common.strict_json import to_json
@@ -39,9 +37,7 @@ from refattn.report.projection import LAYOUTS
     "--max-points", type=click.IntRange(min=1), default=MapOptions.max_points, help="Map at most so many sites."
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out what cannot be read, has no graph or unknown elements.")
-@MIN_DISTANCE
-@RECURSIVE
-@ID_FROM
+@reading_options
 @overwrite
 @threads
 @device

@@ -5,9 +5,6 @@ import dataclasses
 import click
 
 from refattn.cli.options import (
-    ID_FROM,
-    MIN_DISTANCE,
-    RECURSIVE,
     LeftOut,
     StatusLine,
     as_json,
@@ -16,6 +13,7 @@ from refattn.cli.options import (
     echo,
     note_of_sources,
     overwrite,
+    reading_options,
     row,
     threads,
 )
@@ -77,9 +75,7 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 @click.option("--pages/--no-pages", default=True, help="Interactive pages; they need the extra viz.")
 @click.option("--edges", is_flag=True, help="Write edges.csv too; explanations.h5 has the edges anyway.")
 @click.option("--skip-bad", is_flag=True, help="Leave out structures that cannot be read or explained.")
-@MIN_DISTANCE
-@RECURSIVE
-@ID_FROM
+@reading_options
 @overwrite
 @click.option("--validate", is_flag=True, help="Test the scores instead, and write a report.")
 @click.option("--sample", type=click.IntRange(min=1), default=1000, help="Validate: at most so many structures.")

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import click
@@ -31,6 +31,13 @@ MIN_DISTANCE = click.option(
     type=float,
     help="Refuse atoms nearer than this share of their covalent radii together; default: that of RUN, 0: none.",
 )
+
+
+def reading_options(command: Callable) -> Callable:
+    """The options of commands that read structures for a run."""
+    return MIN_DISTANCE(RECURSIVE(ID_FROM(command)))
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is in the way of the output, but no input.")

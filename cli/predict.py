@@ -7,9 +7,6 @@ from pathlib import Path
 import click
 
 from refattn.cli.options import (
-    ID_FROM,
-    MIN_DISTANCE,
-    RECURSIVE,
     LeftOut,
     StatusLine,
     as_json,
@@ -19,6 +16,7 @@ from refattn.cli.options import (
     note_of_few_scores,
     note_of_sources,
     overwrite,
+    reading_options,
     row,
     threads,
 )
@@ -41,9 +39,7 @@ COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
     "--coverage", type=COVERAGE, metavar="SHARE", help="Add that distance and intervals of this coverage, such as 0.9."
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out what cannot be read, has no graph or unknown elements.")
-@MIN_DISTANCE
-@RECURSIVE
-@ID_FROM
+@reading_options
 @overwrite
 @threads
 @device

@@ -29,14 +29,8 @@ CHOICES = {
 }
 POSITIVE = {
     *("model.n_layers", "model.width", "model.n_heads", "model.global_width", "model.head_width"),
-    *(
-        "model.embedding_width",
-        "model.n_elements",
-        "model.n_targets",
-        "model.n_radial",
-        "model.radial_max",
-        "model.radial_width",
-    ),
+    *("model.embedding_width", "model.n_elements", "model.n_targets"),
+    *("model.n_radial", "model.radial_max", "model.radial_width"),
     *("graph.r_max", "training.epochs", "training.batch_size", "training.huber_delta", "training.learning_rate"),
     *("training.cosine_fraction", "training.sgdr_period", "training.sgdr_factor", "training.sgdr_compression"),
     *("training.epsilon", "training.patience"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from refattn.common.attention_metrics import attention_of
 from refattn.common.loss import attention_loss
 from refattn.config import Config, ModelConfig
 from refattn.network.cache import Tape
@@ -302,8 +303,7 @@ class SmallLoss:
         """The one of a network by its name."""
         rng = np.random.default_rng(2)
         weights = rng.normal(size=(len(shard), config.n_targets))
-        share = rng.uniform(size=len(shard.z))
-        share /= np.repeat(np.add.reduceat(share, shard.site_ptr[:-1]), np.diff(shard.site_ptr))
+        share = attention_of(rng.uniform(size=len(shard.z)), shard.site_ptr)
         share[: shard.site_ptr[1]] = 0
         return cls(weights, share, TAUGHT.get(name.partition(", ")[2], ()))
 

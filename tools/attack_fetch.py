@@ -13,12 +13,12 @@ import contextlib
 import hashlib
 import json
 import socketserver
-import sys
 import tempfile
 import threading
 from pathlib import Path
 
 import numpy as np
+from attack_files import finish
 
 from refattn.data.sources.fetch import fetch
 from refattn.data.sources.published import RemoteFile
@@ -162,10 +162,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         counts, wrong = run(options.number, options.seed, Path(folder))
     record = {"seed": options.seed, "downloads": options.number, **counts, "wrong": wrong}
-    print(json.dumps(record, indent=1))
-    if options.json:
-        Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
-    sys.exit(bool(wrong))
+    finish(record, options.json, bool(wrong))
 
 
 if __name__ == "__main__":

@@ -325,6 +325,14 @@ def attack_apart(good, work, seed, number):
     return tuple(json.loads(content)) if content else (name, "", command, f"signal {os.WTERMSIG(status)}")
 
 
+def finish(record: dict, path: str | None, failed: bool) -> None:
+    """Print the result of an attack, write it to a file where there is a path, and end the process."""
+    print(json.dumps(record, indent=1))
+    if path:
+        Path(path).write_text(json.dumps(record, indent=1) + "\n")
+    sys.exit(failed)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=5000)
@@ -347,10 +355,7 @@ def main():
                 print(number, *answer, flush=True)
     kinds = collections.Counter(answer[4].partition(":")[0] for answer in wrong)
     record = {"seed": options.seed, "mutations": options.number, "by_file": counts, "wrong": wrong, "kinds": kinds}
-    print(json.dumps(record, indent=1))
-    if options.json:
-        Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
-    sys.exit(bool(wrong))
+    finish(record, options.json, bool(wrong))
 
 
 if __name__ == "__main__":

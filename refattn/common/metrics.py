@@ -39,11 +39,17 @@ def r2_against(label: np.ndarray, prediction: np.ndarray, baseline: np.ndarray) 
     return 1 - error / spread if spread > 0 else None
 
 
+def element_counts(z: np.ndarray, site_ptr: np.ndarray, n_elements: int) -> np.ndarray:
+    """(S, n_elements) int: how many sites of each element, z (N,) below n_elements, the structures have."""
+    counts = np.zeros((len(site_ptr) - 1, n_elements), dtype=np.int32)
+    np.add.at(counts, (np.repeat(np.arange(len(counts)), np.diff(site_ptr)), z), 1)
+    return counts
+
+
 def compositions(z: np.ndarray, site_ptr: np.ndarray) -> np.ndarray:
     """(S,) int: the same number for structures with the same atoms, of atomic numbers z (N,)."""
     elements, column = np.unique(z, return_inverse=True)
-    counts = np.zeros((len(site_ptr) - 1, len(elements)), dtype=np.int32)
-    np.add.at(counts, (np.repeat(np.arange(len(counts)), np.diff(site_ptr)), column), 1)
+    counts = element_counts(column, site_ptr, len(elements))
     return np.unique(counts, axis=0, return_inverse=True)[1].reshape(-1)
 
 

@@ -41,15 +41,14 @@ def _notes_on_elements(config: Config, dataset: Dataset, rows: tuple[np.ndarray,
         return
     graphs = dataset.graphs
     seen = np.unique(graphs.take(rows[0]).z)
+    is_new = np.logical_or.reduceat(~np.isin(graphs.z, seen), graphs.site_ptr[:-1])
     for name, purpose, part in (
         ("validate", ", and they help to choose the best epoch", rows[1]),
         ("test", "", rows[2]),
     ):
-        unseen = [
-            row for row in part if not np.isin(graphs.z[graphs.site_ptr[row] : graphs.site_ptr[row + 1]], seen).all()
-        ]
-        if unseen:
-            names = ", ".join(chemical_symbols[z] for z in np.setdiff1d(graphs.take(np.array(unseen)).z, seen))
+        unseen = part[is_new[part]]
+        if len(unseen):
+            names = ", ".join(chemical_symbols[z] for z in np.setdiff1d(graphs.take(unseen).z, seen))
             yield (
                 f"{len(unseen)} of {len(part)} structures to {name} on hold {names}, which none to train on does"
                 f"{purpose}; leave them out, or choose another split"

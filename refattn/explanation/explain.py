@@ -271,9 +271,9 @@ class _Task:
         found = {}
         for k in self.targets:
             names = {"target": model.targets[k], "unit": model.units[k]}
-            own = dataclasses.replace(subject, target=k)
-            attention = _global_attention(own, tape, shared["flow"])
-            scores = self._contributions(own, tape, means[k]) | self._attributions(own, atoms, means[k], map_fn)
+            about = dataclasses.replace(subject, target=k)
+            attention = _global_attention(about, tape, shared["flow"])
+            scores = self._contributions(about, tape, means[k]) | self._attributions(about, atoms, means[k], map_fn)
             found[model.targets[k]] = Explanation(
                 **shared, **names, value=float(values[k]), mean_value=float(means[k]), **attention, **scores
             )

@@ -81,9 +81,8 @@ def parameter_table(config: ModelConfig) -> tuple[Parameter, ...]:
         prefix = f"target{target}." if target else ""
         table += _dense("after", width, wide, True, prefix)
         table += _dense("global_query", wide, wide, True, prefix) + _dense("global_key", wide, wide, True, prefix)
-        table += _dense("hidden", wide, config.head_width, True, prefix) + _dense(
-            "output", config.head_width, 1, False, prefix
-        )
+        table += _dense("hidden", wide, config.head_width, True, prefix)
+        table += _dense("output", config.head_width, 1, False, prefix)
     size = sum(entry.size for entry in table)
     if size > PARAMETERS:
         raise ConfigError(f"[model] has {size} parameters; at most {PARAMETERS} are allowed (REFATTN_PARAMETERS)")

@@ -4,7 +4,7 @@ import typing
 
 import numpy as np
 
-from refattn.common.metrics import ROUNDING
+from refattn.common.metrics import ROUNDING, element_counts
 from refattn.config import Config
 from refattn.data.store import Dataset
 from refattn.data.taught_attention import taught_attention
@@ -53,9 +53,7 @@ def label_scale(label: np.ndarray, graphs: GraphBatch, config: Config) -> Scale:
         return scale
     if config.model.readout == "sum" and not config.model.non_negative:
         scale = scale._replace(reference=np.zeros((n_targets, N_ATOMIC)))
-        structure = np.repeat(np.arange(len(graphs)), np.diff(graphs.site_ptr))
-        counts = np.zeros((len(graphs), N_ATOMIC))
-        np.add.at(counts, (structure, graphs.z), 1)
+        counts = element_counts(graphs.z, graphs.site_ptr, N_ATOMIC).astype(float)
     for k, known in enumerate(~np.isnan(label).T):
         values = label[known, k]
         if scale.reference is not None:

@@ -31,13 +31,6 @@ def good(tmp_path_factory):
     return good
 
 
-@pytest.fixture
-def place(good, tmp_path, monkeypatch):
-    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def digests(place):
     return {
         str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest()

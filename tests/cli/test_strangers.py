@@ -38,13 +38,6 @@ def good(tmp_path_factory):
     return good
 
 
-@pytest.fixture
-def place(good, tmp_path, monkeypatch):
-    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def run(*words, status=0):
     result = CliRunner().invoke(cli, [*map(str, words)])
     assert result.exit_code == status, result.output
