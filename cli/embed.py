@@ -1,5 +1,9 @@
 """refattn embed: structures and sites as vectors, and maps of them."""
 
+import dataclasses
+import re
+from pathlib import Path
+
 import click
 
 from refattn.cli.options import (
@@ -17,7 +21,7 @@ from refattn.cli.options import (
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.embedding import embed_stream
-from refattn.prediction.predictor import load, target_number
+from refattn.prediction.predictor import Model, load, target_number
 from refattn.report.maps import COLOURS, MARKS, SITE_COLOURS, MapOptions, files_of, write_maps
 from refattn.report.projection import LAYOUTS
 
@@ -29,7 +33,7 @@ from refattn.report.projection import LAYOUTS
 @click.option(
     "--map", type=click.Choice([*LAYOUTS]), default=MapOptions.map, help="How to lay out; umap needs its extra."
 )
-@click.option("--target", help="Of several targets the one whose read-out makes the vectors.")
+@click.option("--target", help="Of several targets only the one whose read-out makes the vectors.")
 @click.option("--colour", type=click.Choice(COLOURS), default=MapOptions.colour, help="Of structures.")
 @click.option("--site-colour", type=click.Choice(SITE_COLOURS), default=MapOptions.site_colour, help="Of sites.")
 @click.option("--sites/--no-sites", default=MapOptions.sites, help="Map the sites too; embedding.h5 has them anyway.")
@@ -46,15 +50,16 @@ def embed(run, files, out, skip_bad, min_distance, recursive, id_from, overwrite
     """Write what the network makes of FILES: a vector for every structure and for every site, and maps of both.
 
     OUT gets embedding.h5 (vectors), map.csv and structures.png (a point for every structure), site_map.csv and
-    sites.png (a point for every site, or for a random sample of them). FILES are read as by predict.
+    sites.png (a point for every site, or for a random sample of them). Of several targets each has vectors of its own,
+    in OUT/TARGET; --target chooses one, whose vectors are in OUT. FILES are read as by predict.
     """
     model = load(run, device, min_distance)
-    number = target_number(model, shown["target"])
-    target = model.targets[number]
+    folders = folders_of(out, model, shown.pop("target"))
     sources = open_files(files, recursive=recursive, id_from=id_from)
     status = StatusLine()
-    shown = MapOptions(**shown)
-    claim_outputs({path: MARKS[name] for name, path in files_of(out, shown).items()}, run, sources, (), overwrite)
+    options = MapOptions(**shown)
+    paths = {path: MARKS[name] for folder in folders.values() for name, path in files_of(folder, options).items()}
+    claim_outputs(paths, run, sources, (), overwrite)
     left_out = LeftOut(status)
 
     def counted(blocks):
@@ -64,19 +69,35 @@ def embed(run, files, out, skip_bad, min_distance, recursive, id_from, overwrite
             done += len(block[0])
             status.update(f"{done} structures")
 
+    summaries = {}
     skip = left_out if skip_bad else None
-    blocks = embed_stream(model, read_structures(sources, target, skip), n_threads=threads, skip=skip, target=target)
-    summary = write_maps(out, model, run, counted(blocks), shown)
+    for target, folder in folders.items():
+        structures = read_structures(sources, target, skip)
+        blocks = embed_stream(model, structures, n_threads=threads, skip=skip, target=target)
+        own = dataclasses.replace(options, target=target)
+        summaries[target] = write_maps(folder, model, run, counted(blocks), own)
+        skip = skip and (lambda id, error: None)  # it was said of the first target
     note_of_sources(sources)
     if as_json:
-        names = {"run": str(run), "out": str(out), "target": target, "unit": model.units[number]}
-        echo(to_json({**names, **summary, "left_out": left_out.ids}))
+        units = {target: {"unit": model.units[target_number(model, target)]} for target in folders}
+        each = {target: {"target": target, **units[target], **summary} for target, summary in summaries.items()}
+        found = each[target] if len(each) == 1 else {"targets": each}
+        echo(to_json({"run": str(run), "out": str(out), **found, "left_out": left_out.ids}))
     else:
-        print_axes(summary)
+        for target, summary in summaries.items():
+            print_axes(summary, f"{target}: " if len(summaries) > 1 else "")
+    summary = summaries[target]
     status.line(f"{summary['structures']} structures{left_out.in_words()}, {summary['sites']} sites, written to {out}")
 
 
-def print_axes(summary: dict) -> None:
-    """A line for each map: how much of the variance its two axes hold."""
+def folders_of(out: str, model: Model, target: str | None) -> dict[str, Path]:
+    """{target: pathlib.Path}: `out`, or a folder in it for each of several targets."""
+    if target is not None or len(model.targets) == 1:
+        return {model.targets[target_number(model, target)]: Path(out)}
+    return {name: Path(out) / re.sub(r"[^\w.-]", "_", name) for name in model.targets}
+
+
+def print_axes(summary: dict, about: str = "") -> None:
+    """A line for each map: how much of the variance its two axes hold; `about` names the target."""
     for name, parts in summary.get("variance_fraction", {}).items():
-        echo(f"{name}\t{' and '.join(f'{100 * part:.1f} %' for part in parts)} of the variance")
+        echo(f"{about}{name}\t{' and '.join(f'{100 * part:.1f} %' for part in parts)} of the variance")

@@ -59,7 +59,7 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 @click.option(
     "--scores", default=",".join(DEFAULT), callback=parse_scores, help="Costly scores to compute, or all, or none."
 )
-@click.option("--target", help="Explain this one of several targets; by default all, with --validate one is asked for.")
+@click.option("--target", help="Explain this one of several targets; by default all.")
 @click.option("--share", default="0.5", callback=parse_share, help="Weight of the residual path, 0 to 1, or norm.")
 @click.option("--compare", type=click.Choice(["orbitals"]), help="Add HOMO and LUMO populations: FILES' own, or xTB's.")
 @click.option(

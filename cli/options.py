@@ -174,13 +174,16 @@ def _print_target(summary):
 
 
 def _print_attention(found):
-    """How the attention agrees with what it was taught, on the test set or on the only one there is."""
-    part = "test" if "test" in found else "train"
-    echo(f"  {found['array']}, {part}" + "".join(f"{title:>18}" for title in MEASURES.values()))
-    for who, title in (("network", "attention"), ("element", "element only"), ("even", "untaught: even")):
+    """How the attention agrees with what it was taught on every part, and on the last one what others do."""
+    parts = [name for name in ("train", "valid", "test") if name in found]
+    others = [("element", "element only"), ("even", "untaught: even")]
+    rows = [(part, "network", part) for part in parts] + [
+        (parts[-1], who, f"{parts[-1]}, {text}") for who, text in others
+    ]
+    echo(f"  {found['array']:<20}" + "".join(f"{title:>18}" for title in MEASURES.values()))
+    for part, who, title in rows:
         if who in found[part]:
-            values = "".join(f"{cell(found[part][who][name], '.3f'):>18}" for name in MEASURES)
-            echo(f"    {title:<{len(found['array']) + len(part)}}{values}")
+            echo(f"    {title:<20}" + "".join(f"{cell(found[part][who][name], '.3f'):>18}" for name in MEASURES))
 
 
 def _print_uncertainty(found, unit):

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import ase
@@ -46,13 +47,15 @@ def validate_scores(
     models = [load(member, device) for member in members_of(run)]
     status = StatusLine()
     left_out = LeftOut(status)
-    target = models[0].targets[target_number(models[0], settings.target)]
-    structures, sources = read_held_out(models[0], target, files, status, left_out if skip_bad else None)
+    targets = models[0].targets if settings.target is None else (settings.target,)
+    structures, sources = read_held_out(models[0], targets, files, status, left_out if skip_bad else None)
     claim_outputs({Path(out) / name: mark for name, mark in MARKS.items()}, run, (), sources, overwrite)
     make_directory(out)
     structures = sample_of(structures, sample, settings.seed)
     record = validate(models, structures, settings, status.update, left_out if skip_bad else None)
-    record |= {"run": str(run), "left_out": left_out.ids, "errors_of_run": errors_of_run(run, [record["target"]])}
+    record |= {"run": str(run), "left_out": left_out.ids}
+    for target, own in (record.get("targets") or {record["target"]: record}).items():
+        own["errors_of_run"] = errors_of_run(run, [target])
     write_report(out, record, shlex.join(["refattn", *sys.argv[1:]]))
     if as_json:
         echo(to_json(record))
@@ -64,9 +67,11 @@ def validate_scores(
 
 
 def read_held_out(
-    model: Model, target: str, files: tuple[str, ...], status: StatusLine, skip: Skip | None
+    model: Model, targets: Sequence[str], files: tuple[str, ...], status: StatusLine, skip: Skip | None
 ) -> tuple[list[ase.Atoms], list[Path | str]]:
-    """Structures that the model was not trained on, as ase.Atoms with `label` in info, and the files that hold them."""
+    """Structures that the model was not trained on, with a dict `label` of all targets in info, and their files."""
+    for target in targets:
+        target_number(model, target)  # refuses a name that the model does not know
     split = model.checkpoint.split
     if not files:
         if not split.test:
@@ -76,11 +81,11 @@ def read_held_out(
         check_data(model.checkpoint, dataset)
         structures = [dataset.atoms(row) for row in resolve_split(split, dataset)[2]]
         for atoms in structures:
-            atoms.info["label"] = atoms.info.get(target)
+            atoms.info["label"] = {target: atoms.info.get(target) for target in targets}
         return structures, [path]
     learned = {*split.train, *split.valid}
     sources = open_files(files)
-    everything = list(read_structures(sources, target, skip))
+    everything = list(read_structures(sources, targets, skip))
     structures = [atoms for atoms in everything if atoms.info["id"] not in learned]
     if len(structures) < len(everything):
         n_learned = len(everything) - len(structures)

@@ -55,7 +55,9 @@ class _Vectors(typing.NamedTuple):
     z: np.ndarray
 
 
-def embed(model: Model, structures: Structures, n_threads: int | None = None, target: str | None = None) -> Embedding:
+def embed(
+    model: Model, structures: Structures, n_threads: int | None = None, target: str | None = None
+) -> "Embedding | dict[str, Embedding]":
     """Vectors of one ase.Atoms or of an iterable of them, and of their sites.
 
     Parameters
@@ -65,16 +67,18 @@ def embed(model: Model, structures: Structures, n_threads: int | None = None, ta
     n_threads : int, optional
         By default one for each core. It changes no bit of the result.
     target : str, optional
-        Of several targets the one whose read-out makes the vectors.
+        The target whose read-out makes the vectors; by default all.
 
     Returns
     -------
-    Embedding
+    Embedding, or where several targets are asked for a dict of Embedding by their names
 
-    Raises what Model.predict raises, ConfigError where the target is not clear, and DataError for a structure whose
+    Raises what Model.predict raises, ConfigError for an unknown target, and DataError for a structure whose
     vectors are not finite.
     """
     structures = [structures] if isinstance(structures, ase.Atoms) else list(structures)
+    if target is None and len(model.targets) > 1:
+        return {name: embed(model, structures, n_threads, name) for name in model.targets}
     task = functools.partial(_embedded, model, target_number(model, target))
     return model.compute(structures, task, n_threads, blas=False)[1]
 
@@ -87,7 +91,7 @@ def embed_stream(
     skip: Skip | None = None,
     target: str | None = None,
 ) -> Iterator[tuple[list[ase.Atoms], Embedding]]:
-    """Like embed, for any number of structures in bounded memory: yields (list of ase.Atoms, Embedding).
+    """Like embed of one target, for any number of structures in bounded memory: yields (list of ase.Atoms, Embedding).
 
     Where `skip` is given, structures that embed would refuse are left out, and skip(id, error) is called.
     """

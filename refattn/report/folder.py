@@ -96,7 +96,7 @@ def explanation_folder(
         if shown.pages:
             write_shared_files(folder, script)
             title = f"{', '.join(targets).replace('_', ' ')}, explained"
-            text = f"Predicted by {run}. {errors_of_run(run, targets)}"
+            text = f"Predicted by {run}.\n{errors_of_run(run, targets)}"
             writer.list = stack.enter_context(list_writer(folder / "index.html", title, text, shown.score[0]))
         stopped = None
         try:

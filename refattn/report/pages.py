@@ -54,7 +54,7 @@ PAGE = """<p><a href="../index.html">all structures</a></p>
 </html>
 """
 LIST = """<h1>{title}</h1>
-<p class="soft">{text}</p>
+<p class="soft lines">{text}</p>
 <div class="bar"><label>find <input id="filter" type="search"></label> <span id="shown" class="soft"></span></div>
 <div class="scroll"><table class="sortable"><thead><tr>{heads}</tr></thead>
 <tbody>

@@ -46,12 +46,15 @@ def sign_of(numbers: dict) -> int | None:
 
 
 def sentences(record: dict) -> list[Sentence]:
-    """All sentences about a study (study.validate).
+    """All sentences about a study (study.validate); of several targets the topics begin with their names.
 
     Returns
     -------
     list of Sentence
     """
+    if "targets" in record:
+        each = record["targets"].items()
+        return [said._replace(topic=f"{name}: {said.topic}") for name, own in each for said in sentences(own)]
     parts = (_prediction, _taught, _agreement, _faithfulness, _stability, _randomisation, _equivalence)
     return [sentence for part in parts for sentence in part(record)]
 

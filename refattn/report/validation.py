@@ -75,24 +75,30 @@ def write_report(folder: Path | str, record: dict, command: str) -> None:
 
     Parameters
     ----------
-    record : dict        of study.validate
+    record : dict        of study.validate, of one target or several
     command : str        that made it, for the page
 
     Raises OutputError.
     """
-    said = sentences(record)
-    text = to_json({**record, "sentences": [sentence._asdict() for sentence in said]}, indent=1)
+    text = to_json({**record, "sentences": [sentence._asdict() for sentence in sentences(record)]}, indent=1)
     write_text(Path(folder) / FILES[0], text + "\n")
     title = f"Is the explanation of {record['target'].replace('_', ' ')} to be believed?"
-    body = "\n".join([_verdicts(said), _figures(record), _tables(record)])
+    each = record.get("targets", {"": record}).items()
+    about = {f"{name}: " if name else "": own for name, own in each}
+    body = "\n".join(part(own, name) for name, own in about.items() for part in (_verdicts, _figures, _tables))
     notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in NOTES)
     page = PAGE.format(title=html.escape(title), command=html.escape(command), body=body, notes=notes)
     write_text(Path(folder) / FILES[1], page)
 
 
-def _verdicts(said):
-    parts = ["<h2>What holds and what does not</h2>"]
-    for topic, group in itertools.groupby(said, key=lambda sentence: sentence.topic):
+def _heading(about, text):
+    """A heading; `about` names the target where there are several."""
+    return f"<h2>{html.escape(about + text if about else text[0].upper() + text[1:])}</h2>"
+
+
+def _verdicts(record, about):
+    parts = [_heading(about, "what holds and what does not")]
+    for topic, group in itertools.groupby(sentences(record), key=lambda sentence: sentence.topic):
         items = "\n".join(f"<li>{_verdict(s.verdict)}{html.escape(s.text)}</li>" for s in group)
         parts.append(f"<h3>{html.escape(topic[0].upper() + topic[1:])}</h3>\n<ul>\n{items}\n</ul>")
     return "\n".join(parts)
@@ -102,7 +108,7 @@ def _verdict(verdict):
     return f'<span class="verdict {CLASSES[verdict]}">{verdict}:</span> ' if verdict else ""
 
 
-def _tables(record):
+def _tables(record, about):
     parts = []
     for population, by_sites in record["agreement"].items():
         for which, rows in by_sites.items():
@@ -116,7 +122,7 @@ def _tables(record):
                 ]
                 for score, row in rows.items()
             ]
-            parts += [f"<h2>{name} population, {SITES[which]}</h2>", _table(heads, cells)]
+            parts += [_heading(about, f"{name} population, {SITES[which]}"), _table(heads, cells)]
     return "\n".join(parts)
 
 
@@ -126,10 +132,10 @@ def _table(heads, rows):
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
-def _figures(record):
-    parts = ["<h2>Figures</h2>"]
+def _figures(record, about):
+    parts = [_heading(about, "figures")]
     for caption, png in figures(record):
-        text = html.escape(caption)
+        text = html.escape(about + caption)
         parts.append(
             f'<figure><img alt="{text}" src="data:image/png;base64,{png}"><figcaption>{text}</figcaption></figure>'
         )

@@ -22,7 +22,8 @@ from refattn.validation.faithfulness import STEPS, area, deletion_and_insertion,
 from refattn.validation.parameters import randomised, untrained
 
 FOR_ALL = ("occlusion",)  # of the costly scores; the others only for the first `n_costly` structures
-SAME_RANKS = ("scaled_beta",)  # scores that rank the sites of a structure as another one does
+# Scores that rank the sites of a structure as another one does, and a value that is no weight of the site.
+UNRANKED = ("scaled_beta", "site_value")
 UNTRAINED = "untrained_"
 Scores = dict[str, np.ndarray]  # of the sites of one structure, by name
 
@@ -37,7 +38,7 @@ class Settings:
                              deletion and insertion, randomised parameters
     orbitals : bool          whether populations that the data do not have are computed
     seed : int               of random orders and random parameters
-    target : str             whose scores are tested; None where there is only one
+    target : str             whose scores are tested; None: those of all targets, one after the other
     n_threads : int          changes no bit of the result
     """
 
@@ -59,17 +60,21 @@ class Settings:
 class ValidationCase:
     """A structure and what is known of its sites without a network.
 
-    atoms : ase.Atoms
-    label : float or None
+    atoms : ase.Atoms                    perhaps with `label` in info, of several targets a dict of each
     n_neighbours, classes : (N,) int     edges of each site, class of equivalent sites
     populations : dict of name -> (N,) float64, averaged over equivalent sites; empty where unknown
     """
 
     atoms: ase.Atoms
-    label: float | None
     n_neighbours: np.ndarray
     classes: np.ndarray
     populations: dict[str, np.ndarray]
+
+    def label(self, target: str) -> float:
+        """The label of that name, NaN where it is not known."""
+        label = self.atoms.info.get("label")
+        label = label.get(target) if isinstance(label, dict) else label
+        return np.nan if label is None else label
 
     @property
     def sites(self) -> dict[str, np.ndarray]:
@@ -88,24 +93,48 @@ def validate(
 
     Parameters
     ----------
-    models : list of refattn.Model      of one target; the same network trained from several seeds
-    structures : list of ase.Atoms      perhaps with `label` in info and populations in arrays
+    models : list of refattn.Model      the same network trained from several seeds
+    structures : list of ase.Atoms      perhaps with `label` in info (of several targets a dict), populations in arrays
     note : callable (str)               told what is being done
     skip : callable (id, error), optional     told of structures that are left out instead of an error
 
     Returns
     -------
-    dict of numbers, lists, strings and None, as validation.json has it
+    dict of numbers, lists, strings and None, as validation.json has it; of several targets with a dict of each, by its
+    name, under `targets`
 
     Raises RunError for models of different targets, DataError without structures, and what refattn.explain raises.
     """
     if len({(model.target, model.unit, model.config.graph) for model in models}) > 1:
         raise RunError("the runs differ in target, unit or neighbour rule; validate runs that differ in their seed")
-    target = models[0].targets[target_number(models[0], settings.target)]
-    note(f"scores of run 1 of {len(models)}")
-    cases, *first = first_scores(models[0], structures, settings, skip)
-    if not cases:
-        raise DataError("there is no structure to validate with; give some that can be explained")
+    wanted = models[0].targets if settings.target is None else (settings.target,)
+    units = [models[0].units[target_number(models[0], target)] for target in wanted]
+    records = {}
+    cases = []
+    for target in wanted:
+        own = dataclasses.replace(settings, target=target)
+        note(f"{target}: scores of run 1 of {len(models)}")
+        if cases:
+            first = site_scores(models[0], [case.atoms for case in cases], own)
+        else:
+            cases, *first = first_scores(models[0], structures, own, skip)
+        if not cases:
+            raise DataError("there is no structure to validate with; give some that can be explained")
+        records[target] = validate_target(models, cases, first, own, note)
+    if len(records) == 1:
+        return records[wanted[0]]
+    names = {"target": ", ".join(wanted), "unit": ", ".join(units)}
+    return {**names, "n_runs": len(models), "n_structures": len(cases), "targets": records}
+
+
+def validate_target(
+    models: list[Model],
+    cases: list[ValidationCase],
+    first: tuple[list[Scores], list[float]],
+    settings: Settings,
+    note: Callable[[str], None],
+) -> dict:
+    """The record of the target that `settings` names; `first` are site_scores of the first model."""
     atoms = [case.atoms for case in cases]
     few = cases[: settings.n_costly]
     found = [first]
@@ -119,7 +148,7 @@ def validate(
     blank, _ = site_scores(untrained(models[0], settings.seed), atoms, settings, costly=())
     record["agreement"] = {n: agreements(cases, scored, blank, n, refs) for n, refs in references.items()}
     note("deletion and insertion")
-    population = next((name for name in references if name.split("_")[0] in target.lower()), None)
+    population = next((name for name in references if name.split("_")[0] in settings.target.lower()), None)
     record["faithfulness"] = faithfulness(models, few, scored, references.get(population, {}), settings)
     record["stability"] = stability(cases, scored)
     note("randomised parameters")
@@ -142,7 +171,7 @@ def first_scores(
         if settings.orbitals or all(name in atoms.arrays for name in POPULATIONS):
             known = {name: symmetrised(values, classes) for name, values in populations(atoms).items()}
         degree = np.bincount(e.edges.site, minlength=len(atoms))
-        cases.append(ValidationCase(atoms, atoms.info.get("label"), degree, classes, known))
+        cases.append(ValidationCase(atoms, degree, classes, known))
         found.append(ranked(e.site_scores()))
         values.append(e.value)
     add_costly(model, [case.atoms for case in cases[: settings.n_costly]], found, settings)
@@ -175,19 +204,18 @@ def add_costly(model: Model, structures: list[ase.Atoms], found: list[Scores], s
 
 def ranked(scores: Scores) -> Scores:
     """The scores without those that rank the sites as another one does."""
-    return {name: values for name, values in scores.items() if name not in SAME_RANKS}
+    return {name: values for name, values in scores.items() if name not in UNRANKED}
 
 
 def describe(
     models: list[Model], cases: list[ValidationCase], values: Sequence[list[float]], settings: Settings
 ) -> dict:
     """What was tested, and how well the networks predict it."""
-    number = target_number(models[0], settings.target)
-    label = np.array([np.nan if case.label is None else case.label for case in cases], dtype=float)
+    label = np.array([case.label(settings.target) for case in cases], dtype=float)
     known = ~np.isnan(label)
     return {
-        "target": models[0].targets[number],
-        "unit": models[0].units[number],
+        "target": settings.target,
+        "unit": models[0].units[target_number(models[0], settings.target)],
         "n_runs": len(models),
         "n_structures": len(cases),
         "n_costly": min(settings.n_costly, len(cases)),
@@ -199,8 +227,8 @@ def describe(
         "label_mean_absolute_deviation": metrics(label[known], np.full(known.sum(), label[known].mean()))["mae"]
         if known.any()
         else None,
-        "taught": taught_arrays(models, models[0].targets[number]),
-        "titles": {score.name: score.text for score in SITE_SCORES if score.name not in SAME_RANKS},
+        "taught": taught_arrays(models, settings.target),
+        "titles": {score.name: score.text for score in SITE_SCORES if score.name not in UNRANKED},
     }
 
 

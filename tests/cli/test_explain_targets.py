@@ -121,25 +121,36 @@ def test_scores_of_an_additive_head_need_one(folder, tmp_path):
     assert "additive head" in invoke(*arguments, "--score", "site_value", status=2)
 
 
-def test_validation_says_whether_attention_was_taught(folder, tmp_path):
-    arguments = ("explain", folder / "model.h5", folder / "set.extxyz", "--out", tmp_path, "--validate")
-    options = ("--scores", "none", "--costly", 1)
-    assert "has several targets; choose one of" in invoke(*arguments, *options, status=1)
+def test_validation_says_of_each_whether_attention_was_taught(folder, tmp_path):
+    arguments = ("explain", folder / "model.h5", folder / "set.extxyz", "--validate", "--scores", "none", "--costly", 1)
+    said = invoke(*arguments, "--out", tmp_path)
+    record = json.loads((tmp_path / "validation.json").read_text())
+    assert (record["target"], record["n_structures"], list(record["targets"])) == ("xtb_homo, xtb_lumo", 3, [*TARGETS])
     for target, text in zip(
         TARGETS, ("was not taught", "was taught: the loss held it to lumo_population"), strict=True
     ):
-        found = invoke(*arguments, *options, "--target", target, "--overwrite")
-        assert f"The global attention {text}" in found
-        assert "contribution to the prediction: deleting its first sites" in found.replace("Contr", "contr")
+        lines = [line for line in said.splitlines() if line.startswith(f"{target}: ")]
+        assert any(f"The global attention {text}" in line for line in lines)
+        assert any("Contribution to the prediction: deleting its first sites" in line for line in lines)
+        assert f"<h2>{target}: what holds and what does not</h2>" in (tmp_path / "validation.html").read_text()
+    assert (record["targets"]["xtb_homo"]["mae"] != [None], record["targets"]["xtb_lumo"]["mae"]) == (True, [None])
+    alone = json.loads(invoke(*arguments, "--out", tmp_path, "--target", "xtb_lumo", "--json"))
+    assert alone == {**record["targets"]["xtb_lumo"], "run": record["run"], "left_out": []}
 
 
-def test_vectors_are_of_one_target(folder, wanted, tmp_path):
-    arguments = ("embed", folder / "model.h5", folder / "set.extxyz", "--out", tmp_path)
-    assert "has several targets; choose one of xtb_homo, xtb_lumo" in invoke(*arguments, status=1)
-    invoke(*arguments, "--target", "xtb_lumo")
-    with h5py.File(tmp_path / "embedding.h5") as file:
-        assert (file.attrs["target"], file.attrs["unit"]) == ("xtb_lumo", "eV")
-        for n, found in enumerate(wanted):
-            e = found["xtb_lumo"]
-            assert file["structures/value"][n] == pytest.approx(e.value)
-            np.testing.assert_allclose(file["structures/structure_vector"][n], e.structure_vector, rtol=1e-9)
+def test_every_target_has_vectors_of_its_own(folder, wanted, tmp_path):
+    arguments = ("embed", folder / "model.h5", folder / "set.extxyz", "--out", tmp_path, "--no-sites")
+    summary = json.loads(invoke(*arguments, "--json"))
+    assert [summary["targets"][name]["structures"] for name in TARGETS] == [3, 3]
+    assert "xtb_lumo: structures\t" in invoke(*arguments)
+    assert json.loads(invoke(*arguments, "--target", "xtb_lumo", "--json"))["target"] == "xtb_lumo"
+    folders = {name: tmp_path / name for name in TARGETS}
+    vectors = refattn.embed(refattn.load(folder / "model.h5"), ase.io.read(folder / "set.extxyz", ":"), n_threads=1)
+    for name, out in [*folders.items(), ("xtb_lumo", tmp_path)]:
+        with h5py.File(out / "embedding.h5") as file:
+            assert (file.attrs["target"], file.attrs["unit"]) == (name, "eV")
+            assert np.array_equal(file["structures/value"], vectors[name].value)
+            for n, found in enumerate(wanted):
+                e = found[name]
+                assert file["structures/value"][n] == pytest.approx(e.value)
+                np.testing.assert_allclose(file["structures/structure_vector"][n], e.structure_vector, rtol=1e-9)

@@ -19,6 +19,7 @@ from refattn.data.store import read_dataset
 from refattn.network.checkpoint import load_checkpoint, save_checkpoint
 from refattn.network.evaluate import predict_split
 from refattn.prediction.calibration import Calibration, calibrations_of
+from refattn.report.errors_of_run import errors_of_run
 from refattn.training.train import train
 
 NAMES = ("spread", "heavy")
@@ -181,7 +182,8 @@ def test_an_array_is_compared_with_attention_element_and_nothing(folder, model):
     again = command("evaluate", folder / "run", "--attention", "heavy=population", "--json")
     assert set(json.loads(again)["targets"]["heavy"]["attention"]) == {"array", "train", "valid", "test"}
     text = command("evaluate", folder / "run")
-    assert "population, test" in text and "element only" in text and "untaught: even" in text
+    assert "test, element only" in text and "test, untaught: even" in text
+    assert "Its attention was taught population" in errors_of_run(folder / "run", [*NAMES])
     assert "has no array 'orbital'" in command("evaluate", folder / "run", "--attention", "heavy=orbital", status=1)
     assert "name one of spread, heavy" in command("evaluate", folder / "run", "--attention", "x=population", status=1)
 
@@ -212,6 +214,8 @@ def test_the_mean_of_a_composition_by_hand(folder, model):
         assert found["composition_mae"] == pytest.approx(np.abs(y - means).mean())
         if found["composition_r2"] is not None:
             assert found["composition_r2"] == pytest.approx(1 - (error**2).sum() / ((y - means) ** 2).sum())
+            said = errors_of_run(folder / "run", [name])
+            assert f"R2 against it {found['composition_r2']:.2f}".replace("-", "−") in said
         assert found["composition_known"] == sum(bool(learned.get(images[id].get_chemical_formula())) for id in test)
     assert row and "the training mean of the same composition: MAE" in command("evaluate", folder / "run")
 
