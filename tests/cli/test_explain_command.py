@@ -16,6 +16,7 @@ import pytest
 from ase.build import molecule
 from click.testing import CliRunner
 from explanation_cases import rattled_salt
+from extras import needs_xtb
 from matplotlib.image import imread
 from scipy.stats import spearmanr
 
@@ -207,8 +208,8 @@ def test_ties_up_to_rounding_share_a_rank():
     assert np.isnan(spearman(np.arange(2.0), np.arange(2.0)))
 
 
+@needs_xtb
 def test_populations_from_xtb_agree_with_the_structures_own():
-    pytest.importorskip("tblite")
     water = molecule("H2O")
     found = populations(water)
     assert found["homo_population"][0] > 0.9  # the lone pair on oxygen

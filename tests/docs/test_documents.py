@@ -27,9 +27,13 @@ HISTORY = {"CHANGELOG.md"}
 
 @functools.cache
 def tracked():
-    """Text files of the repository, by their path from its root."""
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
-    paths = [Path(name) for name in names.stdout.decode().splitlines()]
+    """Text files of the repository, or of an unpacked sdist, by their path from its root."""
+    if (ROOT / "PKG-INFO").exists():
+        paths = [path.relative_to(ROOT) for path in ROOT.rglob("*") if "refattn.egg-info" not in path.parts]
+    else:
+        command = ["git", "ls-files", "-co", "--exclude-standard"]
+        names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().splitlines()
+        paths = [Path(name) for name in names]
     return {path: text_of(path) for path in paths if path.suffix in TEXT and (ROOT / path).is_file()}
 
 

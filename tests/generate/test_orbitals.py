@@ -6,9 +6,12 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from click.testing import CliRunner
+from extras import needs_xtb
 
 from refattn.cli.main import cli
 from refattn.generate.orbitals import xtb_labels
+
+pytestmark = needs_xtb
 
 # QM9 geometries (CC0) with frontier orbitals (eV) and populations by tblite 0.8, from a calculation that is not ours.
 HCN = Atoms(

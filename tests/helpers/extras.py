@@ -1,0 +1,13 @@
+"""Tests of extras: they run wherever the extra can be installed, and say why where it cannot."""
+
+import importlib.util
+import platform
+import sys
+
+import pytest
+
+# As in setup.cfg, extra `test`. Elsewhere tblite has no wheel, or not for every version of the system.
+XTB_WHEEL = sys.platform == "linux" and platform.machine() == "x86_64"
+needs_xtb = pytest.mark.skipif(
+    not XTB_WHEEL and importlib.util.find_spec("tblite") is None, reason="tblite has no wheel for this platform"
+)
