@@ -51,21 +51,26 @@ OPTIONS = {
     "CGCNN and ring features": {"features": "cgcnn", "ring": True},
     "dropout": {"dropout": 0.3, "attention_dropout": 0.3},
     "non-negative": {"non_negative": True},
-    "taught attention": {},
     "published readout, taught attention": PUBLISHED,
     "three targets": {"n_targets": 3},
     "additive head": {"head": "additive"},
     "additive head, two targets": {"head": "additive", "n_targets": 2, "readout": "published"},
+    "additive head, three targets": {"head": "additive", "n_targets": 3},
     "sum over sites": {"readout": "sum"},
     "sum over sites, two targets": {"readout": "sum", "n_targets": 2},
+    "sum over sites, three targets": {"readout": "sum", "n_targets": 3},
 }
 # Targets whose attention is taught, that is whose scores are read by the loss; none in the others.
 TAUGHT = {
-    "taught attention": (0,),
+    "taught attention": (0,),  # of a configuration that is given
     "published readout, taught attention": (0,),
     "three targets": (1, 2),
+    "additive head": (0,),
     "additive head, two targets": (1,),
+    "additive head, three targets": (0, 2),
+    "sum over sites": (0,),
     "sum over sites, two targets": (0,),
+    "sum over sites, three targets": (1,),
 }
 
 
@@ -291,7 +296,8 @@ def check_network(name: str, config: ModelConfig, backends: Iterable[str] = BACK
 class SmallLoss:
     """A loss of all that a network gives: weights times predictions, and the attention's loss of some targets.
 
-    weights : (S, K) float; share : (N,) float, the attention that is taught, but in the first structure
+    weights : (S, K) float; of several targets 0 where the last one's label is missing, in the second structure
+    share : (N,) float, the attention that is taught, but in the first structure
     """
 
     weights: np.ndarray
@@ -303,6 +309,7 @@ class SmallLoss:
         """The one of a network by its name."""
         rng = np.random.default_rng(2)
         weights = rng.normal(size=(len(shard), config.n_targets))
+        weights[1, 1:][-1:] = 0
         share = attention_of(rng.uniform(size=len(shard.z)), shard.site_ptr)
         share[: shard.site_ptr[1]] = 0
         return cls(weights, share, TAUGHT.get(name.partition(", ")[2], ()))

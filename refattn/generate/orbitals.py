@@ -23,7 +23,7 @@ def xtb_calculator() -> Calculator:
     return _tblite()[0].TBLite(method=METHOD, verbosity=0)
 
 
-def xtb_labels(atoms: ase.Atoms) -> tuple[dict, dict]:
+def xtb_labels(atoms: ase.Atoms, degenerate: float = 0.0) -> tuple[dict, dict]:
     """Energy, frontier orbitals, forces and orbital populations of a molecule by GFN2-xTB.
 
     The population of an orbital c on atom A is Mulliken's, sum over mu in A of c_mu (S c)_mu, with the
@@ -33,6 +33,8 @@ def xtb_labels(atoms: ase.Atoms) -> tuple[dict, dict]:
     ----------
     atoms : ase.Atoms
         A molecule; positions in Å.
+    degenerate : float, eV
+        Populations are the mean over all orbitals whose energies differ from the frontier orbital's by at most this.
 
     Returns
     -------
@@ -52,8 +54,9 @@ def xtb_labels(atoms: ase.Atoms) -> tuple[dict, dict]:
     atom_of_orbital = calculator.get("shell-map")[calculator.get("orbital-map")]
 
     def population(level):
-        c = result["orbital-coefficients"][:, level]
-        return np.bincount(atom_of_orbital, weights=c * (result["overlap-matrix"] @ c), minlength=len(atoms))
+        c = result["orbital-coefficients"][:, np.abs(levels - levels[level]) <= degenerate]
+        weights = (c * (result["overlap-matrix"] @ c)).mean(axis=1)
+        return np.bincount(atom_of_orbital, weights=weights, minlength=len(atoms))
 
     labels = {"energy": result["energy"] * Hartree, "homo": levels[homo], "lumo": levels[homo + 1]}
     arrays = {

@@ -53,6 +53,13 @@ def test_populations_sum_to_one_and_follow_symmetry():
         np.testing.assert_allclose(arrays[name][:2], 0.5, atol=0.01)  # the pi orbitals live on the carbon atoms
 
 
+def test_of_degenerate_orbitals_the_mean_is_even():
+    """Benzene's E1g: each orbital alone lives on two or on four of the atoms."""
+    alone, both = (xtb_labels(molecule("C6H6"), gap)[1]["homo_population"][:6] for gap in (0.0, 1e-2))
+    assert np.ptp(alone) > 0.1
+    np.testing.assert_allclose(both, both.mean(), atol=1e-3)
+
+
 def test_forces_are_minus_the_slope_of_the_energy():
     atoms, step = molecule("H2O"), 1e-3
     atoms.rattle(0.05, seed=0)

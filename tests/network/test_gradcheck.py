@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 import json
 
 import numpy as np
@@ -64,7 +65,11 @@ def test_the_table_covers_every_option():
         for switch in switches:
             n_values = len(CHOICES.get(f"model.{switch}", (True, False)))
             assert len({getattr(config, switch) for config in configs}) == n_values, switch
-        assert {config.n_targets for config in configs} == {1, 2, 3}
+        taught = {name: SmallLoss.of(name, small_shard(config), config).taught for name, config in NETWORKS.items()}
+        heads = [(c.readout == "sum", c.n_targets) for name, c in NETWORKS.items()
+                 if (c.variant, c.head) == (variant, "additive") and taught[name]]  # fmt: skip
+        assert set(heads) == set(itertools.product((False, True), (1, 2, 3)))
+        assert {config.n_targets for config in configs if config.head == "published"} == {1, 3}
         for rate in ("dropout", "attention_dropout"):
             assert {getattr(config, rate) > 0 for config in configs} == {True, False}
 
