@@ -10,6 +10,7 @@ goes wrong that is not theirs: then with the structures before it.
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,7 @@ from refattn.report.tables import MARKS, tables
 UNDRAWN = f"pictures and pages are of structures of up to {PICTURE_SITES} (REFATTN_PICTURE_SITES)"
 UNOCCLUDED = f"occlusion and removal are of structures of up to {OCCLUDED_SITES} sites (REFATTN_OCCLUDED_SITES)"
 LONGEST = 60  # characters of a file's name
+BESIDE = 2  # stacks of a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +156,9 @@ class ReportWriter:
             name = self._name_for(finding.id)
             self.n_pictures += 1
             links["picture"] = f"pictures/{name}.png"
-            picture(self.folder / links["picture"], finding, rows_of(finding, self.shown.score), self.shown.background)
+            picture(
+                self.folder / links["picture"], finding, stacks_of(finding, self.shown.score), self.shown.background
+            )
         if self.list is None:
             return
         if is_drawn and self._within("pages", self.n_pages, self.shown.max_pages):
@@ -192,13 +196,15 @@ class ReportWriter:
         return all(not os.path.lexists(path) or is_output(path, mark) for path, mark in files)
 
 
-def rows_of(finding: ExplainedStructure, scores: Iterable[str]) -> list[str]:
-    """Columns that a picture shows: the scores of each target, and the population of the orbital that it is about."""
-    rows = []
-    found = False
-    for target in finding.explanations:
-        about = [name for name in finding.populations if name.split("_")[0] in target.lower()]
-        rows += [finding.column_name(name, target) for name in scores]
-        rows += about
-        found = found or bool(about)
-    return list(dict.fromkeys(rows if found else [*rows, *finding.populations]))
+def stacks_of(finding: ExplainedStructure, scores: Iterable[str]) -> list[list[str]]:
+    """What a picture shows: the scores of each target, and below them the population of the orbital that it is about.
+
+    Targets that each have such an orbital stand side by side, as HOMO and LUMO; else there is one stack.
+    """
+    rows = [[finding.column_name(name, target) for name in scores] for target in finding.explanations]
+    about = [[n for n in finding.populations if n.split("_")[0] in target.lower()] for target in finding.explanations]
+    stacks = [own + populations for own, populations in zip(rows, about, strict=True)]
+    if len(stacks) <= BESIDE and all(len(populations) == 1 for populations in about):
+        return stacks
+    rest = [] if any(about) else finding.populations
+    return [list(dict.fromkeys([*itertools.chain.from_iterable(stacks), *rest]))]

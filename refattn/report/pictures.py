@@ -6,7 +6,9 @@ pales. Printed at half the size, 8.5 cm, the text has 5 pt, which is what journa
 of Matplotlib are told apart with every common kind of colour blindness.
 """
 
+import itertools
 import math
+import textwrap
 import typing
 from pathlib import Path
 
@@ -39,6 +41,8 @@ MIN_ROW = 2.6
 MAX_ROW = 6.0
 MAX_SCALE = 1.15  # cm/Å
 LETTER = 10  # pt: text
+LETTER_WIDTH = 0.2  # cm, of a letter of the text on the average
+LINE = 0.42  # cm, from one line of text to the next
 NUMBER = 9  # pt: numbers of the colour bar
 MAX_LETTERS = 80  # drawn atoms
 MIN_LETTER = 4.5  # pt
@@ -82,38 +86,47 @@ class Shape(typing.NamedTuple):
     width: float
 
 
-def picture(path: Path | str, finding: ExplainedStructure, names: list[str], background: str = "light") -> None:
-    """Write the picture of a structure: a row for every column of `names`, 17 cm wide, 300 dpi.
+def picture(path: Path | str, finding: ExplainedStructure, stacks: list[list[str]], background: str = "light") -> None:
+    """Write the picture of a structure: a row for every score, 17 cm wide, 300 dpi.
 
     Parameters
     ----------
     path : path of a PNG
-    names : list of str          columns of the ExplainedStructure
+    stacks : list of lists of str     columns of the ExplainedStructure, one below the other; several lists, of one
+                                      length, stand side by side, and have one view instead of three
     background : "light" or "dark"
 
     Raises OutputError where it cannot be written.
     """
     theme = THEMES[background]
     scene = Scene.of(finding.atoms)
-    rects = [scene.extent(view) for view in scene.views.values()]
+    views = list(scene.views.values())[: 1 if len(stacks) > 1 else None]
+    rects = [scene.extent(view) for view in views]
     sizes = np.array([high - low for low, high in rects])
     gap = GAP + LABEL * bool(scene.axes)
-    room = WIDTH - BAR - (len(rects) + 1) * gap
+    width = WIDTH / len(stacks)
+    room = width - BAR - (len(rects) + 1) * gap
     scale = min(MAX_SCALE, room / sizes[:, 0].sum(), MAX_ROW / sizes[:, 1].max())
     sizes *= scale
     row = max(MIN_ROW, sizes[:, 1].max() + 2 * gap)
-    height = TITLE + len(names) * (HEAD + row) + FOOT
+    headings = [[_row_heading(finding, names, row, width) for row in range(len(names))] for names in stacks]
+    head = HEAD + LINE * max(text.count("\n") for texts in headings for text in texts)
+    n_rows = max(map(len, stacks))
+    height = TITLE + n_rows * (head + row) + FOOT
     figure = Figure(figsize=(WIDTH / INCH, height / INCH), dpi=DPI, facecolor=theme.background)
     spare = (room - sizes[:, 0].sum()) / (len(rects) + 1) + gap
-    for number, name in enumerate(names, start=1):
-        bottom = height - TITLE - number * (HEAD + row)
-        left = spare
-        for view, rect, size in zip(scene.views.values(), rects, sizes, strict=True):
+    for stack, number in itertools.product(range(len(stacks)), range(n_rows)):
+        column = finding.columns[stacks[stack][number]]
+        bottom = height - TITLE - (number + 1) * (head + row)
+        left = stack * width + spare
+        for view, rect, size in zip(views, rects, sizes, strict=True):
             place = left, bottom + (row - size[1]) / 2, *size
-            _draw(_axes(figure, place, rect), scene, view, finding.columns[name], theme, scale)
+            _draw(_axes(figure, place, rect), scene, view, column, theme, scale)
             left += size[0] + spare
-        _row_heading(figure, bottom + row + HEAD / 2, finding, names, number - 1, theme)
-        _colour_bar(figure, bottom, row, finding.columns[name], theme)
+        style = {"color": theme.text, "fontsize": LETTER, "va": "center", "parse_math": False}
+        corner = (stack * width + GAP) / WIDTH, (bottom + row + head / 2) / height
+        figure.text(*corner, headings[stack][number], **style)
+        _colour_bar(figure, (stack + 1) * width - BAR + GAP, bottom, row, column, theme)
     _heading(figure, finding, theme)
     _scale_bar(figure, scale, theme)
     write_png(path, figure, DPI)
@@ -282,10 +295,10 @@ def _in_points(length, scale):
     return length * scale * 72 / INCH
 
 
-def _colour_bar(figure, bottom, row, column, theme):
+def _colour_bar(figure, left, bottom, row, column, theme):
     width, height = figure.get_size_inches() * INCH
     length = min(0.86 * row, 4.0)
-    place = (WIDTH - BAR + GAP, bottom + (row - length) / 2, 0.3, length)
+    place = (left, bottom + (row - length) / 2, 0.3, length)
     axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
     bar = figure.colorbar(ScalarMappable(Normalize(*column.limits), MAPS[column.signed]), cax=axes)
     bar.locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
@@ -295,8 +308,8 @@ def _colour_bar(figure, bottom, row, column, theme):
     axes.tick_params(labelsize=NUMBER, colors=theme.text, width=0.5, length=2.5)
 
 
-def _row_heading(figure, y, finding, names, row, theme):
-    """What the row shows, and how it correlates with the first of the scores above it; y in cm."""
+def _row_heading(finding, names, row, width):
+    """What the row shows, and how it correlates with the first of the scores above it, on lines of `width` cm."""
     name = names[row]
     text = finding.columns[name].title
     populations = [n for n in range(row) if names[n] in POPULATIONS and names[n + 1] not in POPULATIONS]
@@ -304,8 +317,7 @@ def _row_heading(figure, y, finding, names, row, theme):
     rho = finding.correlations.get((names[first], name), np.nan)
     which = f"row {first + 1}:" if first else "the first row"
     text += "" if np.isnan(rho) else f"; Spearman correlation with {which} {rho:.2f}".replace("-", "−")
-    height = figure.get_figheight() * INCH
-    figure.text(GAP / WIDTH, y / height, text, color=theme.text, fontsize=LETTER, va="center", parse_math=False)
+    return text if width == WIDTH else textwrap.fill(text, int((width - GAP) / LETTER_WIDTH))
 
 
 def _heading(figure, finding, theme):

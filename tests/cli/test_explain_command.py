@@ -27,7 +27,7 @@ from refattn.errors import DataError
 from refattn.explanation.comparison import populations
 from refattn.network.checkpoint import save_checkpoint
 from refattn.report.findings import Column, ExplainedStructure, findings
-from refattn.report.folder import files_of, rows_of
+from refattn.report.folder import files_of, stacks_of
 from refattn.report.pages import page_data, write_page
 from refattn.report.pictures import amounts, picture
 
@@ -229,9 +229,14 @@ def test_the_orbital_that_the_target_is_about_is_drawn(model):
     finding = ExplainedStructure(
         molecule("H2O"), {"gap": refattn.explain(model, molecule("H2O"), scores=[])}, {}, known
     )
-    assert rows_of(finding, ("beta",)) == ["beta", *known]
+    assert stacks_of(finding, ("beta",)) == [["beta", *known]]
     finding = dataclasses.replace(finding, explanations={"xtb_lumo": finding.explanation})
-    assert rows_of(finding, ("beta",)) == ["beta", "lumo_population"]
+    assert stacks_of(finding, ("beta",)) == [["beta", "lumo_population"]]
+    finding = dataclasses.replace(finding, explanations={"homo": finding.explanation, **finding.explanations})
+    beside = [["beta_homo", "homo_population"], ["beta_xtb_lumo", "lumo_population"]]
+    assert stacks_of(finding, ("beta",)) == beside
+    finding = dataclasses.replace(finding, explanations={"gap": finding.explanation, **finding.explanations})
+    assert stacks_of(finding, ("beta",)) == [["beta_gap", *beside[0], *beside[1]]]
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------------
@@ -258,7 +263,7 @@ def test_pictures_are_17_cm_wide_and_not_blank(folder):
 @pytest.mark.parametrize("make", [lambda: ase.Atoms("C"), rattled_salt], ids=["atom", "salt"])
 def test_dark_pictures(make, model, tmp_path):
     finding = ExplainedStructure(make(), {"gap": refattn.explain(model, make(), scores=[])})
-    picture(tmp_path / "dark.png", finding, ["beta"], "dark")
+    picture(tmp_path / "dark.png", finding, [["beta"]], "dark")
     pixels = imread(tmp_path / "dark.png")
     assert (pixels[0, 0, :3] < 0.15).all()
     assert n_colours(pixels) > 100
