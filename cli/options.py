@@ -1,20 +1,22 @@
-"""Options and outputs that several commands share."""
+"""Options and outputs that several commands share.
+
+Nothing that takes long to import is imported before a function needs it, so that --help is quick.
+"""
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from refattn.common.attention_metrics import MEASURES
-from refattn.common.outputs import Mark, claim
 from refattn.common.strict_json import to_json
 from refattn.common.text import printable
-from refattn.network.checkpoint import calibration_file, model_file
-from refattn.prediction.ensemble import members_of
-from refattn.prediction.predictor import Predictor
-from refattn.prediction.uncertainty import FEW, held_coverage
+
+if TYPE_CHECKING:
+    from refattn.common.outputs import Mark
+    from refattn.prediction.predictor import Predictor
 
 DEVICES = ("cpu", "reference", "cuda", "cuda-tf32")  # the last: products in TF32, on a GPU
 threads = click.option("--threads", type=click.IntRange(min=1), help="Threads for the shards; default: one per core.")
@@ -76,8 +78,10 @@ def note_of_sources(sources: Iterable) -> None:
         note(f"note: {text}")
 
 
-def note_of_few_scores(model: Predictor, coverage: float) -> None:
+def note_of_few_scores(model: "Predictor", coverage: float) -> None:
     """A line for every target whose intervals rest on few structures: what they can be expected to hold."""
+    from refattn.prediction.uncertainty import FEW, held_coverage
+
     for target, conformal in zip(model.targets, model.conformals, strict=True):
         n = len(conformal.score)
         if n < FEW:
@@ -124,7 +128,7 @@ class LeftOut:
 
 
 def claim_outputs(
-    outputs: Mapping[Path, Mark], run: str | None, sources: Iterable, others: Iterable[str | None], overwrite: bool
+    outputs: "Mapping[Path, Mark]", run: str | None, sources: Iterable, others: Iterable[str | None], overwrite: bool
 ) -> None:
     """See refattn.common.outputs.claim; the inputs are the files of a run, those of sources, and others.
 
@@ -133,6 +137,10 @@ def claim_outputs(
     run : str or None     a run, an ensemble or a model file
     sources               with a list `files` each
     """
+    from refattn.common.outputs import claim
+    from refattn.network.checkpoint import calibration_file, model_file
+    from refattn.prediction.ensemble import members_of
+
     inputs = [file for source in sources for file in source.files]
     inputs += [path for path in others if path]
     for member in members_of(run) if run else ():
@@ -175,6 +183,8 @@ def _print_target(summary):
 
 def _print_attention(found):
     """How the attention agrees with what it was taught on every part, and on the last one what others do."""
+    from refattn.common.attention_metrics import MEASURES
+
     parts = [name for name in ("train", "valid", "test") if name in found]
     others = [("element", "element only"), ("even", "untaught: even")]
     rows = [(part, "network", part) for part in parts] + [

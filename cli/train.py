@@ -5,20 +5,14 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from refattn.cli.options import StatusLine, as_json, cell, device, note, overwrite, print_metrics, threads
-from refattn.common.outputs import NOTHING, claim
-from refattn.config import Config, load_config, override
-from refattn.data.builtin import SETS
-from refattn.experiments import experiment_names, load_experiment
-from refattn.network.checkpoint import load_checkpoint, model_file
-from refattn.prediction.ensemble import is_ensemble
-from refattn.prediction.run_directory import FILES, free_directory
-from refattn.training.train import Interrupted
-from refattn.training.train import train as train_network
-from refattn.training.train_ensemble import train_ensemble
+
+if TYPE_CHECKING:
+    from refattn.config import Config
 
 
 @click.command()
@@ -45,6 +39,14 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
     the seeds training.seed, training.seed + 1, ... and the same split, and the errors of their mean prediction.
     --resume of its folder skips the members that are finished.
     """
+    from refattn.common.outputs import NOTHING, claim
+    from refattn.network.checkpoint import model_file
+    from refattn.prediction.ensemble import is_ensemble
+    from refattn.prediction.run_directory import FILES, free_directory
+    from refattn.training.train import Interrupted
+    from refattn.training.train import train as train_network
+    from refattn.training.train_ensemble import train_ensemble
+
     if resume:
         if not out or config or data or target or epochs or assignments or ensemble or init or overwrite:
             raise click.UsageError("--resume goes on with the run in --out as it was; it takes no other setting")
@@ -83,8 +85,13 @@ def read_settings(
     epochs: int | None,
     assignments: tuple[str, ...],
     init: str | None,
-) -> Config:
+) -> "Config":
     """The Config of a training from a file or name and the options that change it."""
+    from refattn.config import Config, load_config, override
+    from refattn.data.builtin import SETS
+    from refattn.experiments import experiment_names, load_experiment
+    from refattn.network.checkpoint import load_checkpoint, model_file
+
     if config is None and init:
         settings = Config(model=load_checkpoint(model_file(init)).config.model)
     elif config is None:

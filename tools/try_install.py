@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 # Tests that need pytest alone and little compilation; those of NUMERICAL run with the lowest versions too.
 QUICK = ("tests/test_config.py", "tests/structures/test_elements.py", "tests/network/test_params.py")
-QUICK += ("tests/data/test_splits.py", "tests/docs/test_documents.py", "tests/common")
+QUICK += ("tests/data/test_splits.py", "tests/test_house.py", "tests/docs/test_documents.py", "tests/common")
 NUMERICAL = ("tests/ops/test_ops.py", "tests/network/test_network.py", "tests/structures/test_voronoi.py")
 NUMERICAL += ("tests/cli/test_cli.py",)
 DEVELOPERS = {"pytest", "ruff", "sphinx", "plotly", "tblite", "torch", "build"}  # no wheel brings them

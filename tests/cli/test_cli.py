@@ -17,8 +17,9 @@ from small_data import label, molecules
 from upstream_fixtures import VARIANTS, open_network, unpack_model, variant
 
 from refattn.cli.main import COMMANDS, cli
-from refattn.cli.train import free_directory, read_settings
+from refattn.cli.train import read_settings
 from refattn.prediction.predictor import Model
+from refattn.prediction.run_directory import free_directory
 
 GRAPHS = Path(__file__).parents[1] / "data" / "graphs.h5"
 SMALL = """
