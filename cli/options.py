@@ -79,15 +79,17 @@ def note_of_sources(sources: Iterable) -> None:
 
 
 def note_of_few_scores(model: "Predictor", coverage: float) -> None:
-    """A line for every target whose intervals rest on few structures: what they can be expected to hold."""
+    """What intervals assume, and for every target whose intervals rest on little, what they can be expected to hold."""
     from refattn.prediction.uncertainty import FEW, held_coverage
 
+    note(f"note: the intervals assume that {model.conformals[0].assumption}")
     for target, conformal in zip(model.targets, model.conformals, strict=True):
-        n = len(conformal.score)
+        n = conformal.n_exchangeable
         if n < FEW:
+            kind = "structures" if conformal.group is None else "groups"
             low, high = held_coverage(n, coverage)
             note(
-                f"note: the intervals of {target} rest on {n} validation structures; {coverage:g} were asked for, and "
+                f"note: the intervals of {target} rest on {n} validation {kind}; {coverage:g} were asked for, and "
                 f"9 of 10 sets of that size hold {low:.2f} to {high:.2f}"
             )
 
@@ -170,6 +172,8 @@ def _print_target(summary):
             part = summary[name]
             mae, rmse, r2 = (cell(part[key], spec) for key, spec in (("mae", ".4g"), ("rmse", ".4g"), ("r2", ".4f")))
             echo(f"  {name:<14}{part['n']:>7} {mae:>10} {rmse:>10} {r2:>9}")
+    if "split_by" in summary:
+        _print_split(summary)
     if "baseline_mae" in summary:
         echo(f"  always the training mean: MAE {summary['baseline_mae']:.4g} on the test set")
     if "composition_mae" in summary:
@@ -179,6 +183,20 @@ def _print_target(summary):
         _print_attention(summary["attention"])
     if "uncertainty" in summary:
         _print_uncertainty(summary["uncertainty"], summary["unit"])
+        if summary.get("valid_by") == "random":
+            echo(
+                '  the test structures are of new groups, for which this promises nothing; data.valid_by = "group" does'
+            )
+
+
+def _print_split(summary):
+    """Which of the errors is of more of the same, and which of what is new."""
+    known = "other structures of the groups trained on: the random error"
+    valid = known if summary["valid_by"] == "random" else "new groups too, which chose the best epoch"
+    echo(f"  valid: {valid}; test: new groups (split_by {summary['split_by']})")
+    if summary["valid_by"] == "random":
+        mae = cell(summary["valid"]["group_mae"], ".4g")
+        echo(f"  the training mean of the same group: MAE {mae} on the validation set")
 
 
 def _print_attention(found):
@@ -199,6 +217,7 @@ def _print_attention(found):
 def _print_uncertainty(found, unit):
     width = f"{found['mean_width']:.4g} {unit}".rstrip()
     echo(f"  intervals of {found['wanted_coverage']:.4g}: hold {found['coverage']:.4f} of {found['n']} labels")
+    echo(f"  they assume that {found['assumption']}")
     echo(f"  mean width {width}, calibration error {cell(found['calibration_error'], '.4f')}")
     echo(f"  rank correlation of error and uncertainty {cell(found['spearman'], '.3f')}")
     if "mean_spread" in found:

@@ -23,6 +23,8 @@ CHOICES = {
     "model.readout": ("intensive", "published", "sum"),
     "model.head": ("published", "additive"),
     "graph.rule": ("isolated", "upstream"),
+    "data.split_by": ("random", "group", "composition", "elements", "size", "cluster", "file"),
+    "data.valid_by": ("random", "group"),
     "training.loss": tuple(LOSSES),
     "training.schedule": ("constant", "cosine", "sgdr"),
     "training.dtype": ("float32", "float64"),
@@ -39,6 +41,7 @@ AT_MOST_ONE = {"graph.min_distance"}
 BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2"}
 # Left out of a configuration file where they have their defaults, so that it is the one of before there were such keys.
 LATER = {"model.head", "data.target_weight", "training.attention", "training.attention_weight"}
+LATER |= {"data.split_by", "data.split_group", "data.valid_by", "data.test_part", "data.n_folds", "data.fold"}
 LARGEST = 2**31 - 1  # of any integer
 LARGEST_SIZE = 2**16  # of the numbers of [model], beyond which nothing fits in memory
 
@@ -199,6 +202,28 @@ class DataConfig(Section):
     n_valid: int = 0  # structures to validate on; 0: a tenth
     n_test: int = 0  # structures to test on; 0: a tenth
     split_seed: int = 0
+    split_by: str = (
+        "random"  # what is new in the test part (groups.py): whole groups, which are not trained on; "file":
+    )
+    # the split of data.split
+    split_group: str = ""  # of "group": a label, or a text up to which the ids of a group are the same; empty: ids
+    # without the number at the end, which are trajectories. Of "elements": the one to leave out; empty: drawn. Of
+    # "cluster": an embedding by `refattn embed`; empty: composition, size and edges
+    valid_by: str = "random"  # "random": validate on other structures of the groups to train on; "group": on new groups
+    test_part: bool = True  # false: no structure is kept to test on
+    n_folds: int = 0  # parts of which each is the test part once; 0: none
+    fold: int = 0  # the one that is the test part, from 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_folds == 1 or self.fold >= max(self.n_folds, 1):
+            raise ConfigError(
+                f"data.fold is {self.fold} of data.n_folds {self.n_folds}; give at least 2 folds and a number below"
+            )
+        if self.split_by == "file" and not self.split:
+            raise ConfigError('data.split_by is "file"; name the file as data.split')
+        if self.split and (self.n_folds or not self.test_part):
+            raise ConfigError(f"data.split is {self.split!r:.60}, which has its parts; leave n_folds and test_part out")
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
 from refattn.config import DataConfig
+from refattn.data.groups import draw_parts
 from refattn.data.store import Dataset
 from refattn.errors import DataError
 
@@ -67,12 +68,15 @@ def split_indices(
 def choose_split(dataset: Dataset, data: DataConfig) -> Split:
     """The Split that a DataConfig asks for: a published one, that of a file, or one that is drawn.
 
-    Raises DataError as published_split, read_split and make_split do.
+    Raises DataError as published_split, read_split, make_split and draw_parts do.
     """
     if data.split.startswith(PREFIX):
         return published_split(dataset, data.split.removeprefix(PREFIX), (data.n_train, data.n_valid, data.n_test))
     if data.split:
         return read_split(data.split)
+    if data.split_by != "random" or data.n_folds or not data.test_part:
+        parts = draw_parts(dataset, labelled_rows(dataset, data.targets), data)
+        return Split(*(dataset.id[part].tolist() for part in parts))
     return make_split(dataset, data.targets, data.n_train, data.n_valid, data.n_test, data.split_seed)
 
 

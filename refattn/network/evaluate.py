@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from refattn.common.files import replacing
-from refattn.common.metrics import baselines, compositions, known_columns, metrics
+from refattn.common.metrics import baselines, compositions, known_columns, means_of_groups, metrics
 from refattn.common.text import csv_cell
+from refattn.data.groups import group_numbers
 from refattn.data.splits import Split, labels_of_targets, resolve_split
 from refattn.data.store import Dataset
 from refattn.network.checkpoint import Checkpoint
@@ -31,6 +32,7 @@ class EvaluatedPart(typing.NamedTuple):
     spread : (S, K) float64                  of the members of an ensemble; None for a single run
     predictions : (M, S, K) float64          of the M members, or of the one run
     structs : list of M (S, K G + 1)         representations in these, see MemberPredictions
+    group : (S,) int                         the same number for structures of a group, by data.split_by; None without
     """
 
     rows: np.ndarray
@@ -41,6 +43,7 @@ class EvaluatedPart(typing.NamedTuple):
     spread: np.ndarray | None
     predictions: np.ndarray
     structs: list[np.ndarray]
+    group: np.ndarray | None = None
 
 
 def predict_split(
@@ -56,24 +59,29 @@ def predict_split(
     -------
     dict of "train", "valid", "test" -> EvaluatedPart
 
-    Raises what GraphBatch.check does.
+    Raises what GraphBatch.check and group_numbers do.
     """
     first = checkpoints[0]
     dataset.graphs.check(first.config.model, dataset.id)
     label = labels_of_targets(dataset, first.config.data.targets)
     ops = load_backend(device)
     composition = compositions(dataset.graphs.z, dataset.graphs.site_ptr)
+    group = group_numbers(dataset, first.config.data) if first.split.train else None
     parts = {}
     for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
         found = predict_members(checkpoints, ops, dataset.graphs, rows, map_fn)
         attention = np.concatenate([np.zeros((0, label.shape[1])), *found.attention])
         known = rows, composition[rows], attention, label[rows]
-        parts[name] = EvaluatedPart(*known, found.value, found.spread, found.values, found.structs)
+        own_group = None if group is None else group[rows]
+        parts[name] = EvaluatedPart(*known, found.value, found.spread, found.values, found.structs, own_group)
     return parts
 
 
 def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
     """Metrics of every part, and on the test set what is reached without a network, see metrics.baselines.
+
+    Where data.split_by makes groups, `split_by` and `valid_by` of it too, and as `group_mae` of the validation set the
+    error of the mean of the training structures of the same group.
 
     Of several targets, a dict of each under its name in `targets`.
     """
@@ -87,6 +95,12 @@ def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
         if all(each[target].get(name, {}).get("n") for name in ("train", "test")):
             groups = [part.composition[~np.isnan(part.label[:, k])] for part in (parts["train"], parts["test"])]
             each[target] |= baselines(groups, columns["train"][k][0], *columns["test"][k])
+        if "valid" in parts and parts["valid"].group is not None:
+            groups = [part.group[~np.isnan(part.label[:, k])] for part in (parts["train"], parts["valid"])]
+            own_mean = means_of_groups(groups[0], columns["train"][k][0], groups[1])
+            each[target]["valid"]["group_mae"] = metrics(columns["valid"][k][0], own_mean)["mae"]
+            data = checkpoint.config.data
+            each[target] |= {"split_by": data.split_by, "valid_by": data.valid_by}
     return each[names[0]] if len(names) == 1 else {"n_parameters": n_parameters, "targets": each}
 
 

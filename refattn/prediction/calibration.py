@@ -5,7 +5,6 @@ With it a run can say how sure a prediction is without its data set. It belongs 
 
 import dataclasses
 import hashlib
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,25 +27,32 @@ class Calibration:
     representation : (T, G + 1) float32 `struct` of the training structures, and their numbers of sites
     label, prediction : (V,) float64    of the validation structures, in the label's unit
     distance : (V,) float64             of these to the training set; see TrainingSet
+    group : (V,) int64                  of these, where the validation set is one of whole groups (data.valid_by); all
+                                        their own otherwise
     """
 
     representation: np.ndarray
     label: np.ndarray
     prediction: np.ndarray
     distance: np.ndarray
+    group: np.ndarray | None = None
 
     @classmethod
     def of(
         cls, train: EvaluatedPart, valid: EvaluatedPart, target: int = 0, member: int = 0, map_fn: Callable = map
     ) -> "Calibration":
-        """Of the parts "train" and "valid" as the network `member` predicts `target`, of which the label is known."""
+        """Of the parts "train" and "valid" as the network `member` predicts `target`, of which the label is known.
+
+        The groups are kept where no structure to train on is of them: then those of new structures can be like them.
+        """
         known, known_valid = (~np.isnan(part.label[:, target]) for part in (train, valid))
         n_targets = train.label.shape[1]
         representation = own_struct(train.structs[member], target, n_targets)[known].astype(np.float32)
         struct = own_struct(valid.structs[member], target, n_targets)[known_valid]
         distance = TrainingSet(representation).distance(struct, map_fn)
         label, prediction = valid.label[:, target], valid.predictions[member][:, target]
-        return cls(representation, label[known_valid], prediction[known_valid], distance)
+        group = None if valid.group is None or np.isin(valid.group, train.group).any() else valid.group[known_valid]
+        return cls(representation, label[known_valid], prediction[known_valid], distance, group)
 
 
 def calibrations_of(
@@ -56,7 +62,12 @@ def calibrations_of(
     return [Calibration.of(train, valid, target, member, map_fn) for target in range(train.label.shape[1])]
 
 
-FIELDS = {"representation": np.float32, "label": float, "prediction": float, "distance": float}
+FIELDS = {"representation": np.float32, "label": float, "prediction": float, "distance": float, "group": np.int64}
+
+
+def _fields(calibration):
+    """The names of FIELDS that it has; a group is there or not."""
+    return [name for name in FIELDS if getattr(calibration, name) is not None]
 
 
 def write_calibrations(path: Path | str, calibrations: list[Calibration], checkpoint: Checkpoint) -> None:
@@ -68,7 +79,7 @@ def write_calibrations(path: Path | str, calibrations: list[Calibration], checkp
         file.attrs.update(format=FORMAT, version=VERSION, model=_fingerprint(checkpoint))
         file.attrs["sha256"] = _checksum(calibrations)
         for group, calibration in zip(_groups(checkpoint), calibrations, strict=True):
-            for name in FIELDS:
+            for name in _fields(calibration):
                 file[f"{group}/{name}"] = getattr(calibration, name)
 
 
@@ -91,7 +102,13 @@ def read_calibrations(path: Path | str, checkpoint: Checkpoint) -> list[Calibrat
             if file.attrs["model"] != _fingerprint(checkpoint):
                 raise RunError(f"{path}: belongs to another model; {again}")
             found = [
-                Calibration(**{name: file[f"{group}/{name}"][()].astype(dtype) for name, dtype in FIELDS.items()})
+                Calibration(
+                    **{
+                        name: file[f"{group}/{name}"][()].astype(dtype)
+                        for name, dtype in FIELDS.items()
+                        if name != "group" or f"{group}/group" in file
+                    }
+                )
                 for group in _groups(checkpoint)
             ]
             if file.attrs["sha256"] != _checksum(found):
@@ -122,14 +139,16 @@ def _conformal(files, members):
         if not np.array_equal(member.label, label):
             raise RunError(f"{path}: has other validation labels than {files[0]}; train both on the same data set")
     predictions, distances = ([getattr(m, name) for m in members] for name in ("prediction", "distance"))
-    return Conformal(label, predictions, distances, [TrainingSet(member.representation) for member in members])
+    spaces = [TrainingSet(member.representation) for member in members]
+    return Conformal(label, predictions, distances, spaces, members[0].group)
 
 
 def _checksum(calibrations):
     digest = hashlib.sha256()
-    for calibration, name in itertools.product(calibrations, FIELDS):
-        array = getattr(calibration, name)
-        digest.update(f"{name} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    for calibration in calibrations:
+        for name in _fields(calibration):
+            array = getattr(calibration, name)
+            digest.update(f"{name} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 

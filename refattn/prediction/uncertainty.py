@@ -17,6 +17,7 @@ from refattn.errors import ConfigError, DataError
 N_NEAREST = 5
 BLOCK = 128  # structures whose distances to all training structures are held at a time
 SMALLEST = 0.01  # uncertainty of a structure that the training set holds several times
+ROUNDING = 1e-9  # of a sum of shares
 FEW = 100  # scores; with fewer, what intervals hold is far from what was asked for
 NOMINAL = tuple(n / 10 for n in range(1, 10))  # coverages of the calibration curve
 
@@ -86,20 +87,32 @@ class Conformal:
     what is left of the coverage on test sets); and for structures of another kind nothing is promised. There the
     intervals widen with the distance; the same file says how much of the coverage is kept on larger molecules.
 
+    Where the validation set is one of whole groups that are new to the network, such as trajectories (data.valid_by =
+    "group"), its groups are exchangeable with a new group, not its structures with a new one: conformal_quantile gives
+    every group the same weight then, and the interval holds the label of a structure of a new group with a probability
+    of at least `coverage`.
+
     Parameters
     ----------
     label : (V,) float                      of the validation set
     predictions, distances : (K, V) float   of the K members
     spaces : list of K TrainingSet
+    group : (V,) int                        of the structures; None where each is one of its own
 
     Source   Papadopoulos et al., ECML 2002 (inductive confidence machines, normalised scores); Lei et al., JASA 113,
              1094 (2018), section 2.2 and theorem 2.2; Angelopoulos & Bates, arXiv 2107.07511, section 2.3
     """
 
     def __init__(
-        self, label: np.ndarray, predictions: np.ndarray, distances: list[np.ndarray], spaces: list[TrainingSet]
+        self,
+        label: np.ndarray,
+        predictions: np.ndarray,
+        distances: list[np.ndarray],
+        spaces: list[TrainingSet],
+        group: np.ndarray | None = None,
     ):
         self.spaces = spaces
+        self.group = group
         distance = np.mean(distances, axis=0)
         self.scale = float(np.median(distance)) or 1.0
         self.score = np.abs(label - np.mean(predictions, axis=0)) / self.uncertainty(distance)
@@ -114,31 +127,57 @@ class Conformal:
 
     def half_width(self, distance: np.ndarray, coverage: float) -> np.ndarray:
         """Half of the interval's width (S,), in the label's unit. Raises what conformal_quantile does."""
-        return conformal_quantile(self.score, coverage) * self.uncertainty(distance)
+        return conformal_quantile(self.score, coverage, self.group) * self.uncertainty(distance)
+
+    @property
+    def n_exchangeable(self) -> int:
+        """How many structures, or groups of these, a new one has to be like."""
+        return len(self.score) if self.group is None else len(np.unique(self.group))
+
+    @property
+    def assumption(self) -> str:
+        """What must hold of new structures for the intervals to be right, as a part of a sentence."""
+        what = "structures" if self.group is None else "groups of structures"
+        return f"new {what} are drawn as the {self.n_exchangeable} {what} of the validation set were"
 
 
-def conformal_quantile(score: np.ndarray, coverage: float) -> float:
+def conformal_quantile(score: np.ndarray, coverage: float, group: np.ndarray | None = None) -> float:
     """The ceil((n + 1) coverage)-th smallest of n scores: a new one is at most that with a probability >= coverage.
+
+    Of G groups, with n_g scores each, the smallest q for which
+
+        sum_g 1 / (G + 1) * (part of the n_g scores of g that are at most q) >= coverage
+
+    which is the same where n_g = 1. Then a score of a new group is at most q with that probability.
 
     Parameters
     ----------
     score : (n,) float
     coverage : float      between 0 and 1; taken as the decimal number that it is written as
+    group : (n,) int      of the scores; None where each is one of its own
 
-    Raises ConfigError for another coverage, DataError where n is too small: for n < coverage / (1 - coverage).
+    Raises ConfigError for another coverage, DataError where n, or G, is too small: below coverage / (1 - coverage).
 
-    Source   Lei et al., JASA 113, 1094 (2018), algorithm 2; Angelopoulos & Bates, arXiv 2107.07511, section 1
+    Source   Lei et al., JASA 113, 1094 (2018), algorithm 2; Angelopoulos & Bates, arXiv 2107.07511, section 1;
+             of groups Lee, Barber & Willett, arXiv 2306.06342 (hierarchical conformal prediction)
     """
     if not 0 < coverage < 1:
         raise ConfigError(f"the coverage is {coverage}; it must be between 0 and 1, such as 0.9")
     exact = Fraction(str(float(coverage)))
-    rank = math.ceil((len(score) + 1) * exact)
-    if rank > len(score):
+    known, member = (score, None) if group is None else np.unique(group, return_inverse=True)
+    rank = math.ceil((len(known) + 1) * exact)
+    if rank > len(known):
+        what = "structures" if group is None else "groups of structures"
         raise DataError(
-            f"a coverage of {coverage} needs at least {math.ceil(exact / (1 - exact))} validation structures, the run "
-            f"has {len(score)}; ask for less coverage, or train with a larger validation set"
+            f"a coverage of {coverage} needs at least {math.ceil(exact / (1 - exact))} validation {what}, the run "
+            f"has {len(known)}; ask for less coverage, or train with a larger validation set"
         )
-    return float(np.partition(score, rank - 1)[rank - 1])
+    if group is None:
+        return float(np.partition(score, rank - 1)[rank - 1])
+    order = np.argsort(score, kind="stable")
+    reached = np.cumsum((1 / np.bincount(member))[member[order]])
+    wanted = float((len(known) + 1) * exact) - ROUNDING * len(known)
+    return float(score[order][min(np.searchsorted(reached, wanted), len(score) - 1)])
 
 
 def held_coverage(n: int, coverage: float) -> tuple[float, float]:
@@ -167,23 +206,25 @@ def reliability(
     Returns
     -------
     dict
-        n, wanted_coverage, coverage (the part of the labels within their intervals), mean_width (in the label's
-        unit), calibration_error (mean |found - wanted| over the coverages NOMINAL, those of them for which the
-        validation set is large enough; None where there is none), spearman (rank correlation of
-        |error| and uncertainty; None where one of them is constant), mean_distance, median_distance_of_validation,
+        n, wanted_coverage, assumption (of the intervals, in words), coverage (the part of the labels within their
+        intervals), mean_width (in the label's unit), calibration_error (mean |found - wanted| over the coverages
+        NOMINAL, those of them for which the validation set is large enough; None where there is none), spearman (rank
+        correlation of |error| and uncertainty; None where one of them is constant), mean_distance,
+        median_distance_of_validation,
         and curve {wanted, found}, the coverages behind calibration_error
 
     Raises DataError for a set without structures, and what conformal_quantile does.
     """
     if not len(label):
         raise DataError("there are no test structures to count coverage on; give a set with --data")
-    error, n = np.abs(label - prediction), len(conformal.score)
+    error, n = np.abs(label - prediction), conformal.n_exchangeable
     half = conformal.half_width(distance, coverage)
     nominal = [wanted for wanted in NOMINAL if wanted <= n / (n + 1)]
     found = [float((error <= conformal.half_width(distance, wanted)).mean()) for wanted in nominal]
     return {
         "n": len(label),
         "wanted_coverage": coverage,
+        "assumption": conformal.assumption,
         "coverage": float((error <= half).mean()),
         "mean_width": float(2 * half.mean()),
         "calibration_error": float(np.mean(np.abs(np.subtract(found, nominal)))) if found else None,
