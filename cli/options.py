@@ -5,6 +5,7 @@ Nothing that takes long to import is imported before a function needs it, so tha
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from refattn.common.outputs import Mark
     from refattn.prediction.predictor import Predictor
 
+LOG_SECONDS = 60  # between two passing states where stderr is no terminal
 DEVICES = ("cpu", "reference", "cuda", "cuda-tf32")  # the last: products in TF32, on a GPU
 threads = click.option("--threads", type=click.IntRange(min=1), help="Threads for the shards; default: one per core.")
 device = click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True, help="What computes.")
@@ -95,23 +97,27 @@ def note_of_few_scores(model: "Predictor", coverage: float) -> None:
 
 
 class StatusLine:
-    """A line on stderr that overwrites itself on a terminal; elsewhere only whole lines are written."""
+    """A line on stderr that overwrites itself on a terminal; elsewhere whole lines, for a log."""
 
     def __init__(self):
         self.terminal = bool(sys.stderr) and sys.stderr.isatty()
         self.width = 0
+        self.written = time.monotonic()
 
     def update(self, text: str) -> None:
-        """Show a passing state, on a terminal only."""
+        """Show a passing state; where there is no terminal, only LOG_SECONDS after the last line."""
         if self.terminal:
             text = row(text)
             _note("\r" + text.ljust(self.width))
             self.width = len(text)
+        elif time.monotonic() - self.written >= LOG_SECONDS:
+            self.line(text)
 
     def line(self, text: str) -> None:
         """Write a line that stays."""
         _note(("\r" if self.terminal else "") + row(text).ljust(self.width) + "\n")
         self.width = 0
+        self.written = time.monotonic()
 
 
 class LeftOut:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of CONFIG.")
 @click.option("--ensemble", type=click.IntRange(min=2), metavar="K", help="Train K members, with seeds of their own.")
 @click.option("--init", type=click.Path(), help="Run or model file whose parameters to start from.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out; begin it where there is none.")
 @threads
 @device
 @overwrite
@@ -38,6 +38,9 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
     With --ensemble the run directory has a complete run in each of member_0, member_1, ..., one after the other with
     the seeds training.seed, training.seed + 1, ... and the same split, and the errors of their mean prediction.
     --resume of its folder skips the members that are finished.
+    With --resume the same command begins a run and goes on with it, as a job that is queued again needs it. Settings
+    may be left out or must be those of the run; --epochs may be more than before. Ctrl-C and SIGTERM, which SLURM sends
+    at the end of a job's time, stop after the current batch; a kill costs ten minutes at most.
     """
     from refattn.common.outputs import NOTHING, claim
     from refattn.network.checkpoint import model_file
@@ -47,22 +50,22 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
     from refattn.training.train import train as train_network
     from refattn.training.train_ensemble import train_ensemble
 
-    if resume:
-        if not out or config or data or target or epochs or assignments or ensemble or init or overwrite:
-            raise click.UsageError("--resume goes on with the run in --out as it was; it takes no other setting")
-        settings = None
-    else:
-        settings = read_settings(config, data, target, epochs, assignments, init)
+    if resume and (not out or overwrite):
+        raise click.UsageError("--resume needs the run's directory as --out, and does not replace it with --overwrite")
+    if ensemble and overwrite:
+        raise click.UsageError("an ensemble takes a folder of its own; choose another --out")
+    given = config or data or target or epochs or assignments or init
+    own = settings_of_run(Path(out)) if resume else None
+    settings = None
+    if given or not resume:
+        settings = read_settings(config, data, target, epochs, assignments, init, own)
+    if settings and not own:
         out = out or free_directory("-".join(settings.data.targets))
         inputs = [config, settings.data.path, settings.data.split, init and model_file(init)]
         claim({Path(out) / name: NOTHING for name in FILES}, filter(None, inputs), overwrite=True)
-    if ensemble and overwrite:
-        raise click.UsageError("an ensemble takes a folder of its own; choose another --out")
     stop = StopFlag()
     status = StatusLine()
-    progress = Progress(
-        status, f"{'resuming' if resume else 'training'} in {out}; Ctrl-C stops after the current batch"
-    )
+    progress = Progress(status, f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch")
     try:
         if ensemble or (resume and is_ensemble(out)):
             summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
@@ -85,14 +88,17 @@ def read_settings(
     epochs: int | None,
     assignments: tuple[str, ...],
     init: str | None,
+    own: "Config | None" = None,
 ) -> "Config":
-    """The Config of a training from a file or name and the options that change it."""
+    """The Config of a training from a file or name, or from that of a run, and the options that change it."""
     from refattn.config import Config, load_config, override
     from refattn.data.builtin import SETS
     from refattn.experiments import experiment_names, load_experiment
     from refattn.network.checkpoint import load_checkpoint, model_file
 
-    if config is None and init:
+    if config is None and own:
+        settings = own
+    elif config is None and init:
         settings = Config(model=load_checkpoint(model_file(init)).config.model)
     elif config is None:
         settings = load_experiment("builtin") if data in {None, *SETS} else Config()
@@ -108,12 +114,23 @@ def read_settings(
     return override(settings, assignments)
 
 
+def settings_of_run(out: Path) -> "Config | None":
+    """The Config of the run or ensemble in the folder `out`; None where there is none."""
+    from refattn.network.checkpoint import load_checkpoint
+    from refattn.prediction.ensemble import is_ensemble, read_plan
+
+    if is_ensemble(out):
+        return read_plan(out).config
+    return load_checkpoint(out / "last.h5").config if (out / "last.h5").exists() else None
+
+
 class StopFlag:
-    """Set by the first Ctrl-C; the second one interrupts at once."""
+    """Set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once."""
 
     def __init__(self):
         self.set = False
-        signal.signal(signal.SIGINT, self._handle)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
 
     def _handle(self, number, frame):
         self.set = True

@@ -21,10 +21,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def keep_signal_handler():
-    """`refattn train` takes Ctrl-C."""
-    handler = signal.getsignal(signal.SIGINT)
+    """`refattn train` takes Ctrl-C and SIGTERM."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGINT, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,12 @@ def write_text(path: Path | str, text: str) -> None:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def holds_text(path: Path | str, text: str) -> bool:
+    """Whether the file `path` is there and holds that text."""
+    path = Path(path)
+    return path.is_file() and path.read_bytes() == text.encode(errors="backslashreplace")
+
+
 def make_directory(path: Path | str) -> None:
     """Make a directory where there is none. Raises OutputError."""
     try:

@@ -18,11 +18,15 @@ from refattn.network.evaluate import EvaluatedPart
 from refattn.prediction.uncertainty import Conformal, TrainingSet, own_struct
 
 FORMAT, VERSION = "refattn-calibration", 1
+# With more structures intervals get no better, and the distances of all from all would take the square of the data set.
+MAX_TRAIN, MAX_VALID = 100_000, 20_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
     """What a trained network did, for one target, on the structures of training and validation set that have its label.
+
+    Of more than MAX_TRAIN or MAX_VALID some are drawn, the same ones whenever a set of that size is calibrated.
 
     representation : (T, G + 1) float32 `struct` of the training structures, and their numbers of sites
     label, prediction : (V,) float64    of the validation structures, in the label's unit
@@ -45,7 +49,8 @@ class Calibration:
 
         The groups are kept where no structure to train on is of them: then those of new structures can be like them.
         """
-        known, known_valid = (~np.isnan(part.label[:, target]) for part in (train, valid))
+        known = _drawn(train.label[:, target], MAX_TRAIN)
+        known_valid = _drawn(valid.label[:, target], MAX_VALID)
         n_targets = train.label.shape[1]
         representation = own_struct(train.structs[member], target, n_targets)[known].astype(np.float32)
         struct = own_struct(valid.structs[member], target, n_targets)[known_valid]
@@ -53,6 +58,12 @@ class Calibration:
         label, prediction = valid.label[:, target], valid.predictions[member][:, target]
         group = None if valid.group is None or np.isin(valid.group, train.group).any() else valid.group[known_valid]
         return cls(representation, label[known_valid], prediction[known_valid], distance, group)
+
+
+def _drawn(label, limit):
+    """Rows with a known label, in order; `limit` of them, drawn at random, where there are more."""
+    rows = np.flatnonzero(~np.isnan(label))
+    return rows if len(rows) <= limit else np.sort(np.random.default_rng(0).choice(rows, limit, replace=False))
 
 
 def calibrations_of(

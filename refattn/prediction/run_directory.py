@@ -1,14 +1,18 @@
-"""The folder of a training: which files are its own, when it may be written, and what `last.h5` must hold to go on.
+"""The folder of a training: which files are its own, when it may be written, and what it takes to go on.
 
 `last.h5` is the first file that a training writes and the mark of its run: whenever a training is killed, either there
 is none, and the same command starts over, or --resume goes on from it.
 """
 
+import dataclasses
 import numbers
+import os
 from pathlib import Path
 
 import numpy as np
 
+from refattn.config import SECTIONS, Config
+from refattn.data.builtin import SETS
 from refattn.errors import OutputError, RunError
 from refattn.network.checkpoint import Checkpoint
 from refattn.prediction.ensemble import is_ensemble
@@ -18,6 +22,7 @@ FILES = (
     *("predictions.csv", "curve.png", "parity.png"),
 )
 EPOCH_START = {"epoch": 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
+MAY_DIFFER = {"data.path", "graph.min_distance"}  # the fingerprint of the run decides whether the data are the same
 RECORD = ("epoch", "train_mae", "valid_mae", "seconds")  # numbers of an epoch that are read again
 
 
@@ -51,6 +56,44 @@ def free_directory(name: str) -> Path:
         number += 1
         path = Path("runs") / f"{name}-{number}"
     return path
+
+
+def continued_config(own: Config, asked: Config | None, out: Path) -> Config:
+    """The configuration with which to go on: a run's own, but for more epochs and another place of its data set.
+
+    Parameters
+    ----------
+    own, asked : Config     of the run in `out`; as asked for now, None: as it is
+
+    Raises RunError, which names the settings, where others are asked for.
+    """
+    if asked is None:
+        return own
+    differences = []
+    for section in SECTIONS:
+        ours, theirs = getattr(own, section), getattr(asked, section)
+        for field in dataclasses.fields(ours) if ours and theirs else ():
+            name, value, wanted = f"{section}.{field.name}", getattr(ours, field.name), getattr(theirs, field.name)
+            longer = name == "training.epochs" and wanted > value
+            if value != wanted and not longer and name not in MAY_DIFFER:
+                differences.append(f"{name} = {value} (asked for: {wanted})")
+    if differences:
+        raise RunError(
+            f"{out}: its run has {', '.join(differences)}; go on with its own settings, or choose another --out"
+        )
+    path = asked.data.path if asked.data.path in SETS else os.path.abspath(asked.data.path)
+    data = dataclasses.replace(own.data, path=path)
+    return dataclasses.replace(own, data=data, training=dataclasses.replace(own.training, epochs=asked.training.epochs))
+
+
+def notes_on_epochs(before: Config, now: Config) -> list[str]:
+    """What to know of a run that goes on for more epochs than it was begun with."""
+    if now.training.epochs == before.training.epochs or now.training.schedule != "cosine":
+        return []
+    return [
+        f"note: the cosine of the learning rate was to end after {before.training.epochs} epochs and now ends after "
+        f"{now.training.epochs}: the rate rises again, and the network is not that of as many epochs in one"
+    ]
 
 
 def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches: int) -> dict:

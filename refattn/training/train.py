@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from refattn.common.environment import available_cores
-from refattn.common.files import make_directory, only_process, write_text
+from refattn.common.files import holds_text, make_directory, only_process, write_text
 from refattn.common.metrics import known_columns, metrics
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
@@ -25,12 +25,22 @@ from refattn.network.checkpoint import Checkpoint, check_data, load_checkpoint, 
 from refattn.network.inference import predict_rows, to_labels
 from refattn.network.params import Parameters, initialise, parameter_table
 from refattn.ops import load_backend
-from refattn.prediction.run_directory import EPOCH_START, checked_state, free_directory, refuse_existing, remove_run
+from refattn.prediction.run_directory import (
+    EPOCH_START,
+    checked_state,
+    continued_config,
+    free_directory,
+    notes_on_epochs,
+    refuse_existing,
+    remove_run,
+)
 from refattn.training.adam import Adam
 from refattn.training.results import write_results
 from refattn.training.schedule import Schedule, epoch_batches
 from refattn.training.stepper import make_stepper
 from refattn.training.targets import Targets, label_scale
+
+SAVE_SECONDS = 600  # between two saves within an epoch: what a kill costs at most
 
 
 class Interrupted(Exception):
@@ -52,11 +62,13 @@ def train(
 
     Parameters
     ----------
-    config : Config         ignored with `resume`, when the run's own is used
+    config : Config         with `resume` it may be None: the run's own
     out : path, optional    the run directory; by default runs/TARGET, numbered if that exists
     n_threads : int, optional
         Threads that compute shards; by default one for each core. They do not change a bit of the result.
-    resume : bool           go on with the run in `out`
+    resume : bool
+        Go on with the run in `out`. With a `config` it is begun where there is none, and a run that is there must have
+        these settings, but for more training.epochs (see continued_config): the same call begins and goes on.
     init : path, optional   a run or model file whose parameters to start from (fine-tuning)
     progress : callable (dict), optional
         Called at the start and after every batch with epoch, n_epochs, batch, n_batches and unit, after every epoch
@@ -75,17 +87,18 @@ def train(
     out = Path(out) if out else free_directory("-".join(config.data.targets))
     n_threads = n_threads or available_cores()
     with contextlib.ExitStack() as stack:
-        if not resume:
+        begun = resume and (config is None or (out / "last.h5").exists())
+        if not begun:
             refuse_existing(out, overwrite)
             trainer = Trainer.start(config, out, init, device)
             make_directory(out)
         if out.is_dir():
             stack.enter_context(only_process(out))
-        if resume:
-            trainer = Trainer.resume(out, device)
+        if begun:
+            trainer = Trainer.resume(out, device, config)
         else:
             refuse_existing(out, overwrite)  # another process may have begun
-        trainer.write_settings(resume)
+        trainer.write_settings(begun)
         map_fn = stack.enter_context(workers(n_threads))
         trainer.fit(map_fn, progress or (lambda record: None), stop or (lambda: False))
         best = load_checkpoint(out / "model.h5")
@@ -120,6 +133,8 @@ class Trainer:
         self.schedule = Schedule(config.training, self.n_batches)
         self.progress = self._epoch_start(1)
         self.history = []
+        self.notes = []
+        self.saved = time.monotonic()
 
     @classmethod
     def start(cls, config: Config, out: Path, init: str | os.PathLike | None, device: str) -> "Trainer":
@@ -138,15 +153,21 @@ class Trainer:
         return cls(out, checkpoint, dataset, rows, device)
 
     @classmethod
-    def resume(cls, out: Path, device: str) -> "Trainer":
-        """Go on with the run in `out` from its `last.h5`. Raises RunError when there is none, or it is damaged."""
+    def resume(cls, out: Path, device: str, config: Config | None = None) -> "Trainer":
+        """Go on with the run in `out` from its `last.h5`.
+
+        Raises RunError when there is none, when it is damaged, or when it has other settings than `config`.
+        """
         checkpoint = load_checkpoint(out / "last.h5")
+        before = checkpoint.config
+        checkpoint.config = continued_config(before, config, out)
         dataset = open_data(data_of_run(checkpoint.config.data.path, out), checkpoint.config.graph)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         check_labels(dataset, checkpoint.config.data.targets, rows)
         check_data(checkpoint, dataset)
         trainer = cls(out, checkpoint, dataset, rows, device)
+        trainer.notes = notes_on_epochs(before, checkpoint.config)
         try:
             state = checked_state(checkpoint, trainer.schedule.state, trainer.n_batches)
             checkpoint.state = {}
@@ -167,7 +188,7 @@ class Trainer:
         if not resumed:
             remove_run(self.out)
             self._save()
-        if not (self.out / "config.toml").exists():
+        if not holds_text(self.out / "config.toml", to_toml(self.config)):
             write_text(self.out / "config.toml", to_toml(self.config))
         if not (self.out / "split.json").exists():
             write_split(self.out / "split.json", self.checkpoint.split)
@@ -186,7 +207,7 @@ class Trainer:
         targets = Targets.of(self.dataset, self.label, self.checkpoint)
         graphs, ids = self.dataset.graphs, self.dataset.id
         stepper = make_stepper(self.config, self.ops, graphs, ids, targets, self.params, self.adam)
-        report({**self._reached(), "notes": notes_on(self.config, self.dataset, self.rows)})
+        report({**self._reached(), "notes": self.notes + notes_on(self.config, self.dataset, self.rows)})
         while self.progress["epoch"] <= self.config.training.epochs and not self._out_of_patience():
             self._epoch(stepper, map_fn, report, stop)
             report(self.history[-1])
@@ -215,9 +236,11 @@ class Trainer:
                 progress["batch"] = batch + 1
                 progress["seconds"] = time.perf_counter() - began
                 report(self._reached())
-                if stop():
+                stopped = stop()
+                if stopped or time.monotonic() - self.saved > SAVE_SECONDS:
                     self._settle(stepper)
                     self._save()
+                if stopped:
                     raise Interrupted(f"epoch {progress['epoch']}, batch {batch + 1} of {self.n_batches}")
             self._settle(stepper)
         except TrainingError as error:
@@ -294,6 +317,7 @@ class Trainer:
         }
         save_checkpoint(self.out / "last.h5", dataclasses.replace(self.checkpoint, state=state))
         write_text(self.out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
+        self.saved = time.monotonic()
 
     def _explain(self, error):
         kept = f"the best model so far stays in {self.out / 'model.h5'}" if self.history else "no model was saved yet"

@@ -9,11 +9,11 @@ from pathlib import Path
 from refattn.common.environment import available_cores
 from refattn.common.files import make_directory, only_process
 from refattn.common.threads import workers
-from refattn.config import Config
+from refattn.config import Config, load_config
 from refattn.data.builtin import open_data
 from refattn.errors import ConfigError, RunError, in_one_line
-from refattn.prediction.ensemble import MAX_MEMBERS, MEMBER, Plan, load_members, members_of, read_plan, write_plan
-from refattn.prediction.run_directory import free_directory, refuse_existing
+from refattn.prediction.ensemble import MAX_MEMBERS, MEMBER, PLAN, Plan, load_members, members_of, read_plan, write_plan
+from refattn.prediction.run_directory import continued_config, free_directory, refuse_existing
 from refattn.training.results import targets_of, write_ensemble_results
 from refattn.training.train import load_initial, open_split, train
 
@@ -35,9 +35,10 @@ def train_ensemble(
 
     Parameters
     ----------
-    config, n_members : Config, int      ignored with `resume`, when those of the folder's ensemble.json are used
+    config, n_members : Config, int      with `resume` they may be None: those of the folder's ensemble.json
     out, n_threads, init, stop, device   as of refattn.train
-    resume : bool                        go on with the ensemble in `out`; members that are finished stay as they are
+    resume : bool
+        As of refattn.train; members that are finished stay as they are.
     progress : callable (dict), optional
         As of refattn.train; every dict has `member` and `n_members` too.
 
@@ -48,16 +49,24 @@ def train_ensemble(
     Raises what refattn.train raises.
     """
     out = Path(out) if out else free_directory("-".join(config.data.targets))
-    plan = read_plan(out) if resume else start_ensemble(config, n_members, out, init)
+    begun = resume and (config is None or (out / PLAN).exists())
+    if not begun:
+        plan = start_ensemble(config, n_members, out, init)
+        make_directory(out)
+    if begun and not out.is_dir():
+        read_plan(out)
     with only_process(out):
+        if begun:
+            plan = continued_plan(out, config, n_members)
+        else:
+            refuse_existing(out)  # another process may have begun
+            write_plan(out, plan)
         for number in range(plan.n_members):
             member = out / MEMBER.format(number)
-            if (member / "metrics.json").exists():
+            if is_finished(member, plan.config):
                 continue
-            begun = (member / "last.h5").exists()
-            start_from = None if begun else plan.init
             report = progress and functools.partial(_report_member, progress, number, plan.n_members)
-            train(plan.config_of(number), member, n_threads, begun, start_from, report, stop, device)
+            train(plan.config_of(number), member, n_threads, True, plan.init, report, stop, device)
         return finish_ensemble(out, n_threads or available_cores(), device)
 
 
@@ -66,17 +75,35 @@ def _report_member(progress, member, n_members, record):
 
 
 def start_ensemble(config: Config, n_members: int, out: Path, init: str | os.PathLike | None) -> Plan:
-    """Check everything that can be checked before the first member, and write the Plan."""
+    """The Plan, after everything that can be checked before the first member."""
     if not 2 <= n_members <= MAX_MEMBERS:
         raise ConfigError(f"an ensemble of {n_members} is none; ask for at least 2 members, at most {MAX_MEMBERS}")
     refuse_existing(out)
     config = open_split(config)[0]
     if init:
         load_initial(init, config)
-    plan = Plan(config, n_members, os.path.abspath(init) if init else "")
-    make_directory(out)
-    write_plan(out, plan)
-    return plan
+    return Plan(config, n_members, os.path.abspath(init) if init else "")
+
+
+def continued_plan(out: Path, config: Config | None, n_members: int | None) -> Plan:
+    """The Plan in `out`, with what may change in it. Raises RunError where other settings are asked for."""
+    plan = read_plan(out)
+    if n_members not in (None, plan.n_members):
+        raise RunError(
+            f"{out}: its ensemble has {plan.n_members} members (asked for: {n_members}); choose another --out"
+        )
+    now = plan._replace(config=continued_config(plan.config, config, out))
+    if now != plan:
+        write_plan(out, now)
+    return now
+
+
+def is_finished(member: Path, config: Config) -> bool:
+    """Whether the run `member` was trained to its end, and for as many epochs as are asked for."""
+    if not (member / "metrics.json").exists():
+        return False
+    settings = member / "config.toml"
+    return not settings.exists() or load_config(settings).training.epochs >= config.training.epochs
 
 
 def finish_ensemble(out: Path, n_threads: int, device: str) -> dict:

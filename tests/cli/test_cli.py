@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase
 import ase.io
@@ -16,8 +17,10 @@ from click.testing import CliRunner
 from small_data import label, molecules
 from upstream_fixtures import VARIANTS, open_network, unpack_model, variant
 
+from refattn.cli import options
 from refattn.cli.main import COMMANDS, cli
 from refattn.cli.train import read_settings
+from refattn.config import load_config
 from refattn.prediction.predictor import Model
 from refattn.prediction.run_directory import free_directory
 
@@ -291,11 +294,34 @@ def test_set_names_the_key_that_it_does_not_know(folder, tmp_path, assignment):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    "options", [[], ["--out", "x", "--epochs", 3], ["--out", "x", "--set", "a.b=1"], ["small.toml", "--out", "x"]]
-)
-def test_resume_takes_no_other_setting(options):
-    assert "--resume goes on with the run" in refused(2, "train", "--resume", *options)
+@pytest.mark.parametrize("more", [[], ["--out", "x", "--overwrite"]])
+def test_resume_needs_a_folder_and_keeps_what_is_there(more):
+    assert "--resume needs the run's directory" in refused(2, "train", "--resume", *more)
+
+
+def test_resume_is_the_same_command_again(folder, tmp_path):
+    """It begins a run, goes on with it, for more epochs too, and refuses settings that the run does not have."""
+    command = ["train", folder / "small.toml", "--data", folder / "set.h5", "--out", tmp_path / "run", "--resume"]
+    assert "training in" in run(*command).stderr
+    first = (tmp_path / "run" / "model.h5").read_bytes()
+    assert "resuming in" in run(*command).stderr
+    assert (tmp_path / "run" / "model.h5").read_bytes() == first
+    message = refused(1, *command, "--set", "training.seed=9", "--set", "model.n_heads=2")
+    assert "model.n_heads = " in message and "(asked for: 2), training.seed = " in message
+    longer = run(*command, "--epochs", 9).stderr
+    assert "now ends after 9" in longer and "epoch   9 " in longer
+    assert load_config(tmp_path / "run" / "config.toml").training.epochs == 9
+    assert "training.epochs = 9" in refused(1, *command, "--epochs", 8)
+    assert "epoch  10 " in run("train", "--out", tmp_path / "run", "--resume", "--epochs", 10).stderr
+
+
+def test_a_log_has_a_line_a_minute(monkeypatch, capsys):
+    clock = iter([0, 59, 60, 60, 119, 120, 120])
+    monkeypatch.setattr(options, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    status = options.StatusLine()
+    for number in range(4):
+        status.update(f"state {number}")
+    assert capsys.readouterr().err == "state 1\nstate 3\n"
 
 
 def test_resume_of_a_finished_run(folder):

@@ -21,7 +21,9 @@ from refattn.cli.main import cli
 from refattn.common.threads import workers
 from refattn.data.store import read_dataset
 from refattn.errors import ConfigError, DataError, RunError
+from refattn.network.evaluate import EvaluatedPart
 from refattn.network.model import forward
+from refattn.prediction.calibration import Calibration
 from refattn.prediction.predictor import Model
 from refattn.prediction.uncertainty import (
     NOMINAL,
@@ -117,6 +119,21 @@ def test_distance_is_the_mean_to_the_nearest_five(n_train, n):
     with workers(2) as run:
         assert np.array_equal(space.distance(x, run), found)
     assert space.distance(x[:0]).shape == (0,)
+
+
+def test_a_large_set_is_calibrated_on_some_of_it(monkeypatch):
+    """The same structures at every call, only those with a label, and no more than the limits."""
+    monkeypatch.setattr("refattn.prediction.calibration.MAX_TRAIN", 50)
+    monkeypatch.setattr("refattn.prediction.calibration.MAX_VALID", 20)
+    rng = np.random.default_rng(0)
+    label = np.where(np.arange(90) % 3, rng.normal(size=90), np.nan)[:, None]
+    structs = [rng.normal(size=(90, 4)).astype(np.float32)]
+    part = EvaluatedPart(None, None, None, label, label, None, label[None], structs)
+    found, again = (Calibration.of(part, part) for _ in range(2))
+    assert [len(getattr(found, name)) for name in ("representation", "label", "distance")] == [50, 20, 20]
+    assert np.array_equal(found.label, again.label) and np.isfinite(found.label).all()
+    assert len(np.unique(found.representation, axis=0)) == 50
+    assert np.array_equal(found.prediction, found.label)
 
 
 def test_a_copy_of_training_structures_has_no_distance_and_still_an_uncertainty():

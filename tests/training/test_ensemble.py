@@ -275,4 +275,8 @@ def test_a_training_from_the_command_line(data, tmp_path):
     assert "test MAE of the members alone: " in result.stderr
     assert "spread" in result.stdout
     assert read_plan(tmp_path / "two").n_members == 2
-    assert "takes no other setting" in command("train", "--resume", "--ensemble", 3, "--out", tmp_path, status=2)
+    message = command(*arguments[:-1], 3, "--resume", status=1)
+    assert "its ensemble has 2 members (asked for: 3)" in message
+    arguments[arguments.index("--epochs") + 1] = 2
+    result = CliRunner().invoke(cli, [*map(str, arguments), "--resume"])
+    assert result.exit_code == 0 and result.stderr.count("epoch   2 ") == 2, result.stderr

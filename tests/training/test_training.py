@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from small_data import small_config, write_molecules
 from upstream_fixtures import open_network, variant
 
 from refattn.cli.main import cli
+from refattn.cli.train import StopFlag
 from refattn.common.loss import LOSSES, loss_of
 from refattn.common.metrics import metrics
 from refattn.config import CHOICES, ModelConfig, TrainingConfig, config_from_dict
@@ -209,6 +211,31 @@ def test_threads_do_not_change_a_bit(data, finished, tmp_path):
     assert same_state(finished[0] / "last.h5", tmp_path / "two" / "last.h5")
 
 
+def test_a_save_within_an_epoch_loses_nothing_and_changes_no_bit(data, finished, tmp_path, monkeypatch):
+    """After ten minutes; and what was saved goes on after a kill."""
+    monkeypatch.setattr("refattn.training.train.SAVE_SECONDS", 0)
+
+    class Killed(Exception):
+        pass
+
+    def kill(record):
+        if record["epoch"] == 3 and record.get("batch") == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(small_config(data), tmp_path / "run", n_threads=1, progress=kill)
+    assert load_checkpoint(tmp_path / "run" / "last.h5").state["place"]["batch"] == 3
+    train(small_config(data), tmp_path / "run", n_threads=1, resume=True)
+    assert same_state(finished[0] / "last.h5", tmp_path / "run" / "last.h5")
+
+
+def test_a_longer_run_is_that_of_more_epochs(data, finished, tmp_path):
+    for epochs in (2, 4):
+        train(small_config(data, epochs=epochs, schedule="constant"), tmp_path / "run", n_threads=1, resume=True)
+    train(small_config(data, epochs=4, schedule="constant"), tmp_path / "four", n_threads=1)
+    assert same_state(tmp_path / "four" / "last.h5", tmp_path / "run" / "last.h5")
+
+
 @pytest.mark.parametrize("stop_after", [1, 6, 15])
 def test_interruption_and_resume_do_not_change_a_bit(data, finished, tmp_path, stop_after):
     calls = []
@@ -363,7 +390,15 @@ def test_resume_of_a_finished_run_changes_nothing(finished):
     assert (finished[0] / "model.h5").read_bytes() == before
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(data, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_ask_to_stop(number):
+    stop = StopFlag()
+    assert not stop()
+    os.kill(os.getpid(), number)
+    assert stop()
+
+
+def test_sigterm_saves_and_says_how_to_go_on(data, tmp_path):
     config = tmp_path / "config.toml"
     config.write_text(
         '[model]\nn_layers = 1\nwidth = 16\nn_heads = 4\n[data]\ntarget = "spread"\n[training]\nepochs = 100000\n'
@@ -383,7 +418,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data, tmp_path):
         while not (tmp_path / "run" / "log.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         message = process.stderr.read()
     assert process.returncode == 130
     assert "stopped in epoch" in message
