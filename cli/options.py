@@ -167,7 +167,24 @@ def print_metrics(summary: dict, as_json: bool) -> None:
         echo(to_json(summary))
         return
     for found in summary.get("targets", {"": summary}).values():
-        _print_target(found)
+        if "n_folds" in summary:
+            _print_folds(found, summary["n_folds"])
+        else:
+            _print_target(found)
+
+
+def _print_folds(found, n_folds):
+    title = found["target"] + (f" ({found['unit']})" if found["unit"] else "")
+    echo(f"{title:<16}{'n':>7} {'MAE':>10} {'spread':>10}  of {n_folds} folds")
+    for name in ("valid", "test"):
+        part = found[name]
+        each = ", ".join(cell(mae, ".4g") for mae in part["mae_of_folds"])
+        echo(f"  {name:<14}{part['n']:>7} {cell(part['mae'], '.4g'):>10} {cell(part['mae_std'], '.4g'):>10}  {each}")
+    if "split_by" in found:
+        echo(_which_error(found))
+    for name, title in (("baseline", "always the training mean"), ("composition", "that of the same composition")):
+        if f"{name}_mae" in found:
+            echo(f"  {title}: MAE {found[f'{name}_mae']:.4g} on the test parts")
 
 
 def _print_target(summary):
@@ -195,11 +212,15 @@ def _print_target(summary):
             )
 
 
-def _print_split(summary):
-    """Which of the errors is of more of the same, and which of what is new."""
+def _which_error(summary):
     known = "other structures of the groups trained on: the random error"
     valid = known if summary["valid_by"] == "random" else "new groups too, which chose the best epoch"
-    echo(f"  valid: {valid}; test: new groups (split_by {summary['split_by']})")
+    return f"  valid: {valid}; test: new groups (split_by {summary['split_by']})"
+
+
+def _print_split(summary):
+    """Which of the errors is of more of the same, and which of what is new."""
+    echo(_which_error(summary))
     if summary["valid_by"] == "random":
         mae = cell(summary["valid"]["group_mae"], ".4g")
         echo(f"  the training mean of the same group: MAE {mae} on the validation set")

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")
 @click.option("--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value of CONFIG.")
 @click.option("--ensemble", type=click.IntRange(min=2), metavar="K", help="Train K members, with seeds of their own.")
+@click.option("--folds", type=click.IntRange(min=2), metavar="N", help="Train N times, each with another test part.")
+@click.option("--fold", type=click.IntRange(min=0), metavar="K", help="Of --folds only this one, counted from 0.")
 @click.option("--init", type=click.Path(), help="Run or model file whose parameters to start from.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; begin it where there is none.")
 @threads
 @device
 @overwrite
 @as_json
-def train(config, data, target, out, epochs, assignments, ensemble, init, resume, threads, device, overwrite, as_json):
+def train(config, data, target, out, epochs, assignments, ensemble, folds, fold, init, resume, threads, device, **how):
     """Train a network, and write the run directory: model, metrics, predictions, pictures.
 
     CONFIG is a TOML file or the name of an experiment that ships with refattn. Without it --data is trained on with
@@ -38,22 +40,29 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
     With --ensemble the run directory has a complete run in each of member_0, member_1, ..., one after the other with
     the seeds training.seed, training.seed + 1, ... and the same split, and the errors of their mean prediction.
     --resume of its folder skips the members that are finished.
+    With --folds it has a run in each of fold_0, fold_1, ..., each of which is the test part once (data.split_by says
+    what is kept together), and the mean and spread of their errors; With --fold only that one is
+    trained, so that several processes or an array job can share the work; the last to finish writes the mean.
     With --resume the same command begins a run and goes on with it, as a job that is queued again needs it. Settings
     may be left out or must be those of the run; --epochs may be more than before. Ctrl-C and SIGTERM, which SLURM sends
     at the end of a job's time, stop after the current batch; a kill costs ten minutes at most.
     """
+    overwrite, as_json = how["overwrite"], how["as_json"]
     from refattn.common.outputs import NOTHING, claim
     from refattn.network.checkpoint import model_file
-    from refattn.prediction.ensemble import is_ensemble
+    from refattn.prediction.ensemble import is_ensemble, is_of_folds
     from refattn.prediction.run_directory import FILES, free_directory
     from refattn.training.train import Interrupted
     from refattn.training.train import train as train_network
     from refattn.training.train_ensemble import train_ensemble
+    from refattn.training.train_folds import train_folds
 
     if resume and (not out or overwrite):
         raise click.UsageError("--resume needs the run's directory as --out, and does not replace it with --overwrite")
-    if ensemble and overwrite:
-        raise click.UsageError("an ensemble takes a folder of its own; choose another --out")
+    if (ensemble or folds) and overwrite:
+        raise click.UsageError("an ensemble or folds take a folder of their own; choose another --out")
+    if (ensemble and folds) or (fold is not None and not folds):
+        raise click.UsageError("--fold K is one of --folds N, and --folds takes no --ensemble")
     given = config or data or target or epochs or assignments or init
     own = settings_of_run(Path(out)) if resume else None
     settings = None
@@ -65,10 +74,13 @@ def train(config, data, target, out, epochs, assignments, ensemble, init, resume
         claim({Path(out) / name: NOTHING for name in FILES}, filter(None, inputs), overwrite=True)
     stop = StopFlag()
     status = StatusLine()
-    progress = Progress(status, f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch")
+    title = f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch"
+    progress = Progress(status, title, "fold" if folds or (resume and is_of_folds(out)) else "member")
     try:
         if ensemble or (resume and is_ensemble(out)):
             summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
+        elif folds or (resume and is_of_folds(out)):
+            summary = train_folds(settings, folds, out, threads, resume, init, progress, stop, device, fold)
         else:
             summary = train_network(settings, out, threads, resume, init, progress, stop, device, overwrite)
     except Interrupted as reached:
@@ -115,12 +127,12 @@ def read_settings(
 
 
 def settings_of_run(out: Path) -> "Config | None":
-    """The Config of the run or ensemble in the folder `out`; None where there is none."""
+    """The Config of the run, ensemble or folds in the folder `out`; None where there is none."""
     from refattn.network.checkpoint import load_checkpoint
-    from refattn.prediction.ensemble import is_ensemble, read_plan
+    from refattn.prediction.ensemble import is_ensemble, is_of_folds, read_plan
 
-    if is_ensemble(out):
-        return read_plan(out).config
+    if is_ensemble(out) or is_of_folds(out):
+        return read_plan(out, is_of_folds(out)).config
     return load_checkpoint(out / "last.h5").config if (out / "last.h5").exists() else None
 
 
@@ -143,9 +155,10 @@ class StopFlag:
 class Progress:
     """Prints batches as they pass and a line for each epoch."""
 
-    def __init__(self, status: StatusLine, title: str):
+    def __init__(self, status: StatusLine, title: str, name: str = "member"):
         self.status = status
         self.title = title
+        self.name = name
         self.n_epochs = 0
         self.unit = ""
         self.times = []
@@ -161,7 +174,7 @@ class Progress:
         if record.get("member", self.member) != self.member:
             self.member = record["member"]
             self.times = [time.perf_counter()]
-            self.status.line(f"member {self.member + 1} of {record['n_members']}")
+            self.status.line(f"{self.name} {self.member + 1} of {record['n_members']}")
         if "batch" in record:
             self.n_epochs = record["n_epochs"]
             self.unit = record["unit"]

@@ -2,6 +2,7 @@
 
 The folder's ensemble.json says how many members were asked for and how they are trained. It is written before the
 first of them, so that a training that was stopped can go on. A folder of finished runs without it is an ensemble too.
+The runs of the folds of a split stand in fold_0, fold_1, ... beside folds.json in the same way; they are no ensemble.
 """
 
 import dataclasses
@@ -18,21 +19,32 @@ from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file
 
 FORMAT, VERSION = "refattn-ensemble", 1
 MEMBER, PLAN = "member_{}", "ensemble.json"
+FOLD, FOLDS = "fold_{}", "folds.json"
 MAX_MEMBERS = 10_000
 
 
 class Plan(typing.NamedTuple):
-    """What was asked for: member k is trained with the seed training.seed + k, and everything else the same.
+    """What was asked for: member k is trained with the seed training.seed + k, and everything else the same; or with
+    data.fold = k.
 
     init : str, the run or model file whose parameters to start from; empty for random ones
+    of_folds : bool, whether the runs are those of folds
     """
 
     config: Config
     n_members: int
     init: str = ""
+    of_folds: bool = False
+
+    def run_of(self, folder: Path, member: int) -> Path:
+        """Where in a folder the run of a member, or fold, is."""
+        return folder / (FOLD if self.of_folds else MEMBER).format(member)
 
     def config_of(self, member: int) -> Config:
-        """The Config of a member."""
+        """The Config of a member, or fold."""
+        if self.of_folds:
+            data = dataclasses.replace(self.config.data, n_folds=self.n_members, fold=member)
+            return dataclasses.replace(self.config, data=data)
         training = dataclasses.replace(self.config.training, seed=self.config.training.seed + member)
         return dataclasses.replace(self.config, training=training)
 
@@ -41,6 +53,11 @@ def is_ensemble(run: Path | str) -> bool:
     """Whether the folder `run` is that of an ensemble, finished or not."""
     folder = Path(run)
     return (folder / PLAN).exists() or (folder / MEMBER.format(0)).is_dir()
+
+
+def is_of_folds(run: Path | str) -> bool:
+    """Whether the folder `run` is that of the folds of a split, finished or not."""
+    return (Path(run) / FOLDS).exists()
 
 
 def members_of(run: Path | str) -> list[Path]:
@@ -97,19 +114,28 @@ def load_members(run: Path | str) -> list[Checkpoint]:
 
 
 def write_plan(folder: Path | str, plan: Plan) -> None:
-    """Write a Plan as ensemble.json of the folder; it appears complete or not at all. Raises OutputError."""
+    """Write a Plan as ensemble.json, or folds.json, of the folder; it appears complete or not at all.
+
+    Raises OutputError.
+    """
     content = {"format": FORMAT, "version": VERSION, "n_members": plan.n_members, "init": plan.init}
-    write_text(Path(folder) / PLAN, to_json({**content, "config": to_toml(plan.config)}, indent=1) + "\n")
+    write_text(
+        Path(folder) / (FOLDS if plan.of_folds else PLAN),
+        to_json({**content, "config": to_toml(plan.config)}, indent=1) + "\n",
+    )
 
 
-def read_plan(folder: Path | str) -> Plan:
-    """Read the Plan of an ensemble's folder. Raises RunError for a file that is missing, of another kind or changed."""
-    path = Path(folder) / PLAN
+def read_plan(folder: Path | str, of_folds: bool = False) -> Plan:
+    """Read the Plan of the folder of an ensemble, or of folds.
+
+    Raises RunError for a file that is missing, of another kind or changed.
+    """
+    path = Path(folder) / (FOLDS if of_folds else PLAN)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise RunError(f"{path}: is not a {FORMAT} of version {VERSION}; restore it, or train again")
-        plan = Plan(config_from_dict(tomllib.loads(content["config"])), content["n_members"], content["init"])
+        plan = Plan(config_from_dict(tomllib.loads(content["config"])), content["n_members"], content["init"], of_folds)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise RunError(
             f"{path}: cannot be read as the plan of an ensemble ({in_one_line(error)}); restore it, or train again"

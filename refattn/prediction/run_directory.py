@@ -15,7 +15,7 @@ from refattn.config import SECTIONS, Config
 from refattn.data.builtin import SETS
 from refattn.errors import OutputError, RunError
 from refattn.network.checkpoint import Checkpoint
-from refattn.prediction.ensemble import is_ensemble
+from refattn.prediction.ensemble import is_ensemble, is_of_folds
 
 FILES = (
     *("last.h5", "model.h5", "config.toml", "split.json", "log.jsonl", "calibration.h5", "metrics.json"),
@@ -29,11 +29,13 @@ RECORD = ("epoch", "train_mae", "valid_mae", "seconds")  # numbers of an epoch t
 def refuse_existing(out: Path, overwrite: bool = False) -> None:
     """Raise RunError or OutputError where the folder `out` holds a run, an ensemble, or files that a training replaces.
 
-    With `overwrite` only an ensemble is in the way.
+    With `overwrite` only an ensemble or folds are in the way.
     """
     advice = "choose another --out, or go on with --resume"
     if is_ensemble(out):
         raise RunError(f"{out}: already holds an ensemble; {advice}")
+    if is_of_folds(out):
+        raise RunError(f"{out}: already holds the folds of a split; {advice}")
     present = [name for name in FILES if (out / name).exists()]
     if overwrite or not present:
         return

@@ -12,7 +12,7 @@ from refattn.common.threads import workers
 from refattn.config import Config, load_config
 from refattn.data.builtin import open_data
 from refattn.errors import ConfigError, RunError, in_one_line
-from refattn.prediction.ensemble import MAX_MEMBERS, MEMBER, PLAN, Plan, load_members, members_of, read_plan, write_plan
+from refattn.prediction.ensemble import MAX_MEMBERS, PLAN, Plan, load_members, members_of, read_plan, write_plan
 from refattn.prediction.run_directory import continued_config, free_directory, refuse_existing
 from refattn.training.results import targets_of, write_ensemble_results
 from refattn.training.train import load_initial, open_split, train
@@ -61,13 +61,25 @@ def train_ensemble(
         else:
             refuse_existing(out)  # another process may have begun
             write_plan(out, plan)
-        for number in range(plan.n_members):
-            member = out / MEMBER.format(number)
-            if is_finished(member, plan.config):
-                continue
-            report = progress and functools.partial(_report_member, progress, number, plan.n_members)
-            train(plan.config_of(number), member, n_threads, True, plan.init, report, stop, device)
+        train_runs(plan, out, n_threads, progress, stop, device)
         return finish_ensemble(out, n_threads or available_cores(), device)
+
+
+def train_runs(
+    plan: Plan,
+    out: Path,
+    n_threads: int | None,
+    progress: Callable[[dict], None] | None,
+    stop: Callable[[], bool] | None,
+    device: str,
+) -> None:
+    """Train those runs of a Plan that are not finished, one after the other."""
+    for number in range(plan.n_members):
+        run = plan.run_of(out, number)
+        if is_finished(run, plan.config):
+            continue
+        report = progress and functools.partial(_report_member, progress, number, plan.n_members)
+        train(plan.config_of(number), run, n_threads, True, plan.init, report, stop, device)
 
 
 def _report_member(progress, member, n_members, record):
@@ -85,13 +97,12 @@ def start_ensemble(config: Config, n_members: int, out: Path, init: str | os.Pat
     return Plan(config, n_members, os.path.abspath(init) if init else "")
 
 
-def continued_plan(out: Path, config: Config | None, n_members: int | None) -> Plan:
+def continued_plan(out: Path, config: Config | None, n_members: int | None, of_folds: bool = False) -> Plan:
     """The Plan in `out`, with what may change in it. Raises RunError where other settings are asked for."""
-    plan = read_plan(out)
+    plan = read_plan(out, of_folds)
     if n_members not in (None, plan.n_members):
-        raise RunError(
-            f"{out}: its ensemble has {plan.n_members} members (asked for: {n_members}); choose another --out"
-        )
+        what = f"it has {plan.n_members} folds" if of_folds else f"its ensemble has {plan.n_members} members"
+        raise RunError(f"{out}: {what} (asked for: {n_members}); choose another --out")
     now = plan._replace(config=continued_config(plan.config, config, out))
     if now != plan:
         write_plan(out, now)

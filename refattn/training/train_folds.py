@@ -1,0 +1,131 @@
+"""Training on the folds of a split: each is the test part of a run of its own, and errors have a mean and a spread."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from refattn.common.files import make_directory, only_process, write_text
+from refattn.common.strict_json import to_json
+from refattn.config import Config
+from refattn.errors import ConfigError, RunError, in_one_line
+from refattn.prediction.ensemble import MAX_MEMBERS, Plan, is_of_folds, read_plan, write_plan
+from refattn.prediction.run_directory import free_directory, refuse_existing
+from refattn.training.results import targets_of
+from refattn.training.train import load_initial, open_split, train
+from refattn.training.train_ensemble import continued_plan, train_runs
+
+BASELINES = ("baseline_mae", "composition_mae")
+
+
+def train_folds(
+    config: Config | None,
+    n_folds: int | None,
+    out: str | os.PathLike | None = None,
+    n_threads: int | None = None,
+    resume: bool = False,
+    init: str | os.PathLike | None = None,
+    progress: Callable[[dict], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    device: str = "cpu",
+    only: int | None = None,
+) -> dict:
+    """Train on every fold of a split and leave a folder: a complete run in each of fold_0, fold_1, ..., and metrics.
+
+    Parameters
+    ----------
+    config, n_folds : Config, int        with `resume` they may be None: those of the folder's folds.json
+    out, n_threads, init, stop, device   as of refattn.train
+    resume : bool                        as of refattn.train; folds that are finished stay as they are
+    progress : callable (dict), optional
+        As of refattn.train; every dict has `member` and `n_members` too, unless `only` is given.
+    only : int, optional
+        Train this fold alone, from 0; other processes may train others in the same `out` at the same time.
+
+    Returns
+    -------
+    dict, as written to metrics.json, see summary_of_folds; of the fold alone while others are not finished
+
+    Raises what refattn.train raises.
+    """
+    out = Path(out) if out else free_directory("-".join(config.data.targets))
+    if is_of_folds(out) and (resume or only is not None):
+        first = config and Plan(config, n_folds, of_folds=True).config_of(0)
+        plan = continued_plan(out, first, n_folds, of_folds=True)
+    elif config is None:
+        plan = read_plan(out, of_folds=True)  # which is not there
+    else:
+        plan = start_folds(config, n_folds, out, init)
+    runs = [plan.run_of(out, fold) for fold in range(plan.n_members)]
+    if only is None:
+        with only_process(out):
+            train_runs(plan, out, n_threads, progress, stop, device)
+    elif 0 <= only < len(runs):
+        summary = train(plan.config_of(only), runs[only], n_threads, resume, plan.init, progress, stop, device)
+        if not all((run / "metrics.json").exists() for run in runs):
+            return summary
+    else:
+        raise ConfigError(f"there is no fold {only} of {len(runs)}; they are counted from 0")
+    summary = summary_of_folds([read_fold(run / "metrics.json") for run in runs])
+    write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")
+    return summary
+
+
+def start_folds(config: Config, n_folds: int, out: Path, init: str | os.PathLike | None) -> Plan:
+    """Check everything that can be checked before the first fold, and write the Plan."""
+    if not 2 <= n_folds <= MAX_MEMBERS:
+        raise ConfigError(f"{n_folds} folds make no split; ask for at least 2, at most {MAX_MEMBERS}")
+    refuse_existing(out)
+    config = open_split(Plan(config, n_folds, of_folds=True).config_of(0))[0]
+    if init:
+        load_initial(init, config)
+    plan = Plan(config, n_folds, os.path.abspath(init) if init else "", of_folds=True)
+    make_directory(out)
+    write_plan(out, plan)
+    return plan
+
+
+def read_fold(path: Path) -> dict:
+    """The metrics.json of the run of a fold. Raises RunError for a file that cannot be read or lacks what is needed."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        targets = {}
+        for target, found in targets_of(content).items():
+            targets[target] = {
+                name: found[name] for name in ("unit", "split_by", "valid_by", *BASELINES) if name in found
+            }
+            targets[target] |= {part: {"n": found[part]["n"], "mae": found[part]["mae"]} for part in ("valid", "test")}
+        return {"targets": targets, "seconds": float(content["seconds"])}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path}: cannot be read as metrics ({in_one_line(error)}); remove it and go on with --resume"
+        ) from None
+
+
+def summary_of_folds(folds: list[dict]) -> dict:
+    """Mean and spread of the errors of folds, each as read_fold returns it.
+
+    Returns
+    -------
+    dict
+        n_folds, seconds of all, and under `targets` by the name of each: unit, split_by and valid_by where there are
+        groups, `valid` and `test` with n (of all folds), mae (mean over the folds), mae_std (its standard deviation,
+        n_folds - 1 in the denominator) and mae_of_folds; baseline_mae and composition_mae, means over the folds
+    """
+    targets = {}
+    for target, first in folds[0]["targets"].items():
+        of_folds = [fold["targets"][target] for fold in folds]
+        found = {name: first[name] for name in ("unit", "split_by", "valid_by") if name in first}
+        for part in ("valid", "test"):
+            errors = [fold[part]["mae"] for fold in of_folds]
+            known = np.array([error for error in errors if error is not None])
+            found[part] = {"n": sum(fold[part]["n"] for fold in of_folds)}
+            found[part] |= {"mae": float(known.mean()) if len(known) else None}
+            found[part] |= {"mae_std": float(known.std(ddof=1)) if len(known) > 1 else None, "mae_of_folds": errors}
+        for name in BASELINES:
+            if all(name in fold for fold in of_folds):
+                found[name] = float(np.mean([fold[name] for fold in of_folds]))
+        targets[target] = {"target": target, **found}
+    return {"n_folds": len(folds), "seconds": sum(fold["seconds"] for fold in folds), "targets": targets}

@@ -1,0 +1,92 @@
+"""Folds of a split: every structure is tested on once, a training that was stopped goes on, and processes share it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from small_data import small_config, write_molecules
+
+import refattn
+from refattn.cli.main import cli
+from refattn.config import to_toml
+from refattn.data.splits import read_split
+from refattn.errors import ConfigError, RunError
+from refattn.training.train import Interrupted
+from refattn.training.train_folds import train_folds
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Of 10 molecules, four of each, two epochs; whole molecules are new."""
+    path = write_molecules(tmp_path_factory.mktemp("data") / "molecules.h5", n=40)
+    config = small_config(path, epochs=2, seed=5)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, split_by="composition", valid_by="group"))
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """Three folds, stopped in the second one and resumed."""
+    out = tmp_path_factory.mktemp("folds") / "three"
+    calls = iter(range(99))
+    with pytest.raises(Interrupted):
+        train_folds(config, 3, out, n_threads=1, stop=lambda: next(calls) > 7)
+    assert (out / "fold_0" / "metrics.json").exists() and not (out / "metrics.json").exists()
+    return out, train_folds(None, None, out, n_threads=1, resume=True)
+
+
+def test_mean_and_spread_are_those_of_the_runs(finished):
+    out, summary = finished
+    assert json.loads((out / "metrics.json").read_text()) == summary
+    runs = [json.loads((out / f"fold_{k}" / "metrics.json").read_text()) for k in range(3)]
+    found = summary["targets"]["spread"]
+    for part in ("valid", "test"):
+        errors = [run[part]["mae"] for run in runs]
+        assert found[part]["mae_of_folds"] == errors
+        assert found[part]["mae"] == pytest.approx(np.mean(errors))
+        assert found[part]["mae_std"] == pytest.approx(np.std(errors, ddof=1))
+    assert found["test"]["n"] == 40 and found["split_by"] == "composition"
+    assert found["baseline_mae"] == pytest.approx(found["composition_mae"])  # no composition of a test part is known
+
+
+def test_every_structure_is_tested_on_once(finished):
+    tested = [id for k in range(3) for id in read_split(finished[0] / f"fold_{k}" / "split.json").test]
+    assert sorted(tested) == sorted(f"m{n}" for n in range(40))
+
+
+def test_processes_that_share_the_folds_leave_the_same(config, finished, tmp_path):
+    summary = finished[1]
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config))
+    for fold in (2, 0, 1):
+        command = ["train", path, "--folds", 3, "--fold", fold, "--out", tmp_path / "shared", "--threads", 1]
+        result = CliRunner().invoke(cli, [*map(str, command)])
+        assert result.exit_code == 0, result.stderr
+    assert "of 3 folds" in result.stdout and "new groups too" in result.stdout
+    shared = json.loads((tmp_path / "shared" / "metrics.json").read_text())
+    assert {**shared, "seconds": 0} == {**summary, "seconds": 0}
+    other = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=6))
+    with pytest.raises(RunError, match="training.seed = 5 .asked for: 6."):
+        train_folds(other, 3, tmp_path / "shared", only=1)
+
+
+def test_intervals_are_calibrated_by_the_groups(finished):
+    run = finished[0] / "fold_1"
+    model = refattn.load(run)
+    (conformal,) = model.conformals
+    n_valid = len(read_split(run / "split.json").valid)
+    assert len(conformal.group) == n_valid and conformal.n_exchangeable == n_valid // 4
+    assert conformal.assumption.startswith("new groups of structures are drawn as the 3 groups")
+    result = CliRunner().invoke(cli, ["evaluate", str(run), "--coverage", "0.5"])
+    assert "they assume that new groups of structures" in result.stdout
+    assert "rest on 3 validation groups" in result.stderr
+
+
+def test_what_makes_no_folds(config, finished, tmp_path):
+    with pytest.raises(ConfigError, match="there is no fold 3 of 3"):
+        train_folds(config, 3, tmp_path / "run", only=3)
+    with pytest.raises(RunError, match="already holds the folds of a split"):
+        train_folds(config, 3, finished[0])
+    for options in (["--fold", "1"], ["--folds", "2", "--ensemble", "2"], ["--folds", "2", "--overwrite"]):
+        assert CliRunner().invoke(cli, ["train", *options, "--out", str(tmp_path / "run")]).exit_code == 2
