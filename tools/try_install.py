@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -25,7 +26,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 # Tests that need pytest alone and little compilation; those of NUMERICAL run with the lowest versions too.
 QUICK = ("tests/test_config.py", "tests/structures/test_elements.py", "tests/network/test_params.py")
-QUICK += ("tests/data/test_splits.py", "tests/test_house.py", "tests/docs/test_documents.py", "tests/common")
+QUICK += ("tests/data/test_splits.py", "tests/docs/test_documents.py", "tests/common")
 NUMERICAL = ("tests/ops/test_ops.py", "tests/network/test_network.py", "tests/structures/test_voronoi.py")
 NUMERICAL += ("tests/cli/test_cli.py",)
 DEVELOPERS = {"pytest", "ruff", "sphinx", "plotly", "tblite", "torch", "build"}  # no wheel brings them
@@ -50,7 +51,13 @@ def built(folder):
     run(sys.executable, "-m", "build", "--outdir", folder, ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         archive.extractall(folder, filter="data")
-    return next(folder.glob("*.whl")), next(path for path in folder.glob("refattn-*") if path.is_dir())
+    wheel, sources = next(folder.glob("*.whl")), next(path for path in folder.glob("refattn-*") if path.is_dir())
+    places = {"refattn": "refattn", "cli": "refattn/cli", "benchmarks/harness": "refattn/benchmarks"}  # as in setup.cfg
+    for package, place in places.items():
+        files = (path.relative_to(ROOT / package) for path in (ROOT / package).rglob("*.py"))
+        missing = {f"{place}/{file.as_posix()}" for file in files} - {*zipfile.ZipFile(wheel).namelist()}
+        assert not missing, f"not in the wheel: {missing}"
+    return wheel, sources
 
 
 def lowest_versions():

@@ -275,11 +275,16 @@ def _geometry_backward(grad_geo, params, grads, config, ops, cache, grad_inputs)
     grad_u_r, grad_u_omega, grads["distance_b"][...], grads["angle_b"][...] = ops.geometry_embed_backward(
         grad_geo, cache.v_r, cache.v_omega
     )
-    ops.xp.matmul(cache.rbf_r.T, grad_u_r, out=grads["distance_w"])
-    ops.xp.matmul(cache.rbf_omega.T, grad_u_omega, out=grads["angle_w"])
+    found = {}
+    for name, weights, rbf, grad_u in (
+        ("rbf_r", "distance", cache.rbf_r, grad_u_r),
+        ("rbf_omega", "angle", cache.rbf_omega, grad_u_omega),
+    ):
+        out = kernel_of(grads, weights)
+        wanted = grad_inputs is not None
+        found[name], *_ = ops.dense_backward(grad_u, rbf, params[f"{weights}_w"], out=out, input_gradients=wanted)
     if grad_inputs is not None:
-        grad_inputs["rbf_r"] = grad_u_r @ params["distance_w"].T
-        grad_inputs["rbf_omega"] = grad_u_omega @ params["angle_w"].T
+        grad_inputs.update(found)
 
 
 # ---- steps 3, 4: geometry features and local attention of a layer ------------------------------------------------

@@ -48,7 +48,7 @@ class Adam:
 
     def penalty(self, vector: np.ndarray) -> float:
         """weight_decay times the squared norm of the decayed kernels: the second term of the loss."""
-        return 0.5 * float(np.dot(self.decay * vector, vector))
+        return 0.5 * float((self.decay * vector * vector).sum(dtype=np.float64))
 
 
 def step_size(rate: float, step: int, config: TrainingConfig) -> float:

@@ -25,14 +25,21 @@ def dense_forward(x: Array, w: Array, b: Array | None = None) -> Array:
 
 
 def dense_backward(
-    grad_y: Array, x: Array, w: Array, accumulate_into: Array | None = None, out: DenseWeights | None = None
-) -> tuple[Array, Array, Array | None]:
+    grad_y: Array,
+    x: Array,
+    w: Array,
+    accumulate_into: Array | None = None,
+    out: DenseWeights | None = None,
+    input_gradients: bool = True,
+) -> tuple[Array | None, Array, Array | None]:
     """See the reference.
 
     Deterministic   rows are added to grad_w in blocks of DEPTH, in order
     """
     dtype = x.dtype
-    grad_x = empty((grad_y.shape[0], w.shape[0]), dtype) if accumulate_into is None else accumulate_into
+    grad_x = accumulate_into
+    if input_gradients and grad_x is None:
+        grad_x = empty((grad_y.shape[0], w.shape[0]), dtype)
     out = out or DenseWeights(empty(w.shape, dtype), empty(w.shape[1:], dtype))
     grads = out if out.b is not None else DenseWeights(out.w, empty((0,), dtype))
     panels = (panels_of(*w.shape[::-1], dtype),), (panels_of(DEPTH, w.shape[1], dtype),)
@@ -48,9 +55,10 @@ def _dense_forward_kernel(y, panels, x, w, b):
 
 @kernel(fastmath=True)
 def _dense_backward_kernel(grad_x, grads, panels_w, panels, start, grad_y, x, w):
-    """grads.b has no numbers where it is not asked for."""
-    pack(panels_w, w.T)
-    multiply(grad_x, start, grad_y, panels_w)
+    """grads.b has no numbers, and grad_x is None, where it is not asked for."""
+    if grad_x is not None:
+        pack(panels_w, w.T)
+        multiply(grad_x, start, grad_y, panels_w)
     grads.w[:] = 0
     for first in range(0, len(x), DEPTH):
         last = min(first + DEPTH, len(x))

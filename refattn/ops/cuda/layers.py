@@ -29,8 +29,13 @@ def dense_forward(x: Array, w: Array, b: Array | None = None) -> Array:
 
 
 def dense_backward(
-    grad_y: Array, x: Array, w: Array, accumulate_into: Array | None = None, out: DenseWeights | None = None
-) -> tuple[Array, Array, Array | None]:
+    grad_y: Array,
+    x: Array,
+    w: Array,
+    accumulate_into: Array | None = None,
+    out: DenseWeights | None = None,
+    input_gradients: bool = True,
+) -> tuple[Array | None, Array, Array | None]:
     """See the reference. Adding to an array is part of the product.
 
     Traffic   reads 2 O + I, writes I floats a row; for grad_b reads O once more, for accumulate_into I
@@ -40,6 +45,8 @@ def dense_backward(
     elif out.b is not None:
         out.b[...] = column_total(grad_y)
     toolchain.multiply(x.T, grad_y, out.w)
+    if not input_gradients:
+        return None, *out
     grad_x = empty((grad_y.shape[0], w.shape[0]), grad_y.dtype) if accumulate_into is None else accumulate_into
     return toolchain.multiply(grad_y, w.T, grad_x, accumulate_into is not None), *out
 

@@ -1,4 +1,4 @@
-"""The library of the arrays of this backend, whose products are cuBLAS's inside a captured graph."""
+"""The library of the arrays of this backend, and its operations in TF32."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,7 @@ from refattn.ops.types import Array
 
 
 class Arrays:
-    """The library of the arrays, with the products of this project: cuBLAS inside a captured graph."""
-
-    def __init__(self, matmul: Callable):
-        self.matmul = matmul
+    """The library of the arrays, whose ones are made by a copy, which may stand in a captured graph."""
 
     def ones(self, shape: tuple[int, ...], dtype: np.dtype) -> Array:
         """See numpy.ones."""
@@ -27,7 +24,7 @@ class Arrays:
 
 def with_products(functions: dict[str, Callable], tf32: bool) -> dict:
     """The operations of the backend and `xp`, by name, whose products are cuBLAS's; in TF32 if wanted."""
-    functions = functions | {"xp": Arrays(toolchain.in_tf32(toolchain.multiply) if tf32 else toolchain.multiply)}
+    functions = functions | {"xp": Arrays()}
     if not tf32:
         return functions
     names = [name for name in functions if name.endswith(("_forward", "_backward"))]

@@ -30,8 +30,13 @@ def dense_forward(x: Array, w: Array, b: Array | None = None) -> Array:
 
 
 def dense_backward(
-    grad_y: Array, x: Array, w: Array, accumulate_into: Array | None = None, out: DenseWeights | None = None
-) -> tuple[Array, Array, Array | None]:
+    grad_y: Array,
+    x: Array,
+    w: Array,
+    accumulate_into: Array | None = None,
+    out: DenseWeights | None = None,
+    input_gradients: bool = True,
+) -> tuple[Array | None, Array, Array | None]:
     """Backward of dense_forward.
 
     grad_x = grad_y w^T;  grad_w = x^T grad_y;  grad_b = sum_n grad_y[n]
@@ -43,13 +48,16 @@ def dense_backward(
         A gradient by x that is known already: grad_x is added to it in place.
     out : DenseWeights, optional
         Where to write grad_w and grad_b, overwriting what is there. Where its b is None, grad_b is not computed.
+    input_gradients : bool
+        Whether grad_x is asked for.
 
     Returns
     -------
-    grad_x : (N, I); grad_w : (I, O); grad_b : (O,), or None
+    grad_x : (N, I), or None; grad_w : (I, O); grad_b : (O,), or None
     """
     grads = DenseWeights(x.T @ grad_y, grad_y.sum(axis=0) if out is None or out.b is not None else None)
-    return accumulated(accumulate_into, grad_y @ w.T), *written(out, grads)
+    grad_x = accumulated(accumulate_into, grad_y @ w.T) if input_gradients else None
+    return grad_x, *written(out, grads)
 
 
 def accumulated(accumulate_into: Array | None, array: Array) -> Array:
