@@ -11,6 +11,7 @@ validation      whether that is to be believed
 report          pictures, pages, tables and maps
 data            data sets: the HDF5 file, splits; data/sources reads files and published sets
 generate        molecular dynamics that makes a set
+verification    a run trained once more, compared bit for bit
 gradient_check  every gradient against central differences
 keras_import    reads the authors' Keras models
 experiments     the authors' experiments and the built-in one, as TOML files
@@ -44,6 +45,7 @@ _MODULES = {
     "structures.batch": "Graph GraphBatch",
     "training.train": "train",
     "training.train_ensemble": "train_ensemble",
+    "verification": "Verification verify",
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_PUBLIC)

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from refattn.common.environment import available_cores, versions
+from refattn.common.environment import available_cores, processor, versions
 from refattn.ops.cpu.simd.vector import BYTES
 
 # Each thread multiplies arrays of its own, so that the rate of several is what several threads of refattn could reach.
@@ -99,16 +99,6 @@ def machine():
     """Processor, bits of its registers, cores and versions, for the record that a benchmark writes."""
     facts = {"processor": processor(), "register_bits": 8 * BYTES, "cores": available_cores()}
     return {**facts, "system": platform.system(), "versions": versions()}
-
-
-def processor():
-    """The processor's name as the system gives it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            names = [line.partition(":")[2].strip() for line in stream if line.startswith("model name")]
-    except OSError:  # not Linux
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def write_record(path, record):

@@ -39,6 +39,16 @@ def devices() -> list[str]:
     return [*reversed(BACKENDS), "cuda"]
 
 
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            names = [line.partition(":")[2].strip() for line in stream if line.startswith("model name")]
+    except OSError:  # not Linux
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, refattn and the libraries it stands on; an optional one that is missing is left out."""
     found = {"python": platform.python_version()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refattn.common.environment import versions
+from refattn.common.environment import processor, versions
 from refattn.common.files import replacing
 from refattn.common.hdf5 import UNREADABLE, NewFile, attribute_text, reading_hdf5, write_strings
 from refattn.config import Config, config_from_dict, to_toml
@@ -71,7 +71,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     toml = to_toml(checkpoint.config)
     unit, target = checkpoint.unit, checkpoint.config.data.target
     with replacing(path) as part, NewFile(part) as file:
-        file.attrs.update(format=FORMAT, version=VERSION, versions=json.dumps(versions()))
+        file.attrs.update(format=FORMAT, version=VERSION, versions=json.dumps(versions()), processor=processor())
         file.attrs.update(
             {name: x if isinstance(x, str) else json.dumps(x) for name, x in (("unit", unit), ("target", target))}
         )

@@ -118,6 +118,8 @@ def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches:
         if not isinstance(found, dict) or found.keys() != wanted.keys() or not _are_numbers(found.values()):
             raise TypeError(f"{name} is of another kind")
     history = state["history"]
+    if not isinstance(state.get("digests", {}), dict):
+        raise TypeError("digests is of another kind")
     if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
         raise TypeError("history is of another kind")
     if not all(_are_numbers(record.get(name) for name in RECORD) for record in history):

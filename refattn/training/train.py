@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import time
@@ -133,6 +134,7 @@ class Trainer:
         self.schedule = Schedule(config.training, self.n_batches)
         self.progress = self._epoch_start(1)
         self.history = []
+        self.digests = {}  # of the parameters after 1, 2, 4, 8, ... steps
         self.notes = []
         self.saved = time.monotonic()
 
@@ -177,6 +179,7 @@ class Trainer:
             trainer.schedule.state = state["schedule"]
             trainer.progress = state["place"]
             trainer.history = state["history"]
+            trainer.digests = state.get("digests", {})
         except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{out / 'last.h5'}: lacks the state of the optimiser ({error}); train again") from None
         if trainer.history:
@@ -233,6 +236,7 @@ class Trainer:
         try:
             for batch in self._begin(stepper):
                 stepper.step(batch, map_fn)
+                self._keep_digest(stepper, (progress["epoch"] - 1) * self.n_batches + batch + 1)
                 progress["batch"] = batch + 1
                 progress["seconds"] = time.perf_counter() - began
                 report(self._reached())
@@ -246,6 +250,11 @@ class Trainer:
         except TrainingError as error:
             raise TrainingError(self._explain(f"epoch {progress['epoch']}, {error}")) from None
         self._finish_epoch(map_fn, time.perf_counter() - began)
+
+    def _keep_digest(self, stepper, step):
+        if step & (step - 1) == 0:  # few, and early ones: `refattn verify` compares them
+            stepper.settle()
+            self.digests[str(step)] = digest_of(self.params)
 
     def _begin(self, stepper):
         """Hand the epoch to the stepper; the numbers of the batches that are left."""
@@ -280,6 +289,7 @@ class Trainer:
             "learning_rate": last_rate,
             "structures_per_second": n_train / seconds,
             "seconds": seconds,
+            "digest": digest_of(self.params),
         }  # fmt: skip
         if self.config.model.n_targets > 1:
             columns = zip(self.config.data.targets, *errors.values(), strict=True)
@@ -314,6 +324,7 @@ class Trainer:
             "schedule": self.schedule.state,
             "place": self.progress,
             "history": self.history,
+            "digests": self.digests,
         }
         save_checkpoint(self.out / "last.h5", dataclasses.replace(self.checkpoint, state=state))
         write_text(self.out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
@@ -322,6 +333,11 @@ class Trainer:
     def _explain(self, error):
         kept = f"the best model so far stays in {self.out / 'model.h5'}" if self.history else "no model was saved yet"
         return f"{error}; {kept}; look at these labels or lower training.learning_rate"
+
+
+def digest_of(params: Parameters) -> str:
+    """64 bits of the SHA-256 of all parameters: trainings that agree in it agree in every bit."""
+    return hashlib.sha256(params.vector.tobytes()).hexdigest()[:16]
 
 
 def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:

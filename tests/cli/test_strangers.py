@@ -133,6 +133,7 @@ OTHERS = {
     "history": [3, [3], [{}], [{"epoch": "1", "train_mae": 1, "valid_mae": 1, "seconds": 1}]],
     "place": [None, {}, {**run_directory.EPOCH_START, "epoch": -1}, {**run_directory.EPOCH_START, "batch": 10**6}],
     "schedule": [[], {}, {"rate": "fast"}],
+    "digests": [3],
     "adam_step": [-1, "x", 1.5],
     "adam_m": [np.zeros(3)],
 }

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import small_data
@@ -24,7 +25,7 @@ from refattn.common.metrics import metrics
 from refattn.config import CHOICES, ModelConfig, TrainingConfig, config_from_dict
 from refattn.data.splits import read_split
 from refattn.errors import ConfigError, DataError, RefattnError, RunError, TrainingError
-from refattn.network.checkpoint import load_checkpoint
+from refattn.network.checkpoint import load_checkpoint, save_checkpoint
 from refattn.network.model import backward, forward
 from refattn.network.params import from_arrays
 from refattn.ops import load_backend
@@ -32,6 +33,7 @@ from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.schedule import Schedule
 from refattn.training.train import Interrupted, train
+from refattn.verification import verify
 
 RUN_FILES = {
     "split.json", "calibration.h5",
@@ -267,6 +269,30 @@ def test_kill_in_the_fourth_epoch_and_resume_do_not_change_a_bit(data, finished,
     assert not (out / "metrics.json").exists()
     train(None, out, resume=True)
     assert same_state(finished[0] / "last.h5", out / "last.h5")
+
+
+def test_a_run_is_verified_by_training_it_again(finished, tmp_path):
+    """On another number of threads; a digest that differs is found at its step, and what has changed is said."""
+    found = verify(finished[0], n_threads=2)
+    n_batches = -(-len(load_checkpoint(finished[0] / "last.h5").split.train) // 8)
+    assert {1, 2, 4, 8, 16, 32} | {epoch * n_batches for epoch in range(1, 7)} == {*found.steps}
+    assert (found.first_difference, found.changed) == (None, {})
+    run = tmp_path / "run"
+    run.mkdir()
+    checkpoint = load_checkpoint(finished[0] / "last.h5")
+    checkpoint.state["digests"]["4"] = "0"
+    save_checkpoint(run / "last.h5", checkpoint)
+    with h5py.File(run / "last.h5", "r+") as file:
+        file.attrs["processor"] = "an abacus"
+    result = CliRunner().invoke(cli, ["verify", str(run), "--steps", "3"])
+    assert result.exit_code == 0 and "the same bits after 2 of its steps, the last of them 2" in result.output
+    result = CliRunner().invoke(cli, ["verify", str(run), "--steps", "5"])
+    assert result.exit_code == 1
+    assert "the parameters differ after step 4: processor an abacus then and" in result.output
+    checkpoint.state.update(digests={}, history=[])
+    save_checkpoint(run / "last.h5", checkpoint)
+    with pytest.raises(RunError, match="keeps no digests of its first 3 steps; train it again"):
+        verify(run, steps=3)
 
 
 def same_state(a, b):
