@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "Properties and attention of structures in any file that ASE reads.",
     "explain": "What predictions rest on, site by site: tables, pictures and pages.",
     "embed": "Structures and sites as vectors, and maps of them.",
+    "neighbours": "Voronoi neighbours of any structures, as a table or as arrays.",
     "verify": "Train a run again, and compare its parameters bit for bit.",
     "gradcheck": "Verify every gradient on this machine.",
     "bench": "This machine, and refattn against the frameworks that are installed.",

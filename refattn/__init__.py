@@ -2,6 +2,7 @@
 
 config          every hyper-parameter, its default, unit and source
 structures      atoms in, graph out: Voronoi neighbours, ragged arrays
+neighbours      Voronoi neighbours for any program: facets, areas, volumes, pymatgen's VoronoiNN
 ops             the mathematics, every formula in NumPy (reference), in Numba (cpu) and in numba.cuda (cuda)
 network         the table of parameters, forward and backward in nine numbered steps, inference, model files
 training        Adam, schedules, the training loop, the run directory
@@ -48,10 +49,13 @@ _MODULES = {
     "verification": "Verification verify",
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names.split()}
+_PACKAGES = ("neighbours",)  # with public names of their own
 __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> object:
+    if name in _PACKAGES:
+        return importlib.import_module(f"refattn.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'refattn' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"refattn.{_PUBLIC[name]}"), name)
@@ -60,4 +64,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+    return sorted({*globals(), *_PUBLIC, *_PACKAGES})
