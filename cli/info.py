@@ -14,6 +14,7 @@ from refattn.common.strict_json import to_json
 from refattn.config import to_toml
 from refattn.data.store import Dataset, read_dataset
 from refattn.errors import DataError, in_one_line
+from refattn.models import shipped
 from refattn.network.checkpoint import load_checkpoint, model_file
 from refattn.prediction.ensemble import is_ensemble, members_of
 from refattn.report import png
@@ -28,12 +29,13 @@ from refattn.report.overview import describe, plot_overview
 @overwrite
 @as_json
 def info(path, plot, overwrite, as_json):
-    """What is in the run directory, model file or data set PATH; without PATH versions and threads."""
+    """What is in the run directory, shipped model, model file or data set PATH; without PATH versions and threads."""
     dataset = None
+    path = path and shipped(path)
     if path is None:
         facts = {"versions": versions(), "threads": available_cores(), "devices": devices()}
-    elif Path(path).is_dir():
-        facts = describe_run(Path(path))
+    elif path.is_dir():
+        facts = describe_run(path)
     elif is_model(path):
         facts = describe_model(path)
     else:

@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 import refattn
+from refattn.common.notices import listen
 from refattn.errors import RefattnError, in_one_line
 
 FAULT = "this is a fault of refattn"
@@ -27,6 +28,8 @@ COMMANDS = {
     "bench": "This machine, and refattn against the frameworks that are installed.",
     "data": "The built-in and the published data sets, and the dynamics that make others.",
     "import-keras": "Turn the authors' trained Keras model into a run.",
+    "models": "The trained models that ship with the package, and their cards.",
+    "warmup": "Compile the kernels before they are needed.",
     "info": "What is in a run or a data set; without argument this installation.",
 }
 
@@ -51,6 +54,8 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, context: click.Context) -> object:
+        if sys.stderr is sys.__stderr__:  # not in a test or a notebook
+            listen(lambda text: click.echo(text, err=True))
         try:
             return super().invoke(context)
         except RefattnError as error:

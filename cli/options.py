@@ -239,6 +239,13 @@ def _print_attention(found):
     for part, who, title in rows:
         if who in found[part]:
             echo(f"    {title:<20}" + "".join(f"{cell(found[part][who][name], '.3f'):>18}" for name in MEASURES))
+    shares = [found[parts[-1]].get(who, {}).get("top_1_without_hydrogen") for who in ("network", "element")]
+    if None not in shares:
+        echo(
+            "  the atom with most of it, hydrogen apart: found in {:.0%}, by the element alone in {:.0%}".format(
+                *shares
+            )
+        )
 
 
 def _print_uncertainty(found, unit):

@@ -36,7 +36,8 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
 
     CONFIG is a TOML file or the name of an experiment that ships with refattn. Without it --data is trained on with
     the default settings, and with the network of --init. Without --data too, or with the name of a built-in set as
-    --data, the built-in experiment runs, in minutes on two cores: by default HOMO energies of fullerenes in dynamics.
+    --data, its own experiment runs, in minutes on two cores: by default HOMO and LUMO of molecules, with attention that
+    is taught where these orbitals are.
     With --ensemble the run directory has a complete run in each of member_0, member_1, ..., one after the other with
     the seeds training.seed, training.seed + 1, ... and the same split, and the errors of their mean prediction.
     --resume of its folder skips the members that are finished.
@@ -113,14 +114,17 @@ def read_settings(
     elif config is None and init:
         settings = Config(model=load_checkpoint(model_file(init)).config.model)
     elif config is None:
-        settings = load_experiment("builtin") if data in {None, *SETS} else Config()
+        settings = load_experiment(SETS[data or "molecules"].experiment) if data in {None, *SETS} else Config()
     elif config in experiment_names():
         settings = load_experiment(config)
     else:
         settings = load_config(config)
     changes = {"path": data, "target": target}
     changes = {key: value for key, value in changes.items() if value not in (None, ())}
-    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **changes))
+    data_config = dataclasses.replace(settings.data, **changes)
+    taught = tuple(pair for pair in settings.training.attention if pair[0] in data_config.targets)
+    training = dataclasses.replace(settings.training, attention=taught if target else settings.training.attention)
+    settings = dataclasses.replace(settings, data=data_config, training=training)
     if epochs:
         settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
     return override(settings, assignments)
@@ -168,12 +172,12 @@ class Progress:
         if self.title:
             self.status.line(self.title)
             self.title = ""
-            self.times = [time.perf_counter()]
+            self.times = []
         for text in record.get("notes", ()):
             self.status.line(text)
         if record.get("member", self.member) != self.member:
             self.member = record["member"]
-            self.times = [time.perf_counter()]
+            self.times = []
             self.status.line(f"{self.name} {self.member + 1} of {record['n_members']}")
         if "batch" in record:
             self.n_epochs = record["n_epochs"]
@@ -181,11 +185,13 @@ class Progress:
             self.status.update(f"epoch {record['epoch']}: batch {record['batch']}/{record['n_batches']}")
             return
         self.times = [*self.times[-5:], time.perf_counter()]
-        seconds = (self.times[-1] - self.times[0]) / (len(self.times) - 1) * (self.n_epochs - record["epoch"])
+        left = ""
+        if len(self.times) > 1:  # the first epoch compiles
+            seconds = (self.times[-1] - self.times[0]) / (len(self.times) - 1) * (self.n_epochs - record["epoch"])
+            left = f"  about {_duration(seconds)} left"
         self.status.line(
             f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  MAE train {record['train_mae']:.4g} "
-            f"valid {record['valid_mae']:.4g} {self.unit}  {record['structures_per_second']:.0f} structures/s  "
-            f"about {_duration(seconds)} left"
+            f"valid {record['valid_mae']:.4g} {self.unit}  {record['structures_per_second']:.0f} structures/s{left}"
         )
 
 

@@ -102,7 +102,7 @@ def test_every_reference_operation_states_shapes_and_its_source():
 
 # A package may import those before it; modules beside the packages stand among them under their own names.
 FLOORS = (
-    *("errors", "common", "config", "structures", "neighbours", "ops", "data", "experiments", "generate"),
+    *("errors", "common", "config", "structures", "neighbours", "ops", "data", "experiments", "models", "generate"),
     *("network", "gradient_check", "keras_import", "prediction", "explanation", "validation"),
     *("report", "training", "verification", "benchmarks", "cli"),
 )

@@ -126,9 +126,7 @@ def compare(atoms, programs):
 
 def table(records, programs):
     """The comparison as lines of a page."""
-    lines = [
-        "| | gives | ms a crystal (median) | times ours (median, least, most) | fails | largest difference |"
-    ]
+    lines = ["| | gives | ms a crystal (median) | times ours (median, least, most) | fails | largest difference |"]
     lines += ["| --- | --- | ---: | ---: | ---: | --- |"]
     own = np.array([record["refattn"] for record in records])
     lines.append(f"| refattn | facets, areas, volumes | {1e3 * np.median(own):.2f} | 1 | 0 | |")

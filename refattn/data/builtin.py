@@ -15,21 +15,34 @@ FOLDER = Path(__file__).parent / "sets"
 
 
 class BuiltinSet(typing.NamedTuple):
-    """A file of structures and labels inside the package."""
+    """A file of structures and labels inside the package, and the experiment that is made for it."""
 
     path: Path
     description: str
+    experiment: str
+    licence: str = "MIT"
+    citation: str = "made by refattn data generate"
 
 
 ORBITALS = "energy, deformation_energy, homo, lumo (eV), forces, orbital populations by GFN2-xTB"
 SETS = {
+    "molecules": BuiltinSet(
+        FOLDER / "molecules.extxyz.gz",
+        "6,000 molecules of QM9, drawn at random: xtb_homo, xtb_lumo (eV) and orbital populations by GFN2-xTB; homo, "
+        "lumo by B3LYP where known",
+        "builtin",
+        "CC0-1.0",
+        "Ramakrishnan et al., Sci. Data 1, 140022 (2014); Bannwarth et al., J. Chem. Theory Comput. 15, 1652 (2019)",
+    ),
     "fullerene": BuiltinSet(
         FOLDER / "fullerene.extxyz.gz",
         f"snapshots of C36, C50, C60, C70 and C72 in Langevin dynamics at 300, 600 and 1000 K: {ORBITALS}",
+        "builtin_fullerene",
     ),
     "pt-graphene": BuiltinSet(
         FOLDER / "pt_graphene.extxyz.gz",
         f"snapshots of Pt1 to Pt13 on the sheet C24H12 in Langevin dynamics at 300, 600 and 1000 K: {ORBITALS}",
+        "builtin_pt_graphene",
     ),
 }
 
@@ -61,5 +74,7 @@ def data_of_run(path: str, run: Path | str) -> str:
 def _open_builtin(name, graph_config, with_positions):
     with tempfile.TemporaryDirectory(prefix="refattn-") as folder:
         dataset = Path(folder) / f"{name}.h5"
-        prepare(open_source(SETS[name].path), dataset, graph_config, n_threads=available_cores())
+        source = open_source(SETS[name].path)
+        source.licence, source.citation = SETS[name].licence, SETS[name].citation
+        prepare(source, dataset, graph_config, n_threads=available_cores())
         return read_dataset(dataset, with_positions=with_positions)

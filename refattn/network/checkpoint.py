@@ -18,6 +18,7 @@ from refattn.data.fingerprint import Fingerprint, check_fingerprint
 from refattn.data.splits import Split
 from refattn.data.store import Dataset
 from refattn.errors import RefattnError, RunError, in_one_line
+from refattn.models import shipped
 from refattn.network.params import Parameters, from_arrays, parameter_table
 
 FORMAT, VERSION = "refattn-model", 1
@@ -109,8 +110,8 @@ def of_each(values: Sequence[str] | np.ndarray) -> object:
 
 
 def model_file(run: Path | str) -> Path:
-    """The best model of a run directory, or the model file itself."""
-    path = Path(run)
+    """The best model of a run directory or of a shipped model, by its name, or the model file itself."""
+    path = shipped(run)
     return path / "model.h5" if path.is_dir() else path
 
 
@@ -127,7 +128,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
                 raise RunError(f"{path}: is not a {FORMAT} of version {VERSION}; give a run of `refattn train`")
             return _read(file)
     except FileNotFoundError:
-        raise RunError(f"{path}: there is no such file; give the directory of a run that has trained") from None
+        raise RunError(
+            f"{path}: there is no such file; give the directory of a run that has trained, or one of `refattn models`"
+        ) from None
     except RefattnError as error:
         raise RunError(f"{error}" if str(path) in str(error) else f"{path}: {error}") from None
     except UNREADABLE as error:

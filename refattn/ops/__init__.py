@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib
 
+from refattn.common.notices import watch_compilation
 from refattn.ops.types import (
     FilteredAttentionCache,
     FilteredAttentionWeights,
@@ -107,6 +108,8 @@ def load_backend(name: str) -> Ops:
     """
     folder = name.removesuffix("-tf32")
     on_device = folder == "cuda"
+    if folder == "cpu":
+        watch_compilation()
     memory = importlib.import_module(f"refattn.ops.{folder}.memory")
     memory_names = "empty", "work_arrays", "xp", "to_device", "to_host", "side_by_side"
     functions = {key: getattr(memory, key) for key in memory_names} | {"Pool": getattr(memory, "Pool", None)}

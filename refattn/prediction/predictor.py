@@ -358,7 +358,8 @@ def load(run: Path | str, device: str = "cpu", min_distance: float | None = None
 
     Parameters
     ----------
-    run : path     a run directory (its best model), a model file, or the folder of an ensemble
+    run : path     a run directory (its best model), a model file, the folder of an ensemble, or the name of a model
+                   that ships with the package (`refattn models`)
     min_distance : float, optional     instead of the run's own, see GraphConfig
 
     Returns

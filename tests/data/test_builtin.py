@@ -1,5 +1,6 @@
 """The data sets inside the package: what the README says of them, and identities that their labels must obey."""
 
+import gzip
 import itertools
 import re
 
@@ -12,6 +13,7 @@ from refattn.data.sources.files import FilesSource
 
 LEAST = {"fullerene": 2000, "pt-graphene": 1000}
 MEGABYTES = 12
+MOLECULES = 6000
 LABELS = {"energy", "deformation_energy", "homo", "lumo", "temperature"}
 
 
@@ -29,8 +31,22 @@ def by_trajectory(records):
 
 
 def test_sizes_of_the_files():
-    assert set(SETS) == set(LEAST)
+    assert set(SETS) == {"molecules", *LEAST}
+    assert SETS["molecules"].path.stat().st_size < 3e6
     assert sum(item.path.stat().st_size for item in SETS.values()) < MEGABYTES * 1e6
+
+
+def test_molecules_have_labels_populations_and_their_origin():
+    """Of the first 300; reading them all takes seconds."""
+    lines = gzip.decompress(SETS["molecules"].path.read_bytes()).decode().splitlines()
+    comments = [line for line in lines if line.startswith("Properties=")]
+    assert len(comments) == MOLECULES == len({re.search(r" id=(gdb_\d+) ", comment)[1] for comment in comments})
+    assert all(" xtb_homo=" in comment and " xtb_lumo=" in comment for comment in comments)
+    assert sum(" homo=" in comment for comment in comments) > 800
+    assert SETS["molecules"].licence in comments[0] and "Sci. Data 1, 140022 (2014)" in comments[0]
+    for record in itertools.islice(FilesSource(SETS["molecules"].path), 300):
+        for name in ("homo_population", "lumo_population"):
+            assert abs(record.arrays[name].sum() - 1) < 0.5e-4 * len(record.atoms), record.id
 
 
 def test_counts_and_labels(request, records):

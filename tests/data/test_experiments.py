@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 import refattn.config
+from refattn.cli.train import read_settings
 from refattn.config import config_from_dict, load_config, to_toml
+from refattn.data.builtin import SETS
 from refattn.data.splits import PREFIX, PUBLISHED_SPLITS
 from refattn.network.params import parameter_table
 
 FILES = sorted((Path(refattn.config.__file__).parent / "experiments").glob("*.toml"))
+BUILTIN = {item.experiment: name for name, item in SETS.items()}
 AUTHORS = ("fullerene", "materials_project", "pt_graphene", "qm9", "smfe12")
 
 
@@ -25,7 +28,7 @@ def n_parameters(model):
 
 
 def test_all_experiments_are_here():
-    assert {path.stem for path in FILES} == {*AUTHORS, "builtin", "qm9_gap_10k", "qm9_orbitals"}
+    assert {path.stem for path in FILES} == {*AUTHORS, *BUILTIN, "qm9_gap_10k", "qm9_orbitals"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -67,7 +70,18 @@ def test_published_parameter_counts():
     assert n_parameters(load_config(path_of("qm9_gap_10k")).model) == 890_977
 
 
-def test_builtin_runs_without_arguments():
-    config = load_config(path_of("builtin"))
-    assert config.data.path == "fullerene"
-    assert n_parameters(config.model) < 200_000
+@pytest.mark.parametrize("name", BUILTIN)
+def test_the_experiments_of_the_builtin_sets(name):
+    config = load_config(path_of(name))
+    assert config.data.path == BUILTIN[name]
+    assert n_parameters(config.model) < 250_000
+    assert config.data.split_by == ("random" if name == "builtin" else "group")
+
+
+def test_what_runs_without_arguments():
+    config = read_settings(None, None, (), None, (), None)
+    assert config == load_config(path_of("builtin"))
+    assert dict(config.training.attention).keys() == {*config.data.targets}
+    assert read_settings(None, "fullerene", ("lumo",), None, (), None).data.target == "lumo"
+    one = read_settings(None, None, ("xtb_lumo",), None, (), None)
+    assert one.training.attention == (("xtb_lumo", "lumo_population"),)

@@ -1,0 +1,108 @@
+"""refattn warmup: the kernels compiled before they are needed."""
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from refattn.cli.options import StatusLine, threads
+
+if TYPE_CHECKING:
+    import ase
+
+    from refattn.config import Config
+    from refattn.prediction.predictor import Predictor
+
+N_MOLECULES = 24  # enough for shards of several structures
+
+
+@click.command()
+@click.argument("networks", nargs=-1)
+@threads
+def warmup(networks, threads):
+    """Compile what the training of experiments and the predictions of runs need, and keep it on disk.
+
+    NETWORKS are experiments, TOML files, runs or names of `refattn models`; by default the built-in experiment and all
+    models that ship. Without this command the first training or prediction compiles, which takes about half a minute:
+    once on a machine, for each kind of network (its heads and their width), and again for another version of refattn.
+    """
+    from refattn.models import model_names
+
+    status = StatusLine()
+    for name in networks or ("builtin", *model_names()):
+        began = time.perf_counter()
+        status.update(f"{name}: compiling")
+        compile_for(name, threads)
+        status.line(f"{name}: ready after {time.perf_counter() - began:.0f} s")
+
+
+def compile_for(name: str, threads: int | None) -> None:
+    """Train the network of an experiment on a few molecules for an epoch, and predict with it; with a run predict."""
+    from refattn.config import load_config
+    from refattn.experiments import experiment_names, load_experiment
+    from refattn.prediction.predictor import load
+    from refattn.training.train import train
+
+    if name not in experiment_names() and Path(name).suffix != ".toml":
+        predict_with(load(name, min_distance=0), threads)
+        return
+    settings = load_experiment(name) if name in experiment_names() else load_config(name)
+    with tempfile.TemporaryDirectory(prefix="refattn-") as folder:
+        write_set(Path(folder) / "set.h5", settings)
+        data = dataclasses.replace(
+            settings.data, path=f"{folder}/set.h5", split="", split_by="random", n_folds=0, fold=0
+        )
+        data = dataclasses.replace(data, n_train=0, n_valid=0, n_test=0)
+        training = dataclasses.replace(settings.training, epochs=1)
+        settings = dataclasses.replace(settings, data=data, training=training, graph=None)
+        train(settings, f"{folder}/run", threads)
+        predict_with(load(f"{folder}/run"), threads)
+
+
+def few_molecules() -> "list[ase.Atoms]":
+    """Molecules of hydrogen and carbon, all a little different."""
+    from ase.build import molecule
+
+    found = [molecule(name) for name in ("C2H6", "C6H6", "C2H4") * (N_MOLECULES // 3)]
+    for number, atoms in enumerate(found):
+        atoms.rattle(0.02, seed=number)
+    return found
+
+
+def write_set(path: Path, settings: "Config") -> None:
+    """A data set of few_molecules with the labels and per-site arrays of a configuration, and its neighbour rule."""
+    import numpy as np
+
+    from refattn.config import GraphConfig
+    from refattn.data.store import Record
+    from refattn.data.writer import DatasetWriter
+    from refattn.structures.batch import GraphBatch
+
+    graph = settings.graph or GraphConfig()
+    rule = {field: getattr(graph, field) for field in ("rule", "r_max", "omega_min", "weight_min")}
+    with DatasetWriter(path, graph) as writer:
+        structures = few_molecules()
+        records = []
+        for number, atoms in enumerate(structures):
+            arrays = {array: np.full(len(atoms), 1 / len(atoms)) for _, array in settings.training.attention}
+            if settings.model.ring:
+                arrays["ring"] = np.zeros((len(atoms), 2))
+            records.append(Record(str(number), atoms, dict.fromkeys(settings.data.targets, number % 7 - 3.0), arrays))
+        writer.add(records, [GraphBatch.from_atoms(atoms, **rule) for atoms in structures])
+
+
+def predict_with(model: "Predictor", threads: int | None) -> None:
+    """Predict one small structure, as one thread does, and several, as shards."""
+    import numpy as np
+
+    elements = [z for checkpoint in model.checkpoints for z in checkpoint.elements] or [6]
+    structures = few_molecules()
+    for atoms in structures:
+        atoms.numbers = np.resize(elements, len(atoms))
+        if model.config.model.ring:
+            atoms.set_array("ring", np.zeros((len(atoms), 2)))
+    model.predict(structures[0], threads)
+    model.predict(structures, threads)

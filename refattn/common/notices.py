@@ -1,0 +1,35 @@
+"""What a command should say of the machinery below it: that kernels are being compiled, which is a long silence."""
+
+import functools
+from collections.abc import Callable
+
+COMPILING = (
+    "compiling kernels, once for this kind of network on this machine: about half a minute (refattn warmup does it "
+    "beforehand)"
+)
+_listeners: list[Callable[[str], None]] = []
+
+
+def listen(say: Callable[[str], None]) -> None:
+    """Let `say` be told, in the place of who was before."""
+    _listeners[:] = [say]
+
+
+@functools.cache
+def watch_compilation() -> None:
+    """Tell who listens when kernels of refattn are compiled for the first time, and not read from the disk."""
+    from numba.core import event
+
+    class First(event.Listener):
+        told = False
+
+        def on_start(self, event: event.Event) -> None:
+            if not self.told and event.data["dispatcher"].py_func.__module__.startswith("refattn"):
+                self.told = True
+                for say in _listeners:
+                    say(COMPILING)
+
+        def on_end(self, event: event.Event) -> None:
+            pass
+
+    event.register("numba:compile", First())

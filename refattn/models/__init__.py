@@ -1,0 +1,46 @@
+"""Trained models that ship with the package, each in a folder of its own name, and their cards.
+
+A folder holds what a run directory needs to predict: model.h5 without its split, calibration.h5 of a part of the
+training structures, and metrics.json; and card.json, which says what the model is, how it was made and how good it is.
+`tools/make_model.py` makes it of a run.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from refattn.errors import RunError, in_one_line
+
+FOLDER = Path(__file__).parent
+CARD = "card.json"
+# What a card holds: name, description, data, licence, citation, not_for (list of str), command, config (TOML),
+# made_with, seconds, peak_memory_mb, sha256 (of model.h5) and errors: {target: metrics of valid and test, baselines}.
+KEYS = (
+    *("name", "description", "data", "licence", "citation", "not_for", "command", "config", "made_with", "seconds"),
+    *("peak_memory_mb", "sha256", "errors"),
+)
+
+
+def model_names() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{CARD}"))
+
+
+def shipped(run: str | os.PathLike) -> Path:
+    """The path `run`; the folder of a shipped model where it is the name of one and there is no such path."""
+    path = Path(run)
+    named = FOLDER / path.name
+    return named if path.name == str(run) and (named / CARD).is_file() and not path.exists() else path
+
+
+def read_card(name: str) -> dict:
+    """The card of a shipped model, with the keys KEYS. Raises RunError for an unknown name or a damaged card."""
+    if name not in model_names():
+        there = ", ".join(model_names()) or "none"
+        raise RunError(f"there is no model {name!r} in the package; there are: {there}")
+    path = FOLDER / name / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        return {key: card[key] for key in KEYS}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read as a card ({in_one_line(error)}); install refattn again") from None

@@ -1,0 +1,130 @@
+"""Models that ship: made of a run, known by name in every command; warming up; what is said of compiling."""
+
+import hashlib
+import importlib.util
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from small_data import molecules, small_config, write_molecules
+
+import refattn
+import refattn.models
+from refattn.cli.main import cli
+from refattn.cli.train import Progress
+from refattn.common import notices
+from refattn.config import to_toml
+from refattn.errors import RunError
+from refattn.training.train import train
+
+TOOLS = Path(__file__).parents[2] / "tools"
+FACTS = tomllib.loads((TOOLS / "models.toml").read_text(encoding="utf-8"))
+MEGABYTES = 25
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    data = write_molecules(folder / "molecules.h5", n=60)
+    train(small_config(data, epochs=1, seed=5), folder / "run", 1)
+    return folder / "run"
+
+
+@pytest.fixture
+def shipped(run, tmp_path, monkeypatch):
+    """A package with that run as the model `small`."""
+    spec = importlib.util.spec_from_file_location("make_model", TOOLS / "make_model.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    tool.pack(run, tmp_path / "small", FACTS["crystals"])
+    monkeypatch.setattr(refattn.models, "FOLDER", tmp_path)
+    monkeypatch.setattr("refattn.cli.models.FOLDER", tmp_path)
+    return tmp_path / "small"
+
+
+def invoke(*words, status=0):
+    result = CliRunner().invoke(cli, [*map(str, words)])
+    assert result.exit_code == status, result.stderr or repr(result.exception)
+    return result.stderr if status else result.stdout
+
+
+def test_a_model_is_known_by_its_name(run, shipped, tmp_path):
+    structures = molecules(4, seed=3)
+    own, named = (refattn.load(name).predict(structures, coverage=0.5) for name in (run, "small"))
+    for field in ("value", "distance", "lower", "upper"):
+        assert np.array_equal(getattr(own, field), getattr(named, field)), field  # all training structures are kept
+    assert refattn.load("small").checkpoints[0].split == ([], [], [])
+    assert "spread" in invoke("info", "small")
+    assert "no data of its own" in invoke("evaluate", "small", status=1)
+    with pytest.raises(RunError, match="one of `refattn models`"):
+        refattn.load("smaller")
+
+
+def test_its_card_says_how_good_it_is(run, shipped):
+    card = json.loads(invoke("models", "small", "--json"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert card["errors"]["spread"]["test"] == metrics["test"]
+    assert card["sha256"] == hashlib.sha256((shipped / "model.h5").read_bytes()).hexdigest()
+    short, everything = invoke("models"), invoke("models", "small")
+    assert f"MAE {metrics['test']['mae']:.4g} on 6 structures" in short and "not for" in short
+    assert everything.startswith(short) and "[training]" in everything and card["sha256"] in everything
+    assert "there are: small" in invoke("models", "none", status=1)
+    (shipped / "card.json").write_text("{}")
+    assert "cannot be read as a card" in invoke("models", status=1)
+
+
+def test_a_training_starts_from_it(run, shipped, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text(
+        to_toml(small_config(run.parent / "molecules.h5", epochs=1, learning_rate=1e-9, learning_rate_min=0.0))
+    )
+    invoke("train", config, "--init", "small", "--out", tmp_path / "tuned", "--threads", 1)
+    tuned, own = (refattn.load(path).checkpoints[0].params.vector for path in (tmp_path / "tuned", "small"))
+    np.testing.assert_allclose(tuned, own, atol=1e-6)
+
+
+def test_what_ships_fits_and_has_a_card():
+    names = refattn.models.model_names()
+    assert {*names} <= {*FACTS}
+    files = [path for name in names for path in (refattn.models.FOLDER / name).iterdir()]
+    assert sum(path.stat().st_size for path in files) < MEGABYTES * 1e6
+    for name in names:
+        card = refattn.models.read_card(name)
+        assert card["sha256"] == hashlib.sha256((refattn.models.FOLDER / name / "model.h5").read_bytes()).hexdigest()
+
+
+def test_warming_up(run, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text(to_toml(small_config("no.h5", attention={"spread": "population"})))
+    result = CliRunner().invoke(cli, ["warmup", str(config), str(run), "--threads", "1"])
+    assert result.exit_code == 0, result.stderr or repr(result.exception)
+    assert result.stderr.count(": ready after ") == 2
+    assert "no such file" in invoke("warmup", tmp_path / "none", status=1)
+
+
+def test_the_first_epoch_is_no_measure_of_the_time_left():
+    lines = []
+    status = type("Status", (), {"line": lambda self, text: lines.append(text), "update": lambda self, text: None})()
+    progress = Progress(status, "")
+    progress({"epoch": 1, "batch": 0, "n_epochs": 3, "n_batches": 1, "unit": "eV"})
+    numbers = dict.fromkeys(("loss", "train_mae", "valid_mae", "structures_per_second"), 1.0)
+    for epoch in (1, 2, 3):
+        progress({"epoch": epoch, **numbers})
+    assert "left" not in lines[0] and all("left" in line for line in lines[1:])
+
+
+def test_compiling_is_said_once(monkeypatch):
+    said = []
+    monkeypatch.setattr(notices, "_listeners", [])
+    notices.listen(said.append)
+    notices.watch_compilation.__wrapped__()
+    from numba.core import event
+
+    kernel = type("Kernel", (), {"py_func": refattn.load})()
+    for _ in range(2):
+        with event.trigger_event("numba:compile", data={"dispatcher": kernel}):
+            pass
+    assert notices.COMPILING in said
