@@ -38,10 +38,11 @@ POSITIVE = {
     *("training.epsilon", "training.patience"),
 }
 AT_MOST_ONE = {"graph.min_distance"}
-BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2"}
+BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2", "training.ema"}
 # Left out of a configuration file where they have their defaults, so that it is the one of before there were such keys.
 LATER = {"model.head", "data.target_weight", "training.attention", "training.attention_weight"}
 LATER |= {"data.split_by", "data.split_group", "data.valid_by", "data.test_part", "data.n_folds", "data.fold"}
+LATER |= {"training.warmup_epochs", "training.ema"}
 LARGEST = 2**31 - 1  # of any integer
 LARGEST_SIZE = 2**16  # of the numbers of [model], beyond which nothing fits in memory
 
@@ -259,6 +260,8 @@ class TrainingConfig(Section):
     beta_2: float = 0.999  # Kingma & Ba 2015
     epsilon: float = 1e-7  # Keras
     rate_decay: float = 1e-5  # learning rate / (1 + rate_decay * step) (code: decay)
+    warmup_epochs: int = 0  # over which the rate rises in a line to what the schedule says
+    ema: float = 0.0  # decay of the moving average of the parameters that predicts in their place; 0: none (average.py)
     scale_target: bool = True  # learn (y - mean) / std of the training labels
     attention: tuple[tuple[str, str], ...] = ()  # table: target -> per-site array that its global attention is taught
     attention_weight: float = 0.4  # of the cross entropy with that; measured: 0.4 is better than 0.1 for the HOMO

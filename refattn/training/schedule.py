@@ -18,11 +18,14 @@ class Schedule:
     sgdr: cosine with warm restarts, epoch by epoch. The period grows by sgdr_factor; a restart's peak is the rate at
         the best validation MAE so far, but not below the last peak / sgdr_compression (authors' code, SGDRC). It
         starts after the first epoch with a validation MAE of at most sgdr_trigger.
+
+    Over the first warmup_epochs, step t has (t + 1) / (steps of these) of that.
     """
 
     def __init__(self, config: TrainingConfig, steps_per_epoch: int):
         self.config = config
         self.n_steps = max(1.0, config.cosine_fraction * config.epochs * steps_per_epoch)
+        self.n_warmup = config.warmup_epochs * steps_per_epoch
         peak = config.learning_rate
         self.state = {
             "rate": peak, "peak": peak, "next_peak": peak, "period": float(config.sgdr_period), "place": 1.0,
@@ -31,6 +34,11 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, ..."""
+        rate = self._rate(step)
+        return rate * (step + 1) / self.n_warmup if step < self.n_warmup else rate
+
+    def _rate(self, step):
+        """Without the warm-up."""
         config = self.config
         if config.schedule == "constant":
             return config.learning_rate

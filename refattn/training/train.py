@@ -36,6 +36,7 @@ from refattn.prediction.run_directory import (
     remove_run,
 )
 from refattn.training.adam import Adam
+from refattn.training.average import Average
 from refattn.training.results import write_results
 from refattn.training.schedule import Schedule, epoch_batches
 from refattn.training.stepper import make_stepper
@@ -134,6 +135,9 @@ class Trainer:
         self.schedule = Schedule(config.training, self.n_batches)
         self.progress = self._epoch_start(1)
         self.history = []
+        self.average = Average(self.params, config.training.ema) if config.training.ema else None
+        if self.average and self.ops.on_device:
+            raise ConfigError("training.ema is computed on the CPU; set it to 0, or train with --device cpu")
         self.digests = {}  # of the parameters after 1, 2, 4, 8, ... steps
         self.notes = []
         self.saved = time.monotonic()
@@ -180,6 +184,8 @@ class Trainer:
             trainer.progress = state["place"]
             trainer.history = state["history"]
             trainer.digests = state.get("digests", {})
+            if trainer.average:
+                trainer.average.vector[:] = state["ema"]
         except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{out / 'last.h5'}: lacks the state of the optimiser ({error}); train again") from None
         if trainer.history:
@@ -237,6 +243,8 @@ class Trainer:
             for batch in self._begin(stepper):
                 stepper.step(batch, map_fn)
                 self._keep_digest(stepper, (progress["epoch"] - 1) * self.n_batches + batch + 1)
+                if self.average:
+                    self.average.update(self.adam.step)
                 progress["batch"] = batch + 1
                 progress["seconds"] = time.perf_counter() - began
                 report(self._reached())
@@ -297,8 +305,12 @@ class Trainer:
         self.history.append(record)
         self.progress = self._epoch_start(epoch + 1)
         if self._best()["epoch"] == epoch:
-            save_checkpoint(self.out / "model.h5", self.checkpoint)
+            save_checkpoint(self.out / "model.h5", dataclasses.replace(self.checkpoint, params=self._predicting()))
         self._save()
+
+    def _predicting(self):
+        """The parameters that predict: their average where there is one."""
+        return self.average.params if self.average else self.params
 
     def _errors(self, map_fn):
         """Of the epoch, by name: (K,) errors of the targets in their units."""
@@ -313,7 +325,7 @@ class Trainer:
 
     def predict(self, rows: np.ndarray, map_fn: Callable) -> np.ndarray:
         """Predictions (S, K) of the structures `rows`, in the labels' units."""
-        output = predict_rows(self.params, self.config.model, self.ops, self.dataset.graphs, rows, map_fn)
+        output = predict_rows(self._predicting(), self.config.model, self.ops, self.dataset.graphs, rows, map_fn)
         return to_labels(self.checkpoint, output.prediction, self.dataset.graphs, rows)
 
     def _save(self):
@@ -325,6 +337,7 @@ class Trainer:
             "place": self.progress,
             "history": self.history,
             "digests": self.digests,
+            **({"ema": self.average.vector} if self.average else {}),
         }
         save_checkpoint(self.out / "last.h5", dataclasses.replace(self.checkpoint, state=state))
         write_text(self.out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
