@@ -11,6 +11,7 @@ from refattn.cli.options import (
     StatusLine,
     as_json,
     claim_outputs,
+    counted,
     device,
     echo,
     note_of_sources,
@@ -62,7 +63,7 @@ def embed(run, files, out, skip_bad, min_distance, recursive, id_from, overwrite
     claim_outputs(paths, run, sources, (), overwrite)
     left_out = LeftOut(status)
 
-    def counted(blocks):
+    def reported(blocks):
         done = 0
         for block in blocks:
             yield block
@@ -75,7 +76,7 @@ def embed(run, files, out, skip_bad, min_distance, recursive, id_from, overwrite
         structures = read_structures(sources, target, skip)
         blocks = embed_stream(model, structures, n_threads=threads, skip=skip, target=target)
         own = dataclasses.replace(options, target=target)
-        summaries[target] = write_maps(folder, model, run, counted(blocks), own)
+        summaries[target] = write_maps(folder, model, run, reported(blocks), own)
         skip = skip and (lambda id, error: None)  # it was said of the first target
     note_of_sources(sources)
     if as_json:
@@ -87,7 +88,8 @@ def embed(run, files, out, skip_bad, min_distance, recursive, id_from, overwrite
         for target, summary in summaries.items():
             print_axes(summary, f"{target}: " if len(summaries) > 1 else "")
     summary = summaries[target]
-    status.line(f"{summary['structures']} structures{left_out.in_words()}, {summary['sites']} sites, written to {out}")
+    structures = counted(summary["structures"], "structure")
+    status.line(f"{structures}{left_out.in_words()}, {summary['sites']} sites, written to {out}")
 
 
 def folders_of(out: str, model: Model, target: str | None) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from refattn.cli.options import (
     claim_outputs,
     device,
     note,
+    note_of_edits,
     note_of_few_scores,
     overwrite,
     print_metrics,
@@ -24,6 +25,7 @@ from refattn.common.files import only_process
 from refattn.common.threads import workers
 from refattn.config import Config, GraphConfig
 from refattn.data.builtin import data_of_run, open_data
+from refattn.data.fingerprint import graph_digests
 from refattn.data.splits import Split, labelled_rows
 from refattn.data.store import Dataset
 from refattn.errors import DataError
@@ -63,20 +65,25 @@ def parse_attention(context: click.Context, parameter: click.Parameter, texts: t
 @click.option("--plot", type=click.Path(), help="Draw error against uncertainty, and coverage, as this PNG.")
 @click.option("--calibrate", is_flag=True, help="Make calibration.h5, where the run has none, from its data.")
 @click.option("--skip-bad", is_flag=True, help="Leave out structures of --data with elements never seen in training.")
+@click.option("--keep-seen", is_flag=True, help="Keep structures of --data that RUN was trained or validated on.")
 @overwrite
 @threads
 @device
 @as_json
-def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, overwrite, threads, device, as_json):
+def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, keep_seen, threads, device, **how):
     """Errors of the best model of RUN on its training, validation and test set, in the target's unit.
 
     With --coverage or --plot also how well the intervals of `refattn predict RUN --coverage` hold on the test set, or
     on --data: the share of labels within them, their mean width, the mean distance of found from wanted coverage, and
     the rank correlation of error and uncertainty. RUN may be the folder of an ensemble.
 
+    Structures of --data whose graphs are those of structures that RUN was trained or validated on are counted and left
+    out, whatever their ids, unless --keep-seen is given.
+
     Where the attention was taught, or with --attention: how it agrees with the array, in the mean over the structures,
     beside what the element alone says (by the training set) and what an attention does that is the same for all sites.
     """
+    overwrite, as_json = how["overwrite"], how["as_json"]
     if calibrate and data:
         raise click.UsageError("--calibrate takes the run's own data; leave --data out")
     model = load(run, device)
@@ -94,9 +101,10 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, ove
     if data:
         left_out = LeftOut(StatusLine())
         known = check_data_fit(checkpoints[0], dataset, known, data, left_out if skip_bad else None)
+        known = not_seen(checkpoints[0], dataset, known, data, keep_seen)
         everything = Split([], [], dataset.id[known].tolist())
         checkpoints = [dataclasses.replace(checkpoint, split=everything) for checkpoint in checkpoints]
-    if calibrate:
+    else:
         check_data(checkpoints[0], dataset)
     with workers(threads or available_cores()) as map_fn:
         parts = predict_split(checkpoints, dataset, map_fn, device)
@@ -112,6 +120,7 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, ove
     if out:
         write_predictions(Path(out), dataset, parts, settings.data.targets)
     note_other_graphs(dataset.graph_config, settings.graph)
+    note_of_edits(run, model.checkpoints)
     print_metrics(summary, as_json)
     if coverage is not None or plot:
         note_of_few_scores(model, coverage or 0.9)
@@ -182,6 +191,28 @@ def check_data_fit(
     if not kept:
         raise DataError(f"{path}: every structure has an element that the model never saw; choose another set")
     return np.array(kept)
+
+
+def not_seen(checkpoint: Checkpoint, dataset: Dataset, rows: np.ndarray, path: str, keep: bool) -> np.ndarray:
+    """The rows whose graphs are none that the run was trained or validated on, all where they are to be kept; says how
+    many of each there are. Raises DataError when no row is left."""
+    if checkpoint.fingerprint is None:
+        if any(checkpoint.split):
+            note(f"note: the run keeps no digests of its data; structures of {path} may be those it was trained on")
+        return rows
+    n_train, n_valid = len(checkpoint.split.train), len(checkpoint.split.valid)
+    found = graph_digests(dataset.graphs, rows)
+    trained = np.isin(found, checkpoint.fingerprint.graphs[:n_train])
+    validated = np.isin(found, checkpoint.fingerprint.graphs[n_train : n_train + n_valid]) & ~trained
+    seen = trained | validated
+    if not seen.any():
+        return rows
+    what = "kept, as --keep-seen asks" if keep else "left out; --keep-seen keeps them"
+    counts = f"trained on {trained.sum()} of these {len(rows)} structures, and validated on {validated.sum()}"
+    note(f"note: the run was {counts}: {what}")
+    if not keep and seen.all():
+        raise DataError(f"{path}: the run has seen every structure; choose another set, or give --keep-seen")
+    return rows if keep else rows[~seen]
 
 
 def note_other_graphs(found: GraphConfig, wanted: GraphConfig) -> None:

@@ -9,6 +9,7 @@ from refattn.cli.options import (
     StatusLine,
     as_json,
     claim_outputs,
+    counted,
     device,
     echo,
     note_of_sources,
@@ -180,5 +181,6 @@ class Summary:
 
     def in_words(self, writer: ReportWriter) -> str:
         """The last line for the user."""
-        counts = f"{self.n} structures{self.left_out.in_words()}, {writer.n_pictures} pictures, {writer.n_pages} pages"
+        counts = f"{counted(self.n, 'structure')}{self.left_out.in_words()}"
+        counts += f", {counted(writer.n_pictures, 'picture')}, {counted(writer.n_pages, 'page')}"
         return f"{counts}, written to {self.names['out']}"

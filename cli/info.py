@@ -7,7 +7,7 @@ import click
 import numpy as np
 from ase.data import chemical_symbols
 
-from refattn.cli.options import as_json, claim_outputs, echo, note, overwrite
+from refattn.cli.options import as_json, claim_outputs, echo, note, note_of_edits, overwrite
 from refattn.common.environment import available_cores, devices, versions
 from refattn.common.hdf5 import UNREADABLE, reading_hdf5
 from refattn.common.strict_json import to_json
@@ -15,7 +15,7 @@ from refattn.config import to_toml
 from refattn.data.store import Dataset, read_dataset
 from refattn.errors import DataError, in_one_line
 from refattn.models import shipped
-from refattn.network.checkpoint import load_checkpoint, model_file
+from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file
 from refattn.prediction.ensemble import is_ensemble, members_of
 from refattn.report import png
 from refattn.report.overview import describe, plot_overview
@@ -76,7 +76,11 @@ def is_model(path: Path | str) -> bool:
 
 def describe_model(path: Path | str) -> dict:
     """Facts of a model file, as a dict."""
-    checkpoint = load_checkpoint(path)
+    return facts_of(load_checkpoint(path))
+
+
+def facts_of(checkpoint: Checkpoint) -> dict:
+    """Facts of a model, as a dict."""
     return {
         "target": checkpoint.config.data.target,
         "unit": checkpoint.unit,
@@ -92,7 +96,9 @@ def describe_model(path: Path | str) -> dict:
 def describe_run(path: Path) -> dict:
     """Facts of a run directory: its best model (of an ensemble the first) and, where it is finished, its metrics."""
     members = members_of(path)
-    facts = describe_model(model_file(members[0]))
+    checkpoint = load_checkpoint(model_file(members[0]))
+    facts = facts_of(checkpoint)
+    note_of_edits(path, [checkpoint])
     if is_ensemble(path):
         facts = {"members": [member.name for member in members], **facts}
     metrics = path / "metrics.json"

@@ -6,7 +6,7 @@ Nothing that takes long to import is imported before a function needs it, so tha
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from refattn.common.text import printable
 
 if TYPE_CHECKING:
     from refattn.common.outputs import Mark
+    from refattn.network.checkpoint import Checkpoint
     from refattn.prediction.predictor import Predictor
 
 LOG_SECONDS = 60  # between two passing states where stderr is no terminal
@@ -74,6 +75,11 @@ def row(*cells: str) -> str:
     return "\t".join(cell if cell.isprintable() else printable(cell) for cell in cells)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: 1 structure, 2 structures."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def note_of_sources(sources: Iterable) -> None:
     """A line for everything else that should be known of what FilesSources have read."""
     for text in (text for source in sources for text in source.notes()):
@@ -94,6 +100,17 @@ def note_of_few_scores(model: "Predictor", coverage: float) -> None:
                 f"note: the intervals of {target} rest on {n} validation {kind}; {coverage:g} were asked for, and "
                 f"9 of 10 sets of that size hold {low:.2f} to {high:.2f}"
             )
+
+
+def note_of_edits(run: Path | str, checkpoints: "Sequence[Checkpoint]") -> None:
+    """A line for every member of a run whose config.toml is not what its model was trained with."""
+    from refattn.network.checkpoint import model_file
+    from refattn.prediction.ensemble import members_of
+    from refattn.prediction.run_directory import notes_on_edits
+
+    for member, checkpoint in zip(members_of(run), checkpoints, strict=False):
+        for text in notes_on_edits(model_file(member).parent, checkpoint.config):
+            note(text)
 
 
 class StatusLine:

@@ -11,8 +11,10 @@ from refattn.cli.options import (
     StatusLine,
     as_json,
     claim_outputs,
+    counted,
     device,
     echo,
+    note,
     note_of_few_scores,
     note_of_sources,
     overwrite,
@@ -23,7 +25,7 @@ from refattn.cli.options import (
 from refattn.common.strict_json import to_json
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.files import json_records, mark_of, prediction_writer
-from refattn.prediction.predictor import load
+from refattn.prediction.predictor import Outside, load
 
 COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
@@ -65,9 +67,11 @@ def predict(
     be the folder of an ensemble: then the prediction is the mean of its members, and their spread is given.
 
     An interval of --coverage 0.9 holds the true value in 90 % of structures like those of the validation set; see
-    `refattn evaluate RUN --coverage 0.9`. The distance counts in standard deviations of the training set.
+    `refattn evaluate RUN --coverage 0.9`. The distance counts in standard deviations of the training set. A note says
+    how many structures have elements, numbers of sites or edges that no structure had in training.
     """
     model = load(run, device, min_distance)
+    model.outside = Outside(model.checkpoints[0])
     sources = open_files(files, recursive=recursive, id_from=id_from)
     status = StatusLine()
     done = 0
@@ -85,11 +89,13 @@ def predict(
         for chunk, result in model.predict_stream(structures, skip=left_out if skip_bad else None, **asked):
             add(chunk, result)
             done += len(chunk)
-            status.update(f"{done} structures")
+            status.update(counted(done, "structure"))
     note_of_sources(sources)
+    for text in model.outside.notes():
+        note(text)
     if coverage:
         note_of_few_scores(model, coverage)
-    status.line(f"{done} structures{left_out.in_words()}" + (f", written to {out}" if out else ""))
+    status.line(f"{counted(done, 'structure')}{left_out.in_words()}" + (f", written to {out}" if out else ""))
 
 
 def print_result(as_json: bool) -> Callable:

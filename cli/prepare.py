@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import ID_FROM, RECURSIVE, StatusLine, as_json, claim_outputs, echo, note, overwrite
+from refattn.cli.options import ID_FROM, RECURSIVE, StatusLine, as_json, claim_outputs, counted, echo, note, overwrite
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
 from refattn.common.text import printable
@@ -80,19 +80,21 @@ def prepare(source, out, format, labels, units, limit, threads, append, overwrit
         echo(to_json(dataclasses.asdict(report)))
         return
     resumed = f" ({report.n_resumed} of them by an earlier run)" if report.n_resumed else ""
-    counts = f"{report.n_structures} structures{resumed}, {report.n_sites} sites, {report.n_edges} edges"
+    structures = counted(report.n_structures, "structure")
+    counts = f"{structures}{resumed}, {counted(report.n_sites, 'site')}, {counted(report.n_edges, 'edge')}"
     parts = ", ".join(f"{name} {getattr(report, f'seconds_{name}'):.1f}" for name in ("reading", "graphs", "writing"))
     echo(f"{out}: {counts} in {report.seconds:.1f} s (processor seconds: {parts})")
     if report.n_skipped:
-        echo(f"{report.n_skipped} structures were left out (all of them, with reasons, are in /skipped):")
+        verb = "was" if report.n_skipped == 1 else "were"
+        skipped = counted(report.n_skipped, "structure")
+        echo(f"{skipped} {verb} left out (all of them, with reasons, are in /skipped):")
         for id, reason in report.reasons:
             echo(f"  {printable(id)}: {printable(reason)}")
     for text in report.notes:
         echo(f"note: {printable(text)}")
     units = {name: unit or "no unit" for name, unit in report.labels.items()}
     named = [f"{name} ({unit}) of {report.n_labelled[name]}" for name, unit in units.items()]
-    left_out = f"{report.n_structures} structures, {report.n_skipped} left out"
-    echo(f"{left_out}; labels: {', '.join(named) or 'none'}")
+    echo(f"{structures}, {report.n_skipped} left out; labels: {', '.join(named) or 'none'}")
 
 
 def progress_printer() -> Callable[[int, int | None, int], None]:
@@ -112,7 +114,7 @@ def progress_printer() -> Callable[[int, int | None, int], None]:
         rate = (done - resumed) / (now - start) if done > resumed else 0
         left = f" of about {total}" if total and done < total else ""
         left += f", {(total - done) / rate:.0f} s left" if left and rate else ""
-        text = f"{done} structures{left}" + (f", {rate:.0f}/s" if rate else "")
+        text = f"{counted(done, 'structure')}{left}" + (f", {rate:.0f}/s" if rate else "")
         text += f", {resumed} by an earlier run" if resumed else ""
         if done == total or (now - last > LOG_SECONDS and not status.terminal):
             last = now

@@ -8,10 +8,10 @@ from pathlib import Path
 import ase
 import numpy as np
 
-from refattn.cli.options import LeftOut, StatusLine, claim_outputs, echo
+from refattn.cli.options import LeftOut, StatusLine, claim_outputs, counted, echo
 from refattn.common.files import make_directory
 from refattn.common.strict_json import to_json
-from refattn.data.builtin import open_data
+from refattn.data.builtin import data_of_run, open_data
 from refattn.data.sources.files import Skip, open_files, read_structures
 from refattn.data.splits import resolve_split
 from refattn.errors import DataError
@@ -48,7 +48,7 @@ def validate_scores(
     status = StatusLine()
     left_out = LeftOut(status)
     targets = models[0].targets if settings.target is None else (settings.target,)
-    structures, sources = read_held_out(models[0], targets, files, status, left_out if skip_bad else None)
+    structures, sources = read_held_out(run, models[0], targets, files, status, left_out if skip_bad else None)
     claim_outputs({Path(out) / name: mark for name, mark in MARKS.items()}, run, (), sources, overwrite)
     make_directory(out)
     structures = sample_of(structures, sample, settings.seed)
@@ -63,11 +63,12 @@ def validate_scores(
         for sentence in sentences(record):
             verdict = f"{sentence.verdict}: " if sentence.verdict else ""
             echo(f"{sentence.topic}\t{verdict}{sentence.text}")
-    status.line(f"{record['n_structures']} structures, {record['n_runs']} runs; open {Path(out) / FILES[1]}")
+    structures, runs = counted(record["n_structures"], "structure"), counted(record["n_runs"], "run")
+    status.line(f"{structures}, {runs}; open {Path(out) / FILES[1]}")
 
 
 def read_held_out(
-    model: Model, targets: Sequence[str], files: tuple[str, ...], status: StatusLine, skip: Skip | None
+    run: str, model: Model, targets: Sequence[str], files: tuple[str, ...], status: StatusLine, skip: Skip | None
 ) -> tuple[list[ase.Atoms], list[Path | str]]:
     """Structures that the model was not trained on, with a dict `label` of all targets in info, and their files."""
     for target in targets:
@@ -76,7 +77,7 @@ def read_held_out(
     if not files:
         if not split.test:
             raise DataError("the run has no test set of its own; name FILES to validate with")
-        path = model.config.data.path
+        path = data_of_run(model.config.data.path, run)
         dataset = open_data(path, model.config.graph, with_positions=True)
         check_data(model.checkpoint, dataset)
         structures = [dataset.atoms(row) for row in resolve_split(split, dataset)[2]]

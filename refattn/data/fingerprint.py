@@ -1,11 +1,14 @@
-"""Which data a network was trained on: digests of graphs and labels, so that other data are noticed."""
+"""Which data a network was trained on: digests of graphs and labels, so that other data are noticed, and how far the
+training structures reach."""
 
 import hashlib
 import typing
 from collections.abc import Sequence
 
+import h5py
 import numpy as np
 
+from refattn.common.hdf5 import write_strings
 from refattn.data.splits import Split, labels_of_targets, resolve_split
 from refattn.data.store import Dataset
 from refattn.errors import DataError
@@ -19,10 +22,12 @@ class Fingerprint(typing.NamedTuple):
 
     graphs : (S,) uint64     digests of their graphs
     labels : (K,) str        digests of the labels of each target
+    extent : (2, 2) float    of the structures trained on, the smallest and largest number of sites, and edge, Å
     """
 
     graphs: np.ndarray
     labels: tuple[str, ...]
+    extent: np.ndarray | None = None  # runs of before have none
 
     @classmethod
     def of(cls, dataset: Dataset, targets: Sequence[str], rows: Sequence[np.ndarray]) -> "Fingerprint":
@@ -30,7 +35,29 @@ class Fingerprint(typing.NamedTuple):
         everything = np.concatenate(rows)
         label = labels_of_targets(dataset, targets)[everything]
         digests = [hashlib.sha256(np.where(np.isnan(y), np.nan, y).tobytes()).hexdigest() for y in label.T]
-        return cls(graph_digests(dataset.graphs, everything), tuple(digests))
+        trained = dataset.graphs.take(rows[0])
+        r = trained.r if len(trained.r) else np.zeros(1)
+        n_sites = np.diff(trained.site_ptr)
+        extent = np.array([[n_sites.min(), n_sites.max()], [r.min(), r.max()]], dtype=float)
+        return cls(graph_digests(dataset.graphs, everything), tuple(digests), extent)
+
+    @classmethod
+    def read(cls, group: h5py.Group) -> "Fingerprint":
+        """Of a model file."""
+        extent = group["extent"][()].astype(float).reshape(2, 2) if "extent" in group else None
+        return cls(group["graphs"][()].astype(np.uint64), tuple(group["labels"].asstr()[()].tolist()), extent)
+
+    def write(self, group: h5py.Group) -> None:
+        """Into a model file."""
+        group["graphs"] = self.graphs
+        write_strings(group, "labels", self.labels)
+        if self.extent is not None:
+            group["extent"] = self.extent
+
+
+def same_data(one: Fingerprint | None, other: Fingerprint | None) -> bool:
+    """Whether two trainings had the same graphs and labels, as far as that is known."""
+    return None in (one, other) or (one.labels == other.labels and np.array_equal(one.graphs, other.graphs))
 
 
 def graph_digests(graphs: GraphBatch, rows: np.ndarray) -> np.ndarray:
@@ -64,6 +91,7 @@ def check_fingerprint(
     other = np.flatnonzero(found.graphs != wanted.graphs)
     if len(other):
         id = [*split.train, *split.valid, *split.test][other[0]]
-        raise DataError(
-            f"the graphs of {len(other)} structures, such as {id}, are not those that the run was trained on; {advice}"
+        what = (
+            f"graph of {id} is not the one" if len(other) == 1 else f"graphs of {len(other)}, as of {id}, are not those"
         )
+        raise DataError(f"the {what} that the run was trained on; {advice}")

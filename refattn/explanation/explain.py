@@ -15,7 +15,6 @@ from refattn.explanation.attribution import gradient_times_input, integrated_gra
 from refattn.explanation.flow import Flow, attention_flow, residual_share
 from refattn.explanation.variants import LARGE, ScoredInput
 from refattn.network.inference import overflow_is_reported, to_labels
-from refattn.network.model import forward
 from refattn.network.params import Parameters
 from refattn.prediction.predictor import Model, Skip, Structures, target_number
 from refattn.structures.batch import GraphBatch
@@ -263,20 +262,23 @@ class _Task:
         own = model.checkpoint.params
         subject = subject_of(model, self.params if len(graph.z) <= LARGE else own, graph)
         with overflow_is_reported():
-            tape = forward(subject.params, subject.graph.to(model.ops), subject.config, model.ops)
+            tape = subject.forward()
         output = model.ops.to_host(tape.prediction)
         output = np.maximum(output, 0) if model.config.model.non_negative else output
         values, means = (to_labels(model.checkpoint, y, graph, np.zeros(1, int))[0] for y in (output, 0 * output))
         shared = {"id": id, "z": graph.z, **_local_attention(subject, graph, tape, self.share)}
+        subjects = [dataclasses.replace(subject, target=k) for k in self.targets]
+        read = [
+            _global_attention(about, tape, shared["flow"]) | self._contributions(about, tape, means[about.target])
+            for about in subjects
+        ]
+        del tape  # what follows needs its memory
         found = {}
-        for k in self.targets:
+        for k, about, fields in zip(self.targets, subjects, read, strict=True):
             names = {"target": model.targets[k], "unit": model.units[k]}
-            about = dataclasses.replace(subject, target=k)
-            attention = _global_attention(about, tape, shared["flow"])
-            scores = self._contributions(about, tape, means[k]) | self._attributions(about, atoms, means[k], map_fn)
-            found[model.targets[k]] = Explanation(
-                **shared, **names, value=float(values[k]), mean_value=float(means[k]), **attention, **scores
-            )
+            known = {"value": float(values[k]), "mean_value": float(means[k])}
+            scores = self._attributions(about, atoms, means[k], map_fn)
+            found[model.targets[k]] = Explanation(**shared, **names, **known, **fields, **scores)
         return found
 
     def _contributions(self, subject, tape, mean):

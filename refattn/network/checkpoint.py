@@ -83,8 +83,7 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         if checkpoint.reference is not None:
             file["reference"] = checkpoint.reference
         if checkpoint.fingerprint is not None:
-            file["fingerprint/graphs"] = checkpoint.fingerprint.graphs
-            write_strings(file, "fingerprint/labels", checkpoint.fingerprint.labels)
+            checkpoint.fingerprint.write(file.create_group("fingerprint"))
         for name in checkpoint.params:
             file[f"parameters/{name}"] = checkpoint.params[name]
         for name, ids in checkpoint.split._asdict().items():
@@ -147,10 +146,6 @@ def _read(file):
     state = {}
     for name, view in file.get("state", {}).items():
         state[name] = view[()] if view.dtype.kind in "fiu" else json.loads(view.asstr()[()])
-    fingerprint = None
-    if "fingerprint" in file:
-        labels = file["fingerprint/labels"].asstr()[()].tolist()
-        fingerprint = Fingerprint(file["fingerprint/graphs"][()].astype(np.uint64), tuple(labels))
     unit = attribute_text(file, "unit")
     checkpoint = Checkpoint(
         config=config,
@@ -162,7 +157,7 @@ def _read(file):
         split=Split(*(file[f"split/{name}"].asstr()[()].tolist() for name in Split._fields)),
         state=state,
         reference=file["reference"][()].astype(float) if "reference" in file else None,
-        fingerprint=fingerprint,
+        fingerprint=Fingerprint.read(file["fingerprint"]) if "fingerprint" in file else None,
     )
     if file.attrs["sha256"] != _checksum(checkpoint, toml):
         raise RunError("the contents do not fit their checksum; restore the file or train again")
@@ -177,7 +172,7 @@ def _checksum(checkpoint, toml):
     parts = [toml, *checkpoint.units, scale, elements, checkpoint.split, vector]
     parts += [checkpoint.state[name] for name in sorted(checkpoint.state)]
     parts += [] if checkpoint.reference is None else [checkpoint.reference]
-    parts += checkpoint.fingerprint or ()
+    parts += [part for part in checkpoint.fingerprint or () if part is not None]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part).encode())

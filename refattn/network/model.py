@@ -6,7 +6,7 @@ an operation from the parameters reads from `grads` where to write their gradien
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from types import ModuleType
 
 import numpy as np
@@ -41,6 +41,7 @@ def forward(
     ops: Ops,
     dropout: Dropout | None = None,
     embedding: Array | None = None,
+    layers: MutableSequence[LayerCache] | None = None,
 ) -> Tape:
     """Predict the properties of every structure of a shard: steps 1 to 6 for all targets, 7 to 9 for each.
 
@@ -55,6 +56,8 @@ def forward(
         The masks of a training step; None at inference.
     embedding : (N, embedding_width, or more with ring features) float, optional
         Taken in the place of what input_embedding makes of the sites.
+    layers : sequence with `append`, optional
+        What keeps the LayerCaches, for the Tape; by default a list.
 
     Returns
     -------
@@ -62,7 +65,7 @@ def forward(
     """
     site, embedded = embed(params, shard, config, ops, dropout, embedding)
     geo, geometry = expand_geometry(params, shard, config, ops)
-    layers = []
+    layers = [] if layers is None else layers
     mask = None
     for layer in range(config.n_layers):
         weights = params.layer(layer)

@@ -14,6 +14,7 @@ from pathlib import Path
 from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
 from refattn.config import Config, config_from_dict, to_toml
+from refattn.data.fingerprint import same_data
 from refattn.errors import ConfigError, RunError, in_one_line
 from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file
 
@@ -103,9 +104,10 @@ def load_members(run: Path | str) -> list[Checkpoint]:
     for member, other in zip(members, checkpoints):
         same = [other.config.model == first.config.model, other.config.graph == first.config.graph]
         same += [other.config.data.target == first.config.data.target, other.unit == first.unit]
-        if not all(same) or other.split != first.split:
+        same += [other.split == first.split, same_data(other.fingerprint, first.fingerprint)]
+        if not all(same):
             raise RunError(
-                f"{member}: has another network, neighbour rule, label or split than {members[0]}; an ensemble's "
+                f"{member}: has another network, neighbour rule, label, split or data than {members[0]}; an ensemble's "
                 "members may differ in their seeds only"
             )
     if is_ensemble(run) and len(members) < 2:

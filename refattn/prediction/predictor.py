@@ -24,6 +24,7 @@ from refattn.prediction.uncertainty import Conformal, own_struct
 from refattn.structures.batch import GraphBatch
 
 BLOCK_SITES = 1 << 17  # sites that are predicted at once, and those of one structure
+BESIDE = 0.05  # Å; an edge that is longer or shorter than all in training by less is none to speak of
 SMALL = 256  # sites of a structure that one thread predicts before others would have begun
 Structures = ase.Atoms | Iterable[ase.Atoms]
 Skip = Callable[[str, Exception], None]
@@ -83,6 +84,7 @@ class Predictor:
     config : Config                      theirs; they differ in the seed at most
     target, unit : str                   the label it predicts; of several targets a tuple
     targets, units : tuple of str        the same, a tuple of one target too
+    outside : Outside                    where it is set, is told of all structures that are predicted
     """
 
     def __init__(self, checkpoints: list[Checkpoint], device: str = "cpu", calibrations: Sequence[Path] = ()):
@@ -95,6 +97,7 @@ class Predictor:
         self.unit = checkpoints[0].unit
         self.targets = self.config.data.targets
         self.units = checkpoints[0].units
+        self.outside = None
 
     def __getstate__(self) -> dict:
         """What a copy is made of: all but the operations, which are modules."""
@@ -218,6 +221,8 @@ class Predictor:
     def _predict(self, uncertainty, coverage, ids, structures, graphs, map_fn, refuse):
         """The structures and their Prediction; see `compute`."""
         graphs.check(self.config.model, ids)
+        if self.outside is not None:
+            self.outside.add(ids, graphs)
         found = predict_members(self.checkpoints, self.ops, graphs, np.arange(len(ids)), map_fn)
         fields = {} if found.spread is None else {"spread": found.spread}
         fields |= self._sure(found, uncertainty, coverage, map_fn)
@@ -324,6 +329,54 @@ class Ensemble(Predictor):
     def checkpoint(self) -> NoReturn:
         """An ensemble has none; what explains a network asks for it."""
         raise RunError("an ensemble is no single network; give one of its members, such as member_0 in its folder")
+
+
+class Outside:
+    """Counts the structures that lie outside of what a network was trained on.
+
+    Nothing is known to be outside where the Checkpoint has no extent of the training set.
+    """
+
+    def __init__(self, checkpoint: Checkpoint):
+        self.extent = checkpoint.fingerprint and checkpoint.fingerprint.extent
+        self.elements = checkpoint.elements
+        self.ids = set()
+        self.n = 0
+        self.found = {}
+
+    def add(self, ids: Sequence[str], graphs: GraphBatch) -> None:
+        """Look at the structures `ids` and their graphs."""
+        self.n += len(ids)
+        if self.extent is None:
+            return
+        (fewest, most), (shortest, longest) = self.extent
+        n_sites = np.diff(graphs.site_ptr)
+        sites_of = f"{{:g}} sites (training: {fewest:g} to {most:g})"
+        self._count(sites_of, ids, np.flatnonzero((n_sites < fewest) | (n_sites > most)), n_sites)
+        owner = np.repeat(np.arange(len(ids)), np.diff(graphs.edge_ptr[graphs.site_ptr]))
+        odd = (graphs.r < shortest - BESIDE) | (graphs.r > longest + BESIDE)
+        rows, first = np.unique(owner[odd], return_index=True)
+        edge_of = f"an edge of {{:.2f}} Å (training: {shortest:.2f} to {longest:.2f})"
+        self._count(edge_of, ids, rows, dict(zip(rows.tolist(), graphs.r[odd][first], strict=True)))
+        owner = np.repeat(np.arange(len(ids)), n_sites)
+        odd = ~np.isin(graphs.z, self.elements) & bool(self.elements)
+        rows, first = np.unique(owner[odd], return_index=True)
+        names = {row: chemical_symbols[z] for row, z in zip(rows.tolist(), graphs.z[odd][first], strict=True)}
+        self._count("the element {}, never seen in training", ids, rows, names)
+
+    def _count(self, text, ids, rows, values):
+        """`text` with a value of each of the structures `rows`."""
+        for row in rows.tolist():
+            self.ids.add(ids[row])
+            count, example = self.found.get(text, (0, f"{ids[row]} with {text.format(values[row])}"))
+            self.found[text] = count + 1, example
+
+    def notes(self) -> list[str]:
+        """A note where there are such structures."""
+        if not self.found:
+            return []
+        kinds = "; ".join(f"{count} such as {example}" for count, example in self.found.values())
+        return [f"note: {len(self.ids)} of {self.n} structures lie outside of what the model was trained on: {kinds}"]
 
 
 def check_elements(checkpoint: Checkpoint, id: str, z: np.ndarray) -> None:

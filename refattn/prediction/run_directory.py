@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from refattn.config import SECTIONS, Config
-from refattn.data.builtin import SETS
-from refattn.errors import OutputError, RunError
+from refattn.config import SECTIONS, Config, load_config
+from refattn.data.builtin import SETS, data_of_run
+from refattn.errors import ConfigError, OutputError, RunError
 from refattn.network.checkpoint import Checkpoint
 from refattn.prediction.ensemble import is_ensemble, is_of_folds
 
@@ -69,23 +69,43 @@ def continued_config(own: Config, asked: Config | None, out: Path) -> Config:
 
     Raises RunError, which names the settings, where others are asked for.
     """
-    if asked is None:
-        return own
+    asked = own if asked is None else asked
     differences = []
-    for section in SECTIONS:
-        ours, theirs = getattr(own, section), getattr(asked, section)
-        for field in dataclasses.fields(ours) if ours and theirs else ():
-            name, value, wanted = f"{section}.{field.name}", getattr(ours, field.name), getattr(theirs, field.name)
-            longer = name == "training.epochs" and wanted > value
-            if value != wanted and not longer and name not in MAY_DIFFER:
-                differences.append(f"{name} = {value} (asked for: {wanted})")
+    for name, value, wanted in _different(own, asked):
+        longer = name == "training.epochs" and wanted > value
+        if not longer and name not in MAY_DIFFER:
+            differences.append(f"{name} = {value} (asked for: {wanted})")
     if differences:
         raise RunError(
             f"{out}: its run has {', '.join(differences)}; go on with its own settings, or choose another --out"
         )
-    path = asked.data.path if asked.data.path in SETS else os.path.abspath(asked.data.path)
+    path = asked.data.path if asked.data.path in SETS else os.path.abspath(data_of_run(asked.data.path, out))
     data = dataclasses.replace(own.data, path=path)
     return dataclasses.replace(own, data=data, training=dataclasses.replace(own.training, epochs=asked.training.epochs))
+
+
+def _different(own, other):
+    """(name, value in own, value in other) of every setting in which two configurations differ."""
+    for section in SECTIONS:
+        ours, theirs = getattr(own, section), getattr(other, section)
+        for field in dataclasses.fields(ours) if ours and theirs else ():
+            values = getattr(ours, field.name), getattr(theirs, field.name)
+            if values[0] != values[1]:
+                yield f"{section}.{field.name}", *values
+
+
+def notes_on_edits(folder: Path, own: Config) -> list[str]:
+    """What the config.toml in the folder of a run says otherwise than the configuration that its model has."""
+    path = folder / "config.toml"
+    if not path.is_file():
+        return []
+    try:
+        found = [f"{name} = {theirs} (the run's: {ours})" for name, ours, theirs in _different(own, load_config(path))]
+    except ConfigError as error:
+        return [f"note: {error}; the run has its own record"]
+    if not found:
+        return []
+    return [f"note: {path} was edited, but the run has its own record: {', '.join(found)}"]
 
 
 def notes_on_epochs(before: Config, now: Config) -> list[str]:

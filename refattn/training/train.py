@@ -16,7 +16,7 @@ from refattn.common.files import holds_text, make_directory, only_process, write
 from refattn.common.metrics import known_columns, metrics
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
-from refattn.data.builtin import SETS, data_of_run, open_data
+from refattn.data.builtin import SETS, open_data
 from refattn.data.fingerprint import Fingerprint
 from refattn.data.notes import notes_on
 from refattn.data.splits import Split, choose_split, labels_of_targets, resolve_split, write_split
@@ -31,6 +31,7 @@ from refattn.prediction.run_directory import (
     checked_state,
     continued_config,
     free_directory,
+    notes_on_edits,
     notes_on_epochs,
     refuse_existing,
     remove_run,
@@ -167,13 +168,13 @@ class Trainer:
         checkpoint = load_checkpoint(out / "last.h5")
         before = checkpoint.config
         checkpoint.config = continued_config(before, config, out)
-        dataset = open_data(data_of_run(checkpoint.config.data.path, out), checkpoint.config.graph)
+        dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         check_labels(dataset, checkpoint.config.data.targets, rows)
         check_data(checkpoint, dataset)
         trainer = cls(out, checkpoint, dataset, rows, device)
-        trainer.notes = notes_on_epochs(before, checkpoint.config)
+        trainer.notes = notes_on_edits(out, before) + notes_on_epochs(before, checkpoint.config)
         try:
             state = checked_state(checkpoint, trainer.schedule.state, trainer.n_batches)
             checkpoint.state = {}
@@ -189,7 +190,11 @@ class Trainer:
         except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{out / 'last.h5'}: lacks the state of the optimiser ({error}); train again") from None
         if trainer.history:
-            load_checkpoint(out / "model.h5")  # the best so far: better found damaged now than after the last epoch
+            best = load_checkpoint(out / "model.h5")  # better found damaged now than after the last epoch
+            if best.config != checkpoint.config:
+                save_checkpoint(out / "model.h5", dataclasses.replace(best, config=checkpoint.config))
+        if checkpoint.config != before:
+            trainer._save()
         return trainer
 
     def write_settings(self, resumed: bool) -> None:

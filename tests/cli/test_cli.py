@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,10 +131,26 @@ def test_evaluate_equals_metrics_json(folder):
     assert "spread (Å)" in run("evaluate", folder / "run").stdout
 
 
-def test_evaluate_on_another_set_takes_all_of_it(folder, tmp_path):
+def test_evaluate_on_another_set_leaves_out_what_was_trained_on(folder, tmp_path):
+    """By the graphs, whatever they are called, and of what is left all is evaluated."""
+    images = ase.io.read(folder / "set.extxyz", ":11")
+    parts = json.loads((folder / "run" / "split.json").read_text())
+    ids = [f"m{number}" for number in range(11)]
+    n_trained, n_validated = (len({*ids} & {*parts[name]}) for name in ("train", "valid"))
+    assert n_trained and n_validated
+    for number, atoms in enumerate(images):
+        atoms.info["id"] = f"n{number}"
+    ase.io.write(tmp_path / "renamed.extxyz", images, format="extxyz")
+    run("prepare", tmp_path / "renamed.extxyz", tmp_path / "renamed.h5")
+    result = run("evaluate", folder / "run", "--data", tmp_path / "renamed.h5", "--json")
+    assert json.loads(result.stdout)["test"]["n"] == 11 - n_trained - n_validated
+    counts = f"trained on {n_trained} of these 11 structures, and validated on {n_validated}: left out"
+    assert counts in result.stderr
     run("prepare", folder / "set.extxyz", tmp_path / "set.h5", "--limit", 11)
-    result = run("evaluate", folder / "run", "--data", tmp_path / "set.h5", "--json", "--out", tmp_path / "out.csv")
+    options = ["--keep-seen", "--json", "--out", tmp_path / "out.csv"]
+    result = run("evaluate", folder / "run", "--data", tmp_path / "set.h5", *options)
     assert json.loads(result.stdout)["test"]["n"] == 11
+    assert "kept, as --keep-seen asks" in result.stderr
     wanted = {row["id"]: row["prediction"] for row in rows_of(folder / "run" / "predictions.csv")}
     found = {row["id"]: row["prediction"] for row in rows_of(tmp_path / "out.csv")}
     assert len(found) == 11
@@ -209,6 +226,7 @@ def test_evaluate_refuses_another_unit_and_elements_never_seen(folder, tmp_path)
     strange = molecules(3)
     strange[1].numbers[0] = 9
     for atoms in strange:
+        atoms.positions *= 1.01
         atoms.info["spread"] = label(atoms)
     ase.io.write(tmp_path / "f.extxyz", strange, format="extxyz")
     run("prepare", tmp_path / "f.extxyz", tmp_path / "f.h5")
@@ -328,6 +346,38 @@ def test_resume_of_a_finished_run(folder):
     before = (folder / "run" / "model.h5").read_bytes()
     assert "spread" in run("train", "--out", folder / "run", "--resume").stdout
     assert (folder / "run" / "model.h5").read_bytes() == before
+
+
+def test_an_edited_configuration_is_noticed(folder, tmp_path):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    settings = tmp_path / "run" / "config.toml"
+    assert "edited" not in run("evaluate", tmp_path / "run").stderr
+    settings.write_text(
+        settings.read_text().replace("batch_size = 8", "batch_size = 9").replace("seed = 0", "seed = 4")
+    )
+    wanted = (
+        "was edited, but the run has its own record: data.split_seed = 4 (the run's: 0), training.batch_size = 9 (the"
+    )
+    for command in ("evaluate", "info"):
+        assert wanted in run(command, tmp_path / "run").stderr
+    settings.write_text("model = 5")
+    assert "there is no section [model]" in run("info", tmp_path / "run").stderr
+    assert "the run has its own record" in run("train", "--out", tmp_path / "run", "--resume").stderr
+    assert "edited" not in run("evaluate", tmp_path / "run").stderr
+
+
+def test_predict_says_what_lies_outside_of_the_training_set(folder, tmp_path):
+    large, apart, usual = molecules(3)
+    large = large + ase.Atoms("C20", positions=[[30 + 1.4 * k, 0, 0] for k in range(20)])
+    apart.positions *= 3
+    for number, atoms in enumerate((large, apart, usual)):
+        atoms.info["id"] = f"x{number}"
+    ase.io.write(tmp_path / "new.extxyz", [large, apart, usual], format="extxyz")
+    text = run("predict", folder / "run", tmp_path / "new.extxyz").stderr
+    assert text.count("note: ") == 1
+    assert "2 of 3 structures lie outside of what the model was trained on: 1 such as x0 with " in text
+    assert f"{len(large)} sites (training: " in text and "such as x1 with an edge of " in text
+    assert "outside" not in run("predict", folder / "run", folder / "set.extxyz").stderr
 
 
 def test_a_run_is_not_overwritten(folder):

@@ -220,7 +220,7 @@ def test_bad_structures_are_one_sentence_or_left_out(folder):
     ase.io.write(folder / "bad.extxyz", [good, bad], format="extxyz")
     assert "bad" in refused(1, folder, "bad.extxyz", "bad")
     result = run(folder, "bad.extxyz", "bad", "--skip-bad", "--json")
-    assert "left out bad" in result.stderr and "1 structures, 1 left out, 3 sites" in result.stderr
+    assert "left out bad" in result.stderr and "1 structure, 1 left out, 3 sites" in result.stderr
     assert json.loads(result.stdout)["left_out"] == ["bad"]
     ase.io.write(folder / "worse.extxyz", [bad], format="extxyz")
     assert "there is no structure to map" in invoke(folder, "worse.extxyz", "worse", "--skip-bad").stderr

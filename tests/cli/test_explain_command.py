@@ -356,7 +356,7 @@ def test_bad_structures_are_one_sentence_or_left_out(folder, tmp_path):
     assert "bad" in refused(1, folder, "bad.extxyz", "bad", *options)
     assert [path.name for path in (folder / "bad").iterdir()] == ["pictures"]
     result = run(folder, "bad.extxyz", "bad", "--skip-bad", *options, scores="none", compare=())
-    assert "left out bad" in result.stderr and "1 structures, 1 left out" in result.stderr
+    assert "left out bad" in result.stderr and "1 structure, 1 left out" in result.stderr
     assert {row["id"] for row in rows_from(folder / "bad" / "sites.csv")} == {"good"}
 
 

@@ -329,7 +329,7 @@ def test_damaged_structures_are_left_out(place, name, damage, command):
     before = files(place)
     result = run(command.format(name))
     assert result.exit_code == 0, result.output
-    assert "1 structures, 1 left out" in result.stdout.splitlines()[-1]
+    assert "1 structure, 1 left out" in result.stdout.splitlines()[-1]
     (reason,) = (reason for _, reason in read_dataset(place / "out.h5").skipped)
     assert "; " in reason and len(reason) < 600
     assert {file: content for file, content in files(place).items() if file != "out.h5"} == before

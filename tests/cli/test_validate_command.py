@@ -66,7 +66,7 @@ def test_without_files_the_test_part_of_the_runs_data(folder, monkeypatch):
     assert CliRunner().invoke(cli, ["prepare", "set.extxyz", "set.h5"]).exit_code == 0
     checkpoint = network().checkpoint
     checkpoint.split = Split(["CH3OH"], ["C2H4"], ["CH3CHO", "C4H4O"])
-    checkpoint.config.data.__dict__["path"] = "set.h5"
+    checkpoint.config.data.__dict__["path"] = "/before/the/move/set.h5"
     save_checkpoint("own.h5", checkpoint)
     result = run("own.h5", "--out", "own", *OPTIONS, "--json")
     assert result.exit_code == 0, result.output

@@ -48,8 +48,8 @@ def other_distance(dataset):
         (other_unit, "heavy is in mol, the run's was in atoms; use"),
         (other_label, "the labels heavy are not those"),
         (known_label, "the labels heavy are not those"),
-        (other_element, "the graphs of 1 structures, such as m5, are not those"),
-        (other_distance, "the graphs of 1 structures, such as m5, are not those"),
+        (other_element, "the graph of m5 is not the one"),
+        (other_distance, "the graph of m5 is not the one"),
     ],
 )
 def test_what_differs_is_named(path, change, message):

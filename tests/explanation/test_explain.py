@@ -293,6 +293,17 @@ def test_the_cut_into_jobs_does_not_matter(monkeypatch):
     assert set(sizes) == {1}
 
 
+@pytest.mark.parametrize("options", NETWORKS[::3])
+def test_a_large_structure_computes_its_layers_again(monkeypatch, options):
+    model, atoms = network(options), molecule("CH3CHO")
+    kept = refattn.explain(model, atoms, share="norm")
+    monkeypatch.setattr("refattn.explanation.variants.LARGE", 0)
+    again = refattn.explain(model, atoms, share="norm")
+    for name, score in kept.site_scores().items():
+        np.testing.assert_allclose(again.site_scores()[name], score, rtol=SAME, atol=SAME)
+    assert np.array_equal(again.alpha, kept.alpha)
+
+
 def test_a_clipped_prediction_is_explained_before_the_clip():
     clipped, free = network({"non_negative": True}), network()
     for model in (clipped, free):

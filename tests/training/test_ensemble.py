@@ -242,6 +242,17 @@ def test_a_damaged_plan_is_refused_in_one_sentence(copy, damage):
         assert message.startswith("refattn: ") and "; " in message and len(message.splitlines()) == 1
 
 
+def test_an_ensemble_and_its_data_may_be_moved_together(ensemble, data, copy):
+    moved = data.rename(copy.parent / data.name)
+    shutil.rmtree(copy / "member_2")
+    try:
+        again = train_ensemble(None, None, copy, n_threads=1, resume=True)
+        assert CliRunner().invoke(cli, ["evaluate", str(copy)]).exit_code == 0
+    finally:
+        moved.rename(data)
+    assert again["member_test_mae"] == ensemble[1]["member_test_mae"]
+
+
 def test_members_that_are_missing_damaged_or_of_another_kind(data, copy, tmp_path):
     train(small_config(data, epochs=1, seed=3), tmp_path / "single", n_threads=1)
     assert members_of(copy) == [copy / f"member_{k}" for k in range(3)]

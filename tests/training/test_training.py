@@ -29,6 +29,7 @@ from refattn.network.checkpoint import load_checkpoint, save_checkpoint
 from refattn.network.model import backward, forward
 from refattn.network.params import from_arrays
 from refattn.ops import load_backend
+from refattn.prediction.run_directory import FILES
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.schedule import Schedule
@@ -384,9 +385,14 @@ def test_a_run_and_its_data_may_be_moved_together(tmp_path):
     before = train(small_config(data, epochs=1), tmp_path / "old" / "runs" / "one")
     (tmp_path / "old").rename(tmp_path / "new")
     run = tmp_path / "new" / "runs" / "one"
-    assert train(None, run, resume=True)["test"] == before["test"]
     result = CliRunner().invoke(cli, ["evaluate", str(run), "--calibrate"])
     assert result.exit_code == 0, result.stderr
+    assert train(None, run, resume=True)["test"] == before["test"]
+    elsewhere = (tmp_path / "new" / "molecules.h5").rename(tmp_path / "elsewhere.h5")
+    result = CliRunner().invoke(cli, ["train", "--out", str(run), "--resume", "--data", str(elsewhere)])
+    assert result.exit_code == 0, result.stderr
+    assert {load_checkpoint(run / name).config.data.path for name in FILES[:2]} == {str(elsewhere)}
+    assert CliRunner().invoke(cli, ["evaluate", str(run)]).exit_code == 0
 
 
 def test_default_directory(data, tmp_path, monkeypatch):

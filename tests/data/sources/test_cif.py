@@ -188,6 +188,10 @@ REFUSED = {
         cif(5.0, P1 + "_chemical_formula_sum 'C2 H6 O'", "C1 C 0 0 0\nC2 C 0.3 0 0\nO1 O 0.5 0 0"),
         "its formula is C2 H6 O",
     ),
+    "a cell of another volume": (
+        cif(5.0, P1 + "_cell_volume 152.0(3)", "Na1 Na 0 0 0"),
+        "its cell has 125 Å.3, the file says 152",
+    ),
     "modulated": (cif(5.0, P1 + "_cell_modulation_dimension 1", "Na1 Na 0 0 0"), "modulated"),
 }
 
