@@ -25,6 +25,7 @@ COMMANDS = {
     "neighbours": "Voronoi neighbours of any structures, as a table or as arrays.",
     "verify": "Train a run again, and compare its parameters bit for bit.",
     "gradcheck": "Verify every gradient on this machine.",
+    "oracle": "What a network makes of one batch, to check another implementation by.",
     "bench": "This machine, and refattn against the frameworks that are installed.",
     "data": "The built-in and the published data sets, and the dynamics that make others.",
     "import-keras": "Turn the authors' trained Keras model into a run.",

@@ -13,6 +13,8 @@ report          pictures, pages, tables and maps
 data            data sets: the HDF5 file, splits; data/sources reads files and published sets
 generate        molecular dynamics that makes a set
 verification    a run trained once more, compared bit for bit
+testing         an oracle for other implementations of the network
+interop         the network as a module of PyTorch
 gradient_check  every gradient against central differences
 keras_import    reads the authors' Keras models
 experiments     the authors' experiments and the built-in one, as TOML files
@@ -49,7 +51,7 @@ _MODULES = {
     "verification": "Verification verify",
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names.split()}
-_PACKAGES = ("neighbours",)  # with public names of their own
+_PACKAGES = ("interop", "neighbours", "testing")  # with public names of their own
 __all__ = sorted(_PUBLIC)
 
 

@@ -63,7 +63,7 @@ def matscipy_call(atoms):
 
 
 def vesin_call(atoms):
-    from vesin.ase import ase_neighbor_list as call
+    from vesin import ase_neighbor_list as call
 
     return lambda: call("ijdDS", atoms, CUTOFF)
 
@@ -89,14 +89,15 @@ def worst_angle(found, cells):
     worst = 0.0
     for n, cell in enumerate(cells):
         rows = slice(*found.ptr[n : n + 2])
-        ours = zip(found.j[rows].tolist(), found.r[rows].tolist(), found.omega[rows].tolist(), strict=True)
-        theirs = ((facet["site"].index, 2 * facet["face_dist"], facet["solid_angle"]) for facet in cell.values())
+        ours = zip(found.r[rows].tolist(), found.omega[rows].tolist(), strict=True)
+        theirs = ((2 * facet["face_dist"], facet["solid_angle"]) for facet in cell.values())
         ours, theirs = (
-            sorted((j, round(r, 4), omega) for j, r, omega in facets if omega > SMALL) for facets in (ours, theirs)
+            sorted((round(r, 5), omega) for r, omega in facets if omega > SMALL) for facets in (ours, theirs)
         )
-        if [facet[0] for facet in ours] != [facet[0] for facet in theirs]:
+        if len(ours) != len(theirs):
             return np.inf
-        worst = max([worst, *(abs(a[2] - b[2]) for a, b in zip(ours, theirs, strict=True))])
+        worst = max([worst, *(abs(a[0] - b[0]) for a, b in zip(ours, theirs, strict=True))])
+        worst = max([worst, *(abs(a[1] - b[1]) for a, b in zip(ours, theirs, strict=True))])
     return worst
 
 

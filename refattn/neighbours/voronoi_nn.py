@@ -1,5 +1,7 @@
 """pymatgen's VoronoiNN by the cells of this package: the same questions, the same answers, without its cutoff."""
 
+import inspect
+
 import ase
 import numpy as np
 
@@ -55,25 +57,19 @@ class VoronoiNN:
         """get_nn_info of every site."""
         return [self._neighbours(cell) for cell in self.get_all_voronoi_polyhedra(structure)]
 
-    def get_nn(self, structure: object, n: int) -> list:
-        """The neighbours' sites."""
-        return [neighbour["site"] for neighbour in self.get_nn_info(structure, n)]
-
-    def get_nn_images(self, structure: object, n: int) -> list[tuple]:
-        """The neighbours' periodic images."""
-        return [neighbour["image"] for neighbour in self.get_nn_info(structure, n)]
-
-    def get_weights_of_nn_sites(self, structure: object, n: int) -> list[float]:
-        """The neighbours' weights."""
-        return [neighbour["weight"] for neighbour in self.get_nn_info(structure, n)]
-
-    def get_cn(self, structure: object, n: int, use_weights: bool = False) -> float:
-        """Coordination number of site n: how many neighbours, or the sum of their weights."""
-        weights = self.get_weights_of_nn_sites(structure, n)
-        return sum(weights) if use_weights else len(weights)
+    def __getattr__(self, name: str) -> object:
+        """Everything else of pymatgen's NearNeighbors, such as get_cn, which stands on the above."""
+        try:
+            from pymatgen.core.local_env import NearNeighbors
+        except ImportError:  # before 2025 it stood elsewhere
+            try:
+                from pymatgen.analysis.local_env import NearNeighbors
+            except ImportError:
+                raise AttributeError(f"without pymatgen a VoronoiNN has no {name}") from None
+        return inspect.getattr_static(NearNeighbors, name).__get__(self, type(self))
 
     def _cell(self, structure, found: Facets, n):
-        from pymatgen.core import PeriodicSite
+        from pymatgen.core.structure import PeriodicNeighbor
 
         start, end = found.ptr[n : n + 2]
         cell = {}
@@ -84,8 +80,8 @@ class VoronoiNN:
             image = found.image[f]
             place = neighbour.frac_coords + image
             corners = np.arange(*found.corner_ptr[f : f + 2])
-            site = PeriodicSite(neighbour.species, place, structure.lattice, properties=neighbour.properties)
-            site.index, site.image = int(found.j[f]), tuple(image.tolist())
+            known = {"nn_distance": found.r[f], "index": int(found.j[f]), "image": tuple(image.tolist())}
+            site = PeriodicNeighbor(neighbour.species, place, structure.lattice, neighbour.properties, **known)
             cell[int(f - start)] = {
                 "site": site,
                 "normal": found.vector[f] / found.r[f],

@@ -1,0 +1,68 @@
+"""refattn oracle: what a network makes of one batch, for those who write it in another framework."""
+
+from pathlib import Path
+
+import click
+
+from refattn.cli.options import as_json, claim_outputs, echo, note, overwrite
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("source", metavar="RUN|CONFIG")
+@click.option("--out", type=click.Path(), default="oracle.h5", help="HDF5 file to write.")
+@click.option("--structures", type=click.IntRange(min=1), default=8, help="Of a run's data set, to make the batch of.")
+@overwrite
+@as_json
+def oracle(source, out, structures, overwrite, as_json):
+    """Write weights, one batch, the output of every layer, every gradient, and three steps of Adam.
+
+    All of it in float64 and float32, by the NumPy reference. Of a RUN the weights are the trained ones and the batch is
+    the first structures of its training set; of a CONFIG, a TOML file or the name of an experiment, weights and batch
+    are random, and the batch has what errors hide in: a site without edges, one that is its own neighbour, neighbours
+    exactly alike. `refattn.testing.compare` reads the file.
+    """
+    from refattn.common.strict_json import to_json
+    from refattn.testing.oracle import FORMAT, make_oracle, write_oracle
+
+    claim_outputs({Path(out): FORMAT}, source if Path(source).is_dir() else None, (), [source], overwrite)
+    case = of_run(source, structures) if Path(source).is_dir() else of_config(source)
+    made = make_oracle(*case)
+    write_oracle(out, made)
+    names = [*made.steps["float64"].outputs]
+    if as_json:
+        echo(to_json({"out": out, "structures": len(made.graph), "outputs": names}))
+    note(f"{len(made.graph)} structures, {len(names)} outputs of layers, written to {out}")
+
+
+def of_run(run, n):
+    """The arguments of make_oracle for a run."""
+    import numpy as np
+
+    from refattn.data.builtin import data_of_run, open_data
+    from refattn.data.splits import labels_of_targets, resolve_split
+    from refattn.network.checkpoint import check_data, load_checkpoint, model_file
+    from refattn.training.targets import Targets
+
+    checkpoint = load_checkpoint(model_file(run))
+    config = checkpoint.config
+    dataset = open_data(data_of_run(config.data.path, run), config.graph)
+    check_data(checkpoint, dataset)
+    label = Targets.of(dataset, labels_of_targets(dataset, config.data.targets), checkpoint).label
+    rows = resolve_split(checkpoint.split, dataset)[0]
+    rows = rows[~np.isnan(label[rows]).any(axis=1)][:n]
+    graph = dataset.graphs.take(rows).for_network(config.model, np.float64)
+    return config, graph, label[rows].astype(np.float64), checkpoint.params
+
+
+def of_config(source):
+    """The arguments of make_oracle for a configuration."""
+    import numpy as np
+
+    from refattn.config import load_config
+    from refattn.experiments import experiment_names, load_experiment
+    from refattn.gradient_check import small_shard
+
+    config = load_experiment(source) if source in experiment_names() else load_config(source)
+    graph = small_shard(config.model)
+    label = np.random.default_rng(config.training.seed).normal(size=(len(graph), config.model.n_targets))
+    return config, graph, label, None

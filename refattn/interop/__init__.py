@@ -1,0 +1,1 @@
+"""The network for other frameworks; each is imported where it is asked for."""
