@@ -43,7 +43,7 @@ def installed(python, requirements, folder):
     def run(*arguments):
         command = [folder / "bin" / "refattn", *arguments]
         result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
-        return result.returncode, result.stdout + result.stderr
+        return result.returncode, (result.stdout or result.stderr).strip()
 
     return run
 
@@ -61,7 +61,7 @@ def main():
                 command = ("verify", place) if number else (*TRAIN, "--set", f"model.variant={variant}", "--out", place)
                 status, output = run(*command)
                 failed += status
-                print(f"  {variant}: {output.strip().splitlines()[-1] if output else status}", flush=True)
+                print(f"  {variant}: {output.splitlines()[-1] if output else status}", flush=True)
     sys.exit(bool(failed))
 
 

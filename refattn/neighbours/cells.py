@@ -97,7 +97,7 @@ def voronoi(
     Raises StructureError, naming the structure, for one without Voronoi cells: empty, not finite, two atoms on one
     place, a singular cell.
     """
-    name = name or atoms.info.get("id") or atoms.get_chemical_formula() or "structure"
+    name = name or atoms.info.get("id") or str(atoms.symbols) or "structure"
     pbc = atoms.pbc
     cell = np.where(pbc[:, None], atoms.cell.array, 0.0)  # without a period a cell vector may hold anything
     ptr, where, size = voronoi_facets(atoms.numbers, atoms.positions, cell, pbc, RULE, name)

@@ -83,11 +83,15 @@ def _cut(f, start, end, vector, far, place, line):
         place[0, k, 0] = -far if k in (0, 3) else far
         place[0, k, 1] = -far if k < 2 else far
         line[0, k] = -1 - k
+    reach = 2.0 * far * far  # the largest square of a corner's distance from the middle
     for g in range(start, end):
         if g == f or n == 0:
             continue
         p, q, d = _line(v, row(vector, g), across, along)
-        slack = TOUCH * np.sqrt(p * p + q * q)
+        steep = p * p + q * q
+        if d > 0.0 and d * d > steep * reach:  # the line passes the polygon by
+            continue
+        slack = TOUCH * np.sqrt(steep)
         outside = False
         for k in range(n):
             outside = outside or p * place[now, k, 0] + q * place[now, k, 1] - d > slack
@@ -95,6 +99,9 @@ def _cut(f, start, end, vector, far, place, line):
             continue
         n = _clip(n, g, p, q, d, slack, place[now], line[now], place[1 - now], line[1 - now])
         now = 1 - now
+        reach = 0.0
+        for k in range(n):
+            reach = max(reach, place[now, k, 0] * place[now, k, 0] + place[now, k, 1] * place[now, k, 1])
     return n, now, across, along
 
 
@@ -117,12 +124,13 @@ def _clip(n, g, p, q, d, slack, place, line, new_place, new_line):
         here = p * place[k, 0] + q * place[k, 1] - d
         there = p * place[after, 0] + q * place[after, 1] - d
         if here <= slack:
-            new_place[m] = place[k]
+            new_place[m, 0], new_place[m, 1] = place[k, 0], place[k, 1]
             new_line[m] = line[k]
             m += 1
         if (here <= slack) != (there <= slack):
             part = min(max(here / (here - there), 0.0), 1.0)
-            new_place[m] = place[k] + part * (place[after] - place[k])
+            new_place[m, 0] = place[k, 0] + part * (place[after, 0] - place[k, 0])
+            new_place[m, 1] = place[k, 1] + part * (place[after, 1] - place[k, 1])
             new_line[m] = g if here <= slack else line[k]
             m += 1
     return m
@@ -146,10 +154,9 @@ def _sharpen(f, n, vector, across, along, place, line):
     m = 0
     for k in range(n):
         after = (k + 1) % n
-        step = place[after] - place[k]
-        if step[0] * step[0] + step[1] * step[1] < SAME * SAME:
+        if (place[after, 0] - place[k, 0]) ** 2 + (place[after, 1] - place[k, 1]) ** 2 < SAME * SAME:
             continue
-        place[m] = place[k]
+        place[m, 0], place[m, 1] = place[k, 0], place[k, 1]
         line[m] = line[k]
         m += 1
     return m
@@ -160,6 +167,7 @@ def _area(n, place):
     """Area of a convex polygon, by triangles from its first corner."""
     twice = 0.0
     for k in range(1, n - 1):
-        a, b = place[k] - place[0], place[k + 1] - place[0]
-        twice += a[0] * b[1] - a[1] * b[0]
+        s_1, t_1 = place[k, 0] - place[0, 0], place[k, 1] - place[0, 1]
+        s_2, t_2 = place[k + 1, 0] - place[0, 0], place[k + 1, 1] - place[0, 1]
+        twice += s_1 * t_2 - t_1 * s_2
     return 0.5 * abs(twice)
