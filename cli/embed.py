@@ -11,7 +11,6 @@ from refattn.cli.options import (
     StatusLine,
     as_json,
     claim_outputs,
-    counted,
     device,
     echo,
     note_of_sources,
@@ -20,6 +19,7 @@ from refattn.cli.options import (
     threads,
 )
 from refattn.common.strict_json import to_json
+from refattn.common.text import counted
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.embedding import embed_stream
 from refattn.prediction.predictor import Model, load, target_number

@@ -9,7 +9,6 @@ from refattn.cli.options import (
     StatusLine,
     as_json,
     claim_outputs,
-    counted,
     device,
     echo,
     note_of_sources,
@@ -21,6 +20,7 @@ from refattn.cli.options import (
 from refattn.cli.validate import validate_scores
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
+from refattn.common.text import counted
 from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, OF_ADDITIVE_HEAD, SITE_SCORES

@@ -75,11 +75,6 @@ def row(*cells: str) -> str:
     return "\t".join(cell if cell.isprintable() else printable(cell) for cell in cells)
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and what it counts: 1 structure, 2 structures."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def note_of_sources(sources: Iterable) -> None:
     """A line for everything else that should be known of what FilesSources have read."""
     for text in (text for source in sources for text in source.notes()):

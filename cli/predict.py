@@ -11,7 +11,6 @@ from refattn.cli.options import (
     StatusLine,
     as_json,
     claim_outputs,
-    counted,
     device,
     echo,
     note,
@@ -89,13 +88,13 @@ def predict(
         for chunk, result in model.predict_stream(structures, skip=left_out if skip_bad else None, **asked):
             add(chunk, result)
             done += len(chunk)
-            status.update(counted(done, "structure"))
+            status.update(f"{done} structures")
     note_of_sources(sources)
     for text in model.outside.notes():
         note(text)
     if coverage:
         note_of_few_scores(model, coverage)
-    status.line(f"{counted(done, 'structure')}{left_out.in_words()}" + (f", written to {out}" if out else ""))
+    status.line(f"{done} structure{'s' * (done != 1)}{left_out.in_words()}" + (f", written to {out}" if out else ""))
 
 
 def print_result(as_json: bool) -> Callable:

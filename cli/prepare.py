@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import ID_FROM, RECURSIVE, StatusLine, as_json, claim_outputs, counted, echo, note, overwrite
+from refattn.cli.options import ID_FROM, RECURSIVE, StatusLine, as_json, claim_outputs, echo, note, overwrite
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
-from refattn.common.text import printable
+from refattn.common.text import counted, printable
 from refattn.config import CHOICES, GraphConfig, config_from_dict
 from refattn.data import store
 from refattn.data.prepare import prepare as prepare_dataset

@@ -8,9 +8,10 @@ from pathlib import Path
 import ase
 import numpy as np
 
-from refattn.cli.options import LeftOut, StatusLine, claim_outputs, counted, echo
+from refattn.cli.options import LeftOut, StatusLine, claim_outputs, echo
 from refattn.common.files import make_directory
 from refattn.common.strict_json import to_json
+from refattn.common.text import counted
 from refattn.data.builtin import data_of_run, open_data
 from refattn.data.sources.files import Skip, open_files, read_structures
 from refattn.data.splits import resolve_split

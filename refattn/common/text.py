@@ -3,6 +3,11 @@
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: 1 structure, 2 structures."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(text: object) -> str:
     """Text in one line, with escapes such as \\x1b in the place of what a terminal would obey or cannot show."""
     text = str(text)

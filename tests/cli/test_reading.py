@@ -50,7 +50,7 @@ def test_predict_reads_what_prepare_reads(place):
         assert predicted(place, place / name)[0] == ids
     found, notes = predicted(place, place / "folder", "--recursive")
     assert found == ids
-    assert "1 files are no structure files and were passed over: notes.txt" in notes
+    assert "1 file passed over, by the name no file of structures: notes.txt" in notes
     assert predicted(place, place / "dsgdb9nsd_000001.xyz")[0] == ["gdb_1"]
     (place / "plain.xyz").write_text("3\nmol_1 x\n" + WATER)
     assert predicted(place, place / "plain.xyz", "--id-from", "comment")[0] == ["mol_1"]

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import ase
 
+from refattn.common.text import counted
 from refattn.data.sources.archives import ARCHIVES, unpacked
 from refattn.data.sources.extxyz import read_xyz_file
 from refattn.data.sources.labels import DECIMAL_COMMA, LABELS, LabelError, LabelTable, number_of
@@ -127,16 +128,20 @@ class FilesSource:
 
     def notes(self) -> list[str]:
         """What should be known of the files besides what was left out, a sentence each."""
-        found = [("files are no structure files and were passed over", self.passed_over)]
+        found = [("file", "passed over, by the name no file of structures", self.passed_over)]
         if self.table:
-            found += [(f"rows of {self.table.path} are of no structure", self.extra_rows)]
-            found += [(f"columns of {self.table.path} hold no number and were left alone", self.table.texts)]
-        notes = [f"{len(names)} {what}: {', '.join(names[:NAMED])}" for what, names in found if names]
+            found += [("row", f"of {self.table.path} without a structure", self.extra_rows)]
+            found += [("column", f"of {self.table.path} left alone, without a number", self.table.texts)]
+        notes = [
+            f"{counted(len(names), noun)} {what}: {', '.join(names[:NAMED])}" for noun, what, names in found if names
+        ]
         if self.table and self.table.in_order:
             notes.append(f"the structures have no ids; those of {self.table.path} were taken in their order")
         for name, (count, text, location) in self.texts.items():
             if name in self.numeric or LIKE_NUMBER.fullmatch(text):
-                notes.append(f"{name} is no number in {count} structures, the first time {text[:40]!r} in {location}")
+                notes.append(
+                    f"{name} is no number in {counted(count, 'structure')}, the first time {text[:40]!r} in {location}"
+                )
         return notes
 
     def _labelled(self, id, location, frame):
@@ -233,7 +238,7 @@ class FilesSource:
     def _is_wanted(self, name):
         """Whether a member of an archive is a structure file; others are noted, but for hidden ones."""
         path = PurePosixPath(name)
-        hidden = any(part.startswith(".") for part in path.parts) or "__MACOSX" in path.parts
+        hidden = any(part.startswith(".") for part in path.parts if part != "..") or "__MACOSX" in path.parts
         if not hidden and not STRUCTURE_FILE.fullmatch(path.name):
             self.passed_over.append(name)
         return not hidden and bool(STRUCTURE_FILE.fullmatch(path.name))

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from refattn.common.text import plain_cell
+from refattn.common.text import counted, plain_cell
 from refattn.data.sources.extxyz import NUMBER
 from refattn.data.store import LARGEST_LABEL
 from refattn.errors import DataError
@@ -120,7 +120,7 @@ class LabelTable:
             if len(self.names) != len(header) - 1:
                 raise DataError(
                     f"{self.path}, line {rows[0][0]}: looks like data, not like the names of columns; write a header "
-                    f"such as id,gap, or name the {len(header) - 1} columns with --label"
+                    f"such as id,gap, or name the {counted(len(header) - 1, 'column')} with --label"
                 )
             rows = [(0, header := ["id", *self.names]), *rows]
         if len(header) < 2 or not all(header) or len(set(header)) < len(header):

@@ -261,7 +261,7 @@ def test_folders(tmp_path):
     assert [record.id for record in records] == ["POSCAR.mp-1", "POSCAR.mp-2", "a"]
     assert list(skipped) == ["bad"]
     passed = "ID1/ (see --recursive), README.md, labels.csv, sub/ (see --recursive)"
-    assert source.notes() == [f"4 files are no structure files and were passed over: {passed}"]
+    assert source.notes() == [f"4 files passed over, by the name no file of structures: {passed}"]
     records, _ = collected(open_source(tmp_path / "set", recursive=True))
     assert [record.id for record in records] == ["ID1", "POSCAR.mp-1", "POSCAR.mp-2", "a", "sub/a"]
     (tmp_path / "nothing" / "deep").mkdir(parents=True)
@@ -290,7 +290,7 @@ MEMBERS = {
     "set/b.xyz": xyz("id=one gap=2", "id=two gap=3"),
     "set/._a.xyz": "no structure",
     "__MACOSX/a.xyz": "no structure",
-    "other/a.xyz": xyz("gap=4"),
+    "../other/a.xyz": xyz("gap=4"),
     "set/bad.cif": "data_x\n",
     "mp-1/POSCAR": POSCAR,
     "README.md": "text",
@@ -302,7 +302,7 @@ def test_archives(tmp_path, name):
     path = packed(tmp_path / name, MEMBERS)
     source = open_source(path)
     records, skipped = collected(source)
-    assert [record.id for record in records] == ["a", "one", "two", "other/a", "mp-1"]
+    assert [record.id for record in records] == ["a", "one", "two", "../other/a", "mp-1"]
     assert skipped.keys() == {"bad"}
     assert f"{path}, set/bad.cif: it lists no sites" in skipped["bad"].replace(", frame 0", "")
     assert source.passed_over == ["README.md"]
@@ -356,7 +356,7 @@ def test_columns_are_chosen(tmp_path):
     found, _, source = labelled(tmp_path, table)
     assert found["a"] == {"gap": 1.5, "homo": -0.2}
     assert source.units == {"gap": "eV", "homo": "Hartree"}
-    assert "1 columns" in source.notes()[0]
+    assert "1 column of" in source.notes()[0]
     assert "formula" in source.notes()[0]
     assert labelled(tmp_path, table, names=("homo",))[0]["a"] == {"homo": -0.2}
     with pytest.raises(DataError, match="has no column mu; there are formula, gap"):
@@ -375,7 +375,7 @@ def test_rows_and_structures_without_the_other(tmp_path):
     found, skipped, source = labelled(tmp_path, "id,gap\na,1\nc,3\nd,4\n")
     assert found == {"a": {"gap": 1.0}}
     assert "has no row for b" in skipped["b"]
-    assert source.notes() == [f"2 rows of {tmp_path / 'labels.csv'} are of no structure: c, d"]
+    assert source.notes() == [f"2 rows of {tmp_path / 'labels.csv'} without a structure: c, d"]
     with pytest.raises(DataError, match="there is no structure x"):
         labelled(tmp_path, "id,gap\nx,1\ny,3\n")
 
@@ -425,7 +425,7 @@ def test_the_last_line_counts(tmp_path):
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[-1] == "2 structures, 2 left out; labels: gap (eV) of 2, y (no unit) of 1"
-    assert lines[-2] == "note: 1 files are no structure files and were passed over: notes.txt"
+    assert lines[-2] == "note: 1 file passed over, by the name no file of structures: notes.txt"
     reasons = dict(read_dataset(out).skipped)
     assert "atoms 0 (O) and 1 (H) are 0.100 Å apart" in reasons["near"]
     assert "is also that of" in reasons["a"]

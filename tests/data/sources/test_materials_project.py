@@ -30,7 +30,12 @@ def cif_of(atoms, symbols=None):
     lines += [f"_cell_length_{name}   {value:.8f}" for name, value in (("a", a), ("b", b), ("c", c))]
     lines += [f"_cell_angle_{n}   {v:.8f}" for n, v in (("alpha", alpha), ("beta", beta), ("gamma", gamma))]
     lines += ["_symmetry_Int_Tables_number   1", f"_chemical_formula_structural   {atoms.symbols}"]
-    lines += [f"_chemical_formula_sum   '{atoms.symbols}'", "_cell_volume   1.0", "_cell_formula_units_Z   1", "loop_"]
+    lines += [
+        f"_chemical_formula_sum   '{atoms.symbols}'",
+        f"_cell_volume   {atoms.get_volume():.8f}",
+        "_cell_formula_units_Z   1",
+        "loop_",
+    ]
     lines += [" _symmetry_equiv_pos_site_id", " _symmetry_equiv_pos_as_xyz", "  1  'x, y, z'", "loop_"]
     columns = ("type_symbol", "label", "symmetry_multiplicity", "fract_x", "fract_y", "fract_z", "occupancy")
     lines += [f" _atom_site_{name}" for name in columns]
