@@ -5,6 +5,7 @@ import click
 from refattn.cli.fetch import fetch, prepare_command
 from refattn.cli.generate import generate
 from refattn.cli.options import as_json, echo
+from refattn.cli.orbitals import orbitals
 from refattn.common.strict_json import to_json
 from refattn.data.builtin import SETS
 from refattn.data.sources.published import PUBLISHED, RemoteFile
@@ -17,6 +18,7 @@ def data():
 
 data.add_command(fetch)
 data.add_command(generate)
+data.add_command(orbitals)
 
 
 @data.command(name="list")

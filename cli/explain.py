@@ -64,6 +64,9 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 @click.option("--share", default="0.5", callback=parse_share, help="Weight of the residual path, 0 to 1, or norm.")
 @click.option("--compare", type=click.Choice(["orbitals"]), help="Add HOMO and LUMO populations: FILES' own, or xTB's.")
 @click.option(
+    "--method", default="", help="Of --compare: FUNCTIONAL/BASIS, such as b3lyp/6-31g*, with the extra pyscf."
+)
+@click.option(
     "--score", multiple=True, type=click.Choice(SHOWN), default=["scaled_beta"], help="Shown; again for another row."
 )
 @click.option("--background", type=click.Choice([*THEMES]), default="light", help="Of the pictures.")
@@ -98,6 +101,9 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
     device = shown.pop("device")
     min_distance = shown.pop("min_distance")
     reading = {name: shown.pop(name) for name in ("recursive", "id_from")}
+    method = shown.pop("method")
+    if method and (validate or not compare):
+        raise click.UsageError("--method is of --compare orbitals, without --validate")
     if validate:
         settings = Settings(scores, share, costly, bool(compare), n_threads=threads or available_cores())
         settings = dataclasses.replace(settings, target=shown["target"])
@@ -118,11 +124,11 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
     sources = open_files(files, **reading)
     status = StatusLine()
     claim_outputs(files_of(out, shown["pages"]), run, sources, (), overwrite)
-    options = {"scores": scores, "share": share, "n_threads": threads, "target": target}
+    options = {"method": method, "scores": scores, "share": share, "n_threads": threads, "target": target}
     left_out = LeftOut(status)
     structures = read_structures(sources, target or model.target, left_out if skip_bad else None)
     total = Summary(model, run, out, left_out, target)
-    attributes = {"scores": ",".join(scores), "share": share, "compare": compare or ""}
+    attributes = {"scores": ",".join(scores), "share": share, "compare": method or compare or ""}
     with explanation_folder(out, model, run, ReportOptions(**shown), attributes, status.line) as writer:
         for finding in findings(model, structures, bool(compare), left_out if skip_bad else None, **options):
             writer.add(finding)

@@ -4,6 +4,7 @@ import ase
 import numpy as np
 
 from refattn.errors import DataError, in_one_line
+from refattn.generate.first_principles import orbital_labels
 from refattn.generate.orbitals import METHOD, xtb_labels
 
 POPULATIONS = {
@@ -12,14 +13,16 @@ POPULATIONS = {
 }
 
 
-def populations(atoms: ase.Atoms) -> dict[str, np.ndarray]:
-    """Populations of the frontier orbitals: the structure's own arrays if it has both, else GFN2-xTB's.
+def populations(atoms: ase.Atoms, method: str = "") -> dict[str, np.ndarray]:
+    """Populations of the frontier orbitals: the structure's own arrays if it has both, else GFN2-xTB's; or a method's.
 
-    Where an orbital is degenerate, as in benzene or C60, xTB gives one member of the set, and which one is arbitrary.
+    Where an orbital is degenerate, as in benzene or C60, xTB gives one member of the set, and which one is arbitrary;
+    of a `method` they are means over orbitals that are nearly degenerate.
 
     Parameters
     ----------
     atoms : ase.Atoms      perhaps with `homo_population` and `lumo_population` (N,) in `arrays`
+    method : str           FUNCTIONAL/BASIS for PySCF, see orbital_labels
 
     Returns
     -------
@@ -28,6 +31,9 @@ def populations(atoms: ase.Atoms) -> dict[str, np.ndarray]:
     Raises DataError for arrays that are no populations, a periodic structure without them, and where xTB fails;
     MissingExtra where it is not installed.
     """
+    if method:
+        arrays = orbital_labels(atoms, method)[1]
+        return {name: arrays[name] for name in POPULATIONS}
     id = atoms.info.get("id", "structure")
     if all(name in atoms.arrays for name in POPULATIONS):
         found = {name: np.asarray(atoms.arrays[name], dtype=float) for name in POPULATIONS}

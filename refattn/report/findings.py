@@ -148,6 +148,7 @@ def findings(
     structures: Iterable[ase.Atoms],
     compare: bool = False,
     skip: Callable[[str, Exception], None] | None = None,
+    method: str = "",
     **options: object,
 ) -> Iterator[ExplainedStructure]:
     """The ExplainedStructure of every structure, in bounded memory.
@@ -157,6 +158,7 @@ def findings(
     structures : iterable of ase.Atoms     perhaps with the known `label` in info, of several targets a dict of each
     compare : bool                         whether to add the populations of the frontier orbitals
     skip : callable, optional              (id, error): called for a structure that is left out instead of an error
+    method : str                           of the populations, see comparison.populations
     options                                those of explain_stream
 
     Raises what refattn.explain and comparison.populations raise.
@@ -165,7 +167,7 @@ def findings(
         explanations = found if isinstance(found, dict) else {found.target: found}
         first = next(iter(explanations))
         try:
-            known = _populations(atoms) if compare else {}
+            known = _populations(atoms, method) if compare else {}
         except DataError as error:
             if skip is None:
                 raise
@@ -176,7 +178,7 @@ def findings(
         yield ExplainedStructure(atoms, explanations, labels, known)
 
 
-def _populations(atoms):
+def _populations(atoms, method):
     """Populations of the frontier orbitals that do not hang on the choice of one orbital of a degenerate set."""
     classes = equivalent_sites(atoms)
-    return {name: symmetrised(values, classes) for name, values in populations(atoms).items()}
+    return {name: symmetrised(values, classes) for name, values in populations(atoms, method).items()}

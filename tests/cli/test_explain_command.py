@@ -24,6 +24,7 @@ import refattn
 from refattn.cli.main import cli
 from refattn.common.ranks import spearman
 from refattn.errors import DataError
+from refattn.explanation import comparison
 from refattn.explanation.comparison import populations
 from refattn.network.checkpoint import save_checkpoint
 from refattn.report.findings import Column, ExplainedStructure, findings
@@ -395,3 +396,20 @@ def test_a_kill_leaves_no_half_file(folder):
         assert path.name == "pictures" or path.suffix == ".part", path
     for path in (folder / "killed" / "pictures").glob("*.png"):
         imread(path)
+
+
+def test_populations_of_a_method(folder, monkeypatch):
+    """In the place of those that the file has."""
+    asked = []
+
+    def even(atoms, method):
+        asked.append(method)
+        return {}, dict.fromkeys(("homo_population", "lumo_population"), np.full(len(atoms), 1 / len(atoms)))
+
+    monkeypatch.setattr(comparison, "orbital_labels", even)
+    run(folder, "set.extxyz", "of_method", "--no-pages", "--max-pictures", 0, "--method", "hf/sto-3g", scores="none")
+    explained = ase.io.read(folder / "of_method" / "explained.extxyz", ":")
+    for atoms in explained:
+        np.testing.assert_allclose(atoms.arrays["homo_population"], 1 / len(atoms), rtol=1e-6)
+    assert asked == ["hf/sto-3g"] * 3
+    assert "is of --compare" in refused(2, folder, "set.extxyz", "none", "--method", "hf/sto-3g")
