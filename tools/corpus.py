@@ -5,7 +5,7 @@
 What may not happen is counted: tracebacks, signals, more than 20 s of a processor, more than 3 GB. Every CIF that is
 taken is compared with gemmi's reading of it: the elements and how many atoms each has. Of those that gemmi reads and
 refattn refuses the reasons are counted by kind. The files themselves are not part of refattn;
-the result in docs/reading.md is of the test data of cod-tools, Open Babel, gemmi, chemfiles and ASE.
+benchmarks/results/corpus.json is of the test data of cod-tools, Open Babel, gemmi, chemfiles and ASE.
 """
 
 import argparse
