@@ -11,6 +11,7 @@ from refattn.cli.options import (
     claim_outputs,
     device,
     echo,
+    note,
     note_of_sources,
     overwrite,
     reading_options,
@@ -137,6 +138,8 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
             if not as_json:
                 echo(line_of(finding, shown["score"]))
     note_of_sources(sources)
+    for name, count in total.weak.items():
+        note(f"note: the predictions of {count} structures hardly depend on what {name} shows; see its title")
     if as_json:
         echo(to_json(total.record(writer)))
     status.line(total.in_words(writer))
@@ -169,10 +172,13 @@ class Summary:
         self.n = 0
         self.left_out = left_out
         self.sums = {}
+        self.weak = {}
 
     def add(self, finding: ExplainedStructure) -> None:
         """Count an ExplainedStructure."""
         self.n += 1
+        for name in finding.weak:
+            self.weak[name] = self.weak.get(name, 0) + 1
         for key, rho in finding.correlations.items():
             n, total = self.sums.get(key, (0, 0.0))
             self.sums[key] = (n + 1, total + rho) if rho == rho else (n, total)

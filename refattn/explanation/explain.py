@@ -108,8 +108,9 @@ class Explanation:
                                            where the two values agree but for rounding
     settled : bool                         whether that quadrature met its tolerance; if not, trust it no further than
                                            completeness_error
+    spread : float                         in `unit`: the standard deviation of the training labels
 
-    baseline_value and the three after it are None without integrated gradients. Scores of a non-negative target
+    baseline_value and the three that follow it are None without integrated gradients. Scores of a non-negative target
     explain the output before the clip at zero.
     """
 
@@ -137,6 +138,7 @@ class Explanation:
     n_nodes: int | None = None
     completeness_error: float | None = None
     settled: bool | None = None
+    spread: float | None = None
 
     def site_scores(self) -> dict[str, np.ndarray]:
         """{name: (N,) float64} of all SITE_SCORES that were computed, in the table's order."""
@@ -277,6 +279,7 @@ class _Task:
         for k, about, fields in zip(self.targets, subjects, read, strict=True):
             names = {"target": model.targets[k], "unit": model.units[k]}
             known = {"value": float(values[k]), "mean_value": float(means[k])}
+            known["spread"] = float(model.checkpoint.scale.std[k])
             scores = self._attributions(about, atoms, means[k], map_fn)
             found[model.targets[k]] = Explanation(**shared, **names, **known, **fields, **scores)
         return found

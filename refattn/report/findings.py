@@ -12,11 +12,13 @@ import numpy as np
 from refattn.common.ranks import spearman
 from refattn.errors import DataError
 from refattn.explanation.comparison import POPULATIONS, populations
-from refattn.explanation.explain import SITE_SCORES, Explanation, explain_stream
+from refattn.explanation.explain import SITE_SCORES, Explanation, SiteScore, explain_stream
 from refattn.explanation.symmetry import equivalent_sites, symmetrised
 from refattn.prediction.predictor import Model
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+# Of the spread of the training labels: a prediction that all sites together move by less hardly depends on a score.
+HARDLY = 0.05
 # Narrower than this part of the largest magnitude, a range of colours would show rounding.
 NARROWEST = 0.02
 
@@ -94,9 +96,20 @@ class ExplainedStructure:
             for s in SITE_SCORES:
                 if (values := getattr(e, s.name)) is not None:
                     unit = e.unit if s.in_unit else ""
-                    found.append(Column(self.column_name(s.name, target), about + s.text, unit, s.signed, values))
+                    share = strength(e, s)
+                    weak = f", all sites together {share:.1%} of the labels' spread" if share < HARDLY else ""
+                    found.append(
+                        Column(self.column_name(s.name, target), about + s.text + weak, unit, s.signed, values)
+                    )
         found += [Column(name, POPULATIONS[name], "", False, known) for name, known in self.populations.items()]
         return {column.name: column for column in found}
+
+    @property
+    def weak(self) -> list[str]:
+        """Scores in the label's unit that hardly matter, however strong their colours: all sites together move the
+        prediction by less than HARDLY of the spread of the training labels."""
+        each = [(e, s) for e in self.explanations.values() for s in SITE_SCORES if getattr(e, s.name) is not None]
+        return list(dict.fromkeys(s.name for e, s in each if strength(e, s) < HARDLY))
 
     def column_name(self, name: str, target: str) -> str:
         """The name of the column of a score: of several targets, with the target's behind it; populations have one."""
@@ -136,6 +149,15 @@ class ExplainedStructure:
     def site_name(self, site: int) -> str:
         """Element and number of a site, such as O3."""
         return f"{self.atoms.symbols[site]}{site}"
+
+
+def strength(explanation: Explanation, score: SiteScore) -> float:
+    """Sum of the magnitudes of a score in the label's unit, in units of the spread of the training labels; infinity of
+    other scores, and where the spread is not known."""
+    values = getattr(explanation, score.name)
+    if not (score.signed and score.in_unit and explanation.spread) or not np.isfinite(values).any():
+        return math.inf
+    return float(np.nansum(np.abs(values))) / explanation.spread
 
 
 def in_words(value: float | None, unit: str) -> str:

@@ -413,3 +413,16 @@ def test_populations_of_a_method(folder, monkeypatch):
         np.testing.assert_allclose(atoms.arrays["homo_population"], 1 / len(atoms), rtol=1e-6)
     assert asked == ["hf/sto-3g"] * 3
     assert "is of --compare" in refused(2, folder, "set.extxyz", "none", "--method", "hf/sto-3g")
+
+
+def test_a_prediction_that_hardly_depends_on_what_is_drawn(model):
+    """As that of C60 on its elements: 4 meV, which would be drawn at full scale."""
+    (finding,) = findings(model, structures()[:1], scores=())
+    explanation = finding.explanation
+    size = np.abs(explanation.gradient_times_input).sum()
+    for share, is_weak in ((0.04, True), (0.06, False)):
+        changed = dataclasses.replace(explanation, spread=float(size / share))
+        shown = dataclasses.replace(finding, explanations={changed.target: changed})
+        assert ("gradient_times_input" in shown.weak) == is_weak
+        assert ("% of the labels' spread" in shown.columns["gradient_times_input"].title) == is_weak
+        assert "spread" not in shown.columns["beta"].title

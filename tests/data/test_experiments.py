@@ -28,7 +28,8 @@ def n_parameters(model):
 
 
 def test_all_experiments_are_here():
-    assert {path.stem for path in FILES} == {*AUTHORS, *BUILTIN, "qm9_gap_10k", "qm9_orbitals"}
+    shipped = {"molecules_orbitals", "molecules_b3lyp", "crystals", "fullerenes"}
+    assert {path.stem for path in FILES} == {*AUTHORS, *BUILTIN, *shipped, "qm9_gap_10k", "qm9_orbitals"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
