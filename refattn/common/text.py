@@ -1,11 +1,18 @@
 """Text that comes from files of others, on its way to a terminal, a table or a picture."""
 
+import re
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
 
 def counted(number: int, noun: str) -> str:
     """A number and what it counts: 1 structure, 2 structures."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def column_name(text: str) -> str:
+    """A name that extended XYZ can have for a column."""
+    return re.sub(r"[\s:\"'=]", "_", text)
 
 
 def printable(text: object) -> str:

@@ -14,7 +14,7 @@ from refattn.common.files import replacing
 from refattn.common.hdf5 import NewFile, append
 from refattn.common.outputs import Mark
 from refattn.common.strict_json import to_json
-from refattn.common.text import csv_cell
+from refattn.common.text import column_name, csv_cell
 from refattn.errors import DataError
 from refattn.prediction.predictor import Prediction
 
@@ -23,7 +23,7 @@ _FIELD = rb"(?:spread|distance|lower|upper)"
 _OF_ONE = rb'"(?:[^"\r\n]|"")*"(?:,"' + _FIELD + rb'")*'
 _OF_SEVERAL = rb'"predicted (?:[^"\r\n]|"")*"(?:,"(?:predicted|' + _FIELD + rb') (?:[^"\r\n]|"")*")+'
 _CSV = re.compile(rb'"id",(?:' + _OF_ONE + rb"|" + _OF_SEVERAL + rb")\r\n")
-_XYZ = re.compile(rb"\d+\n[^\n]*:attention:R:\d+[^\n]* predicted_")
+_XYZ = re.compile(rb"\d+\n[^\n]*:attention[^\s:]*:R:\d+[^\n]* predicted_")
 _JSON = re.compile(rb'\[\n\{"id": "(?:[^"\\]|\\.)*", (?:"(?:[^"\\]|\\.)*": [^ ]+, )+"unit": ["{]|\[\]\n')
 MARKS = {".csv": _CSV, ".json": _JSON, ".xyz": _XYZ, ".extxyz": _XYZ, ".h5": "refattn-predictions"}
 
@@ -45,7 +45,7 @@ def prediction_writer(
 
     Of K > 1 targets .csv has a column `predicted TARGET` of each, followed by its own fields such as `spread TARGET`;
     .json has the units, attention and uncertainty of each by its name; .xyz has `predicted_TARGET`, `spread_TARGET` and
-    so on, and as many columns of `attention` as targets, in their order; the arrays of .h5 have a last axis K.
+    so on, and a column `attention_TARGET` of each; the arrays of .h5 have a last axis K.
 
     The file appears complete when the block ends, or not at all. Raises DataError for another suffix.
     """
@@ -130,14 +130,16 @@ def _xyz(path, targets, units, extra):
 
         def add(structures, result):
             each = result.of_targets()
-            for n, (atoms, id, attention) in enumerate(zip(structures, result.id, result.attention, strict=True)):
+            for n, (atoms, id) in enumerate(zip(structures, result.id, strict=True)):
                 frame = atoms.copy()
                 frame.info = {"id": id, **{f"predicted_{found.target}": float(found.value[n]) for found in each}}
+                columns = ["symbols", "positions"]
                 for found in each:
                     behind = f"_{found.target}" if len(each) > 1 else ""
                     frame.info |= {name + behind: float(values[n]) for name, values in found.uncertainty().items()}
-                frame.set_array("attention", attention.astype(float))
-                write_xyz(stream, [frame], columns=["symbols", "positions", "attention"], write_results=False)
+                    columns.append(column_name(f"attention{behind}"))
+                    frame.set_array(columns[-1], found.attention[n].astype(float))
+                write_xyz(stream, [frame], columns=columns, write_results=False)
 
         yield add
 

@@ -80,7 +80,7 @@ def test_every_format_tells_the_targets_apart(folder, model, tmp_path):
         np.testing.assert_allclose([frame.info[f"predicted_{name}"] for frame in frames], wanted.value[:, k], rtol=1e-7)
         for n, beta in enumerate(wanted.attention):
             assert records[n]["attention"][name] == beta[:, k].tolist()
-            np.testing.assert_allclose(frames[n].arrays["attention"][:, k], beta[:, k], atol=1e-7)
+            np.testing.assert_allclose(frames[n].arrays[f"attention_{name}"], beta[:, k], atol=1e-7)
         for field in FIELDS:
             values = getattr(wanted, field)[:, k]
             assert [float(row[f"{field} {name}"]) for row in table] == values.tolist()
