@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from refattn.common.files import only_process
+from refattn.common.text import encodable, printable
 from refattn.config import GraphConfig
 from refattn.data.blocks import FinishedBlocks, command_of
 from refattn.data.sources.labels import LABELS
@@ -99,7 +100,7 @@ def prepare(
     """
     start = time.perf_counter()
     config = graph_config or GraphConfig()
-    origin = {"source": source.name, "licence": source.licence, "citation": source.citation}
+    origin = {"source": encodable(source.name), "licence": source.licence, "citation": source.citation}
     label_attrs = _label_attrs(units or {})
     writer = DatasetWriter(
         out, config, **origin, label_attrs=label_attrs, append=append, overwrite=overwrite, locked=True
@@ -108,10 +109,11 @@ def prepare(
     n_labelled = collections.Counter()
     seconds = collections.Counter()
     skipped = []
+    unnamed = []
     checkpoint = FinishedBlocks(out, command_of(source, config), note)
     with only_process(out), checkpoint, _timed(writer, seconds):
         checkpoint.open()
-        blocks = _blocks(itertools.islice(source, limit), count, seconds)
+        blocks = _blocks(itertools.islice(_storable(source, unnamed), limit), count, seconds)
         for block, results, resumed in _in_order(blocks, checkpoint, config, n_threads, seconds):
             _take_units(label_attrs, getattr(source, "units", {}), units or {})
             skipped += _write(writer, block, results, count, seconds, n_labelled)
@@ -120,7 +122,7 @@ def prepare(
             if progress and count["done"] != total:  # which is said once, when all is done
                 progress(count["done"], total, count["resumed"])
         n_kept = count["done"] - len(skipped)
-        skipped += getattr(source, "skipped", [])
+        skipped += unnamed + [(printable(id), printable(text)) for id, text in getattr(source, "skipped", [])]
         if not n_kept:
             reason = f"; the first of {len(skipped)} was left out because: {skipped[0][1]}" if skipped else ""
             raise DataError(f"{source.name}: no structure is left to write{reason}; check the source")
@@ -169,6 +171,17 @@ def _timed(writer, seconds):
         yield writer
         began = time.thread_time()
     seconds["writing"] += time.thread_time() - began
+
+
+def _storable(records, unnamed):
+    """The records whose ids a file can hold, those of file names in no encoding as escapes; (id, reason) of others are
+    added to `unnamed`."""
+    for record in records:
+        id = encodable(record.id)
+        if id and id.isprintable():
+            yield record if id == record.id else record._replace(id=id)
+        else:
+            unnamed.append((printable(id), f"its id {id!r:.60} has characters that are not printed; give it another"))
 
 
 def _blocks(records, count, seconds):

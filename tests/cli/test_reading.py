@@ -1,6 +1,7 @@
 """What `prepare` reads, `predict`, `explain` and `embed` read the same, and --skip-bad covers what cannot be read."""
 
 import json
+import os
 import zipfile
 
 import h5py
@@ -71,3 +72,17 @@ def test_skip_bad_covers_what_cannot_be_read(place, tmp_path):
         assert len(file["structures/id"]) == 2
     options = ("--scores", "none", "--no-pages", "--max-pictures", "0", "--out", tmp_path / "why")
     assert "2 structures, 3 left out" in run("explain", place, place / "bad.extxyz", "--skip-bad", *options).stderr
+
+
+def test_names_that_no_file_can_hold(tmp_path):
+    """A file name in no encoding is written with escapes; a structure whose id a terminal would obey is left out."""
+    for name in (b"m\xff.xyz", b"n\xff.xyz"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "w") as file:
+            file.write("3\n\n" + WATER)
+    (tmp_path / "odd.xyz").write_text('3\nid="\x1b[31mred"\n' + WATER + "3\nid=red\n" + WATER)
+    result = run("prepare", tmp_path, tmp_path / "set.h5")
+    assert "3 structures, 1 left out" in result.stdout, result.stderr
+    assert "its id '\\x1b[31mred' has characters that are not printed" in result.stdout
+    with h5py.File(tmp_path / "set.h5") as file:
+        assert file["structures/id"].asstr()[:].tolist() == [r"m\udcff", r"n\udcff", "red"]
+    assert run("prepare", tmp_path / os.fsdecode(b"m\xff.xyz"), tmp_path / "one.h5").exit_code == 0
