@@ -3,8 +3,8 @@
 The variants have one graph and differ in their input embeddings (network.model.input_embedding). They are cut into
 jobs of as many copies as fill a shard, by a rule that knows nothing of the machine, so that a result has the same bits
 for any number of threads; a structure larger than a shard goes one copy at a time. Of a large one only the inputs of
-every layer are kept for the backward pass, which computes the rest of a layer again: 1.4 GB for 20,000 atoms before
-the published network, not 2.9.
+every layer are kept for the backward pass, which computes the rest of a layer again: 1.8 GB for 20,000 atoms before
+the published network, not 4.5.
 """
 
 import contextlib
