@@ -231,7 +231,7 @@ def cut_frames(lines: Iterator[str], path: Path | str) -> Iterator[tuple[str, st
                 return
             n_sites = int(header) if COUNT.fullmatch(header.strip()) else -1
             rows = list(itertools.islice(lines, n_sites + 1))
-        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        except (OSError, EOFError, zlib.error, ValueError) as error:
             where = f"{path}, frame {number} (line {line_number + 1})"
             raise DataError(f"{where}: cannot be read on ({in_one_line(error)}); it is damaged, restore it") from None
         if n_sites < 0 or len(rows) < n_sites + 1:

@@ -321,6 +321,9 @@ def test_archives_that_unpack_to_too_much(tmp_path, monkeypatch):
     for name in ("bomb.zip", "bomb.tar.gz"):
         with pytest.raises(DataError, match="unpack to"):
             collected(packed(tmp_path / name, {"a.xyz": "0" * 3_000_000}))
+    for name in ("bomb.xyz.gz", "bomb.cif.gz"):
+        with pytest.raises(DataError, match="unpack to"):
+            collected(put(tmp_path / name, gzip.compress(b"0" * 3_000_000)))
 
 
 # ---- tables of labels --------------------------------------------------------------------------------------------
