@@ -158,7 +158,7 @@ def main():
         (options.out / "keras" / f"{model.name}.gz").write_bytes(packed)
     with (
         h5py.File(options.reference / "network.h5") as source,
-        h5py.File(options.out / "network.h5", "w", libver="latest") as file,
+        h5py.File(options.out / "network.h5", "w", libver=("v110", "v110")) as file,  # which every h5py reads
     ):
         file.attrs["source"] = "authors' code (sinhvt3421/scann--material 1.0, MIT), reduced by make_fixtures.py"
         write_graphs(file, "molecules", source["s_plus"])
