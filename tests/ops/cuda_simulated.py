@@ -28,7 +28,7 @@ from refattn.ops.cases import all_cases, call, make_inputs
 from refattn.ops.cuda import launch
 from refattn.ops.cuda.graph import Neighbours, transposed
 
-CPU, CUDA = load_backend("cpu"), load_backend("cuda")
+REFERENCE, CUDA = load_backend("reference"), load_backend("cuda")
 ON_CUDA = operations("cuda")
 CASES = [case for case in all_cases() if case[1] in ON_CUDA]
 NETWORKS = dict(configurations())
@@ -103,13 +103,13 @@ def test_the_transposed_graph_names_the_edges_to_each_site_in_order():
 
 
 def run_on_device(name, dtype):
-    """Predictions, attention and gradients of a small network, on the CPU and on the device, as dicts of arrays."""
+    """Predictions, attention and gradients of a small network, by NumPy and on the device, as dicts of arrays."""
     config = NETWORKS[name]
     shard, params = small_shard(config, dtype), small_network(config).astype(dtype)
     loss = SmallLoss.of(name, shard, config)
     loss = dataclasses.replace(loss, weights=loss.weights.astype(dtype), share=loss.share.astype(dtype))
     found = []
-    for ops in (CPU, CUDA):
+    for ops in (REFERENCE, CUDA):
         tape, gradients = predict_with_gradients(loss, params, shard, config, ops, Dropout(0, 0, shard))
         arrays = {"prediction": tape.prediction, "beta": tape.beta[-1], "alpha": tape.alpha[-1]}
         found.append(gradients | {key: ops.to_host(array) for key, array in arrays.items()})
@@ -121,7 +121,7 @@ NAMES += ["scann, additive head, two targets", "scann, sum over sites, two targe
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_network_gives_the_cpu_s_numbers(name):
+def test_network_gives_the_numbers_of_the_reference(name):
     expected, found = run_on_device(name, np.float64)
     assert found.keys() == expected.keys()
     largest = max(test_ops.largest({name: array}) for name, array in expected.items())
@@ -130,7 +130,7 @@ def test_network_gives_the_cpu_s_numbers(name):
         assert np.abs(found[key] - array).max() <= tolerances.NETWORK * largest, key
 
 
-def test_network_gives_the_cpu_s_numbers_in_float32():
+def test_network_gives_the_numbers_of_the_reference_in_float32():
     expected, found = run_on_device("scann+, default", np.float32)
     assert all(array.dtype == np.float32 for array in found.values())
     assert worst_difference(found, expected)[1] <= tolerances.NETWORK_32
