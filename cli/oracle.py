@@ -58,11 +58,10 @@ def of_config(source):
     """The arguments of make_oracle for a configuration."""
     import numpy as np
 
-    from refattn.config import load_config
-    from refattn.experiments import experiment_names, load_experiment
+    from refattn.experiments import experiment_or_file
     from refattn.gradient_check import small_shard
 
-    config = load_experiment(source) if source in experiment_names() else load_config(source)
+    config = experiment_or_file(source)
     graph = small_shard(config.model)
     label = np.random.default_rng(config.training.seed).normal(size=(len(graph), config.model.n_targets))
     return config, graph, label, None

@@ -104,9 +104,9 @@ def read_settings(
     own: "Config | None" = None,
 ) -> "Config":
     """The Config of a training from a file or name, or from that of a run, and the options that change it."""
-    from refattn.config import Config, load_config, override
+    from refattn.config import Config, override
     from refattn.data.builtin import SETS
-    from refattn.experiments import experiment_names, load_experiment
+    from refattn.experiments import experiment_or_file, load_experiment
     from refattn.network.checkpoint import load_checkpoint, model_file
 
     if config is None and own:
@@ -115,10 +115,8 @@ def read_settings(
         settings = Config(model=load_checkpoint(model_file(init)).config.model)
     elif config is None:
         settings = load_experiment(SETS[data or "molecules"].experiment) if data in {None, *SETS} else Config()
-    elif config in experiment_names():
-        settings = load_experiment(config)
     else:
-        settings = load_config(config)
+        settings = experiment_or_file(config)
     changes = {"path": data, "target": target}
     changes = {key: value for key, value in changes.items() if value not in (None, ())}
     data_config = dataclasses.replace(settings.data, **changes)

@@ -41,15 +41,14 @@ def warmup(networks, threads):
 
 def compile_for(name: str, threads: int | None) -> None:
     """Train the network of an experiment on a few molecules for an epoch, and predict with it; with a run predict."""
-    from refattn.config import load_config
-    from refattn.experiments import experiment_names, load_experiment
+    from refattn.experiments import experiment_names, experiment_or_file
     from refattn.prediction.predictor import load
     from refattn.training.train import train
 
     if name not in experiment_names() and Path(name).suffix != ".toml":
         predict_with(load(name, min_distance=0), threads)
         return
-    settings = load_experiment(name) if name in experiment_names() else load_config(name)
+    settings = experiment_or_file(name)
     with tempfile.TemporaryDirectory(prefix="refattn-") as folder:
         write_set(Path(folder) / "set.h5", settings)
         data = dataclasses.replace(

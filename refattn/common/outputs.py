@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from refattn.common.hdf5 import UNREADABLE, reading_hdf5
-from refattn.errors import OutputError
+from refattn.errors import DataError, OutputError
 
 BEGINNING = 4096  # bytes that are looked at
 NOTHING = re.compile(rb"\Z")  # the Mark of what no command replaces
@@ -39,6 +39,14 @@ def claim(outputs: Mapping[Path, Mark], inputs: Iterable[Path | str], overwrite:
             raise OutputError(f"{path}: cannot be written, a folder or device has that name; choose another")
         if not overwrite and not is_output(path, mark):
             raise OutputError(f"{path}: exists and is no earlier output of this command; move it, or give --overwrite")
+
+
+def mark_for(path: Path | str, marks: Mapping[str, Mark], what: str) -> Mark:
+    """The Mark of a file by its suffix. Raises DataError for one that `marks` lacks; `what` is what the file holds."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in marks:
+        raise DataError(f"{path}: {what} are written to {', '.join(marks)}; choose one of these suffixes")
+    return marks[suffix]
 
 
 def is_output(path: Path | str, mark: Mark) -> bool:

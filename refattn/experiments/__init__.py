@@ -18,3 +18,8 @@ def load_experiment(name: str) -> Config:
     if name not in experiment_names():
         raise ConfigError(f"there is no experiment {name!r}; there are {', '.join(experiment_names())}")
     return load_config(FOLDER / f"{name}.toml")
+
+
+def experiment_or_file(name: str) -> Config:
+    """Config of the experiment with that name, or else of a TOML file. Raises ConfigError."""
+    return load_experiment(name) if name in experiment_names() else load_config(name)

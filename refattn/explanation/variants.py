@@ -16,16 +16,7 @@ import numpy as np
 from refattn.config import ModelConfig
 from refattn.network.cache import LayerCache, Tape
 from refattn.network.inference import overflow_is_reported
-from refattn.network.model import (
-    attend,
-    backward,
-    centre_projections,
-    forward,
-    input_embedding,
-    neighbour_projections,
-    residual_dropout,
-    update_sites,
-)
+from refattn.network.model import backward, compute_layer, forward, input_embedding, residual_dropout
 from refattn.network.params import Parameters
 from refattn.ops.types import Ops
 from refattn.structures.batch import EDGES_PER_SHARD, GraphBatch
@@ -173,8 +164,5 @@ class LayersAgain:
     def __getitem__(self, layer: int) -> LayerCache:
         params, shard, config, ops = self.network
         site, geo, mask = self.inputs[layer]
-        weights = params.layer(layer)
-        projections = centre_projections(weights, site, config, ops) + neighbour_projections(weights, site, config, ops)
-        cache, _ = attend(weights, site, geo, projections, shard, mask, config, ops)
-        update_sites(weights, cache, config, ops, residual_dropout(config, None, layer))
-        return cache
+        residual = residual_dropout(config, None, layer)
+        return compute_layer(params.layer(layer), site, geo, shard, mask, config, ops, residual)[0]

@@ -10,9 +10,8 @@ import h5py
 
 from refattn.common.files import replacing
 from refattn.common.hdf5 import NewFile, append
-from refattn.common.outputs import Mark
+from refattn.common.outputs import Mark, mark_for
 from refattn.common.text import csv_cell
-from refattn.errors import DataError
 
 COLUMNS = ("i", "j", "S1", "S2", "S3", "Dx", "Dy", "Dz", "r", "omega", "area", "volume")
 FIELDS = {"i": "i8", "j": "i8", "image": "i8", "vector": "f8", "r": "f8", "omega": "f8", "area": "f8", "volume": "f8"}
@@ -21,10 +20,7 @@ MARKS = {".csv": re.compile(f"id,{','.join(COLUMNS)}\r\n".encode()), ".h5": "ref
 
 def mark_of(path: Path | str) -> Mark:
     """How a file of that suffix begins. Raises DataError for another suffix."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in MARKS:
-        raise DataError(f"{path}: neighbours are written to {', '.join(MARKS)}; choose one of these suffixes")
-    return MARKS[suffix]
+    return mark_for(path, MARKS, "neighbours")
 
 
 @contextlib.contextmanager

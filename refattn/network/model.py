@@ -70,9 +70,8 @@ def forward(
     for layer in range(config.n_layers):
         weights = params.layer(layer)
         mask = edge_mask(shard, config, ops, dropout, layer, mask)
-        projections = centre_projections(weights, site, config, ops) + neighbour_projections(weights, site, config, ops)
-        cache, geo = attend(weights, site, geo, projections, shard, mask, config, ops)
-        site = update_sites(weights, cache, config, ops, residual_dropout(config, dropout, layer))
+        residual = residual_dropout(config, dropout, layer)
+        cache, geo, site = compute_layer(weights, site, geo, shard, mask, config, ops, residual)
         layers.append(cache)
     read_outs = []
     predictions = []
@@ -308,6 +307,22 @@ def centre_projections(weights: dict[str, Array], site: Array, config: ModelConf
 def neighbour_projections(weights: dict[str, Array], site: Array, config: ModelConfig, ops: Ops) -> list[Array]:
     """Filter projection of the neighbour site: [], SCANN+: [neighbour = site w_3]."""
     return [] if config.variant == "scann" else [ops.dense_forward(site, weights["filter_w"][2 * config.width :])]
+
+
+def compute_layer(
+    weights: dict[str, Array],
+    site: Array,
+    geo: Array,
+    shard: GraphBatch,
+    mask: Array,
+    config: ModelConfig,
+    ops: Ops,
+    residual: RowDropout,
+) -> tuple[LayerCache, Array, Array]:
+    """Steps 3 to 6 of a layer: its LayerCache, and geo and site of the next one; arguments as of attend."""
+    projections = centre_projections(weights, site, config, ops) + neighbour_projections(weights, site, config, ops)
+    cache, geo = attend(weights, site, geo, projections, shard, mask, config, ops)
+    return cache, geo, update_sites(weights, cache, config, ops, residual)
 
 
 def attend(

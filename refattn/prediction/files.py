@@ -12,10 +12,9 @@ from ase.io.extxyz import write_xyz
 
 from refattn.common.files import replacing
 from refattn.common.hdf5 import NewFile, append
-from refattn.common.outputs import Mark
+from refattn.common.outputs import Mark, mark_for
 from refattn.common.strict_json import to_json
 from refattn.common.text import column_name, csv_cell
-from refattn.errors import DataError
 from refattn.prediction.predictor import Prediction
 
 # How the files begin, so that they are replaced and others are not. No other program quotes the names of a table alone.
@@ -57,10 +56,7 @@ def prediction_writer(
 
 def mark_of(path: Path | str) -> Mark:
     """How a file of predictions of that suffix begins. Raises DataError for another suffix."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in MARKS:
-        raise DataError(f"{path}: predictions are written to {', '.join(MARKS)}; choose one of these suffixes")
-    return MARKS[suffix]
+    return mark_for(path, MARKS, "predictions")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from refattn.common.environment import available_cores
@@ -90,11 +90,16 @@ def start_ensemble(config: Config, n_members: int, out: Path, init: str | os.Pat
     """The Plan, after everything that can be checked before the first member."""
     if not 2 <= n_members <= MAX_MEMBERS:
         raise ConfigError(f"an ensemble of {n_members} is none; ask for at least 2 members, at most {MAX_MEMBERS}")
+    return checked_plan(Plan(config, n_members), out, init)
+
+
+def checked_plan(plan: Plan, out: Path, init: str | os.PathLike | None) -> Plan:
+    """The Plan with its settings resolved and `init`; raises what the first run would before it trains."""
     refuse_existing(out)
-    config = open_split(config)[0]
+    config = open_split(plan.config_of(0))[0]
     if init:
         load_initial(init, config)
-    return Plan(config, n_members, os.path.abspath(init) if init else "")
+    return plan._replace(config=config, init=os.path.abspath(init) if init else "")
 
 
 def continued_plan(out: Path, config: Config | None, n_members: int | None, of_folds: bool = False) -> Plan:
@@ -127,12 +132,17 @@ def finish_ensemble(out: Path, n_threads: int, device: str) -> dict:
         return write_ensemble_results(out, checkpoints, member_metrics, dataset, map_fn, device)
 
 
-def read_metrics(path: Path) -> dict:
-    """The metrics.json of a run. Raises RunError for a file that cannot be read or lacks what is needed."""
+def read_metrics(path: Path, parts: Sequence[str] = ("test",), names: Sequence[str] = ()) -> dict:
+    """Of the metrics.json of a run: n and mae of the `parts` of each target, those of `names` that it has, and seconds.
+
+    Raises RunError for a file that cannot be read or lacks what is needed.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        test_mae = {target: found["test"]["mae"] for target, found in targets_of(content).items()}
-        targets = {target: {"test": {"mae": mae}} for target, mae in test_mae.items()}
+        targets = {}
+        for target, found in targets_of(content).items():
+            targets[target] = {name: found[name] for name in names if name in found}
+            targets[target] |= {part: {key: found[part][key] for key in ("n", "mae")} for part in parts}
         return {"targets": targets, "seconds": float(content["seconds"])}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(

@@ -1,6 +1,5 @@
 """Training on the folds of a split: each is the test part of a run of its own, and errors have a mean and a spread."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +9,15 @@ import numpy as np
 from refattn.common.files import make_directory, only_process, write_text
 from refattn.common.strict_json import to_json
 from refattn.config import Config
-from refattn.errors import ConfigError, RunError, in_one_line
+from refattn.errors import ConfigError
 from refattn.prediction.ensemble import MAX_MEMBERS, Plan, is_of_folds, read_plan, write_plan
-from refattn.prediction.run_directory import free_directory, refuse_existing
-from refattn.training.results import targets_of
-from refattn.training.train import load_initial, open_split, train
-from refattn.training.train_ensemble import continued_plan, train_runs
+from refattn.prediction.run_directory import free_directory
+from refattn.training.train import train
+from refattn.training.train_ensemble import checked_plan, continued_plan, read_metrics, train_runs
 
 BASELINES = ("baseline_mae", "composition_mae")
+NAMES = ("unit", "split_by", "valid_by")
+KEPT = (*NAMES, *BASELINES)  # of the metrics of a fold
 
 
 def train_folds(
@@ -68,7 +68,7 @@ def train_folds(
             return summary
     else:
         raise ConfigError(f"there is no fold {only} of {len(runs)}; they are counted from 0")
-    summary = summary_of_folds([read_fold(run / "metrics.json") for run in runs])
+    summary = summary_of_folds([read_metrics(run / "metrics.json", ("valid", "test"), KEPT) for run in runs])
     write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")
     return summary
 
@@ -77,35 +77,14 @@ def start_folds(config: Config, n_folds: int, out: Path, init: str | os.PathLike
     """Check everything that can be checked before the first fold, and write the Plan."""
     if not 2 <= n_folds <= MAX_MEMBERS:
         raise ConfigError(f"{n_folds} folds make no split; ask for at least 2, at most {MAX_MEMBERS}")
-    refuse_existing(out)
-    config = open_split(Plan(config, n_folds, of_folds=True).config_of(0))[0]
-    if init:
-        load_initial(init, config)
-    plan = Plan(config, n_folds, os.path.abspath(init) if init else "", of_folds=True)
+    plan = checked_plan(Plan(config, n_folds, of_folds=True), out, init)
     make_directory(out)
     write_plan(out, plan)
     return plan
 
 
-def read_fold(path: Path) -> dict:
-    """The metrics.json of the run of a fold. Raises RunError for a file that cannot be read or lacks what is needed."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        targets = {}
-        for target, found in targets_of(content).items():
-            targets[target] = {
-                name: found[name] for name in ("unit", "split_by", "valid_by", *BASELINES) if name in found
-            }
-            targets[target] |= {part: {"n": found[part]["n"], "mae": found[part]["mae"]} for part in ("valid", "test")}
-        return {"targets": targets, "seconds": float(content["seconds"])}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path}: cannot be read as metrics ({in_one_line(error)}); remove it and go on with --resume"
-        ) from None
-
-
 def summary_of_folds(folds: list[dict]) -> dict:
-    """Mean and spread of the errors of folds, each as read_fold returns it.
+    """Mean and spread of the errors of folds, each as read_metrics returns it, with KEPT.
 
     Returns
     -------
@@ -117,7 +96,7 @@ def summary_of_folds(folds: list[dict]) -> dict:
     targets = {}
     for target, first in folds[0]["targets"].items():
         of_folds = [fold["targets"][target] for fold in folds]
-        found = {name: first[name] for name in ("unit", "split_by", "valid_by") if name in first}
+        found = {name: first[name] for name in NAMES if name in first}
         for part in ("valid", "test"):
             errors = [fold[part]["mae"] for fold in of_folds]
             known = np.array([error for error in errors if error is not None])
