@@ -13,9 +13,10 @@ from refattn.common.files import make_directory
 from refattn.common.strict_json import to_json
 from refattn.common.text import counted
 from refattn.data.builtin import data_of_run, open_data
+from refattn.data.fingerprint import graph_digests
 from refattn.data.sources.files import Skip, open_files, read_structures
 from refattn.data.splits import resolve_split
-from refattn.errors import DataError
+from refattn.errors import DataError, StructureError
 from refattn.network.checkpoint import check_data
 from refattn.prediction.ensemble import members_of
 from refattn.prediction.predictor import Model, load, target_number
@@ -85,14 +86,28 @@ def read_held_out(
         for atoms in structures:
             atoms.info["label"] = {target: atoms.info.get(target) for target in targets}
         return structures, [path]
-    learned = {*split.train, *split.valid}
     sources = open_files(files)
     everything = list(read_structures(sources, targets, skip))
-    structures = [atoms for atoms in everything if atoms.info["id"] not in learned]
+    structures = [atoms for atoms in everything if not learned(model, atoms)]
     if len(structures) < len(everything):
         n_learned = len(everything) - len(structures)
         status.line(f"left out {n_learned} structures of the training and validation set")
     return structures, [file for source in sources for file in source.files]
+
+
+def learned(model: Model, atoms: ase.Atoms) -> bool:
+    """Whether a structure is one of the training or validation set: by its graph, whatever its id; by its id where the
+    run keeps no digests."""
+    split, fingerprint = model.checkpoint.split, model.checkpoint.fingerprint
+    n_learned = len(split.train) + len(split.valid)
+    id = atoms.info["id"]
+    if fingerprint is not None:
+        try:
+            digests = graph_digests(model.graph(id, atoms), np.zeros(1, dtype=np.int64))
+        except (StructureError, DataError):  # the validation refuses it, or leaves it out, and says why
+            return False
+        return digests[0] in fingerprint.graphs[:n_learned]
+    return id in split.train or id in split.valid
 
 
 def sample_of(structures: list[ase.Atoms], n: int, seed: int) -> list[ase.Atoms]:

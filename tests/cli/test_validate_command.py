@@ -1,8 +1,10 @@
 """refattn explain --validate: its files, what it reads, and what it refuses."""
 
+import dataclasses
 import json
 import re
 
+import ase
 import ase.io
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from click.testing import CliRunner
 from explanation_cases import network, populated_structures
 
 from refattn.cli.main import cli
-from refattn.cli.validate import sample_of
+from refattn.cli.validate import learned, sample_of
+from refattn.data.fingerprint import Fingerprint, graph_digests
 from refattn.data.splits import Split
 from refattn.network.checkpoint import save_checkpoint
+from refattn.prediction.predictor import Model
 
 OPTIONS = ["--validate", "--scores", "occlusion", "--costly", "2"]
 
@@ -71,6 +75,21 @@ def test_without_files_the_test_part_of_the_runs_data(folder, monkeypatch):
     result = run("own.h5", "--out", "own", *OPTIONS, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["n_structures"] == 2
+
+
+def test_structures_of_the_training_are_known_by_their_graphs():
+    model = network()
+    trained, other = molecule("CH3OH"), molecule("C2H4")
+    digests = graph_digests(model.graph("trained", trained), np.zeros(1, dtype=np.int64))
+    split = Split(["trained"], [], [])
+    model = Model(dataclasses.replace(model.checkpoint, split=split, fingerprint=Fingerprint(digests, ("",))))
+    renamed, same_name, unknown = trained.copy(), other.copy(), ase.Atoms("U")
+    renamed.info["id"] = "another"
+    same_name.info["id"] = "trained"
+    unknown.info["id"] = "trained"
+    assert [learned(model, atoms) for atoms in (renamed, same_name, unknown)] == [True, False, False]
+    by_id = Model(dataclasses.replace(model.checkpoint, fingerprint=None))  # a run of before
+    assert [learned(by_id, atoms) for atoms in (renamed, same_name)] == [False, True]
 
 
 def test_sample_is_seeded_and_in_order():
