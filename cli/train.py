@@ -1,6 +1,7 @@
 """refattn train: from a data set to a run directory."""
 
 import dataclasses
+import os
 import signal
 import sys
 import time
@@ -47,8 +48,11 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
     With --resume the same command begins a run and goes on with it, as a job that is queued again needs it. Settings
     may be left out or must be those of the run; --epochs may be more than before. Ctrl-C and SIGTERM, which SLURM sends
     at the end of a job's time, stop after the current batch; a kill costs ten minutes at most.
+    Several processes train together where an MPI launcher starts them: mpiexec -n 8 refattn train ... --threads 8. The
+    result has the same bits for any number of processes and threads.
     """
     overwrite, as_json = how["overwrite"], how["as_json"]
+    from refattn.common.mpi import open_ranks
     from refattn.common.outputs import NOTHING, claim
     from refattn.network.checkpoint import model_file
     from refattn.prediction.ensemble import is_ensemble, is_of_folds
@@ -58,40 +62,55 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
     from refattn.training.train_ensemble import train_ensemble
     from refattn.training.train_folds import train_folds
 
-    if resume and (not out or overwrite):
-        raise click.UsageError("--resume needs the run's directory as --out, and does not replace it with --overwrite")
-    if (ensemble or folds) and overwrite:
-        raise click.UsageError("an ensemble or folds take a folder of their own; choose another --out")
-    if (ensemble and folds) or (fold is not None and not folds):
-        raise click.UsageError("--fold K is one of --folds N, and --folds takes no --ensemble")
-    given = config or data or target or epochs or assignments or init
-    own = settings_of_run(Path(out)) if resume else None
-    settings = None
-    if given or not resume:
-        settings = read_settings(config, data, target, epochs, assignments, init, own)
-    if settings and not own:
-        out = out or free_directory("-".join(settings.data.targets))
-        inputs = [config, settings.data.path, settings.data.split, init and model_file(init)]
-        claim({Path(out) / name: NOTHING for name in FILES}, filter(None, inputs), overwrite=True)
-    stop = StopFlag()
-    status = StatusLine()
-    title = f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch"
-    progress = Progress(status, title, "fold" if folds or (resume and is_of_folds(out)) else "member")
-    try:
-        if ensemble or (resume and is_ensemble(out)):
-            summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
-        elif folds or (resume and is_of_folds(out)):
-            summary = train_folds(settings, folds, out, threads, resume, init, progress, stop, device, fold)
-        else:
-            summary = train_network(settings, out, threads, resume, init, progress, stop, device, overwrite)
-    except Interrupted as reached:
-        status.line(f"stopped in {reached}; go on with: refattn train --out {out} --resume")
-        sys.exit(130)
-    print_metrics(summary, as_json)
-    if "n_members" in summary:
-        for found in summary.get("targets", {"": summary}).values():
-            note(f"test MAE of the members alone: {', '.join(cell(mae, '.4g') for mae in found['member_test_mae'])}")
-    note(f"model, predictions and pictures are in {out}")
+    ranks = open_ranks()
+    if not ranks.first:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  the first one speaks
+    with ranks.ending_together():
+        if ranks.size > 1 and (ensemble or folds or (out and (is_ensemble(out) or is_of_folds(out)))):
+            raise click.UsageError(
+                "several processes train one network together; train members and folds side by side instead, in an "
+                "array job: --out FIVE/member_K --set training.seed=K, or --folds N --fold K"
+            )
+        if resume and (not out or overwrite):
+            raise click.UsageError(
+                "--resume needs the run's directory as --out, and does not replace it with --overwrite"
+            )
+        if (ensemble or folds) and overwrite:
+            raise click.UsageError("an ensemble or folds take a folder of their own; choose another --out")
+        if (ensemble and folds) or (fold is not None and not folds):
+            raise click.UsageError("--fold K is one of --folds N, and --folds takes no --ensemble")
+        given = config or data or target or epochs or assignments or init
+        own = settings_of_run(Path(out)) if resume else None
+        settings = None
+        if given or not resume:
+            settings = read_settings(config, data, target, epochs, assignments, init, own)
+        if settings and not own:
+            out = out or ranks.from_first(free_directory("-".join(settings.data.targets)))
+            inputs = [config, settings.data.path, settings.data.split, init and model_file(init)]
+            claim({Path(out) / name: NOTHING for name in FILES}, filter(None, inputs), overwrite=True)
+        stop = StopFlag()
+        status = StatusLine()
+        title = f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch"
+        progress = Progress(status, title, "fold" if folds or (resume and is_of_folds(out)) else "member")
+        try:
+            if ensemble or (resume and is_ensemble(out)):
+                summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
+            elif folds or (resume and is_of_folds(out)):
+                summary = train_folds(settings, folds, out, threads, resume, init, progress, stop, device, fold)
+            else:
+                how = {"device": device, "overwrite": overwrite, "ranks": ranks}
+                summary = train_network(settings, out, threads, resume, init, progress, stop, **how)
+        except Interrupted as reached:
+            status.line(f"stopped in {reached}; go on with: refattn train --out {out} --resume")
+            sys.exit(130)
+        if not ranks.first:
+            return
+        print_metrics(summary, as_json)
+        if "n_members" in summary:
+            for found in summary.get("targets", {"": summary}).values():
+                alone = ", ".join(cell(mae, ".4g") for mae in found["member_test_mae"])
+                note(f"test MAE of the members alone: {alone}")
+        note(f"model, predictions and pictures are in {out}")
 
 
 def read_settings(

@@ -35,12 +35,13 @@ POSITIVE = {
     *("model.n_radial", "model.radial_max", "model.radial_width"),
     *("graph.r_max", "training.epochs", "training.batch_size", "training.huber_delta", "training.learning_rate"),
     *("training.cosine_fraction", "training.sgdr_period", "training.sgdr_factor", "training.sgdr_compression"),
-    *("training.epsilon", "training.patience"),
+    *("training.epsilon", "training.patience", "training.edges_per_shard"),
 }
 AT_MOST_ONE = {"graph.min_distance"}
 BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2", "training.ema"}
 # Left out of a configuration file where they have their defaults, so that it is the one of before there were such keys.
 LATER = {"model.head", "data.target_weight", "training.attention", "training.attention_weight"}
+LATER |= {"training.edges_per_shard"}
 LATER |= {"data.split_by", "data.split_group", "data.valid_by", "data.test_part", "data.n_folds", "data.fold"}
 LATER |= {"training.warmup_epochs", "training.ema"}
 LARGEST = 2**31 - 1  # of any integer
@@ -245,6 +246,9 @@ class TrainingConfig(Section):
 
     epochs: int = 100
     batch_size: int = 32  # structures
+    edges_per_shard: int = (
+        2500  # on average at most, of what a thread computes at a time; rounding depends on it (batch.py)
+    )
     loss: str = "rmse"  # "rmse" (as published), "mse", "mae", "huber"
     huber_delta: float = 1.0  # in units of the scaled target
     weight_decay: float = 1e-4  # times the squared norm of the decayed kernels (code: l2(1e-4))

@@ -13,6 +13,11 @@ import threadpoolctl
 from refattn.errors import ConfigError
 
 
+def local_map(map_fn: Callable) -> Callable:
+    """A function like map as the threads of this process are, where `map_fn` shares items out among ranks."""
+    return getattr(map_fn, "local", map_fn)
+
+
 @contextlib.contextmanager
 def workers(n_threads: int) -> Iterator[Callable]:
     """A function like `map(function, items)`, on `n_threads` threads; results come lazily, in order.

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from refattn.common.threads import local_map
 from refattn.config import ModelConfig
 from refattn.network.cache import ReadOutCache
 from refattn.network.checkpoint import Checkpoint
@@ -232,7 +233,7 @@ def infer_on_threads(
     with overflow_is_reported():
         for large, shards in itertools.groupby(graphs.cut(rows), is_large):
             if large:  # it has all threads for itself
-                outputs += [infer_shard(shard_rows, map_fn) for shard_rows in shards]
+                outputs += [infer_shard(shard_rows, local_map(map_fn)) for shard_rows in shards]
             else:
                 outputs += map_fn(infer_alone, shards)
     return outputs

@@ -1,4 +1,4 @@
-"""Optimiser steps on the CPU: a batch falls apart into shards, whose sums are put together in their order."""
+"""Optimiser steps on the CPU: a batch falls apart into shards, whose gradients are added up along a fixed tree."""
 
 import dataclasses
 import queue
@@ -9,6 +9,7 @@ import numpy as np
 
 from refattn.common.jit import jit
 from refattn.common.loss import attention_loss, loss_of, mean
+from refattn.common.mpi import ALONE, Ranks, nodes_of, shards_of, tree_sum
 from refattn.config import Config
 from refattn.errors import TrainingError
 from refattn.network.cache import Tape
@@ -43,7 +44,10 @@ class ForwardPass(typing.NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class CpuStepper:
-    """See refattn.training.stepper for what is asked of it and for the fields."""
+    """See refattn.training.stepper for what is asked of it and for the fields.
+
+    Every one of the `ranks` has a stepper, computes its share of a batch's shards, and makes the same step.
+    """
 
     config: Config
     ops: Ops
@@ -52,6 +56,7 @@ class CpuStepper:
     targets: Targets
     params: Parameters
     adam: Adam
+    ranks: Ranks = ALONE
 
     def __post_init__(self):
         self.graphs = self.graphs.with_type(self.params.vector.dtype)
@@ -100,24 +105,49 @@ class CpuStepper:
         Raises TrainingError, naming structures, when a loss or a gradient is not finite.
         """
         total = self.grads.vector
-        sums = np.zeros((3, self.n_targets))
-        shards = self.graphs.cut(rows)
+        all_shards = self.graphs.cut(rows, self.config.training.edges_per_shard)
+        shards = all_shards[self.ranks.share(len(all_shards))]
         counts = self._counts(rows)
         one_term = self.n_targets == 1 and not self.taught
         if one_term:
             results = map_fn(lambda shard_rows: self._shard_gradient(shard_rows, step), shards)
         else:
             results = self._gradients_of_terms(shards, step, counts, map_fn)
-        for number, (shard_rows, (grads, shard_sums)) in enumerate(zip(shards, results)):
-            with overflow_is_reported():
-                np.add(total if number else 0, grads.vector, out=total)
-            self._shard_grads.put(grads)
-            self._check_loss(shard_rows, shard_sums)
-            sums += shard_sums
+        sums = self._add_up(len(all_shards), zip(shards, results))
         loss, factors = self._loss(sums, counts)
         if not scale(total, total.dtype.type(factors[0, 0] if one_term else 1)):
             raise TrainingError(f"the gradient is not finite in the structures {', '.join(self.ids[rows])}")
         return loss, sums[2]
+
+    def _add_up(self, n_shards, results):
+        """Write the sum of all shards' gradients into `grads`; (3, K) their sums.
+
+        results : iterator of (rows, (gradient, sums)), of the shards of this rank
+        """
+        sums = []
+
+        def of_shard(node):
+            start, stop = shards_of(n_shards, node)
+            if stop - start > 1:
+                return None
+            rows, (grads, shard_sums) = next(results)
+            self._check_loss(rows, shard_sums)
+            sums.append(shard_sums)
+            return grads
+
+        def add(a, b):
+            np.add(a.vector, b.vector, out=a.vector)
+            self._shard_grads.put(b)
+            return a
+
+        share = self.ranks.share(n_shards)
+        with overflow_is_reported():
+            nodes = nodes_of(n_shards, share.start, share.stop)
+            parts = [tree_sum(n_shards, node, of_shard, add) for node in nodes]
+            self.ranks.total(n_shards, [part.vector for part in parts], self.grads.vector)
+        for part in parts:
+            self._shard_grads.put(part)
+        return sum(self.ranks.gather(sums))
 
     def _check_loss(self, rows, sums):
         if not np.isfinite(sums).all():
@@ -180,7 +210,7 @@ class CpuStepper:
         passes = list(map_fn(go_forward, range(len(shards))))
         for shard in passes:
             self._check_loss(shard.rows, shard.sums)
-        _, factors = self._loss(sum(shard.sums for shard in passes), counts)
+        _, factors = self._loss(sum(self.ranks.gather([shard.sums for shard in passes])), counts)
         return map_fn(go_backward, range(len(shards)))
 
     def _forward(self, rows, step):

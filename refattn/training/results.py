@@ -6,6 +6,7 @@ from pathlib import Path
 from refattn.common.environment import peak_memory_mb
 from refattn.common.files import write_text
 from refattn.common.metrics import known_columns
+from refattn.common.mpi import ALONE, Ranks
 from refattn.common.strict_json import to_json
 from refattn.data.store import Dataset
 from refattn.network.checkpoint import Checkpoint
@@ -23,10 +24,17 @@ def write_results(
     n_threads: int,
     map_fn: Callable,
     device: str,
+    ranks: Ranks = ALONE,
 ) -> dict:
-    """Evaluate the best model and write everything that `out` still lacks. Returns the dict of metrics.json."""
+    """Evaluate the best model and write everything that `out` still lacks. Returns the dict of metrics.json.
+
+    All ranks evaluate, and the first one writes.
+    """
     parts = predict_split([checkpoint], dataset, map_fn, device)
-    write_calibrations(out / "calibration.h5", calibrations_of(parts["train"], parts["valid"], 0, map_fn), checkpoint)
+    calibrations = calibrations_of(parts["train"], parts["valid"], 0, map_fn)
+    if not ranks.first:
+        return {}
+    write_calibrations(out / "calibration.h5", calibrations, checkpoint)
     summary = summarise(checkpoint, parts)
     seconds = sum(record["seconds"] for record in history)
     best = min(history, key=lambda record: record["valid_mae"])
@@ -39,7 +47,7 @@ def write_results(
         "threads": n_threads,
         "dtype": checkpoint.config.training.dtype,
         "device": device,
-    }
+    } | ({"ranks": ranks.size} if ranks.size > 1 else {})
     for target, found in attention_summary(dataset, checkpoint.config, parts).items():
         targets_of(summary)[target]["attention"] = found
     learning_curve(out / "curve.png", history, summary.get("unit", "standard deviations"))

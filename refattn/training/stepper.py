@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from refattn.common.mpi import ALONE, Ranks
 from refattn.config import Config
+from refattn.errors import ConfigError
 from refattn.network.params import Parameters
 from refattn.ops.types import Ops
 from refattn.structures.batch import GraphBatch
@@ -59,7 +61,14 @@ class Stepper(typing.Protocol):
 
 
 def make_stepper(
-    config: Config, ops: Ops, graphs: GraphBatch, ids: np.ndarray, targets: Targets, params: Parameters, adam: Adam
+    config: Config,
+    ops: Ops,
+    graphs: GraphBatch,
+    ids: np.ndarray,
+    targets: Targets,
+    params: Parameters,
+    adam: Adam,
+    ranks: Ranks = ALONE,
 ) -> Stepper:
     """The Stepper of the device that `ops` computes on.
 
@@ -69,11 +78,15 @@ def make_stepper(
     graphs : GraphBatch              of the data set
     ids : (S,) str                   of every structure of the data set
     targets : Targets
+    ranks : Ranks                    that share out the shards of a batch; on a GPU there is one
 
-    Raises ConfigError for an unknown loss, DeviceError where the memory of a GPU does not suffice for the data set.
+    Raises ConfigError for an unknown loss and several ranks with a GPU, DeviceError where the memory of a GPU does not
+    suffice for the data set.
     """
     if not ops.on_device:
-        return CpuStepper(config, ops, graphs, ids, targets, params, adam)
+        return CpuStepper(config, ops, graphs, ids, targets, params, adam, ranks)
+    if ranks.size > 1:
+        raise ConfigError("a GPU trains on one rank; start one process, or give --device cpu")
     from refattn.training.cuda_stepper import CudaStepper  # asks for a GPU
 
     return CudaStepper(config, ops, graphs, ids, targets, params, adam)

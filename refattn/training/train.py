@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from refattn.common.environment import available_cores
 from refattn.common.files import holds_text, make_directory, only_process, write_text
 from refattn.common.metrics import known_columns, metrics
+from refattn.common.mpi import ALONE, Ranks
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
 from refattn.data.builtin import SETS, open_data
@@ -60,6 +60,7 @@ def train(
     stop: Callable[[], bool] | None = None,
     device: str = "cpu",
     overwrite: bool = False,
+    ranks: Ranks = ALONE,
 ) -> dict:
     """Train a network and leave a complete run directory (docs/design.md section 7).
 
@@ -80,32 +81,43 @@ def train(
         Asked after every batch; when true, the place is saved and Interrupted raised.
     device : "cpu", "reference", "cuda", or "cuda-tf32" with products in TF32
     overwrite : bool        replace another run, or other files, in `out`
+    ranks : Ranks, optional
+        The processes that train together (refattn.common.mpi.open_ranks); all of them call this function with the same
+        arguments. Their number does not change a bit of the result.
 
     Returns
     -------
-    dict, as written to metrics.json
+    dict, as written to metrics.json; empty but on the first rank
 
     Raises ConfigError, DataError, OutputError, RunError, TrainingError, Interrupted.
     """
-    out = Path(out) if out else free_directory("-".join(config.data.targets))
-    n_threads = n_threads or available_cores()
     with contextlib.ExitStack() as stack:
-        begun = resume and (config is None or (out / "last.h5").exists())
+        stack.enter_context(ranks.ending_together(Interrupted))
+        out = ranks.from_first(Path(out) if out else free_directory("-".join(config.data.targets)))
+        n_threads = n_threads or ranks.n_threads()
+        begun = ranks.from_first(resume and (config is None or (out / "last.h5").exists()))
         if not begun:
-            refuse_existing(out, overwrite)
+            if ranks.first:
+                refuse_existing(out, overwrite)
             trainer = Trainer.start(config, out, init, device)
-            make_directory(out)
-        if out.is_dir():
-            stack.enter_context(only_process(out))
+            ranks.wait()  # now nobody reads what the first one replaces
+        if ranks.first:
+            if not begun:
+                make_directory(out)
+            if out.is_dir():
+                stack.enter_context(only_process(out))
+        ranks.wait()
         if begun:
             trainer = Trainer.resume(out, device, config)
-        else:
+            ranks.wait()
+        elif ranks.first:
             refuse_existing(out, overwrite)  # another process may have begun
+        trainer.ranks = ranks
         trainer.write_settings(begun)
         map_fn = stack.enter_context(workers(n_threads))
         trainer.fit(map_fn, progress or (lambda record: None), stop or (lambda: False))
-        best = load_checkpoint(out / "model.h5")
-        return write_results(out, best, trainer.dataset, trainer.history, n_threads, map_fn, device)
+        best = ranks.from_first(load_checkpoint(out / "model.h5") if ranks.first else None)
+        return write_results(out, best, trainer.dataset, trainer.history, n_threads, ranks.map(map_fn), device, ranks)
 
 
 class Trainer:
@@ -141,6 +153,7 @@ class Trainer:
             raise ConfigError("training.ema is computed on the CPU; set it to 0, or train with --device cpu")
         self.digests = {}  # of the parameters after 1, 2, 4, 8, ... steps
         self.notes = []
+        self.ranks = ALONE
         self.saved = time.monotonic()
 
     @classmethod
@@ -199,6 +212,8 @@ class Trainer:
 
     def write_settings(self, resumed: bool) -> None:
         """Write what the run is, and its beginning to go on from; of a run that is resumed what it lacks."""
+        if not self.ranks.first:
+            return
         if not resumed:
             remove_run(self.out)
             self._save()
@@ -220,7 +235,7 @@ class Trainer:
         """
         targets = Targets.of(self.dataset, self.label, self.checkpoint)
         graphs, ids = self.dataset.graphs, self.dataset.id
-        stepper = make_stepper(self.config, self.ops, graphs, ids, targets, self.params, self.adam)
+        stepper = make_stepper(self.config, self.ops, graphs, ids, targets, self.params, self.adam, self.ranks)
         report({**self._reached(), "notes": self.notes + notes_on(self.config, self.dataset, self.rows)})
         while self.progress["epoch"] <= self.config.training.epochs and not self._out_of_patience():
             self._epoch(stepper, map_fn, report, stop)
@@ -253,7 +268,7 @@ class Trainer:
                 progress["batch"] = batch + 1
                 progress["seconds"] = time.perf_counter() - began
                 report(self._reached())
-                stopped = stop()
+                stopped = self.ranks.any(stop())
                 if stopped or time.monotonic() - self.saved > SAVE_SECONDS:
                     self._settle(stepper)
                     self._save()
@@ -285,7 +300,8 @@ class Trainer:
     def _finish_epoch(self, map_fn, seconds):
         n_train = len(self.rows[0])
         epoch = self.progress["epoch"]
-        errors = self._errors(map_fn)
+        self.ranks.check_equal(digest_of(self.params))
+        errors = self._errors(self.ranks.map(map_fn))
         if not np.isfinite(errors["valid_mae"]).all():
             raise TrainingError(self._explain(f"epoch {epoch}: a prediction of the validation set is not finite"))
         last_rate = self.schedule.rate(self.adam.step - 1)
@@ -309,7 +325,7 @@ class Trainer:
             record["targets"] = {target: dict(zip(errors, map(float, values))) for target, *values in columns}
         self.history.append(record)
         self.progress = self._epoch_start(epoch + 1)
-        if self._best()["epoch"] == epoch:
+        if self._best()["epoch"] == epoch and self.ranks.first:
             save_checkpoint(self.out / "model.h5", dataclasses.replace(self.checkpoint, params=self._predicting()))
         self._save()
 
@@ -334,6 +350,9 @@ class Trainer:
         return to_labels(self.checkpoint, output.prediction, self.dataset.graphs, rows)
 
     def _save(self):
+        self.saved = time.monotonic()
+        if not self.ranks.first:
+            return
         state = {
             "adam_m": self.adam.m,
             "adam_v": self.adam.v,
@@ -346,7 +365,6 @@ class Trainer:
         }
         save_checkpoint(self.out / "last.h5", dataclasses.replace(self.checkpoint, state=state))
         write_text(self.out / "log.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
-        self.saved = time.monotonic()
 
     def _explain(self, error):
         kept = f"the best model so far stays in {self.out / 'model.h5'}" if self.history else "no model was saved yet"

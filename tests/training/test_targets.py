@@ -101,7 +101,7 @@ def test_gradient_of_a_batch_is_the_difference_quotient(monkeypatch, data, train
     label = np.random.default_rng(0).normal(size=(len(dataset), len(targets)))
     label[:, [name == "none" for name in targets]] = label[rows[:4], 1:2] = np.nan
     wanted = Targets(label, taught_attention(dataset, config))
-    monkeypatch.setattr(GraphBatch, "cut", lambda graphs, rows: [rows[:2], rows[2:3], rows[3:]])
+    monkeypatch.setattr(GraphBatch, "cut", lambda graphs, rows, limit: [rows[:2], rows[2:3], rows[3:]])
     stepper = stepper_of(config, dataset, wanted, ops)
 
     def batch_loss():
