@@ -246,9 +246,7 @@ class TrainingConfig(Section):
 
     epochs: int = 100
     batch_size: int = 32  # structures
-    edges_per_shard: int = (
-        2500  # on average at most, of what a thread computes at a time; rounding depends on it (batch.py)
-    )
+    edges_per_shard: int = 2500  # at most, on average, of what a thread computes at a time; decides about rounding
     loss: str = "rmse"  # "rmse" (as published), "mse", "mae", "huber"
     huber_delta: float = 1.0  # in units of the scaled target
     weight_decay: float = 1e-4  # times the squared norm of the decayed kernels (code: l2(1e-4))
