@@ -10,8 +10,9 @@ from typing import NoReturn
 import click
 
 import refattn
+from refattn.common.environment import launched
 from refattn.common.notices import listen
-from refattn.errors import RefattnError, in_one_line
+from refattn.errors import ConfigError, RefattnError, in_one_line
 
 FAULT = "this is a fault of refattn"
 # Command: what it does. Its module in refattn.cli and the function in it have its name.
@@ -33,6 +34,7 @@ COMMANDS = {
     "warmup": "Compile the kernels before they are needed.",
     "info": "What is in a run or a data set; without argument this installation.",
 }
+ON_RANKS = ("train", "warmup", "models", "info")  # all others would do the same work in every process
 
 
 class Commands(click.Group):
@@ -91,11 +93,20 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(refattn.__version__)
-def cli():
+@click.pass_context
+def cli(context):
     """An interpretable attention network for materials: structure in, property and attention of every site out.
 
     Results go to stdout, progress to stderr. Exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted.
     """
+    size, number = launched()
+    if size > 1 and context.invoked_subcommand not in ON_RANKS:
+        if number:
+            sys.exit(1)  # the first one speaks
+        raise ConfigError(
+            f"{size} processes were started, and {context.invoked_subcommand} works in one; start one, or share the "
+            "inputs out among the jobs of an array (sbatch --array), each with an output of its own"
+        )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,15 @@ from refattn.errors import RefattnError
 
 PACKAGES = ("numpy", "numba", "scipy", "ase", "h5py", "click", "threadpoolctl", "matplotlib", "tblite")
 CUDA_PACKAGES = ("numba-cuda", "cupy-cuda13x", "cupy-cuda12x")
+# How many processes a launcher started, by its own word, and which of them this is: MPICH and Intel MPI, Open MPI,
+# MVAPICH, Flux, and srun, which comes last because others start their helpers by it.
+LAUNCHERS = {
+    "PMI_SIZE": "PMI_RANK",
+    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
+    "FLUX_JOB_SIZE": "FLUX_TASK_RANK",
+    "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
+}
 
 
 def available_cores() -> int:
@@ -16,6 +25,13 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux; a container may have fewer cores than the machine
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def launched() -> tuple[int, int]:
+    """How many processes a launcher of parallel programs started, and the number of this one; 1, 0 without one."""
+    found = next(((size, number) for size, number in LAUNCHERS.items() if size in os.environ), ("", ""))
+    size, number = (os.environ.get(name, "") for name in found)
+    return int(size) if size.isdecimal() else 1, int(number) if number.isdecimal() else 0
 
 
 def peak_memory_mb() -> float | None:

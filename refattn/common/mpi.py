@@ -20,12 +20,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from refattn.common.environment import available_cores
+from refattn.common.environment import available_cores, launched
 from refattn.errors import ConfigError, RefattnError, TrainingError, in_one_line
 
-# How many processes a launcher started, by its own word: MPICH and Intel MPI, Open MPI, MVAPICH, Flux, and srun, which
-# comes last because others start their helpers by it.
-SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "FLUX_JOB_SIZE", "SLURM_STEP_NUM_TASKS")
 WAIT = 3  # seconds that the first rank has to say what is wrong before another one does
 INSTALL = "install refattn[mpi], and start with the mpiexec of the same MPI, or with srun --mpi=pmi2"
 Node = tuple[int, int]  # depth, number
@@ -168,7 +165,7 @@ def open_ranks() -> Ranks:
 
     Raises ConfigError where a launcher started several processes that do not see each other.
     """
-    n_started = n_started_processes()
+    n_started = launched()[0]
     if n_started < 2:
         return ALONE
     try:
@@ -184,12 +181,6 @@ def open_ranks() -> Ranks:
             f"({in_one_line(MPI.Get_library_version())[:40]}) is not that of the launcher; {INSTALL}"
         )
     return MpiRanks(MPI.COMM_WORLD)
-
-
-def n_started_processes() -> int:
-    """How many processes a launcher of parallel programs started; 1 without one."""
-    found = next((os.environ[name] for name in SIZES if name in os.environ), "1")
-    return int(found) if found.isdecimal() else 1
 
 
 def nodes_of(n_shards: int, first: int, last: int, node: Node = (0, 0)) -> list[Node]:

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from small_data import small_config, write_molecules
 from test_training import same_state
 
-from refattn.cli.main import cli
+from refattn.cli.main import COMMANDS, ON_RANKS, cli
 from refattn.common import mpi
+from refattn.common.environment import LAUNCHERS
 from refattn.common.mpi import ALONE, Ranks, nodes_of, shards_of, tree_sum
 from refattn.config import to_toml
 from refattn.training.train import train
@@ -48,7 +49,7 @@ def test_every_number_of_ranks_makes_the_same_tree(n_ranks):
 
 
 def test_a_process_without_a_launcher_is_alone(monkeypatch):
-    for name in mpi.SIZES:
+    for name in LAUNCHERS:
         monkeypatch.delenv(name, raising=False)
     mpi.open_ranks.cache_clear()
     assert mpi.open_ranks() is ALONE
@@ -61,7 +62,7 @@ def test_ranks_that_do_not_see_each_other_are_refused(library, monkeypatch, tmp_
     world = SimpleNamespace(Get_size=lambda: 1)
     found = SimpleNamespace(MPI=SimpleNamespace(COMM_WORLD=world, Get_library_version=lambda: library))
     monkeypatch.setitem(sys.modules, "mpi4py", found if library else None)
-    for name in mpi.SIZES:
+    for name in LAUNCHERS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     mpi.open_ranks.cache_clear()
@@ -69,6 +70,36 @@ def test_ranks_that_do_not_see_each_other_are_refused(library, monkeypatch, tmp_
     mpi.open_ranks.cache_clear()
     assert result.exit_code == 1
     assert result.stderr.startswith("refattn: 2 processes were started, but ") and len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_commands_of_one_process_refuse_several(launcher, monkeypatch):
+    """With one sentence of the first one: each would do all of the work, and write the same file."""
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(launcher, "3")
+    for command in COMMANDS.keys() - set(ON_RANKS):
+        monkeypatch.setenv(LAUNCHERS[launcher], "0")
+        result = CliRunner().invoke(cli, [command, "absent.h5"])
+        assert result.exit_code == 1 and not result.stdout
+        assert result.stderr.startswith(f"refattn: 3 processes were started, and {command} works in one; ")
+        assert len(result.stderr.splitlines()) == 1 and "an array" in result.stderr
+        monkeypatch.setenv(LAUNCHERS[launcher], "2")
+        result = CliRunner().invoke(cli, [command, "absent.h5"])
+        assert result.exit_code == 1 and not result.output
+    monkeypatch.setenv(launcher, "1")  # a job step of one process
+    result = CliRunner().invoke(cli, ["predict", "absent", "absent.xyz"])
+    assert "processes" not in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--ensemble", "--folds"])
+def test_members_and_folds_are_for_array_jobs(option, monkeypatch, tmp_path):
+    several = Ranks()
+    several.size = 2
+    monkeypatch.setattr(mpi, "open_ranks", lambda: several)
+    result = CliRunner().invoke(cli, ["train", option, "2", "--data", "absent.h5", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2 and "in an array job" in " ".join(result.stderr.split())
     assert not (tmp_path / "run").exists()
 
 
