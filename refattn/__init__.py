@@ -48,6 +48,7 @@ _MODULES = {
     "structures.batch": "Graph GraphBatch",
     "training.train": "train",
     "training.train_ensemble": "train_ensemble",
+    "validation.anybody": "ScoreValidation validate",
     "verification": "Verification verify",
 }
 _PUBLIC = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -69,6 +69,24 @@ class ScoredInput:
         """Network output of the structure as it is; float, in standard deviations of the label, before a clip."""
         return float(self.outputs(lambda part: self.embedding[None], 1)[0])
 
+    def without(self, absent: np.ndarray, map_fn: Callable = map) -> np.ndarray:
+        """Network output with the baseline in the place of sites; their geometry stays.
+
+        Parameters
+        ----------
+        absent : (n, N) bool     the sites that are taken from each variant
+        map_fn : callable
+
+        Returns
+        -------
+        (n,) float64, in standard deviations of the label, before a clip
+        """
+
+        def variants(part):
+            return np.where(absent[part][:, :, None], self.baseline, self.embedding)
+
+        return self.outputs(variants, len(absent), map_fn)
+
     def outputs(self, make: Callable, n_variants: int, map_fn: Callable = map) -> np.ndarray:
         """Network output of every variant.
 

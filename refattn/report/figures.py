@@ -29,9 +29,10 @@ def figures(record: dict) -> list[tuple[str, str]]:
     found.append(("Deletion and insertion", _curves(record)))
     if record["stability"]:
         found.append(("Agreement between runs of different seeds", _stability(record)))
-    found.append(
-        ("Rank correlation with the trained network's score, as its parameters are randomised", _cascade(record))
-    )
+    if record["randomisation"]["all"]:
+        found.append(
+            ("Rank correlation with the trained network's score, as its parameters are randomised", _cascade(record))
+        )
     return found
 
 

@@ -11,6 +11,8 @@ FAILS = "does not hold"
 UNDECIDED = "undecided"
 UNTESTED = "not tested"
 FORGOTTEN = 0.3  # rank correlation below which a score of random parameters is another one
+CALM, SHAKY = 0.1, 0.5  # relative changes by a rattle up to which a score is stable, and above which it is not
+UNEQUAL = 0.1  # spread of equivalent sites that 0.001 Å, within which they are equivalent, does not explain
 FOLLOWS = 0.3  # rank correlation below which a score hardly follows an orbital, however sure its mean is
 SITES = {"all": "all sites", "without_hydrogen": "sites other than hydrogen"}
 
@@ -56,6 +58,7 @@ def sentences(record: dict) -> list[Sentence]:
         each = record["targets"].items()
         return [said._replace(topic=f"{name}: {said.topic}") for name, own in each for said in sentences(own)]
     parts = (_prediction, _taught, _agreement, _faithfulness, _stability, _randomisation, _equivalence)
+    parts += (_sensitivity, _complexity)
     return [sentence for part in parts for sentence in part(record)]
 
 
@@ -76,6 +79,8 @@ def _prediction(record):
 
 def _taught(record):
     """Whether somebody taught the attention, which then says where the array is and not what the network found."""
+    if "taught" not in record:  # a score of another model
+        return []
     arrays = sorted({array for array in record["taught"] if array})
     n_taught = sum(array is not None for array in record["taught"])
     if not n_taught:
@@ -171,6 +176,7 @@ def _times(ratio):
 def _stability(record):
     if not record["stability"]:
         text = "There is one run only; give an ensemble (refattn train --ensemble K) to compare seeds."
+        text = text if "taught" in record else "There are scores of one model only; give `seeds` of others."
         return [Sentence("seeds", UNTESTED, text)]
     found = []
     for which, rows in record["stability"].items():
@@ -188,6 +194,10 @@ def _stability(record):
 def _randomisation(record):
     found = []
     numbers = record["randomisation"]
+    if not numbers["all"]:
+        found.append(
+            Sentence("random parameters", UNTESTED, "No score is there of a model whose parameters are random.")
+        )
     for name, means in numbers["all"].items():
         left = means[-1]
         verdict = UNTESTED if left is None else HOLDS if abs(left) < FORGOTTEN else FAILS
@@ -209,9 +219,12 @@ def _equivalence(record):
             f"{structure}: scores of equivalent sites differ by at most {spreads[name]:.1e} ({title_of(name, record)})."
         )
         found.append(Sentence("equivalent sites", verdict, text[0].upper() + text[1:]))
-    if not numbers["exact"]:
+    own = "taught" in record  # not a score of another model
+    if own and not numbers["exact"]:
         text = "The runs know none of the exact structures' elements."
         found.append(Sentence("equivalent sites", UNTESTED, text))
+    if not own and not numbers["data"]:
+        found.append(Sentence("equivalent sites", UNTESTED, "No structure has sites that are equivalent."))
     if numbers["data"]:
         name = max(numbers["data"], key=lambda name: numbers["data"][name]["largest"])
         row = numbers["data"][name]
@@ -219,5 +232,34 @@ def _equivalence(record):
             f"Of the structures, {numbers['n_symmetric']} have sites that are equivalent within 0.001 Å; their scores "
             f"differ by at most {row['largest']:.1e} of the largest ({title_of(name, record)} in {row['id']})."
         )
-        found.append(Sentence("equivalent sites", "", text))
+        verdict = HOLDS if row["largest"] <= EQUAL else FAILS if row["largest"] > UNEQUAL else UNDECIDED
+        found.append(Sentence("equivalent sites", "" if own else verdict, text))
+    return found
+
+
+def _sensitivity(record):
+    found = []
+    for name, row in record["max_sensitivity"].items():
+        mean = row["mean"]
+        if mean is None:
+            continue
+        verdict = HOLDS if mean <= CALM else FAILS if mean > SHAKY else UNDECIDED
+        text = (
+            f"{title_of(name, record)}: a rattle of {record['rattle']:g} Å changes it by {with_error(row)} of its size."
+        )
+        found.append(Sentence("stability", verdict, text[0].upper() + text[1:]))
+    if not found:
+        text = "No score is there of rattled structures; give a function that computes scores."
+        found.append(Sentence("stability", UNTESTED, text))
+    return found
+
+
+def _complexity(record):
+    found = []
+    for name, row in record["complexity"].items():
+        entropy = with_error(row["entropy"])
+        text = (
+            f"{title_of(name, record)}: entropy {entropy} nats, {with_error(row['of_even'])} of that of an even score."
+        )
+        found.append(Sentence("complexity", "", text[0].upper() + text[1:]))
     return found

@@ -3,6 +3,7 @@
 import numpy as np
 
 from refattn.common.ranks import TIED, spearman, top_overlap
+from refattn.explanation.symmetry import symmetrised
 
 TOP = 3  # sites; a frontier orbital of a small molecule lives on a few
 MEASURES = {
@@ -43,6 +44,25 @@ def agreement(score: np.ndarray, population: np.ndarray) -> np.ndarray:
         top_overlap(score, population, TOP),
         divergence(score, population),
     ])  # fmt: skip
+
+
+def both_alike(
+    x: np.ndarray, y: np.ndarray, classes: np.ndarray, sites: np.ndarray | slice = slice(None)
+) -> tuple[float, float]:
+    """Spearman correlation, and overlap of the TOP first sites, of the magnitudes of two scores of one structure.
+
+    Parameters
+    ----------
+    x, y : (N,) float
+    classes : (N,) int        of equivalent sites, over which both are averaged
+    sites : (N,) bool, optional     those that are compared
+
+    Returns
+    -------
+    float, float; NaN where undefined
+    """
+    x, y = (np.abs(symmetrised(values, classes)[sites]) for values in (x, y))
+    return (np.nan, np.nan) if len(x) <= TOP else (spearman(x, y), top_overlap(x, y, TOP))
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
@@ -115,3 +135,9 @@ def mean_and_error(values: np.ndarray) -> dict:
     n = len(known)
     error = 1.96 * known.std(ddof=1) / np.sqrt(n) if n > 1 else None
     return {"mean": float(known.mean()) if n else None, "error": None if error is None else float(error), "n": n}
+
+
+def agreement_of_runs(both: list) -> dict:
+    """Means over pairs of runs, then over structures, of (pairs, S, 2) rank correlations and overlaps."""
+    mean = np.array(both).mean(axis=0)
+    return {"spearman": mean_and_error(mean[:, 0]), "top_overlap": mean_and_error(mean[:, 1])}

@@ -81,3 +81,15 @@ def spreads(atoms: ase.Atoms, scores: dict[str, np.ndarray], classes: np.ndarray
     """
     classes = equivalent_sites(atoms) if classes is None else classes
     return {name: class_spread(values, classes) for name, values in scores.items()}
+
+
+def largest_spread(spreads: dict[int, float], structures: list[ase.Atoms]) -> dict:
+    """Of spreads by the number of the structure: their median, the largest, and the id of its structure.
+
+    Returns
+    -------
+    dict with median, largest, id
+    """
+    worst = max(spreads, key=lambda number: (spreads[number], number))
+    id = str(structures[worst].info.get("id"))
+    return {"median": float(np.median([*spreads.values()])), "largest": spreads[worst], "id": id}

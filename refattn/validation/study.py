@@ -9,17 +9,25 @@ import numpy as np
 
 from refattn.common.environment import available_cores
 from refattn.common.metrics import metrics
-from refattn.common.ranks import spearman, top_overlap
 from refattn.common.threads import workers
 from refattn.errors import DataError, RunError
 from refattn.explanation.comparison import POPULATIONS, populations
 from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, subject_of
 from refattn.explanation.symmetry import class_spread, equivalent_sites, symmetrised
 from refattn.prediction.predictor import Model, target_number
-from refattn.validation.agreement import MEASURES, TOP, agreement, baseline_scores, mean_and_error
-from refattn.validation.equivalence import exact_structures, known_to, spreads
-from refattn.validation.faithfulness import STEPS, area, deletion_and_insertion, orders
+from refattn.validation.agreement import (
+    MEASURES,
+    TOP,
+    agreement,
+    agreement_of_runs,
+    baseline_scores,
+    both_alike,
+    mean_and_error,
+)
+from refattn.validation.equivalence import exact_structures, known_to, largest_spread, spreads
+from refattn.validation.faithfulness import STEPS, against_random, deletion_and_insertion, orders
 from refattn.validation.parameters import randomised, untrained
+from refattn.validation.robustness import N_RATTLED, RATTLE, complexities, max_sensitivity, rattled_copies
 
 FOR_ALL = ("occlusion",)  # of the costly scores; the others only for the first `n_costly` structures
 # Scores that rank the sites of a structure as another one does, and a value that is no weight of the site.
@@ -154,6 +162,10 @@ def validate_target(
     note("randomised parameters")
     record["randomisation"] = randomisation(models[0], few, scored[0], settings)
     record["equivalence"] = equivalence(models, cases, scored[0], settings)
+    record["rattle"] = RATTLE
+    record["max_sensitivity"] = sensitivity(models[0], few, scored[0], settings)
+    names = [name for name in record["titles"] if name in scored[0][0]]
+    record["complexity"] = {n: complexities([scores[n] for scores in scored[0] if n in scores]) for n in names}
     return record
 
 
@@ -324,21 +336,7 @@ def faithfulness(
                 curves.setdefault(name, []).append(curve)
     shape = (len(models), len(cases), 2, STEPS + 1)
     curves = {name: np.reshape(curve, shape).mean(axis=0) for name, curve in curves.items()}
-    areas = {name: area(curve) for name, curve in curves.items()}
-    record = {}
-    for name, curve in curves.items():
-        record[name] = {}
-        for kind, text in enumerate(("deletion", "insertion")):
-            own = areas[name][:, kind]
-            random = areas["random"][:, kind]
-            ratio = own.mean() / random.mean() if random.mean() > 0 else None
-            record[name][text] = {
-                "curve": curve[:, kind].mean(axis=0).tolist(),
-                "area": mean_and_error(own),
-                "over_random": None if ratio is None else float(ratio),
-                "minus_random": mean_and_error(own - random),
-            }
-    return record
+    return {name: against_random(curve, curves["random"]) for name, curve in curves.items()}
 
 
 def stability(cases: list[ValidationCase], scored: Sequence[list[Scores]]) -> dict:
@@ -349,18 +347,15 @@ def stability(cases: list[ValidationCase], scored: Sequence[list[Scores]]) -> di
         record[which] = {}
         for name in scored[0][0]:
             both = [[alike(case, a[s], b[s], which, name) for s, case in enumerate(cases)] for a, b in pairs]
-            mean = np.array(both).mean(axis=0)
-            record[which][name] = {"spearman": mean_and_error(mean[:, 0]), "top_overlap": mean_and_error(mean[:, 1])}
+            record[which][name] = agreement_of_runs(both)
     return record
 
 
 def alike(case: ValidationCase, a: Scores, b: Scores, which: str, name: str) -> tuple[float, float]:
     """Spearman correlation and overlap of the first sites of one score from two networks; NaN where undefined."""
-    sites = case.sites[which]
-    if name not in a or name not in b or sites.sum() <= TOP:
+    if name not in a or name not in b:
         return np.nan, np.nan
-    x, y = (np.abs(symmetrised(values[name], case.classes)[sites]) for values in (a, b))
-    return spearman(x, y), top_overlap(x, y, TOP)
+    return both_alike(a[name], b[name], case.classes, case.sites[which])
 
 
 def randomisation(model: Model, cases: list[ValidationCase], scored: list[Scores], settings: Settings) -> dict:
@@ -389,10 +384,18 @@ def equivalence(models: list[Model], cases: list[ValidationCase], scored: list[S
     symmetric = [s for s, case in enumerate(cases) if case.classes.max() + 1 < len(case.atoms)]
     record["n_symmetric"] = len(symmetric)
     for name in scored[0] if symmetric else ():
-        own = [(class_spread(scored[s][name], cases[s].classes), s) for s in symmetric if name in scored[s]]
+        own = {s: class_spread(scored[s][name], cases[s].classes) for s in symmetric if name in scored[s]}
         if own:
-            largest, worst = max(own)
-            median = float(np.median([spread for spread, _ in own]))
-            id = cases[worst].atoms.info.get("id")
-            record["data"][name] = {"median": median, "largest": largest, "id": str(id)}
+            record["data"][name] = largest_spread(own, [case.atoms for case in cases])
     return record
+
+
+def sensitivity(model: Model, cases: list[ValidationCase], scored: list[Scores], settings: Settings) -> dict:
+    """{score: mean of max_sensitivity} to a rattle, of the scores that one pass gives."""
+    found = {}
+    for number, (case, own) in enumerate(zip(cases, scored)):
+        copies = rattled_copies(case.atoms, RATTLE, N_RATTLED, np.random.default_rng([settings.seed, number]))
+        rattled, _ = site_scores(model, copies, settings, costly=())
+        for name in rattled[0]:
+            found.setdefault(name, []).append(max_sensitivity(own[name], [scores[name] for scores in rattled]))
+    return {name: mean_and_error(np.array(values)) for name, values in found.items()}

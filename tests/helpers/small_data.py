@@ -1,5 +1,7 @@
 """Small data sets and configurations for the tests of training, prediction and the command line."""
 
+import multiprocessing
+
 import numpy as np
 from ase.build import molecule
 
@@ -68,3 +70,10 @@ def small_config(path, **training):
             "training": {**settings, **training},
         }
     )  # fmt: skip
+
+
+def sent(thing: object) -> object:
+    """A copy, as another process gets it."""
+    queue = multiprocessing.Queue()
+    queue.put(thing)
+    return queue.get(timeout=60)

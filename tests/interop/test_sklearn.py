@@ -1,14 +1,12 @@
 """refattn.interop.sklearn: the estimator in scikit-learn's tools, and its checks that apply to lists of structures."""
 
-import pickle
-
 import numpy as np
 import pytest
 from sklearn.base import clone, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_predict
 from sklearn.utils import estimator_checks
-from small_data import label, molecules
+from small_data import label, molecules, sent
 
 from refattn.interop.sklearn import StructureRegressor
 
@@ -36,7 +34,7 @@ def test_fit_predict_and_score():
     predicted = estimator.predict(structures)
     assert predicted.shape == y.shape and estimator.score(structures, y) > 0.3
     assert np.array_equal(clone(estimator).fit(structures, y).predict(structures), predicted)
-    assert np.array_equal(pickle.loads(pickle.dumps(estimator)).predict(structures), predicted)
+    assert np.array_equal(sent(estimator).predict(structures), predicted)
     assert estimator.model_.predict(structures[0]).attention[0].sum() == pytest.approx(1)
 
 
