@@ -14,17 +14,8 @@ import numpy as np
 from refattn.config import ModelConfig
 from refattn.network.cache import EmbeddingCache, GeometryCache, HeadCache, LayerCache, ReadOutCache, Tape
 from refattn.network.dropout import Dropout
-from refattn.network.params import Parameters
-from refattn.ops.types import (
-    Array,
-    DenseWeights,
-    EdgeList,
-    FilteredAttentionWeights,
-    Ops,
-    RowDropout,
-    SiteBlockWeights,
-    UpdatedAttentionWeights,
-)
+from refattn.network.params import Parameters, attention_weights, dense, kernel_of, site_block_weights
+from refattn.ops.types import Array, DenseWeights, EdgeList, Ops, RowDropout
 from refattn.structures.batch import GraphBatch
 
 
@@ -114,9 +105,8 @@ def backward(
     for target, cache in enumerate(tape.read_outs):
         weights, grad_weights = params.target(target), grads.target(target)
         grad_y = ops.xp.ascontiguousarray(grad_prediction[:, target : target + 1])
-        grad_scores = grad_scores or [None] * config.n_targets
         grads_of_head = _predict_backward(grad_y, weights, grad_weights, shard, config, ops, cache)
-        grad_attention = *grads_of_head, grad_scores[target]
+        grad_attention = *grads_of_head, grad_scores[target] if grad_scores else None
         grad_site = _read_out_backward(grad_attention, grad_site, weights, grad_weights, shard, config, ops, cache)
     grad_geo = None
     for layer in reversed(range(config.n_layers)):
@@ -132,42 +122,7 @@ def backward(
     _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape.embedding, grad_inputs)
 
 
-# ---- the weights of an operation, from parameters or from gradients ----------------------------------------------
-
-
-def dense(arrays: Mapping[str, Array], name: str) -> DenseWeights:
-    """The DenseWeights of a dense layer."""
-    return DenseWeights(arrays[f"{name}_w"], arrays[f"{name}_b"])
-
-
-def kernel_of(arrays: Mapping[str, Array], name: str) -> DenseWeights:
-    """The DenseWeights of a dense layer whose bias is added by what follows it."""
-    return DenseWeights(arrays[f"{name}_w"])
-
-
-def attention_weights(
-    arrays: Mapping[str, Array], config: ModelConfig
-) -> FilteredAttentionWeights | UpdatedAttentionWeights:
-    """The FilteredAttentionWeights of a layer of SCANN, the UpdatedAttentionWeights of one of SCANN+."""
-    key = arrays["key_w"], arrays["key_b"]
-    if config.variant == "scann":
-        return FilteredAttentionWeights(arrays["filter_w"], arrays["filter_b"], *key)
-    w = arrays["filter_w"][config.width : 2 * config.width]
-    return UpdatedAttentionWeights(w, arrays["geometry_gain"], arrays["geometry_offset"], *key)
-
-
-def edge_list(shard: GraphBatch, mask: Array, config: ModelConfig) -> EdgeList:
-    """The edges of a shard, with weights for SCANN."""
-    return EdgeList(shard.edge_ptr, shard.nbr, mask, shard.weight if config.variant == "scann" else None)
-
-
-def site_block_weights(arrays: Mapping[str, Array]) -> SiteBlockWeights:
-    """The SiteBlockWeights of a layer."""
-    names = "residual_w1", "residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset"
-    return SiteBlockWeights(arrays["context_gain"], arrays["context_offset"], *(arrays[name] for name in names))
-
-
-# ---- dropout, with the keys of a refattn.network.dropout.Dropout -------------------------------------------------
+# ---- dropout, with the keys of a refattn.network.dropout.Dropout, and what of the edges the layers share ----------
 
 
 def drop(x: Array, rate: float, ops: Ops, dropout: Dropout | None, slot: int) -> Array:
@@ -178,6 +133,11 @@ def drop(x: Array, rate: float, ops: Ops, dropout: Dropout | None, slot: int) ->
 def drop_backward(grad_y: Array, rate: float, ops: Ops, dropout: Dropout | None, slot: int) -> Array:
     """The same of a gradient."""
     return ops.dropout_backward(grad_y, dropout.site_keys(slot), rate) if dropout and rate else grad_y
+
+
+def edge_list(shard: GraphBatch, mask: Array, config: ModelConfig) -> EdgeList:
+    """The edges of a shard, with weights for SCANN."""
+    return EdgeList(shard.edge_ptr, shard.nbr, mask, shard.weight if config.variant == "scann" else None)
 
 
 def edge_mask(

@@ -13,7 +13,14 @@ import numpy as np
 from refattn.common.limits import PARAMETERS
 from refattn.config import ModelConfig
 from refattn.errors import ConfigError
-from refattn.ops.types import Array, Ops
+from refattn.ops.types import (
+    Array,
+    DenseWeights,
+    FilteredAttentionWeights,
+    Ops,
+    SiteBlockWeights,
+    UpdatedAttentionWeights,
+)
 
 N_CGCNN = 92  # zero/one features of an element (Xie & Grossman, Phys. Rev. Lett. 120, 145301, 2018)
 N_RING = 2  # in a ring, aromatic
@@ -163,3 +170,33 @@ def from_arrays(config: ModelConfig, arrays: Mapping[str, np.ndarray], dtype: np
             raise ValueError(f"{entry.name} has shape {array.shape}, the configuration asks for {entry.shape}")
         parts.append(array.ravel())
     return Parameters(table, np.concatenate(parts).astype(dtype or parts[0].dtype))
+
+
+# ---- the weights of an operation, from parameters or from gradients ----------------------------------------------
+
+
+def dense(arrays: Mapping[str, Array], name: str) -> DenseWeights:
+    """The DenseWeights of a dense layer."""
+    return DenseWeights(arrays[f"{name}_w"], arrays[f"{name}_b"])
+
+
+def kernel_of(arrays: Mapping[str, Array], name: str) -> DenseWeights:
+    """The DenseWeights of a dense layer whose bias is added by what follows it."""
+    return DenseWeights(arrays[f"{name}_w"])
+
+
+def attention_weights(
+    arrays: Mapping[str, Array], config: ModelConfig
+) -> FilteredAttentionWeights | UpdatedAttentionWeights:
+    """The FilteredAttentionWeights of a layer of SCANN, the UpdatedAttentionWeights of one of SCANN+."""
+    key = arrays["key_w"], arrays["key_b"]
+    if config.variant == "scann":
+        return FilteredAttentionWeights(arrays["filter_w"], arrays["filter_b"], *key)
+    w = arrays["filter_w"][config.width : 2 * config.width]
+    return UpdatedAttentionWeights(w, arrays["geometry_gain"], arrays["geometry_offset"], *key)
+
+
+def site_block_weights(arrays: Mapping[str, Array]) -> SiteBlockWeights:
+    """The SiteBlockWeights of a layer."""
+    names = "residual_w1", "residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset"
+    return SiteBlockWeights(arrays["context_gain"], arrays["context_offset"], *(arrays[name] for name in names))
