@@ -114,7 +114,7 @@ def rates(setting):
     """Bytes a second of a copy, reading and writing counted, and operations a second of a product of float32."""
     xp, less = load_backend("cuda").xp, 1024 if setting.quick else 1
     source, target = (xp.ones(2**28 // less, np.float32) for _ in range(2))
-    m, wide, n = 65536 // less, 1024, 81920 // less
+    m, wide, n = 65536 // less, 64 if setting.quick else 1024, 81920 // less
     a, b, out = (xp.ones(shape, np.float32) for shape in ((m, wide), (wide, wide), (m, wide)))
     row, square, narrow = (xp.ones(shape, np.float32) for shape in ((n, 128), (128, 128), (n, 128)))
     found = {}

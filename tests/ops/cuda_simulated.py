@@ -57,7 +57,7 @@ def test_cuda_agrees_with_the_reference(label, operation, inputs):
 
 @pytest.mark.parametrize("name", ["updated_attention", "local_attention", "residual_layernorm"])
 def test_cuda_agrees_for_one_column_and_for_one_that_is_wider_than_the_parts_of_a_sum(name):
-    for heads, channels in ((1, 1), (3, 7)):
+    for heads, channels in ((1, 1), (2, 4), (3, 7)):
         inputs = make_inputs(test_ops.OPERATIONS[name], "one edge", heads=heads, channels=channels)
         test_ops.check_float64(test_ops.OPERATIONS[name], inputs, name)
 

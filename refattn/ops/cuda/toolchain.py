@@ -1,14 +1,14 @@
 """The only module that imports the CUDA toolchain: numba.cuda for kernels, CuPy for arrays, cuBLAS for products.
 
-With NUMBA_ENABLE_CUDASIM=1, read at import, Numba's simulator runs the kernels as Python threads, and NumPy's arrays
-stand in for CuPy's. What it lacks (warp shuffles, cuBLAS, graphs) has an equivalent here, so that all else is the same.
+With NUMBA_ENABLE_CUDASIM=1, read at import, Numba's simulator runs the kernels as Python threads (see simulator.py),
+and NumPy's arrays stand in for CuPy's. What it lacks (warp shuffles, cuBLAS, graphs) has an equivalent here, so that
+all else is the same.
 """
 
 import contextlib
 import ctypes
 import functools
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -66,17 +66,9 @@ class _SimulatedCuda:
         return getattr(_get_kernel_context() or numba_cuda, name)
 
 
-def _quicken_simulator():
-    """The simulator's main thread asks without a pause whether the others are done, and keeps them from it."""
-    from numba.cuda.simulator.kernel import BlockThread
-
-    sys.setswitchinterval(0.0005)
-    is_alive = BlockThread.is_alive
-    BlockThread.is_alive = lambda thread: (time.sleep(0), is_alive(thread))[1]
-
-
 if SIMULATED:
-    _quicken_simulator()
+    import refattn.ops.cuda.simulator  # noqa: F401  it takes the place of a part of Numba's
+
     cuda = _SimulatedCuda()
     xp = np
     to_host = np.asarray
