@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from refattn.cli.options import (
+    PART,
     LeftOut,
     StatusLine,
     as_json,
@@ -42,21 +43,26 @@ from refattn.report.projection import LAYOUTS
     "--max-points", type=click.IntRange(min=1), default=MapOptions.max_points, help="Map at most so many sites."
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out what cannot be read, has no graph or unknown elements.")
+@PART
 @reading_options
 @overwrite
 @threads
 @device
 @as_json
-def embed(run, files, out, skip_bad, min_distance, recursive, id_from, overwrite, threads, device, as_json, **shown):
+def embed(
+    run, files, out, skip_bad, part, min_distance, recursive, id_from, overwrite, threads, device, as_json, **shown
+):
     """Write what the network makes of FILES: a vector for every structure and for every site, and maps of both.
 
     OUT gets embedding.h5 (vectors), map.csv and structures.png (a point for every structure), site_map.csv and
     sites.png (a point for every site, or for a random sample of them). Of several targets each has vectors of its own,
-    in OUT/TARGET; --target chooses one, whose vectors are in OUT. FILES are read as by predict.
+    in OUT/TARGET; --target chooses one, whose vectors are in OUT. FILES are read as by predict,
+    and shared out by --part.
     """
     model = load(run, device, min_distance)
     folders = folders_of(out, model, shown.pop("target"))
     sources = open_files(files, recursive=recursive, id_from=id_from)
+    in_turn = part and not part.take_files(sources)
     status = StatusLine()
     options = MapOptions(**shown)
     paths = {path: MARKS[name] for folder in folders.values() for name, path in files_of(folder, options).items()}
@@ -74,6 +80,7 @@ def embed(run, files, out, skip_bad, min_distance, recursive, id_from, overwrite
     skip = left_out if skip_bad else None
     for target, folder in folders.items():
         structures = read_structures(sources, target, skip)
+        structures = part.take_turns(structures) if in_turn else structures
         blocks = embed_stream(model, structures, n_threads=threads, skip=skip, target=target)
         own = dataclasses.replace(options, target=target)
         summaries[target] = write_maps(folder, model, run, reported(blocks), own)

@@ -18,6 +18,7 @@ FAULT = "this is a fault of refattn"
 # Command: what it does. Its module in refattn.cli and the function in it have its name.
 COMMANDS = {
     "prepare": "Structures and labels to a data set with its graph.",
+    "join": "Parts of a data set, prepared by the jobs of an array, to one.",
     "train": "Train a network; without argument the built-in experiment.",
     "evaluate": "Errors of a trained run on its split, or on another data set.",
     "predict": "Properties and attention of structures in any file that ASE reads.",
@@ -105,7 +106,8 @@ def cli(context):
             sys.exit(1)  # the first one speaks
         raise ConfigError(
             f"{size} processes were started, and {context.invoked_subcommand} works in one; start one, or share the "
-            "inputs out among the jobs of an array (sbatch --array), each with an output of its own"
+            "inputs out among the jobs of an array (sbatch --array), each with an output of its own; prepare, predict "
+            "and embed do by --part K/N"
         )
 
 

@@ -17,6 +17,7 @@ from refattn.common.text import printable
 
 if TYPE_CHECKING:
     from refattn.common.outputs import Mark
+    from refattn.data.parts import Part
     from refattn.network.checkpoint import Checkpoint
     from refattn.prediction.predictor import Predictor
 
@@ -36,6 +37,20 @@ MIN_DISTANCE = click.option(
     type=float,
     help="Refuse atoms nearer than this share of their covalent radii together; default: that of RUN, 0: none.",
 )
+
+
+def parse_part(context: click.Context, parameter: click.Parameter, text: str) -> "Part":
+    """The Part that K/N names."""
+    from refattn.data.parts import Part
+    from refattn.errors import ConfigError
+
+    try:
+        return text and Part.parse(text)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+PART = click.option("--part", callback=parse_part, metavar="K/N", help="Only part K of N, for the jobs of an array.")
 
 
 def reading_options(command: Callable) -> Callable:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from refattn.cli.options import (
+    PART,
     LeftOut,
     StatusLine,
     as_json,
@@ -40,6 +41,7 @@ COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
     "--coverage", type=COVERAGE, metavar="SHARE", help="Add that distance and intervals of this coverage, such as 0.9."
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out what cannot be read, has no graph or unknown elements.")
+@PART
 @reading_options
 @overwrite
 @threads
@@ -52,6 +54,7 @@ def predict(
     uncertainty,
     coverage,
     skip_bad,
+    part,
     min_distance,
     recursive,
     id_from,
@@ -65,6 +68,8 @@ def predict(
     FILES are read as by `refattn prepare`, a block of structures at a time, and may be data sets that it made. RUN may
     be the folder of an ensemble: then the prediction is the mean of its members, and their spread is given.
 
+    With --part K/N the jobs of an array share FILES, or, where there are fewer than N, their structures in turn.
+
     An interval of --coverage 0.9 holds the true value in 90 % of structures like those of the validation set; see
     `refattn evaluate RUN --coverage 0.9`. The distance counts in standard deviations of the training set. A note says
     how many structures have elements, numbers of sites or edges that no structure had in training.
@@ -72,12 +77,14 @@ def predict(
     model = load(run, device, min_distance)
     model.outside = Outside(model.checkpoints[0])
     sources = open_files(files, recursive=recursive, id_from=id_from)
+    in_turn = part and not part.take_files(sources)
     status = StatusLine()
     done = 0
     if out:
         claim_outputs({Path(out): mark_of(out)}, run, sources, (), overwrite)
     left_out = LeftOut(status)
     structures = read_structures(sources, skip=left_out if skip_bad else None)
+    structures = part.take_turns(structures) if in_turn else structures
     asked = {"n_threads": threads, "uncertainty": uncertainty, "coverage": coverage}
     with contextlib.ExitStack() as stack:
         if out:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import ID_FROM, RECURSIVE, StatusLine, as_json, claim_outputs, echo, note, overwrite
+from refattn.cli.options import ID_FROM, PART, RECURSIVE, StatusLine, as_json, claim_outputs, echo, note, overwrite
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
 from refattn.common.text import counted, printable
 from refattn.config import CHOICES, GraphConfig, config_from_dict
 from refattn.data import store
+from refattn.data.parts import PartOfSource
 from refattn.data.prepare import prepare as prepare_dataset
 from refattn.data.sources.registry import FORMATS, open_source
 
@@ -51,6 +52,7 @@ def parse_units(context: click.Context, parameter: click.Parameter, assignments:
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many structures.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: one per core.")
+@PART
 @RECURSIVE
 @ID_FROM
 @click.option("--append", is_flag=True, help="Add to OUT instead of replacing it.")
@@ -58,12 +60,14 @@ def parse_units(context: click.Context, parameter: click.Parameter, assignments:
 @click.option("--keep-uncharacterized", is_flag=True, help="QM9: leave none out.")
 @overwrite
 @as_json
-def prepare(source, out, format, labels, units, limit, threads, append, overwrite, as_json, **others):
+def prepare(source, out, format, labels, units, limit, threads, part, append, overwrite, as_json, **others):
     """Make the dataset OUT (HDF5) from SOURCE: structures, labels, and the graph of every structure.
 
     SOURCE is a file that ASE or gemmi reads (extended XYZ may be gzipped), a folder or an archive (zip, tar) of them, a
     database of ASE, or QM9's archive or folder. Structures that cannot be read, have the id of another, or have no
     graph are left out, and recorded in OUT with the reason.
+
+    With --part K/N the jobs of an array share the work, and `refattn join` makes one data set of theirs.
 
     After Ctrl-C or a kill the folder OUT.parts holds the finished graphs, and the same command goes on from there.
     """
@@ -75,6 +79,7 @@ def prepare(source, out, format, labels, units, limit, threads, append, overwrit
     claim_outputs({Path(out): store.FORMAT}, None, (), files, overwrite and not append)
     threads = threads or available_cores()
     options = {"append": append, "overwrite": overwrite, "progress": progress_printer(), "note": note}
+    structures = PartOfSource(structures, part) if part else structures
     report = prepare_dataset(structures, out, config, units, limit, threads, **options)
     if as_json:
         echo(to_json(dataclasses.asdict(report)))

@@ -20,10 +20,11 @@ from refattn.common.files import only_process
 from refattn.common.text import encodable, printable
 from refattn.config import GraphConfig
 from refattn.data.blocks import FinishedBlocks, command_of
+from refattn.data.parts import PartOfSource
 from refattn.data.sources.labels import LABELS
 from refattn.data.store import Source
 from refattn.data.writer import DatasetWriter
-from refattn.errors import DataError, StructureError
+from refattn.errors import ConfigError, DataError, StructureError
 from refattn.structures.batch import GraphBatch
 
 BLOCK_STRUCTURES = 512  # a block is full when it reaches this or the next
@@ -73,6 +74,8 @@ def prepare(
 
     Parameters
     ----------
+    source : Source
+        Or a PartOfSource, for refattn.data.join; a part may be empty.
     units : dict, optional
         name -> unit, for labels whose unit is not known or another one.
     limit : int, optional
@@ -100,6 +103,9 @@ def prepare(
     """
     start = time.perf_counter()
     config = graph_config or GraphConfig()
+    part = source if isinstance(source, PartOfSource) else None
+    if part and (append or limit):
+        raise ConfigError("a part of a source is prepared as it is; leave out append, limit or part")
     origin = {"source": encodable(source.name), "licence": source.licence, "citation": source.citation}
     label_attrs = _label_attrs(units or {})
     writer = DatasetWriter(
@@ -113,17 +119,24 @@ def prepare(
     checkpoint = FinishedBlocks(out, command_of(source, config), note)
     with only_process(out), checkpoint, _timed(writer, seconds):
         checkpoint.open()
-        blocks = _blocks(itertools.islice(_storable(source, unnamed), limit), count, seconds)
+        records = itertools.islice(_storable(source, unnamed), limit)
+        blocks = _blocks(part.take(records) if part else records, count, seconds)
         for block, results, resumed in _in_order(blocks, checkpoint, config, n_threads, seconds):
             _take_units(label_attrs, getattr(source, "units", {}), units or {})
             skipped += _write(writer, block, results, count, seconds, n_labelled)
+            if part:
+                part.has_graph += [isinstance(result, GraphBatch) for result in results]
             count.update(done=len(block), resumed=len(block) if resumed else 0)
             total = _total(count["read"], source.fraction, limit)
             if progress and count["done"] != total:  # which is said once, when all is done
                 progress(count["done"], total, count["resumed"])
         n_kept = count["done"] - len(skipped)
-        skipped += unnamed + [(printable(id), printable(text)) for id, text in getattr(source, "skipped", [])]
-        if not n_kept:
+        others = [unnamed, [(printable(id), printable(text)) for id, text in getattr(source, "skipped", [])]]
+        if part:
+            others = others if part.says_skipped else [[], []]
+            part.write(writer.file, config, units or {}, [len(skipped), *map(len, others)])
+        skipped += itertools.chain(*others)
+        if not (n_kept or part):
             reason = f"; the first of {len(skipped)} was left out because: {skipped[0][1]}" if skipped else ""
             raise DataError(f"{source.name}: no structure is left to write{reason}; check the source")
         for id, reason in skipped:

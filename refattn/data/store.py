@@ -50,6 +50,17 @@ class Source(typing.Protocol):
     def __iter__(self) -> Iterator[Record]: ...
 
 
+class Rows(typing.NamedTuple):
+    """Structures as they stand in the file; the pointers begin at 0.
+
+    columns : name of FIELDS -> rows;  labels : name -> (S,);  arrays : name -> (N, ...)
+    """
+
+    columns: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
+
+
 class Field(typing.NamedTuple):
     """One dataset of the file: a row per structure, site or edge."""
 
@@ -218,7 +229,8 @@ def read_graph_config(file: h5py.File) -> GraphConfig:
     return config_from_dict({"graph": values}, "/graph").graph
 
 
-def _read_slice(file, start, stop, with_positions):
+def read_rows(file: h5py.File, start: int, stop: int, with_positions: bool = True) -> Rows:
+    """The structures from `start` up to `stop` of an open dataset, whose promises are not checked."""
     site_ptr = _column(file, "site_ptr", slice(start, stop + 1))
     sites = slice(site_ptr[0], site_ptr[-1])
     edge_ptr = _column(file, "edge_ptr", slice(sites.start, sites.stop + 1))
@@ -228,6 +240,11 @@ def _read_slice(file, start, stop, with_positions):
     columns |= {"site_ptr": site_ptr - site_ptr[0], "edge_ptr": edge_ptr - edge_ptr[0]}
     labels = {name: labels[start:stop].astype(float) for name, labels in file["labels"].items()}
     arrays = {name: values[sites].astype(float) for name, values in file["arrays"].items()}
+    return Rows(columns, labels, arrays)
+
+
+def _read_slice(file, start, stop, with_positions):
+    columns, labels, arrays = read_rows(file, start, stop, with_positions)
     skipped = zip(read_strings(file["skipped/id"]).tolist(), read_strings(file["skipped/reason"]).tolist(), strict=True)
     id = read_strings(file["structures/id"], slice(start, stop))
     _check_pointers(columns, id)

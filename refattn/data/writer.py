@@ -18,9 +18,9 @@ from refattn.common.hdf5 import NewFile, append
 from refattn.common.outputs import is_output
 from refattn.config import GraphConfig
 from refattn.data import store
-from refattn.data.store import FIELDS, POINTERS, Record
+from refattn.data.store import FIELDS, POINTERS, Record, Rows
 from refattn.errors import DataError
-from refattn.structures.batch import GraphBatch
+from refattn.structures.batch import GraphBatch, pointers
 
 CHUNK_BYTES = 1 << 16  # 64 KiB: a slice reads little else, and a large set has few chunks
 # gzip takes 10 % off coordinates and angles, and makes writing ten and reading five times as slow: not for those.
@@ -76,10 +76,10 @@ class DatasetWriter:
         self.label_attrs = label_attrs or {}
         self.part = None
         self.stack = contextlib.ExitStack()
-        self.ids = {}  # a dict keeps the order and finds duplicates
+        self.ids = {}  # a dict keeps the order and finds duplicates; add_rows is told an array of UTF-8 at the end
         self.skipped = []
         self.open = {}  # path -> dataset; to open one for every block would pack and unpack its last chunk every time
-        self.n_sites = self.n_edges = 0
+        self.n_structures = self.n_sites = self.n_edges = 0
 
     def __enter__(self) -> "DatasetWriter":
         if self.path.is_dir() or not self.path.absolute().parent.is_dir():
@@ -120,17 +120,34 @@ class DatasetWriter:
             return
         for record in records:
             self._add_id(record.id)
-        rows = _block_arrays(records, graphs, self.n_sites, self.n_edges)
+        names = dict.fromkeys(name for record in records for name in record.labels)
+        labels = {name: np.array([record.labels.get(name, np.nan) for record in records]) for name in names}
+        self.add_rows(Rows(_block_columns(records, graphs), labels, self._block_arrays(records)))
+
+    def add_rows(self, rows: Rows) -> None:
+        """Append structures as they stand in a dataset; `ids` (S,) of UTF-8 is set before the end."""
+        columns = dict(rows.columns)
+        n_structures, n_sites = len(columns["pbc"]), len(columns["z"])
+        columns["site_ptr"] = self.n_sites + columns["site_ptr"][1:]
+        columns["edge_ptr"] = self.n_edges + columns["edge_ptr"][1:]
         try:
             for name, field in FIELDS.items():
-                self._extend(field.path, rows[name])
-            self._add_labels(records)
-            self._add_arrays(records, rows["z"])
+                self._extend(field.path, columns[name])
+            for name in rows.labels.keys() - self.file["labels"].keys():
+                self._create_label(name)
+            for name, values in rows.arrays.items():
+                if name not in self.file["arrays"]:
+                    _check_name(name, self.path)
+                    before = np.full((self.n_sites, *values.shape[1:]), np.nan)
+                    self._create(f"arrays/{name}", before, np.nan, False)
+            self._extend_all("labels", rows.labels, n_structures)
+            self._extend_all("arrays", rows.arrays, n_sites)
             self.file.check()
         except OSError as error:
             raise cannot_be_written(self.path, error) from None
-        self.n_sites += len(rows["z"])
-        self.n_edges += len(rows["nbr"])
+        self.n_structures += n_structures
+        self.n_sites += n_sites
+        self.n_edges += len(columns["nbr"])
 
     def skip(self, id: str, reason: str) -> None:
         """Record that a structure of the source is not in the dataset, and why."""
@@ -155,6 +172,7 @@ class DatasetWriter:
             self.ids = dict.fromkeys(store.read_strings(file["structures/id"]).tolist())
             skipped = (store.read_strings(file[f"skipped/{name}"]).tolist() for name in ("id", "reason"))
             self.skipped = list(zip(*skipped, strict=True))
+            self.n_structures = len(self.ids)
             self.n_sites = len(file["structures/z"])
             self.n_edges = len(file["graph/nbr"])
         return True
@@ -201,62 +219,55 @@ class DatasetWriter:
             raise DataError(f"{self.path}: the id {id} occurs twice; give every structure an id of its own")
         self.ids[id] = None
 
-    def _add_labels(self, records):
-        group = self.file["labels"]
-        n_before = len(self.ids) - len(records)
-        for name in dict.fromkeys(name for record in records for name in record.labels):
-            if name not in group:
-                self._create_label(name, n_before)
-        for name in group:
-            self._extend(f"labels/{name}", np.array([record.labels.get(name, np.nan) for record in records]))
-
-    def _create_label(self, name, n_before):
+    def _create_label(self, name):
         _check_name(name, self.path)
-        label = self._create(f"labels/{name}", np.full(n_before, np.nan), fillvalue=np.nan)
+        label = self._create(f"labels/{name}", np.full(self.n_structures, np.nan), fillvalue=np.nan)
         label.attrs.update({**NO_ATTRS, **self.label_attrs.get(name, {})})
 
-    def _add_arrays(self, records, z):
-        """Per-site arrays; sites of structures without them get NaN."""
-        group = self.file["arrays"]
+    def _extend_all(self, group, values, n):
+        """Enlarge every dataset of a group by `n` rows, by NaN where there are no values."""
+        for name, data in self.file[group].items():
+            rows = values[name] if name in values else np.full((n, *data.shape[1:]), np.nan)
+            self._extend(f"{group}/{name}", rows)
+
+    def _block_arrays(self, records):
+        """name -> (N, ...): the per-site arrays of a block; sites of structures without them get NaN."""
+        arrays = {}
         ends = np.cumsum([len(record.atoms) for record in records])
-        for record in records:
+        for record, end in zip(records, ends, strict=True):
             for name, values in record.arrays.items():
-                if name not in group:
-                    _check_name(name, self.path)
-                    self._create(f"arrays/{name}", np.full((self.n_sites, *values.shape[1:]), np.nan), np.nan, False)
-                wanted = (len(record.atoms), *group[name].shape[1:])
+                known = self.file["arrays"].get(name, arrays.get(name, values))
+                wanted = (len(record.atoms), *known.shape[1:])
                 if values.shape != wanted:
                     what = f"the array {name} of {record.id} has the shape {values.shape} instead of {wanted}"
                     raise DataError(f"{self.path}: {what}; it must be the same for every structure")
-        for name in group:
-            block = np.full((len(z), *group[name].shape[1:]), np.nan)
-            for record, end in zip(records, ends, strict=True):
-                if name in record.arrays:
-                    block[end - len(record.atoms) : end] = record.arrays[name]
-            self._extend(f"arrays/{name}", block)
+                if name not in arrays:
+                    arrays[name] = np.full((ends[-1], *wanted[1:]), np.nan)
+                arrays[name][end - len(record.atoms) : end] = values
+        return arrays
 
     def _write_strings(self):
         columns = {"structures/id": self.ids, "skipped/id": [i for i, _ in self.skipped]}
         columns["skipped/reason"] = [reason for _, reason in self.skipped]
         for path, texts in columns.items():
-            encoded = [text.encode("utf-8", "replace") for text in texts]
-            length = max(map(len, encoded), default=1) or 1
+            if not isinstance(texts, np.ndarray):
+                texts = np.array([text.encode("utf-8", "replace") for text in texts], "S")
+            length = int(np.char.str_len(texts).max(initial=1))
             if path in self.file:
                 del self.file[path]
-            self._create(path, np.array(encoded, h5py.string_dtype("utf-8", length)))
+            self._create(path, texts.astype(h5py.string_dtype("utf-8", length)))
 
 
-def _block_arrays(records, graphs, n_sites, n_edges):
-    """The rows of FIELDS for a block of structures that follows `n_sites` sites and `n_edges` edges."""
-    degrees = np.concatenate([np.diff(graph.edge_ptr) for graph in graphs])
+def _block_columns(records, graphs):
+    """The rows of FIELDS for a block of structures."""
     names = ("z", "nbr", "image", "r", "omega", "omega_max")
-    rows = {name: np.concatenate([getattr(graph, name) for graph in graphs]) for name in names}
-    rows["site_ptr"] = n_sites + np.cumsum([len(graph.z) for graph in graphs])
-    rows["edge_ptr"] = n_edges + np.cumsum(degrees, dtype=np.int64)
-    rows["position"] = np.concatenate([record.atoms.positions for record in records])
-    rows["cell"] = np.stack([record.atoms.cell.array for record in records])
-    rows["pbc"] = np.stack([record.atoms.pbc for record in records])
-    return rows
+    columns = {name: np.concatenate([getattr(graph, name) for graph in graphs]) for name in names}
+    columns["site_ptr"] = pointers([len(graph.z) for graph in graphs])
+    columns["edge_ptr"] = pointers(np.concatenate([np.diff(graph.edge_ptr) for graph in graphs]))
+    columns["position"] = np.concatenate([record.atoms.positions for record in records])
+    columns["cell"] = np.stack([record.atoms.cell.array for record in records])
+    columns["pbc"] = np.stack([record.atoms.pbc for record in records])
+    return columns
 
 
 def _check_name(name, path):

@@ -84,7 +84,7 @@ def test_commands_of_one_process_refuse_several(launcher, monkeypatch):
         result = CliRunner().invoke(cli, [command, "absent.h5"])
         assert result.exit_code == 1 and not result.stdout
         assert result.stderr.startswith(f"refattn: 3 processes were started, and {command} works in one; ")
-        assert len(result.stderr.splitlines()) == 1 and "an array" in result.stderr
+        assert len(result.stderr.splitlines()) == 1 and "--part K/N" in result.stderr
         monkeypatch.setenv(LAUNCHERS[launcher], "2")
         result = CliRunner().invoke(cli, [command, "absent.h5"])
         assert result.exit_code == 1 and not result.output
