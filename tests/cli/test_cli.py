@@ -199,6 +199,8 @@ def test_predictions_on_stdout(folder):
     for text, record in zip(plain, map(json.loads, lines), strict=True):
         assert text == f"{record['id']}\t{record['spread']:.6g} Å"
         assert sum(record["attention"]) == pytest.approx(1, abs=1e-6)
+    for files, third in (([folder / "set.extxyz"], plain[2::3]), (3 * [folder / "set.extxyz"], plain)):
+        assert run("predict", folder / "run", *files, "--part", "3/3").stdout.splitlines() == third
 
 
 def test_info(folder):
