@@ -77,7 +77,7 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 @click.option(
     "--max-pages", type=click.IntRange(min=0), default=ReportOptions.max_pages, help="Pages only of the first."
 )
-@click.option("--pages/--no-pages", default=True, help="Interactive pages; they need the extra viz.")
+@click.option("--pages/--no-pages", default=True, help="Interactive pages.")
 @click.option("--edges", is_flag=True, help="Write edges.csv too; explanations.h5 has the edges anyway.")
 @click.option("--skip-bad", is_flag=True, help="Leave out structures that cannot be read or explained.")
 @reading_options

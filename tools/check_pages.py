@@ -29,7 +29,7 @@ from matplotlib.image import imread
 
 from refattn.report.scene import Scene
 
-LIMITS = {"drawn": 15.0, "recoloured": 3.0}  # s, at 1,000 atoms and software rendering
+LIMITS = {"drawn": 5.0, "recoloured": 1.0}  # s, at 1,000 atoms and software rendering
 N_LARGE = 1000
 SECONDS = 120.0  # for one command
 SIZE = 1200, 900  # pixels
@@ -47,10 +47,11 @@ NEAREST = """(() => {  // where the atom that is nearest to the viewer is shown,
   const [right, up, near] = Object.values(data.views)[0];
   const along = (axis, p) => p[0] * axis[0] + p[1] * axis[1] + p[2] * axis[2];
   const atom = data.position.reduce((a, b) => (along(near, a) >= along(near, b) ? a : b));
-  const { x, y, width, height } = plot.querySelector("canvas").getBoundingClientRect();
-  return [x + width / 2 + pixels() * along(right, atom), y + height / 2 - pixels() * along(up, atom)];
+  const { x, y } = canvas.getBoundingClientRect();
+  const [left, top] = seen(atom);
+  return [x + left, y + top];
 })()"""
-TOLD = "[...plot.querySelectorAll('.hovertext')].map((label) => label.textContent).join(' ')"
+TOLD = "told.hidden ? '' : told.textContent"
 CHOOSE = f"""(async (name) => {{
   const start = performance.now();
   menu.value = name;
@@ -206,12 +207,12 @@ def pointer_faults(browser):
         browser.point("mouseMoved", x + step, y)
     if not all(name in browser.value(TOLD) for name in browser.value("data.columns.map((column) => column.name)")):
         faults.append("it does not tell the numbers of a site")
-    before = browser.value("JSON.stringify(plot._fullLayout.scene._scene.getCamera())")
+    before = browser.value("JSON.stringify(turn)")
     browser.point("mousePressed", x, y, pressed=True)
     for step in (30, 60):
         browser.point("mouseMoved", x + step, y, pressed=True)
     browser.point("mouseReleased", x + 60, y, pressed=True)
-    if browser.value("JSON.stringify(plot._fullLayout.scene._scene.getCamera())") == before:
+    if browser.value("JSON.stringify(turn)") == before:
         faults.append("it does not turn")
     return faults
 

@@ -29,7 +29,7 @@ QUICK = ("tests/test_config.py", "tests/structures/test_elements.py", "tests/net
 QUICK += ("tests/data/test_splits.py", "tests/docs/test_documents.py", "tests/common")
 NUMERICAL = ("tests/ops/test_ops.py", "tests/network/test_network.py", "tests/structures/test_voronoi.py")
 NUMERICAL += ("tests/cli/test_cli.py",)
-DEVELOPERS = {"pytest", "ruff", "sphinx", "plotly", "tblite", "torch", "build"}  # no wheel brings them
+DEVELOPERS = {"pytest", "ruff", "sphinx", "tblite", "torch", "build"}  # no wheel brings them
 # pip's names of platforms; a machine takes wheels of all that its line names
 PLATFORMS = {
     "win_amd64": ["win_amd64"],
@@ -101,7 +101,7 @@ def resolve(wheel, folder):
         marks = {"sys_platform": platform, "platform_machine": machine}
         (metadata,) = importlib.metadata.distributions(name="refattn", path=[str(wheel)])
         wanted = [Requirement(line) for line in metadata.requires]
-        extras = [{**marks, "extra": extra} for extra in ("test", "viz", "sklearn")]
+        extras = [{**marks, "extra": extra} for extra in ("test", "sklearn")]
         wanted = [item for item in wanted if not item.marker or any(item.marker.evaluate(marks) for marks in extras)]
         names = [f"{item.name}{item.specifier}" for item in wanted if item.name != "refattn"]
         options = [part for tag in tags for part in ("--platform", tag)]

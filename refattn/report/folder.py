@@ -27,7 +27,7 @@ from refattn.prediction.predictor import Model, target_number
 from refattn.report import png
 from refattn.report.errors_of_run import errors_of_run
 from refattn.report.findings import ExplainedStructure
-from refattn.report.pages import MARK, OWN_FILES, list_writer, plotly_script, write_page, write_shared_files
+from refattn.report.pages import MARK, OWN_FILES, list_writer, write_page, write_shared_files
 from refattn.report.pictures import picture, thumbnail
 from refattn.report.tables import MARKS, tables
 
@@ -59,7 +59,7 @@ class ReportOptions:
 
 def files_of(folder: Path | str, pages: bool = True) -> dict[Path, Mark]:
     """The files that hold all structures or serve all pages, and how they begin."""
-    shared = dict.fromkeys(OWN_FILES, re.compile(rb".*`refattn explain`")) | {"plotly.min.js": re.compile(rb"/\*")}
+    shared = dict.fromkeys(OWN_FILES, re.compile(rb".*`refattn explain`"))
     marks = {**MARKS, **({"index.html": MARK, **shared} if pages else {})}
     return {Path(folder) / name: mark for name, mark in marks.items()}
 
@@ -81,9 +81,8 @@ def explanation_folder(
     attributes : dict          of explanations.h5, more of them
     note : callable            takes a sentence for the user
 
-    Raises MissingExtra where pages are wanted without plotly, OutputError where the folder cannot be written.
+    Raises OutputError where the folder cannot be written.
     """
-    script = plotly_script() if shown.pages else None
     folder = Path(folder)
     for name in ("", "pictures", *(("pages", "thumbnails") if shown.pages else ())):
         make_directory(folder / name)
@@ -96,7 +95,7 @@ def explanation_folder(
     with contextlib.ExitStack() as stack:
         writer = ReportWriter(folder, shown, note, stack.enter_context(tables(folder, record, shown.edges)))
         if shown.pages:
-            write_shared_files(folder, script)
+            write_shared_files(folder)
             title = f"{', '.join(targets).replace('_', ' ')}, explained"
             text = f"Predicted by {run}.\n{errors_of_run(run, targets)}"
             writer.list = stack.enter_context(list_writer(folder / "index.html", title, text, shown.score[0]))

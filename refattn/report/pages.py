@@ -2,7 +2,7 @@
 
     index.html          a sortable table of all structures
     pages/NAME.html     a structure: rotate it, choose the score, hover over a site for its numbers
-    page.css  page.js  list.js  plotly.min.js     shared by all of them
+    page.css  page.js  list.js     shared by all of them
 
 The data stand in the page itself, because a browser reads no other file for a page that is opened from a disk.
 """
@@ -18,7 +18,6 @@ import numpy as np
 
 from refattn.common.files import replacing, write_text
 from refattn.common.strict_json import to_json
-from refattn.errors import MissingExtra
 from refattn.report.findings import ExplainedStructure, in_words
 from refattn.report.pictures import amounts_of_all, colour_stops
 from refattn.report.scene import Scene
@@ -42,12 +41,12 @@ PAGE = """<p><a href="../index.html">all structures</a></p>
 <h1>{id} <span class="soft">{formula}</span></h1>
 <p>{amounts}{picture}</p>
 <div class="bar"><label>score <select id="score"></select></label>
-<span id="views">view </span> <span id="note" class="soft"></span></div>
-<div id="plot"></div>
+<span id="views">view </span> <label><input id="numbered" type="checkbox"> site numbers</label>
+<button id="save">save picture</button> <span id="note" class="soft"></span></div>
+<div id="plot"><canvas tabindex="0"></canvas><div class="hovertext" hidden></div></div>
 <h2>Sites</h2>
 <div class="scroll"><table id="sites" class="sortable"></table></div>
 <script type="application/json" id="data">{data}</script>
-<script src="../plotly.min.js"></script>
 <script src="../page.js"></script>
 <script src="../list.js"></script>
 </body>
@@ -66,24 +65,11 @@ LIST_END = """</tbody></table></div>
 """
 
 
-def plotly_script() -> str:
-    """The text of plotly.min.js. Raises MissingExtra without the `viz` extra."""
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise MissingExtra(
-            "plotly is not installed: run `pip install 'refattn[viz]'` for interactive pages, or give --no-pages"
-        ) from None
-    return get_plotlyjs()
-
-
-def write_shared_files(folder: Path, script: str | None = None) -> None:
-    """Write what all pages share into `folder`; `script` is the text of plotly.min.js, None where no page needs it."""
+def write_shared_files(folder: Path) -> None:
+    """Write what all pages share into `folder`."""
     web = resources.files("refattn.report") / "web"
     for name in OWN_FILES:
         write_text(folder / name, (web / name).read_text(encoding="utf-8"))
-    if script is not None:
-        write_text(folder / "plotly.min.js", script)
 
 
 def write_page(path: Path | str, finding: ExplainedStructure, first: str, picture: str | None = None) -> None:
