@@ -201,7 +201,7 @@ def new_step(setting, model, batch_size, n_batches, capture=True, device_name="c
     adam = Adam(params.vector, params.decay_mask(), config.training)
     ops, ids = load_backend(device_name), setting.dataset.id
     targets = Targets(label[:, None])
-    stepper = CudaStepper(config, ops, setting.dataset.graphs, ids, targets, params, adam, capture)
+    stepper = CudaStepper(config, ops, setting.dataset.graphs, ids, targets, params, adam, capture=capture)
     return stepper, batches, params, adam
 
 

@@ -21,8 +21,11 @@ class Average:
 
     def update(self, step: int) -> None:
         """Take in the parameters after step 1, 2, ..."""
-        decay = min(self.ema, (1 + step) / (10 + step))
-        self.vector += (1 - decay) * (self.source.vector - self.vector)
+        self.vector += self.share(step) * (self.source.vector - self.vector)
+
+    def share(self, step: int) -> float:
+        """1 - d of a step."""
+        return 1 - min(self.ema, (1 + step) / (10 + step))
 
     @property
     def params(self) -> Parameters:

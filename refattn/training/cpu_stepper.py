@@ -20,6 +20,7 @@ from refattn.network.params import Parameters
 from refattn.ops.types import Ops
 from refattn.structures.batch import GraphBatch, ragged_rows
 from refattn.training.adam import Adam
+from refattn.training.average import Average
 from refattn.training.targets import Targets
 
 
@@ -56,6 +57,7 @@ class CpuStepper:
     targets: Targets
     params: Parameters
     adam: Adam
+    average: Average | None = None
     ranks: Ranks = ALONE
 
     def __post_init__(self):
@@ -81,6 +83,8 @@ class CpuStepper:
         except TrainingError as error:
             raise TrainingError(f"batch {batch + 1}: {error}") from None
         self.adam.update(self.params.vector, self.grads.vector, self.rates[batch])
+        if self.average:
+            self.average.update(self.adam.step)
         self.totals += [loss * len(rows), *absolute]
 
     def settle(self) -> np.ndarray:

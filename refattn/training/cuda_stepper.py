@@ -17,7 +17,7 @@ from refattn.errors import DeviceError, TrainingError
 from refattn.network.model import backward, forward, radial_centres
 from refattn.network.params import Parameters
 from refattn.ops.cuda import toolchain
-from refattn.ops.cuda.adam import adam_update, advance
+from refattn.ops.cuda.adam import adam_update, advance, average_update
 from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
 from refattn.ops.cuda.loss import attention_slope, loss_slope
 from refattn.ops.cuda.sums import PendingGradient, Sums
@@ -25,6 +25,7 @@ from refattn.ops.random import mix
 from refattn.ops.types import Array, Ops
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam, step_size
+from refattn.training.average import Average
 from refattn.training.targets import Targets
 
 STEPS_OF_SIZE = 16  # sizes between a number and its double: at most 1/16 of a batch is not of structures
@@ -36,8 +37,9 @@ SITES_OF_A_PAD = 512  # of the structures that fill up
 class CudaStepper:
     """See refattn.training.stepper for what is asked of it and for the fields.
 
-    `params` and `adam`, on the host, are those of the last `settle`; `targets`, `grads`, `device_params`, `m` and `v`
-    are on the device. Steps are captured as graphs with `capture`; the simulator never does.
+    `params`, `adam` and `average`, on the host, are those of the last `settle`; `targets`, `grads`, `device_params`,
+    `m`, `v` and `device_average` are on the device. Steps are captured as graphs with `capture`; the simulator never
+    does.
     """
 
     config: Config
@@ -47,6 +49,7 @@ class CudaStepper:
     targets: Targets
     params: Parameters
     adam: Adam
+    average: Average | None = None
     capture: bool = True
 
     def __post_init__(self):
@@ -78,6 +81,7 @@ class CudaStepper:
         self.m = to_device(adam.m.copy())
         self.v = to_device(adam.v.copy())
         self.decay = to_device(adam.decay.copy())
+        self.device_average = to_device(self.average.vector.copy()) if self.average else None
         self.totals = to_device(np.zeros(2 + len(self.weights)))
 
     def begin(
@@ -90,12 +94,16 @@ class CudaStepper:
         plan = Plan.of(np.concatenate(batches), starts, streams, first)
         sizes = [step_size(rate, int(step), training) for rate, step in zip(rates, steps, strict=True)]
         step_sizes = self.ops.to_device(np.array(sizes, self.params.vector.dtype))
+        shares = [self.average.share(int(step) + 1) if self.average else 0.0 for step in steps]
+        shares = self.ops.to_device(np.array(shares))
         if self.plan is None:  # captured steps read these arrays, so they stay, and all epochs are as long
             self.plan = plan
             self.step_sizes = step_sizes
+            self.shares = shares
         else:
-            for mine, new in zip((*self.plan, self.step_sizes), (*plan, step_sizes), strict=True):
-                mine[...] = new
+            mine, new = (*self.plan, self.step_sizes, self.shares), (*plan, step_sizes, shares)
+            for array, values in zip(mine, new, strict=True):
+                array[...] = values
         totals = np.zeros(1 + len(self.weights)) if totals is None else totals
         self.totals[...] = self.ops.to_device(np.array([*totals, -1.0]))
         self.batches = batches
@@ -128,10 +136,14 @@ class CudaStepper:
         self.grads.sums.add(size)
         cursor = self.plan.cursor
         adam_update(params.vector, self.m, self.v, self.grads.vector, self.decay, self.step_sizes, cursor, training)
+        if self.average:
+            average_update(self.device_average, params.vector, self.shares, cursor)
         advance(cursor)
 
     def settle(self) -> np.ndarray:
-        pairs = (self.params.vector, self.device_params.vector), (self.adam.m, self.m), (self.adam.v, self.v)
+        pairs = [(self.params.vector, self.device_params.vector), (self.adam.m, self.m), (self.adam.v, self.v)]
+        if self.average:
+            pairs.append((self.average.vector, self.device_average))
         for on_host, on_device in pairs:
             on_host[...] = self.ops.to_host(on_device)
         *totals, broken = self.ops.to_host(self.totals).tolist()

@@ -12,12 +12,13 @@ from refattn.network.params import Parameters
 from refattn.ops.types import Ops
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
+from refattn.training.average import Average
 from refattn.training.cpu_stepper import CpuStepper
 from refattn.training.targets import Targets
 
 
 class Stepper(typing.Protocol):
-    """Optimiser steps on one device, which changes the Parameters and the Adam that it was made with.
+    """Optimiser steps on one device, which changes the Parameters, the Adam and the Average that it was made with.
 
     An epoch is `begin`, `step` for each of its batches, and `settle`.
     """
@@ -45,7 +46,7 @@ class Stepper(typing.Protocol):
         """
 
     def settle(self) -> np.ndarray:
-        """Wait until Parameters and Adam are up to date.
+        """Wait until Parameters, Adam and Average are up to date.
 
         Returns
         -------
@@ -68,6 +69,7 @@ def make_stepper(
     targets: Targets,
     params: Parameters,
     adam: Adam,
+    average: Average | None = None,
     ranks: Ranks = ALONE,
 ) -> Stepper:
     """The Stepper of the device that `ops` computes on.
@@ -78,15 +80,16 @@ def make_stepper(
     graphs : GraphBatch              of the data set
     ids : (S,) str                   of every structure of the data set
     targets : Targets
+    average : Average, optional      of the parameters
     ranks : Ranks                    that share out the shards of a batch; on a GPU there is one
 
     Raises ConfigError for an unknown loss and several ranks with a GPU, DeviceError where the memory of a GPU does not
     suffice for the data set.
     """
     if not ops.on_device:
-        return CpuStepper(config, ops, graphs, ids, targets, params, adam, ranks)
+        return CpuStepper(config, ops, graphs, ids, targets, params, adam, average, ranks)
     if ranks.size > 1:
         raise ConfigError("a GPU trains on one rank; start one process, or give --device cpu")
     from refattn.training.cuda_stepper import CudaStepper  # asks for a GPU
 
-    return CudaStepper(config, ops, graphs, ids, targets, params, adam)
+    return CudaStepper(config, ops, graphs, ids, targets, params, adam, average)

@@ -149,8 +149,6 @@ class Trainer:
         self.progress = self._epoch_start(1)
         self.history = []
         self.average = Average(self.params, config.training.ema) if config.training.ema else None
-        if self.average and self.ops.on_device:
-            raise ConfigError("training.ema is computed on the CPU; set it to 0, or train with --device cpu")
         self.digests = {}  # of the parameters after 1, 2, 4, 8, ... steps
         self.notes = []
         self.ranks = ALONE
@@ -235,7 +233,8 @@ class Trainer:
         """
         targets = Targets.of(self.dataset, self.label, self.checkpoint)
         graphs, ids = self.dataset.graphs, self.dataset.id
-        stepper = make_stepper(self.config, self.ops, graphs, ids, targets, self.params, self.adam, self.ranks)
+        optimiser = self.params, self.adam, self.average
+        stepper = make_stepper(self.config, self.ops, graphs, ids, targets, *optimiser, self.ranks)
         report({**self._reached(), "notes": self.notes + notes_on(self.config, self.dataset, self.rows)})
         while self.progress["epoch"] <= self.config.training.epochs and not self._out_of_patience():
             self._epoch(stepper, map_fn, report, stop)
@@ -263,8 +262,6 @@ class Trainer:
             for batch in self._begin(stepper):
                 stepper.step(batch, map_fn)
                 self._keep_digest(stepper, (progress["epoch"] - 1) * self.n_batches + batch + 1)
-                if self.average:
-                    self.average.update(self.adam.step)
                 progress["batch"] = batch + 1
                 progress["seconds"] = time.perf_counter() - began
                 report(self._reached())

@@ -32,6 +32,7 @@ from refattn.prediction.predictor import load
 from refattn.structures.batch import GraphBatch
 from refattn.training import cuda_stepper
 from refattn.training.adam import Adam
+from refattn.training.average import Average
 from refattn.training.stepper import make_stepper
 from refattn.training.targets import Targets
 from refattn.training.train import Interrupted, train
@@ -143,7 +144,7 @@ def batch_and_steppers(data, dtype, loss, model, devices=(CUDA, REFERENCE), targ
     for ops in devices:
         params = initialise(config.model, 0, dtype)
         adam = Adam(params.vector, params.decay_mask(), config.training)
-        steppers.append(make_stepper(config, ops, graphs, dataset.id, wanted, params, adam))
+        steppers.append(make_stepper(config, ops, graphs, dataset.id, wanted, params, adam, Average(params, 0.9)))
     return np.array([8, 1, 0, 5, 2, 9, 4]), steppers
 
 
@@ -167,6 +168,7 @@ def test_a_step_of_float64_is_that_of_the_reference(data, loss, model):
     # a first step of Adam is the rate times the gradient's sign, where it is not next to nothing
     clear = np.abs(expected) > 1e-6 * np.abs(expected).max()
     assert np.abs(cuda.params.vector - reference.params.vector)[clear].max() <= 1e-8
+    assert np.abs(cuda.average.vector - reference.average.vector)[clear].max() <= 1e-8
 
 
 @pytest.mark.parametrize(
@@ -193,19 +195,24 @@ def test_two_runs_give_the_same_bits(data):
     assert np.array_equal(steppers[0].params.vector, steppers[1].params.vector)
 
 
-def test_totals_go_on_where_the_epoch_was_left(data):
-    """The second of two batches alone, begun with what the first one left, on both devices."""
+def test_totals_and_average_go_on_where_the_epoch_was_left(data):
+    """The second of two batches alone, begun with what the first one left, on both devices. The average moves by
+    1 - (1 + t) / (10 + t) of the way after step t."""
     rows, steppers = batch_and_steppers(data, "float64", "rmse", {})
     epoch = [rows, rows], [1e-3, 1e-3]
     for stepper in steppers:
+        average = stepper.params.vector.copy()
         stepper.begin(*epoch)
         stepper.step(0)
         totals = stepper.settle()
+        average += 9 / 11 * (stepper.params.vector - average)
         stepper.begin(*epoch, 1, totals)
         assert np.array_equal(stepper.settle(), totals)
         stepper.step(1)
         assert (stepper.settle() > totals).all()
         assert stepper.adam.step == 2
+        average += 9 / 12 * (stepper.params.vector - average)
+        np.testing.assert_allclose(stepper.average.vector, average, rtol=1e-14, atol=1e-16)
 
 
 @pytest.mark.parametrize("ops", [REFERENCE, CUDA], ids=["reference", "cuda"])

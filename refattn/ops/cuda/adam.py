@@ -1,4 +1,4 @@
-"""The end of a training step on the device: Adam; formulas: training/adam.py."""
+"""The end of a training step on the device: Adam and the moving average; formulas: training/adam.py and average.py."""
 
 import math
 
@@ -38,6 +38,27 @@ def _adam_kernel(w, m, v, grad, decay, rate, cursor, beta_1, beta_2, epsilon):
         m[p] = m_p
         v[p] = v_p
         w[p] -= step_size * m_p / (math.sqrt(v_p) + epsilon)
+
+
+def average_update(average: Array, vector: Array, share: Array, cursor: Array) -> None:
+    """average += share (vector - average), both (P,), in place; see training/average.py.
+
+    Parameters
+    ----------
+    average : (P,) float64
+    share : (n_batches,) float64     of each step of the epoch
+    cursor : (1,) int64              number of the step in the epoch
+
+    Traffic   reads 1 float and 1 double, writes 1 double a parameter
+    """
+    launch_flat(_average_kernel, len(vector), average, vector, share, cursor)
+
+
+@kernel
+def _average_kernel(average, w, share, cursor):
+    part = share[cursor[0]]
+    for p in range(cuda.grid(1), len(w), cuda.gridsize(1)):
+        average[p] += part * (w[p] - average[p])
 
 
 def advance(cursor: Array) -> None:
