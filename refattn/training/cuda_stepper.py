@@ -37,9 +37,8 @@ SITES_OF_A_PAD = 512  # of the structures that fill up
 class CudaStepper:
     """See refattn.training.stepper for what is asked of it and for the fields.
 
-    `params`, `adam` and `average`, on the host, are those of the last `settle`; `targets`, `grads`, `device_params`,
-    `m`, `v` and `device_average` are on the device. Steps are captured as graphs with `capture`; the simulator never
-    does.
+    `params`, `adam` and `average`, on the host, are those of the last `settle`; what a step changes is on the device.
+    Steps are captured as graphs with `capture`; the simulator never does.
     """
 
     config: Config
@@ -94,16 +93,12 @@ class CudaStepper:
         plan = Plan.of(np.concatenate(batches), starts, streams, first)
         sizes = [step_size(rate, int(step), training) for rate, step in zip(rates, steps, strict=True)]
         step_sizes = self.ops.to_device(np.array(sizes, self.params.vector.dtype))
-        shares = [self.average.share(int(step) + 1) if self.average else 0.0 for step in steps]
-        shares = self.ops.to_device(np.array(shares))
+        shares = self.ops.to_device(np.array([self.average.share(int(t) + 1) if self.average else 0.0 for t in steps]))
         if self.plan is None:  # captured steps read these arrays, so they stay, and all epochs are as long
             self.plan = plan
-            self.step_sizes = step_sizes
-            self.shares = shares
-        else:
-            mine, new = (*self.plan, self.step_sizes, self.shares), (*plan, step_sizes, shares)
-            for array, values in zip(mine, new, strict=True):
-                array[...] = values
+            self.per_step = step_sizes, shares
+        for mine, new in zip((*self.plan, *self.per_step), (*plan, step_sizes, shares), strict=True):
+            mine[...] = new
         totals = np.zeros(1 + len(self.weights)) if totals is None else totals
         self.totals[...] = self.ops.to_device(np.array([*totals, -1.0]))
         self.batches = batches
@@ -135,9 +130,9 @@ class CudaStepper:
             backward(slope, tape, params, self.grads, model, ops, dropout, grad_scores=grad_scores)
         self.grads.sums.add(size)
         cursor = self.plan.cursor
-        adam_update(params.vector, self.m, self.v, self.grads.vector, self.decay, self.step_sizes, cursor, training)
+        adam_update(params.vector, self.m, self.v, self.grads.vector, self.decay, self.per_step[0], cursor, training)
         if self.average:
-            average_update(self.device_average, params.vector, self.shares, cursor)
+            average_update(self.device_average, params.vector, self.per_step[1], cursor)
         advance(cursor)
 
     def settle(self) -> np.ndarray:

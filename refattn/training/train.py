@@ -231,10 +231,8 @@ class Trainer:
         map_fn : callable          like map; see refattn.common.threads.workers
         report, stop : callable    `progress` and `stop` of `train`
         """
-        targets = Targets.of(self.dataset, self.label, self.checkpoint)
-        graphs, ids = self.dataset.graphs, self.dataset.id
-        optimiser = self.params, self.adam, self.average
-        stepper = make_stepper(self.config, self.ops, graphs, ids, targets, *optimiser, self.ranks)
+        data = self.dataset.graphs, self.dataset.id, Targets.of(self.dataset, self.label, self.checkpoint)
+        stepper = make_stepper(self.config, self.ops, *data, self.params, self.adam, self.average, self.ranks)
         report({**self._reached(), "notes": self.notes + notes_on(self.config, self.dataset, self.rows)})
         while self.progress["epoch"] <= self.config.training.epochs and not self._out_of_patience():
             self._epoch(stepper, map_fn, report, stop)
