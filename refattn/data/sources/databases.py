@@ -6,11 +6,13 @@ from pathlib import Path
 
 import ase.db
 import numpy as np
+from ase.db.row import AtomsRow
 from ase.units import Bohr
 
 from refattn.data.sources.extxyz import Frame, frame_of
+from refattn.data.sources.lmdb import read_rows
 from refattn.data.store import check_layout, open_dataset, read_dataset
-from refattn.errors import DataError
+from refattn.errors import DataError, in_one_line
 
 BLOCK = 1000  # structures of a data set that are read at once
 LENGTHS = {"": 1.0, "ang": 1.0, "angstrom": 1.0, "a": 1.0, "bohr": Bohr, "a0": Bohr}
@@ -33,18 +35,35 @@ def read_database(path: Path, progress: Callable[[float], None]) -> Iterator[Fra
         units = {name: str(unit) for name, unit in database.metadata.get("_property_unit_dict", {}).items()}
         for number, row in enumerate(database.select(), 1):
             progress(number / total)
-            atoms = row.toatoms()
-            atoms.positions *= LENGTHS[length.lower()]
-            atoms.cell *= LENGTHS[length.lower()]
-            data = {
-                name: value.item() if np.size(value) == 1 and isinstance(value, np.ndarray) else value
-                for name, value in row.data.items()
-            }
-            atoms.info = {"id": row.unique_id, **data, **row.key_value_pairs}
             try:
-                yield frame_of(atoms)._replace(units=units)
+                yield _frame_of_row(row, LENGTHS[length.lower()])._replace(units=units)
             except DataError as error:
                 yield error
+
+
+def _frame_of_row(row, length=1.0):
+    """The Frame of a row of ASE's databases, whose lengths are in units of `length` Å."""
+    atoms = row.toatoms()
+    atoms.positions *= length
+    atoms.cell *= length
+    data = {
+        name: value.item() if np.size(value) == 1 and isinstance(value, np.ndarray) else value
+        for name, value in row.data.items()
+    }
+    atoms.info = {"id": row.get("unique_id", ""), **data, **row.key_value_pairs}
+    return frame_of(atoms)
+
+
+def read_lmdb(path: Path, progress: Callable[[float], None]) -> Iterator[Frame | DataError]:
+    """The Frame of every row of a database of ASE in LMDB; labels are as in other ones."""
+    for fraction, row in read_rows(path):
+        progress(fraction)
+        try:
+            yield row if isinstance(row, DataError) else _frame_of_row(AtomsRow(row))
+        except DataError as error:
+            yield error
+        except (ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+            yield DataError(f"a row of it holds no structure ({in_one_line(error)}); repair it")
 
 
 def read_prepared(path: Path, progress: Callable[[float], None]) -> Iterator[Frame]:

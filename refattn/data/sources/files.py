@@ -23,7 +23,7 @@ from refattn.data.store import Record
 from refattn.errors import DataError
 
 SUFFIXES = "|".join([*READERS, "traj", "xsf"])
-STRUCTURE_FILE = re.compile(rf"(?i)(.*\.({SUFFIXES})(\.gz)?|(POSCAR|CONTCAR).*)")
+STRUCTURE_FILE = re.compile(rf"(?i)(.*\.({SUFFIXES})(\.gz)?|.*\.json\.bz2|(POSCAR|CONTCAR).*)")
 STRUCTURE_SUFFIX = re.compile(rf"(?i)\.({SUFFIXES})$")
 LIKE_NUMBER = re.compile(r"[+-]?\.?\d.*")
 FORTRAN = re.compile(r"[+-]?\d*\.?\d+[dD][+-]?\d+")
@@ -317,7 +317,7 @@ def _id(path):
 
 
 def _without_suffix(path):
-    name = path.as_posix().removesuffix(".gz")
+    name = path.as_posix().removesuffix(".gz").removesuffix(".bz2")
     match = POSCAR.fullmatch(path.name)
     is_suffix = not match or not match[1] or STRUCTURE_SUFFIX.search(name)
     return name.removesuffix(PurePosixPath(name).suffix) if is_suffix else name

@@ -12,17 +12,16 @@ Source   figshare.com/articles/Graphs_of_materials_project/7451351; sinhvt3421/s
 import contextlib
 import gzip
 import io
-import json
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 import ase
 
 from refattn.common.archives import bounded, check_member
+from refattn.common.jsoncutter import JsonCutter
 from refattn.data.sources.cif import read_cif
 from refattn.data.sources.published import PUBLISHED
 from refattn.data.store import LARGEST_LABEL, Record
@@ -32,9 +31,6 @@ LABELS = {"formation_energy_per_atom": "e_form", "band_gap": "band_gap"}
 ONE_ATOM = "one atom in the cell: left out by the authors, whose attention divides 0 by 0 there"
 ADVICE = "fetch it again with `refattn data fetch materials_project`"
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)
-CHUNK = 1 << 20  # characters
-LARGEST_OBJECT = 1 << 26  # characters; beyond that the list is damaged
-SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class MaterialsProjectSource:
@@ -73,7 +69,7 @@ class MaterialsProjectSource:
         seen = set()
         try:
             with open(self.path, "rb") as raw, self._text(raw) as text:
-                for number, element in enumerate(ListCutter(text), 1):
+                for number, element in enumerate(JsonCutter(text).elements(), 1):
                     self.fraction = min(raw.tell() / size, 1.0)
                     record = read_element(element, f"{self.path}, element {number}")
                     if record.id in seen:
@@ -104,61 +100,6 @@ class MaterialsProjectSource:
             elif self.path.suffix == ".gz":
                 stream = bounded(stack.enter_context(gzip.open(raw)), raw)
             yield io.TextIOWrapper(stream, encoding="utf-8")
-
-
-class ListCutter:
-    """Iterable of the objects of a JSON list in a text stream; holds one chunk, or one object where that is larger.
-
-    Raises ValueError for what is no list of objects. An object that was cut cannot be mistaken for a whole one: what
-    does not parse is tried again with twice the text, until there is no more.
-    """
-
-    def __init__(self, text: TextIO):
-        self.text = text
-        self.buffer = ""
-        self.at = 0
-        self.decoder = json.JSONDecoder()
-
-    def __iter__(self) -> Iterator[dict]:
-        if self._next() != "[":
-            raise ValueError("it does not begin as a list")
-        self.at += 1
-        mark = ","
-        if self._next() == "]":
-            mark = "]"
-            self.at += 1
-        while mark == ",":
-            yield self._object()
-            mark = self._next()
-            self.at += 1
-        if mark != "]" or self._next():
-            raise ValueError("the list does not end as one")
-
-    def _object(self):
-        if self._next() != "{":
-            raise ValueError("an element of the list is no object")
-        while True:
-            try:
-                element, self.at = self.decoder.raw_decode(self.buffer, self.at)
-                return element
-            except (ValueError, RecursionError) as error:
-                if len(self.buffer) - self.at > LARGEST_OBJECT or not self._more():
-                    raise ValueError(f"an element of the list is cut or damaged, {in_one_line(error)}") from None
-
-    def _next(self):
-        """The next character that is no space, "" at the end; it stays the next."""
-        while True:
-            self.at = SPACE.match(self.buffer, self.at).end()
-            if self.at < len(self.buffer):
-                return self.buffer[self.at]
-            if not self._more():
-                return ""
-
-    def _more(self):
-        chunk = self.text.read(max(CHUNK, len(self.buffer) - self.at))
-        self.buffer = self.buffer[self.at :] + chunk
-        self.at = 0
-        return bool(chunk)
 
 
 def read_element(element: dict, where: str) -> Record:

@@ -75,7 +75,7 @@ def _located(found, path, number):
 
 def _reader(path):
     """The function (path, id_from, progress) that reads a file, by its name, else by what ASE finds in it."""
-    suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    suffix = path.name.lower().removesuffix(".gz").removesuffix(".bz2").rpartition(".")[2]
     if suffix in READERS:
         return READERS[suffix]
     if POSCAR.fullmatch(path.name):
@@ -115,6 +115,18 @@ def _database(path, _, progress):
     from refattn.data.sources.databases import read_database
 
     return read_database(path, progress)
+
+
+def _json(path, id_from, progress):
+    from refattn.data.sources.pymatgen import is_pymatgen, read_pymatgen
+
+    return read_pymatgen(path, id_from, progress) if is_pymatgen(path) else _database(path, id_from, progress)
+
+
+def _lmdb(path, _, progress):
+    from refattn.data.sources.databases import read_lmdb
+
+    return read_lmdb(path, progress)
 
 
 def _prepared(path, _, progress):
@@ -187,7 +199,9 @@ READERS = {
     **dict.fromkeys(("cif", "mcif", "mmcif"), _cif),
     **dict.fromkeys(("pdb", "ent", "proteindatabank"), _pdb),
     **dict.fromkeys(("sdf", "sd", "mol"), _sdf),
-    **dict.fromkeys(("db", "json"), _database),
+    "db": _database,
+    "json": _json,
+    "aselmdb": _lmdb,
     **dict.fromkeys(("h5", "hdf5"), _prepared),
     "gen": _gen,
     "res": _res,

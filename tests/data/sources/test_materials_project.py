@@ -16,8 +16,10 @@ from ase.io.cif import read_cif
 from click.testing import CliRunner
 
 from refattn.cli.main import cli
+from refattn.common import jsoncutter
+from refattn.common.jsoncutter import JsonCutter
 from refattn.data.sources import materials_project
-from refattn.data.sources.materials_project import ListCutter, MaterialsProjectSource, read_crystal
+from refattn.data.sources.materials_project import MaterialsProjectSource, read_crystal
 from refattn.data.sources.registry import open_source
 from refattn.data.store import read_dataset
 from refattn.errors import DataError
@@ -174,15 +176,15 @@ def test_damaged_files_of_the_materials_project(mp, tmp_path):
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 64, 1 << 20])
 def test_lists_are_cut_as_json_reads_them(monkeypatch, chunk):
-    monkeypatch.setattr(materials_project, "CHUNK", chunk)
+    monkeypatch.setattr(jsoncutter, "CHUNK", chunk)
     draw = random.Random(chunk)
     for indent in (None, 1):
         made = [{"k" * draw.randrange(9): [draw.random(), '"]}\\', None, {}]} for _ in range(draw.randrange(30))]
         text = json.dumps(made, indent=indent)
-        assert list(ListCutter(io.StringIO(f" \n{text}\r\n"))) == made
+        assert list(JsonCutter(io.StringIO(f" \n{text}\r\n")).elements()) == made
     for bad in ("", " ", "{}", "[", "[1]", "[{}", "[{},]", "[{} {}]", "[{}]]", "[{}],", '[{"a": }]', "null", "[" * 999):
         with pytest.raises(ValueError, match="list|element"):
-            list(ListCutter(io.StringIO(bad)))
+            list(JsonCutter(io.StringIO(bad)).elements())
 
 
 def test_memory_does_not_grow_with_the_list():
@@ -199,10 +201,10 @@ def test_memory_does_not_grow_with_the_list():
             text, self.rest = self.rest[:size], self.rest[size:]
             return text
 
-    cutter = ListCutter(Endless())
-    sizes = [len(cutter.buffer) for _ in cutter]
+    cutter = JsonCutter(Endless())
+    sizes = [len(cutter.buffer) for _ in cutter.elements()]
     assert len(sizes) == 4_000
-    assert max(sizes) <= 2 * materials_project.CHUNK
+    assert max(sizes) <= 2 * jsoncutter.CHUNK
 
 
 def test_prepare_notes_what_is_left_out(mp):

@@ -1,0 +1,106 @@
+"""Structures as pymatgen writes them in JSON: MPtrj, the files of Alexandria, and lists of entries, packed or not.
+
+A record is an object with a `structure` among labels, or a structure alone. Records may lie in lists and objects in
+each other, whose keys are their ids. The text is cut into records while it is read, so that memory does not depend on
+its length.
+"""
+
+import bz2
+import gzip
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ase
+import numpy as np
+
+from refattn.common.archives import bounded
+from refattn.common.jsoncutter import JsonCutter
+from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy
+from refattn.errors import DataError, in_one_line
+
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
+BEGINNING = 1 << 16  # bytes that are looked at
+KEYS = ("structure", "@module", "@class", "lattice", "sites", "composition", "data")  # with which a record may begin
+IDS = ("material_id", "mat_id", "entry_id", "frame_id", "id")
+NOT_PER_SITE = {"stress"}
+# Units of labels by the names that MPtrj and Alexandria have for them.
+UNITS = dict.fromkeys(("energy", "energy_total", "corrected_total_energy", "uncorrected_total_energy"), "eV")
+UNITS |= dict.fromkeys(("correction", "bandgap", "band_gap", "band_gap_ind", "band_gap_dir"), "eV")
+UNITS |= dict.fromkeys(("energy_per_atom", "ef_per_atom", "e_per_atom_relaxed", "ef_per_atom_relaxed"), "eV/atom")
+UNITS |= dict.fromkeys(("e_form", "e_above_hull"), "eV/atom")
+
+
+def is_pymatgen(path: Path) -> bool:
+    """Whether a file of JSON is packed or begins with a structure of pymatgen, and not as a database of ASE."""
+    if path.suffix.lower() in OPENERS:
+        return True
+    with open(path, "rb") as stream:
+        return re.search(rb'"(@module|lattice|sites)"\s*:', stream.read(BEGINNING)) is not None
+
+
+def read_pymatgen(path: Path, id_from: str, progress: Callable[[float], None]) -> Iterator[Frame | DataError]:
+    """The Frame of every record of a file. Raises DataError where it cannot be read on."""
+    size = max(path.stat().st_size, 1)
+    with open(path, "rb") as raw:
+        opener = OPENERS.get(path.suffix.lower())
+        stream = bounded(opener(raw), raw) if opener else raw
+        cutter = JsonCutter(io.TextIOWrapper(stream, encoding="utf-8"))
+        for key, record in cutter.records(lambda key, is_nested: key in KEYS or not is_nested):
+            progress(min(raw.tell() / size, 1.0))
+            try:
+                yield frame_of_record(record, key)
+            except DataError as error:
+                yield error
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                yield DataError(f"the structure {key or 'in it'} cannot be read ({in_one_line(error)}); repair it")
+
+
+def frame_of_record(record: dict, key: str = "") -> Frame:
+    """The Frame of a record; its numbers are labels, its lists of numbers for all sites arrays.
+
+    Raises DataError for a site that is shared or not full, and what NumPy raises for other structures.
+    """
+    structure = record if "sites" in record else record["structure"]
+    atoms = atoms_of(structure)
+    data = record.get("data")
+    values = {**(data if isinstance(data, dict) else {}), **record}
+    id = next((str(values[name]) for name in IDS if values.get(name)), key)
+    labels = {name: value for name, value in values.items() if isinstance(value, (int, float)) and value is not True}
+    labels = {name: value for name, value in labels.items() if not isinstance(value, bool)}
+    properties = [site.get("properties") or {} for site in structure["sites"]]
+    columns = {name: [own.get(name) for own in properties] for name in properties[0]} if properties else {}
+    columns |= {name: value for name, value in values.items() if isinstance(value, list) and name not in NOT_PER_SITE}
+    arrays = {name: array for name, column in columns.items() if (array := _per_site(column, len(atoms))) is not None}
+    units = {name: UNITS[name] for name in labels if name in UNITS}
+    return Frame(key or id, labels, atoms, arrays, units=units)
+
+
+def atoms_of(structure: dict) -> ase.Atoms:
+    """The ase.Atoms of a Structure or Molecule as a dict."""
+    lattice = structure.get("lattice")
+    symbols = []
+    positions = []
+    for number, site in enumerate(structure["sites"]):
+        shares = {kind["element"]: kind["occu"] for kind in site["species"]}
+        check_occupancy({number: shares})
+        (symbol,) = shares
+        symbols.append(ISOTOPES.get(symbol, symbol))
+        positions.append(site["abc"] if lattice and "abc" in site else site["xyz"])
+    positions = np.array(positions, float).reshape(-1, 3)
+    if not lattice:
+        return ase.Atoms(symbols, positions)
+    matrix = np.array(lattice["matrix"], float)
+    inner = {"scaled_positions" if "abc" in structure["sites"][0] else "positions": positions}
+    return ase.Atoms(symbols, **inner, cell=matrix, pbc=lattice.get("pbc", True))
+
+
+def _per_site(column, n_sites):
+    """(N, ...) float64 where a list holds numbers for every site, else None."""
+    if len(column) != n_sites:
+        return None
+    try:
+        return np.array([np.nan if value is None else value for value in column], float)
+    except (ValueError, TypeError):
+        return None
