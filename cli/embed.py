@@ -1,7 +1,10 @@
 """refattn embed: structures and sites as vectors, and maps of them."""
 
+import contextlib
 import dataclasses
 import re
+import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -24,6 +27,7 @@ from refattn.common.text import counted
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.embedding import embed_stream
 from refattn.prediction.predictor import Model, load, target_number
+from refattn.report.chemiscope import MARK, is_chemiscope, write_embedding
 from refattn.report.maps import COLOURS, MARKS, SITE_COLOURS, MapOptions, files_of, write_maps
 from refattn.report.projection import LAYOUTS
 
@@ -31,7 +35,7 @@ from refattn.report.projection import LAYOUTS
 @click.command(context_settings={"show_default": True})
 @click.argument("run", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="Folder for everything; made where there is none.")
+@click.option("--out", required=True, type=click.Path(), help="Folder for everything, or a .chemiscope.json.gz alone.")
 @click.option(
     "--map", type=click.Choice([*LAYOUTS]), default=MapOptions.map, help="How to lay out; umap needs its extra."
 )
@@ -60,19 +64,29 @@ def embed(
     and shared out by --part.
     """
     model = load(run, device, min_distance)
-    folders = folders_of(out, model, shown.pop("target"))
+    alone = is_chemiscope(out)
+    target = shown.pop("target")
+    if alone and target is None and len(model.targets) > 1:
+        raise click.UsageError(
+            f"chemiscope's file is of one target; choose one by --target: {', '.join(model.targets)}"
+        )
+    temporary = tempfile.TemporaryDirectory() if alone else contextlib.nullcontext(out)
+    folders = folders_of(temporary.name if alone else out, model, target)
     sources = open_files(files, recursive=recursive, id_from=id_from)
     in_turn = part and not part.take_files(sources)
     status = StatusLine()
-    options = MapOptions(**shown)
+    options = MapOptions(**shown | ({"max_points": sys.maxsize} if alone else {}))
     paths = {path: MARKS[name] for folder in folders.values() for name, path in files_of(folder, options).items()}
-    claim_outputs(paths, run, sources, (), overwrite)
+    claim_outputs({Path(out): MARK} if alone else paths, run, sources, (), overwrite)
     left_out = LeftOut(status)
+
+    kept = []
 
     def reported(blocks):
         done = 0
         for block in blocks:
             yield block
+            kept.extend(block[0] if alone else ())
             done += len(block[0])
             status.update(f"{done} structures")
 
@@ -86,6 +100,9 @@ def embed(
         summaries[target] = write_maps(folder, model, run, reported(blocks), own)
         skip = skip and (lambda id, error: None)  # it was said of the first target
     note_of_sources(sources)
+    if alone:
+        with temporary as folder:
+            write_embedding(out, Path(folder), kept, f"{run}, embedded")
     if as_json:
         units = {target: {"unit": model.units[target_number(model, target)]} for target in folders}
         each = {target: {"target": target, **units[target], **summary} for target, summary in summaries.items()}

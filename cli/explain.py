@@ -1,6 +1,7 @@
 """refattn explain: what predictions rest on, as tables, pictures and pages."""
 
 import dataclasses
+from pathlib import Path
 
 import click
 
@@ -26,6 +27,7 @@ from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, OF_ADDITIVE_HEAD, SITE_SCORES
 from refattn.prediction.predictor import Model, load, target_number
+from refattn.report.chemiscope import MARK, explanation_file, is_chemiscope
 from refattn.report.findings import ExplainedStructure, findings, in_words
 from refattn.report.folder import ReportOptions, ReportWriter, explanation_folder, files_of
 from refattn.report.pictures import THEMES
@@ -57,7 +59,7 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 @click.command(context_settings={"show_default": True})
 @click.argument("run", type=click.Path())
 @click.argument("files", nargs=-1, type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="Folder for everything; made where there is none.")
+@click.option("--out", required=True, type=click.Path(), help="Folder for everything, or a .chemiscope.json.gz alone.")
 @click.option(
     "--scores", default=",".join(DEFAULT), callback=parse_scores, help="Costly scores to compute, or all, or none."
 )
@@ -71,6 +73,8 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
     "--score", multiple=True, type=click.Choice(SHOWN), default=["scaled_beta"], help="Shown; again for another row."
 )
 @click.option("--background", type=click.Choice([*THEMES]), default="light", help="Of the pictures.")
+@click.option("--picture-format", type=click.Choice(["png", "svg", "pdf"]), default=ReportOptions.picture_format)
+@click.option("--one-scale", is_flag=True, help="The same colours for the same numbers in all pictures and pages.")
 @click.option(
     "--max-pictures", type=click.IntRange(min=0), default=ReportOptions.max_pictures, help="Draw only the first."
 )
@@ -124,13 +128,15 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
         raise click.UsageError(f"{missing[0]} is of models with an additive head only; this one has the published head")
     sources = open_files(files, **reading)
     status = StatusLine()
-    claim_outputs(files_of(out, shown["pages"]), run, sources, (), overwrite)
+    alone = is_chemiscope(out)
+    claim_outputs({Path(out): MARK} if alone else files_of(out, shown["pages"]), run, sources, (), overwrite)
     options = {"method": method, "scores": scores, "share": share, "n_threads": threads, "target": target}
     left_out = LeftOut(status)
     structures = read_structures(sources, target or model.target, left_out if skip_bad else None)
     total = Summary(model, run, out, left_out, target)
     attributes = {"scores": ",".join(scores), "share": share, "compare": method or compare or ""}
-    with explanation_folder(out, model, run, ReportOptions(**shown), attributes, status.line) as writer:
+    folder = explanation_folder(out, model, run, ReportOptions(**shown), attributes, status.line)
+    with explanation_file(out, f"{run}, explained") if alone else folder as writer:
         for finding in findings(model, structures, bool(compare), left_out if skip_bad else None, **options):
             writer.add(finding)
             total.add(finding)

@@ -109,6 +109,7 @@ class Explanation:
     settled : bool                         whether that quadrature met its tolerance; if not, trust it no further than
                                            completeness_error
     spread : float                         in `unit`: the standard deviation of the training labels
+    atoms : ase.Atoms                      the structure
 
     baseline_value and the three that follow it are None without integrated gradients. Scores of a non-negative target
     explain the output before the clip at zero.
@@ -139,6 +140,12 @@ class Explanation:
     completeness_error: float | None = None
     settled: bool | None = None
     spread: float | None = None
+    atoms: ase.Atoms | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        from refattn.report.notebook import explanation_html  # stands above this package
+
+        return explanation_html(self)
 
     def site_scores(self) -> dict[str, np.ndarray]:
         """{name: (N,) float64} of all SITE_SCORES that were computed, in the table's order."""
@@ -268,7 +275,7 @@ class _Task:
         output = model.ops.to_host(tape.prediction)
         output = np.maximum(output, 0) if model.config.model.non_negative else output
         values, means = (to_labels(model.checkpoint, y, graph, np.zeros(1, int))[0] for y in (output, 0 * output))
-        shared = {"id": id, "z": graph.z, **_local_attention(subject, graph, tape, self.share)}
+        shared = {"id": id, "atoms": atoms, "z": graph.z, **_local_attention(subject, graph, tape, self.share)}
         subjects = [dataclasses.replace(subject, target=k) for k in self.targets]
         read = [
             _global_attention(about, tape, shared["flow"]) | self._contributions(about, tape, means[about.target])

@@ -53,6 +53,11 @@ class Prediction:
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
 
+    def _repr_html_(self) -> str:
+        from refattn.report.notebook import prediction_html  # stands above this package
+
+        return prediction_html(self)
+
     def uncertainty(self) -> dict[str, np.ndarray]:
         """Those of the last four fields that are known: name -> (S,) array."""
         fields = {name: getattr(self, name) for name in ("spread", "distance", "lower", "upper")}

@@ -33,6 +33,7 @@ class Column(typing.NamedTuple):
 
     signed : bool            whether colours should diverge from zero
     values : (N,) float64    in `unit`; empty where it has none
+    shared : (low, high)     the ends of the colours of a set; None where they are the structure's own
     """
 
     name: str
@@ -40,6 +41,7 @@ class Column(typing.NamedTuple):
     unit: str
     signed: bool
     values: np.ndarray
+    shared: tuple[float, float] | None = None
 
     @property
     def title(self) -> str:
@@ -49,6 +51,8 @@ class Column(typing.NamedTuple):
     @property
     def limits(self) -> tuple[float, float]:
         """(low, high): the ends of its colours; symmetric where it is signed, never so narrow as to show rounding."""
+        if self.shared:
+            return self.shared
         finite = self.values[np.isfinite(self.values)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
         largest = max(abs(low), abs(high)) or 1.0
@@ -149,6 +153,15 @@ class ExplainedStructure:
     def site_name(self, site: int) -> str:
         """Element and number of a site, such as O3."""
         return f"{self.atoms.symbols[site]}{site}"
+
+
+def share_limits(findings: list[ExplainedStructure]) -> None:
+    """Give every column of these structures the colours of the whole set."""
+    for name in findings[0].columns if findings else ():
+        each = np.array([finding.columns[name].limits for finding in findings])
+        low, high = float(each[:, 0].min()), float(each[:, 1].max())
+        for finding in findings:
+            finding.columns[name] = finding.columns[name]._replace(shared=(low, high))
 
 
 def strength(explanation: Explanation, score: SiteScore) -> float:

@@ -1,7 +1,7 @@
 """The folder that `refattn explain` writes: tables of all structures, pictures and pages of the first ones.
 
     structures.csv  sites.csv  edges.csv  explained.extxyz  explanations.h5      see tables.py
-    pictures/NAME.png                                                           see pictures.py
+    pictures/NAME.png, .svg or .pdf                                             see pictures.py
     index.html  pages/NAME.html  thumbnails/NAME.png  and what they share       see pages.py
 
 Every file appears complete or not at all. Those that hold all structures appear when all are done, or when something
@@ -26,7 +26,7 @@ from refattn.errors import OutputError
 from refattn.prediction.predictor import Model, target_number
 from refattn.report import png
 from refattn.report.errors_of_run import errors_of_run
-from refattn.report.findings import ExplainedStructure
+from refattn.report.findings import ExplainedStructure, share_limits
 from refattn.report.pages import MARK, OWN_FILES, list_writer, write_page, write_shared_files
 from refattn.report.pictures import picture, thumbnail
 from refattn.report.tables import MARKS, tables
@@ -44,6 +44,8 @@ class ReportOptions:
     score : tuple of str                columns that pictures and pages show first; a picture has a row for each
     background : "light" or "dark"      of the pictures; pages follow the reader's system
     max_pictures, max_pages : int       so many of the first structures have one
+    picture_format : str                png, svg or pdf
+    one_scale : bool                    whether the colours are the same in all structures, which are drawn at the end
     target : str                        the one that is explained, of several; empty: all
     pages, edges : bool                 whether there are pages, and edges.csv
     """
@@ -52,6 +54,8 @@ class ReportOptions:
     background: str = "light"
     max_pictures: int = 20
     max_pages: int = 200
+    picture_format: str = "png"
+    one_scale: bool = False
     target: str = ""
     pages: bool = True
     edges: bool = False
@@ -102,6 +106,7 @@ def explanation_folder(
         stopped = None
         try:
             yield writer
+            writer.draw_waiting()
         except BaseException as error:
             if not writer.n_done or not writer.is_whole or isinstance(error, OSError | OutputError):
                 raise
@@ -131,6 +136,7 @@ class ReportWriter:
         self.add_to_tables = add_to_tables
         self.list = None
         self.names = set()
+        self.waiting = []
         self.n_done = 0
         self.is_whole = True
         self.n_pictures = 0
@@ -144,7 +150,6 @@ class ReportWriter:
         self.n_done += 1
         links = {}
         name = None
-        first = self.shown.score[0]
         n_sites = len(finding.atoms)
         is_drawn = n_sites <= PICTURE_SITES  # what hides what costs the square of it
         if not is_drawn:
@@ -154,21 +159,34 @@ class ReportWriter:
         if is_drawn and self._within("pictures", self.n_pictures, self.shown.max_pictures):
             name = self._name_for(finding.id)
             self.n_pictures += 1
-            links["picture"] = f"pictures/{name}.png"
-            picture(
-                self.folder / links["picture"], finding, stacks_of(finding, self.shown.score), self.shown.background
-            )
-        if self.list is None:
-            return
-        if is_drawn and self._within("pages", self.n_pages, self.shown.max_pages):
+            links["picture"] = f"pictures/{name}.{self.shown.picture_format}"
+        if self.list and is_drawn and self._within("pages", self.n_pages, self.shown.max_pages):
             name = name or self._name_for(finding.id)
             self.n_pages += 1
             links |= {"page": f"pages/{name}.html", "thumbnail": f"thumbnails/{name}.png"}
-            column = finding.column_name(first, finding.explanation.target)
+        if self.shown.one_scale and links:
+            self.waiting.append((finding, links))
+        else:
+            self._draw(finding, links)
+        if self.list:
+            self.list(finding, links)
+
+    def draw_waiting(self) -> None:
+        """Draw what waited for the scale that all have."""
+        share_limits([finding for finding, _ in self.waiting])
+        for finding, links in self.waiting:
+            self._draw(finding, links)
+
+    def _draw(self, finding, links):
+        """The picture and the page of a structure, as far as it has them."""
+        if "picture" in links:
+            stacks = stacks_of(finding, self.shown.score)
+            picture(self.folder / links["picture"], finding, stacks, self.shown.background)
+        if "page" in links:
+            column = finding.column_name(self.shown.score[0], finding.explanation.target)
             thumbnail(self.folder / links["thumbnail"], finding, column)
             beside = f"../{links['picture']}" if "picture" in links else None
             write_page(self.folder / links["page"], finding, column, beside)
-        self.list(finding, links)
 
     def _within(self, what, done, limit):
         """Whether one more is drawn; says so once when not, unless none was wanted."""
@@ -190,9 +208,10 @@ class ReportWriter:
 
     def _is_free(self, name):
         """Whether pictures and pages of that name would replace nothing but earlier ones."""
-        marks = {f"pictures/{name}.png": png.MARK, f"thumbnails/{name}.png": png.MARK, f"pages/{name}.html": MARK}
-        files = [(self.folder / file, mark) for file, mark in marks.items()]
-        return all(not os.path.lexists(path) or is_output(path, mark) for path, mark in files)
+        pictures = [f"pictures/{name}.{self.shown.picture_format}", f"thumbnails/{name}.png"]
+        own = {self.folder / file: png.is_own for file in pictures}
+        own[self.folder / f"pages/{name}.html"] = lambda path: is_output(path, MARK)
+        return all(not os.path.lexists(path) or is_ours(path) for path, is_ours in own.items())
 
 
 def stacks_of(finding: ExplainedStructure, scores: Iterable[str]) -> list[list[str]]:

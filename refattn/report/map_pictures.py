@@ -133,4 +133,4 @@ def _area(n):
 
 
 def _save(figure, path):
-    figure.savefig(path, format="png", dpi=DPI, metadata=METADATA)
+    figure.savefig(path, format="png", dpi=DPI, metadata=METADATA["png"])

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from refattn.common.text import in_picture
 from refattn.data.store import Dataset
 from refattn.errors import DataError
-from refattn.report.png import write_png
+from refattn.report.png import write_figure
 
 N_BINS = 12  # of a histogram in text
 N_LABELS = 8  # panels of labels in the picture, four a row
@@ -89,7 +89,7 @@ def plot_overview(dataset: Dataset, path: Path | str, name: str) -> None:
     for panel in axes[4 + len(chosen) :]:
         panel.set_axis_off()
     figure.suptitle(_title(dataset, name, len(chosen)), fontsize=12)
-    write_png(path, figure, 110)
+    write_figure(path, figure, 110)
 
 
 def _title(dataset, name, n_labels):

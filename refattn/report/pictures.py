@@ -24,8 +24,8 @@ from matplotlib.ticker import MaxNLocator
 from refattn.common.text import printable
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import Explanation
-from refattn.report.findings import SUBSCRIPTS, Column, ExplainedStructure, in_words
-from refattn.report.png import write_png
+from refattn.report.findings import SUBSCRIPTS, Column, ExplainedStructure, in_words, with_unit
+from refattn.report.png import write_figure
 from refattn.report.scene import Scene
 
 DPI = 300
@@ -44,8 +44,11 @@ LETTER = 10  # pt: text
 LETTER_WIDTH = 0.2  # cm, of a letter of the text on the average
 LINE = 0.42  # cm, from one line of text to the next
 NUMBER = 9  # pt: numbers of the colour bar
+SMALL = 7.5  # pt: its name
+BAR_LETTERS = 14  # in a line of its name
 MAX_LETTERS = 80  # drawn atoms
 MIN_LETTER = 4.5  # pt
+SHRINK = (1, 1, 0.85, 0.65, 0.5, 0.42)  # of a text of so many letters
 MAX_LETTER = 11.0  # pt
 BOND_WIDTH = 0.09  # Å, half of the width
 BOX_WIDTH = 0.02  # Å, half of the width
@@ -87,16 +90,18 @@ class Shape(typing.NamedTuple):
 
 
 def picture(path: Path | str, finding: ExplainedStructure, stacks: list[list[str]], background: str = "light") -> None:
-    """Write the picture of a structure: a row for every score, 17 cm wide, 300 dpi.
+    """Write the picture of a structure to a PNG, SVG or PDF, see `drawing`. Raises OutputError."""
+    write_figure(path, drawing(finding, stacks, background), DPI)
+
+
+def drawing(finding: ExplainedStructure, stacks: list[list[str]], background: str = "light") -> Figure:
+    """The picture of a structure: a row for every score, 17 cm wide, 300 dpi.
 
     Parameters
     ----------
-    path : path of a PNG
     stacks : list of lists of str     columns of the ExplainedStructure, one below the other; several lists, of one
                                       length, stand side by side, and have one view instead of three
     background : "light" or "dark"
-
-    Raises OutputError where it cannot be written.
     """
     theme = THEMES[background]
     scene = Scene.of(finding.atoms)
@@ -129,7 +134,7 @@ def picture(path: Path | str, finding: ExplainedStructure, stacks: list[list[str
         _colour_bar(figure, (stack + 1) * width - BAR + GAP, bottom, row, column, theme)
     _heading(figure, finding, theme)
     _scale_bar(figure, scale, theme)
-    write_png(path, figure, DPI)
+    return figure
 
 
 def thumbnail(path: Path | str, finding: ExplainedStructure, name: str) -> None:
@@ -144,7 +149,7 @@ def thumbnail(path: Path | str, finding: ExplainedStructure, name: str) -> None:
     grey = Theme("#8b929c", "#8b929c", "#59616c", "#8b929c", "#8b929c")
     place = *(np.array(THUMBNAIL) * INCH / DPI - size) / 2, *size
     _draw(_axes(figure, place, (low, high)), scene, view, finding.columns[name], grey, scale, letters=False)
-    write_png(path, figure, DPI)
+    write_figure(path, figure, DPI)
 
 
 def colours_of(column: Column) -> np.ndarray:
@@ -271,23 +276,28 @@ def _strip(start, end, half_width):
 
 
 def _letters(axes, scene, points, colours, scale):
-    """Element symbols on the balls that no other ball covers, where they are few and large enough to read.
+    """Element and number of the site, as in the text, on the balls that no other ball covers.
 
-    None where all are of one element: the formula names it.
+    Only the symbol where both are too small to read, and nothing where that is, or where it is the formula's only one.
     """
     sizes = np.minimum(MAX_LETTER, 1.3 * _in_points(scene.radius, scale))
-    if len(points) > MAX_LETTERS or len(set(scene.z)) == 1:
+    if len(points) > MAX_LETTERS:
         return
+    alone = len(set(scene.z)) == 1
     for i, point in enumerate(points):
         nearer = points[:, 2] > point[2]
         covered = nearer & (np.linalg.norm(points[:, :2] - point[:2], axis=1) < scene.radius + 0.5 * scene.radius[i])
-        if sizes[i] < MIN_LETTER or covered.any():
+        if covered.any():
+            continue
+        symbol = chemical_symbols[scene.z[i]]
+        texts = [f"{symbol}{scene.site[i]}", *([] if alone else [symbol])]
+        fitting = [text for text in texts if sizes[i] * SHRINK[len(text)] >= MIN_LETTER]
+        if not fitting:
             continue
         luminance = np.dot(colours[i][:3], (0.299, 0.587, 0.114))
-        text = chemical_symbols[scene.z[i]]
         colour = "black" if luminance > 0.5 else "white"
-        size = sizes[i] * (0.85 if len(text) > 1 else 1)
-        axes.text(*point[:2], text, color=colour, fontsize=size, ha="center", va="center_baseline")
+        size = sizes[i] * SHRINK[len(fitting[0])]
+        axes.text(*point[:2], fitting[0], color=colour, fontsize=size, ha="center", va="center_baseline")
 
 
 def _in_points(length, scale):
@@ -297,8 +307,8 @@ def _in_points(length, scale):
 
 def _colour_bar(figure, left, bottom, row, column, theme):
     width, height = figure.get_size_inches() * INCH
-    length = min(0.86 * row, 4.0)
-    place = (left, bottom + (row - length) / 2, 0.3, length)
+    length = min(0.76 * row, 4.0)
+    place = (left, bottom + (0.9 * row - length) / 2, 0.3, length)
     axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
     bar = figure.colorbar(ScalarMappable(Normalize(*column.limits), MAPS[column.signed]), cax=axes)
     bar.locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
@@ -306,6 +316,9 @@ def _colour_bar(figure, left, bottom, row, column, theme):
     bar.update_ticks()
     bar.outline.set(edgecolor=theme.text, linewidth=0.5)
     axes.tick_params(labelsize=NUMBER, colors=theme.text, width=0.5, length=2.5)
+    label = textwrap.fill(with_unit(column.name.replace("_", " "), printable(column.unit)), BAR_LETTERS)
+    x, y = (place[0] - 0.1) / width, (place[1] + length + 0.15) / height
+    figure.text(x, y, label, color=theme.text, fontsize=SMALL, va="bottom", linespacing=1.05, parse_math=False)
 
 
 def _row_heading(finding, names, row, width):

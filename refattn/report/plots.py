@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from refattn.common.metrics import means_of_groups
 from refattn.common.text import in_picture
-from refattn.report.png import write_png
+from refattn.report.png import write_figure
 
 DPI = 160
 COLOURS = {"train": "#b0b7c3", "valid": "#e08a3c", "test": "#2b6cb0"}
@@ -30,28 +31,34 @@ def learning_curve(path: Path | str, history: list[dict], unit: str) -> None:
     best = min(history, key=lambda record: record["valid_mae"])
     axes.plot(best["epoch"], best["valid_mae"], "o", color=COLOURS["valid"], mfc="white", label="best model")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # with numbers at the smaller ones too many would overlap
+    axes.yaxis.set_minor_locator(LogLocator(subs=range(1, 10)))
     axes.yaxis.set_major_formatter("{x:.3g}")
-    axes.yaxis.set_minor_formatter("{x:.2g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"mean absolute error ({in_picture(unit)})" if unit else "mean absolute error")
     axes.grid(which="both", alpha=0.25)
     axes.legend(frameon=False)
-    write_png(path, figure, DPI)
+    write_figure(path, figure, DPI)
 
 
-def parity_plot(path: Path | str, targets: list[tuple[dict[str, tuple], str, str]]) -> None:
-    """Predictions against labels, of one target beside the other.
+def parity_plot(path: Path | str, targets: list[tuple], within: list[tuple] = ()) -> None:
+    """Predictions against labels, of one target beside the other; below them the same within groups.
 
     Parameters
     ----------
     path : path of a PNG
     targets : list of (parts, name, unit)
         parts : dict of "train", "valid", "test" -> (label (S,), prediction (S,), mae)
+    within : list like targets, optional
+        labels and predictions less the mean label of their group in training
     """
-    figure = Figure(figsize=(4.6 * len(targets), 4.6), layout="constrained")
-    for number, (parts, target, unit) in enumerate(targets, start=1):
-        _draw_parity(figure.add_subplot(1, len(targets), number), parts, target, unit)
-    write_png(path, figure, DPI)
+    rows = [list(targets), *([list(within)] if within else [])]
+    figure = Figure(figsize=(4.6 * len(targets), 4.6 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), len(targets), squeeze=False)
+    for axes, (parts, target, unit) in zip(panels.flat, [panel for row in rows for panel in row], strict=True):
+        _draw_parity(axes, parts, target, unit)
+    write_figure(path, figure, DPI)
 
 
 def _draw_parity(axes, parts, target, unit):
@@ -69,7 +76,39 @@ def _draw_parity(axes, parts, target, unit):
     axes.set_aspect("equal")
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(low - margin, high + margin)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.legend(frameon=False, markerscale=2)
+
+
+def within_groups(parts: dict, columns: dict, units: dict[str, str]) -> list[tuple]:
+    """Panels for parity_plot: labels and predictions less the mean label of their group, or composition, in training.
+
+    Structures of groups that training lacks have no such mean and no point. Empty where a target has none to show.
+
+    Parameters
+    ----------
+    parts : dict of name -> refattn.network.evaluate.EvaluatedPart
+    columns : dict of name -> list of (label, prediction) of every target, where the label is known
+    units : dict of target -> its unit
+    """
+    what = "composition" if parts["train"].group is None else "group"
+    panels = []
+    for k, (target, unit) in enumerate(units.items()):
+        groups = {name: getattr(part, what)[~np.isnan(part.label[:, k])] for name, part in parts.items()}
+        shown = {}
+        for name in ("valid", "test"):
+            if name not in parts:
+                continue
+            known = np.isin(groups[name], groups["train"])
+            mean = means_of_groups(groups["train"], columns["train"][k][0], groups[name][known])
+            label, prediction = (values[known] - mean for values in columns[name][k])
+            if len(label):
+                shown[name] = (label, prediction, np.abs(label - prediction).mean())
+        if not shown:
+            return []
+        panels.append((shown, f"{target} less its {what}'s mean", unit))
+    return panels
 
 
 def uncertainty_plot(path: Path | str, targets: list[tuple]) -> None:
@@ -89,16 +128,22 @@ def uncertainty_plot(path: Path | str, targets: list[tuple]) -> None:
     figure = Figure(figsize=(8, 3.8 * len(targets)), layout="constrained")
     for row, target in zip(figure.subplots(len(targets), 2, squeeze=False), targets, strict=True):
         _draw_uncertainty(*row, *target)
-    write_png(path, figure, DPI)
+    write_figure(path, figure, DPI)
 
 
 def _draw_uncertainty(left, right, error, uncertainty, curve, unit, name):
     size = 3 if len(error) > 2000 else 9
-    left.scatter(uncertainty, error, s=size, color=COLOURS["train"], lw=0, rasterized=True)
+    top = np.quantile(error, 0.995) * 1.05 or 1.0
+    above = error > top
+    left.scatter(uncertainty[~above], error[~above], s=size, color=COLOURS["train"], lw=0, rasterized=True)
+    if above.any():  # at the upper edge, so that nothing is left out unseen
+        text = f"{above.sum()} larger, up to {error.max():.3g}"
+        at_edge = np.full(above.sum(), top)
+        left.scatter(uncertainty[above], at_edge, s=18, marker="^", color=COLOURS["valid"], clip_on=False, label=text)
     groups = np.array_split(np.argsort(uncertainty, kind="stable"), min(10, len(error)))
     means = np.array([[uncertainty[group].mean(), error[group].mean()] for group in groups])
     left.plot(*means.T, "o-", color=COLOURS["test"], label="means of tenths")
-    left.set_ylim(0, np.quantile(error, 0.995) * 1.05 or 1.0)
+    left.set_ylim(0, top)
     left.set_xlabel("uncertainty (1: median of the validation set)")
     title = in_picture(f"{name}absolute error")
     left.set_ylabel(f"{title} ({in_picture(unit)})" if unit else title)

@@ -13,7 +13,7 @@ from refattn.network.checkpoint import Checkpoint
 from refattn.network.evaluate import predict_split, summarise, write_predictions
 from refattn.prediction.attention_summary import attention_summary
 from refattn.prediction.calibration import calibrations_of, write_calibrations
-from refattn.report.plots import learning_curve, parity_plot
+from refattn.report.plots import learning_curve, parity_plot, within_groups
 
 
 def write_results(
@@ -90,5 +90,9 @@ def _write_evaluated(out, summary, parts, dataset):
     for k, (target, found) in enumerate(each.items()):
         shown = {name: (*known[k], found[name]["mae"]) for name, known in columns.items() if len(known[k][0])}
         panels.append((shown, target, found["unit"]))
-    parity_plot(out / "parity.png", panels)
+    parity_plot(
+        out / "parity.png",
+        panels,
+        within_groups(parts, columns, {target: found["unit"] for target, found in each.items()}),
+    )
     write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")

@@ -263,3 +263,15 @@ def test_pictures_with_long_names_and_many_elements(tmp_path):
         pixels = imread(tmp_path / name)
         edges = pixels[[0, -1], :, :3], pixels[:, [0, -1], :3]
         assert all((edge == 1).all() for edge in edges)
+
+
+def test_a_file_for_chemiscope(folder):
+    """Its map is that of the folder, with every site."""
+    run(folder, "set.extxyz", "set.chemiscope.json")
+    record = json.loads((folder / "set.chemiscope.json").read_text(encoding="utf-8"))
+    for target, table in (("structure", "map.csv"), ("atom", "site_map.csv")):
+        wanted = xy_from(rows_from(folder / "out" / table))
+        found = [record["properties"][f"{target} {axis}"]["values"] for axis in "xy"]
+        np.testing.assert_array_equal(np.array(found).T, wanted)
+    assert len(record["environments"]) == sum(map(len, structures()))
+    assert "gap" not in record["properties"]  # some labels are not known

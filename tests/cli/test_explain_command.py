@@ -1,7 +1,9 @@
 """refattn explain: tables, pictures and pages hold what refattn.explain says; and what is refused."""
 
+import base64
 import csv
 import dataclasses
+import gzip
 import json
 import re
 import signal
@@ -423,3 +425,42 @@ def test_a_prediction_that_hardly_depends_on_what_is_drawn(model):
         assert ("gradient_times_input" in shown.weak) == is_weak
         assert ("% of the labels' spread" in shown.columns["gradient_times_input"].title) == is_weak
         assert "spread" not in shown.columns["beta"].title
+
+
+def test_one_scale_and_vector_pictures(folder):
+    """All structures have the same ends of the colours; an SVG is the same file when it is drawn again."""
+    options = ["--one-scale", "--picture-format", "svg"]
+    run(folder, "set.extxyz", "scale", *options, scores="none", compare=())
+    ends = []
+    for path in sorted((folder / "scale" / "pages").iterdir()):
+        data = json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)[1])
+        ends.append([(column["low"], column["high"]) for column in data["columns"]])
+        assert all(c["low"] - 1e-9 <= min(c["values"]) <= max(c["values"]) <= c["high"] + 1e-9 for c in data["columns"])
+    assert len(ends) == 3 and ends[0] == ends[1] == ends[2]
+    pictures = {path.name: path.read_text() for path in (folder / "scale" / "pictures").iterdir()}
+    assert len(pictures) == 3 and all(name.endswith(".svg") and "<svg" in text for name, text in pictures.items())
+    run(folder, "set.extxyz", "scale", *options, "--max-pages", 0, scores="none", compare=())
+    assert {path.name for path in (folder / "scale" / "pictures").iterdir()} == {*pictures}  # known as its own
+
+
+def test_a_file_for_chemiscope(folder, wanted):
+    run(folder, "set.extxyz", "set.chemiscope.json.gz")
+    record = json.loads(gzip.decompress((folder / "set.chemiscope.json.gz").read_bytes()))
+    sizes = [structure["size"] for structure in record["structures"]]
+    assert sizes == [len(atoms) for atoms in structures()]
+    np.testing.assert_allclose(record["structures"][0]["y"], structures()[0].positions[:, 1], atol=1e-5)
+    centres = [(s, i) for s, n in enumerate(sizes) for i in range(n)]
+    assert [(e["structure"], e["center"]) for e in record["environments"]] == centres
+    for name, row in record["properties"].items():
+        assert len(row["values"]) == (sum(sizes) if row["target"] == "atom" else len(sizes)), name
+    beta = np.concatenate([e.beta for e in wanted])
+    np.testing.assert_allclose(record["properties"]["beta"]["values"], beta, rtol=1e-6)
+    assert {axis["property"] for axis in record["settings"]["map"].values()} <= record["properties"].keys()
+
+
+def test_what_a_notebook_shows(model):
+    atoms = structures()[0]
+    text = refattn.explain(model, atoms, scores=(), n_threads=1)._repr_html_()
+    assert base64.b64decode(text.partition("base64,")[2].rstrip('">'))[:4] == b"\x89PNG"
+    table = model.predict([atoms] * 25)._repr_html_()
+    assert table.count("<tr>") == 21 and "and 5 more" in table and "(eV)" in table
