@@ -88,7 +88,8 @@ def try_wheel(python, wheel, sources, folder, tests, constraints):
     run(binaries / "refattn", "--help", **elsewhere)
     run(binaries / "refattn", "info", **elsewhere)
     run(*pip, "pytest>=8", "pytest-xdist>=3.6")
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "numba")}
+    # safe path: `python -c` in a test would find the sources too
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "numba"), "PYTHONSAFEPATH": "1"}
     # not `python -m pytest`, which would find the sources and not the wheel
     run(binaries / "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=sources, env=environment)
 

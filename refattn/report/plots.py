@@ -81,7 +81,7 @@ def _draw_parity(axes, parts, target, unit):
     axes.legend(frameon=False, markerscale=2)
 
 
-def within_groups(parts: dict, columns: dict, units: dict[str, str]) -> list[tuple]:
+def within_groups(parts: dict, columns: dict, summary: dict[str, dict]) -> list[tuple]:
     """Panels for parity_plot: labels and predictions less the mean label of their group, or composition, in training.
 
     Structures of groups that training lacks have no such mean and no point. Empty where a target has none to show.
@@ -90,11 +90,11 @@ def within_groups(parts: dict, columns: dict, units: dict[str, str]) -> list[tup
     ----------
     parts : dict of name -> refattn.network.evaluate.EvaluatedPart
     columns : dict of name -> list of (label, prediction) of every target, where the label is known
-    units : dict of target -> its unit
+    summary : dict of target -> dict with its unit
     """
     what = "composition" if parts["train"].group is None else "group"
     panels = []
-    for k, (target, unit) in enumerate(units.items()):
+    for k, (target, found) in enumerate(summary.items()):
         groups = {name: getattr(part, what)[~np.isnan(part.label[:, k])] for name, part in parts.items()}
         shown = {}
         for name in ("valid", "test"):
@@ -107,7 +107,7 @@ def within_groups(parts: dict, columns: dict, units: dict[str, str]) -> list[tup
                 shown[name] = (label, prediction, np.abs(label - prediction).mean())
         if not shown:
             return []
-        panels.append((shown, f"{target} less its {what}'s mean", unit))
+        panels.append((shown, f"{target} less its {what}'s mean", found["unit"]))
     return panels
 
 

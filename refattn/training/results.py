@@ -90,9 +90,5 @@ def _write_evaluated(out, summary, parts, dataset):
     for k, (target, found) in enumerate(each.items()):
         shown = {name: (*known[k], found[name]["mae"]) for name, known in columns.items() if len(known[k][0])}
         panels.append((shown, target, found["unit"]))
-    parity_plot(
-        out / "parity.png",
-        panels,
-        within_groups(parts, columns, {target: found["unit"] for target, found in each.items()}),
-    )
+    parity_plot(out / "parity.png", panels, within_groups(parts, columns, each))
     write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")
