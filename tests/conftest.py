@@ -1,6 +1,7 @@
 """Fixtures that several test files share. Helpers are modules of tests/helpers (pythonpath in pyproject.toml)."""
 
 import signal
+import sys
 
 import pytest
 
@@ -26,6 +27,29 @@ def keep_signal_handler():
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def undrawn():
+    """Pictures of a run are composed, but one of a pixel is drawn: it takes longer than a small training."""
+    if "refattn.report.plots" not in sys.modules:
+        yield  # no test here trains
+        return
+    from matplotlib.figure import Figure
+
+    from refattn.report import plots, png
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "write_png", lambda path, figure, dpi: png.write_png(path, Figure((0.1, 0.1)), 10))
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Pictures of runs are drawn in this test."""
+    from refattn.report import plots, png
+
+    monkeypatch.setattr(plots, "write_png", png.write_png)
 
 
 @pytest.fixture(scope="module")

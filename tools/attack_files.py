@@ -80,7 +80,7 @@ def make_good(folder):
     ase.io.write(folder / "set.extxyz", structures[:3], format="extxyz")
     (folder / "set.extxyz.gz").write_bytes(gzip.compress((folder / "set.extxyz").read_bytes()))
     call(f"prepare {folder / 'all.extxyz'} {folder / 'data.h5'}")
-    sizes = {"n_layers": 2, "width": 16, "n_heads": 2, "global_width": 16, "head_width": 16, "embedding_width": 8}
+    sizes = {"n_layers": 2, "width": 16, "n_heads": 4, "global_width": 16, "head_width": 16, "embedding_width": 8}
     data = {"path": str(folder / "data.h5"), "target": "spread"}
     training = {"epochs": 1, "batch_size": 8}
     config = config_from_dict({"model": {**sizes, "n_elements": 10}, "data": data, "training": training})

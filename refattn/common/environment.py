@@ -1,5 +1,6 @@
 """What this machine and installation are: cores, memory, versions."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -67,10 +68,13 @@ def processor() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python, refattn and the libraries it stands on; an optional one that is missing is left out."""
-    found = {"python": platform.python_version()}
-    for name in ("refattn", *PACKAGES, *CUDA_PACKAGES):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: _version(name) for name in ("refattn", *PACKAGES, *CUDA_PACKAGES)}
+    return {"python": platform.python_version(), **{name: text for name, text in found.items() if text}}
+
+
+@functools.cache  # a checkpoint has them, and a training writes many
+def _version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -238,6 +238,7 @@ def test_evaluate_refuses_another_unit_and_elements_never_seen(folder, tmp_path)
     assert "left out m1: structure m1 holds F" in result.stderr
 
 
+@pytest.mark.usefixtures("drawn")
 def test_an_empty_test_set_and_a_label_without_spread(folder, tmp_path):
     """What is not defined is null in JSON, which has no NaN, and a dash in the table."""
     parts = {"train": [f"m{i}" for i in range(30)], "valid": ["m30"], "test": []}

@@ -74,6 +74,7 @@ def test_ids_of_others(place):
     assert "\x1b" not in run(*["predict", "run", "bad.extxyz", "--skip-bad"]).stderr
 
 
+@pytest.mark.usefixtures("drawn")
 def test_units_and_labels_in_pictures(place):
     write_molecules("data.h5", n=24)
     with h5py.File("data.h5", "r+") as file:
@@ -81,6 +82,7 @@ def test_units_and_labels_in_pictures(place):
     run("info", "data.h5", "--plot", "x.png")
     (place / "c.toml").write_text(to_toml(small_config("data.h5", epochs=1)))
     run(*["train", "c.toml", "--out", "new", "--threads", "1"])
+    assert all((place / "new" / f"{name}.png").stat().st_size > 5000 for name in ("curve", "parity"))
 
 
 def test_file_names_that_are_no_text(place):

@@ -112,6 +112,7 @@ def _as_float64(value):
 # ---- parity ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.indices
 @pytest.mark.parametrize(("label", "operation", "inputs"), CASES, ids=[case[0] for case in CASES])
 def test_backends_agree(label, operation, inputs):
     check_float64(operation, inputs, label)
@@ -122,9 +123,14 @@ def test_backends_agree_in_float32(label, operation, inputs):
     check_float32(operation, inputs, label)
 
 
+@pytest.mark.indices
 @pytest.mark.parametrize("name", [operation.name for operation in ON_CPU])
 def test_backends_agree_on_larger_graphs(name):
     check_float64(OPERATIONS[name], make_inputs(OPERATIONS[name], big_graph(), **SMALL), name)
+
+
+@pytest.mark.parametrize("name", [operation.name for operation in ON_CPU])
+def test_backends_agree_on_larger_graphs_in_float32(name):
     check_float32(OPERATIONS[name], make_inputs(OPERATIONS[name], big_graph(), **SMALL_32), name)
 
 

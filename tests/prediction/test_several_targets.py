@@ -128,6 +128,7 @@ def test_structures_without_a_label_calibrate_nothing(folder, model):
         np.testing.assert_array_equal(getattr(found[1], name), getattr(alone, name))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_evaluate_counts_coverage_of_each_where_it_is_known(folder, model, tmp_path):
     options = ("--coverage", 0.7, "--plot", tmp_path / "plot.png")
     command("evaluate", folder / "run", "--calibrate")

@@ -268,6 +268,7 @@ def test_intervals_of_few_structures_have_a_note(folder, line):
     assert "the intervals of spread rest on 16 validation structures; 0.7 were asked for, and 9 of 10" in result.stderr
 
 
+@pytest.mark.usefixtures("drawn")
 def test_evaluate_equals_what_predict_says(folder, tmp_path):
     model, images = refattn.load(folder / "run"), {atoms.info["id"]: atoms for atoms in molecules(60)}
     test = [images[id] for id in model.checkpoint.split.test]

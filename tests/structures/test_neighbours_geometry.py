@@ -17,6 +17,7 @@ from voronoi_cells import facets_of
 from refattn.structures.voronoi import hull, isolated_rule, sphere, tree
 from refattn.structures.voronoi.clipping import clip_facet, cutting_room, solid_angle
 
+pytestmark = pytest.mark.indices
 CLOSURE = 1e-9  # sr, what the facets of a closed cell may lack of 4 pi
 CLIPPED = 1e-9  # sr, corners computed in another order
 SYMMETRY = 1e-9  # sr, omega_ij against omega_ji

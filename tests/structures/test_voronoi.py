@@ -20,6 +20,7 @@ from refattn.errors import ConfigError, StructureError
 from refattn.structures.voronoi.neighbours import voronoi_neighbours
 from refattn.structures.voronoi.sphere import sites_within, surroundings
 
+pytestmark = pytest.mark.indices
 FIXTURES = h5py.File(Path(__file__).parents[1] / "data" / "graphs.h5", "r")
 NAMES = [name.decode() for name in FIXTURES["id"]]
 UPSTREAM = 1e-5  # Å and sr; the fixtures carry up to 5e-7 of float32 rounding (pymatgen 2023.8.10), stored as float32
