@@ -18,6 +18,7 @@ HDF5_OBJECTS = _limit("HDF5_OBJECTS", 100_000)  # groups and data sets of an HDF
 HDF5_SECONDS = _limit("HDF5_SECONDS", 10)  # for another process to look at an HDF5 file without checksums
 UNPACKING = _limit("UNPACKING", 100)  # bytes that a compressed file may unpack to, for each of its own
 MEMBER = _limit("MEMBER", 1 << 26)  # bytes of one member or line of an archive that is read at once
+MAPPED = _limit("MAPPED", 1 << 30)  # bytes of a data set beyond which it is mapped from a flat file beside it
 PARAMETERS = _limit("PARAMETERS", 100_000_000)  # of a network
 LAYERS = _limit("LAYERS", 1000)  # of a network
 OCCLUDED_SITES = _limit("OCCLUDED_SITES", 5000)  # of a structure that is computed once for each of them

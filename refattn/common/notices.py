@@ -1,4 +1,4 @@
-"""What a command should say of the machinery below it: that kernels are being compiled, which is a long silence."""
+"""What a command should say of the machinery below it: what takes long, such as kernels that are being compiled."""
 
 import functools
 from collections.abc import Callable
@@ -15,6 +15,12 @@ def listen(say: Callable[[str], None]) -> None:
     _listeners[:] = [say]
 
 
+def tell(text: str) -> None:
+    """Let those who listen know."""
+    for say in _listeners:
+        say(text)
+
+
 @functools.cache
 def watch_compilation() -> None:
     """Tell who listens when kernels of refattn are compiled for the first time, and not read from the disk."""
@@ -26,8 +32,7 @@ def watch_compilation() -> None:
         def on_start(self, event: event.Event) -> None:
             if not self.told and event.data["dispatcher"].py_func.__module__.startswith("refattn"):
                 self.told = True
-                for say in _listeners:
-                    say(COMPILING)
+                tell(COMPILING)
 
         def on_end(self, event: event.Event) -> None:
             pass

@@ -1,15 +1,19 @@
 """The data sets that ship inside the package, and the way from a path to a Dataset."""
 
+import contextlib
 import functools
 import tempfile
 import typing
 from pathlib import Path
 
 from refattn.common.environment import available_cores
+from refattn.common.limits import MAPPED
 from refattn.config import GraphConfig
+from refattn.data.mapped import open_mapped
 from refattn.data.prepare import prepare
 from refattn.data.sources.registry import open_source
 from refattn.data.store import Dataset, read_dataset
+from refattn.errors import OutputError
 
 FOLDER = Path(__file__).parent / "sets"
 
@@ -48,7 +52,7 @@ SETS = {
 
 
 def open_data(path: Path | str, graph_config: GraphConfig | None, with_positions: bool = False) -> Dataset:
-    """A data set in memory: the file `path`, or a built-in set by its name.
+    """A data set: the file `path`, a large one mapped (mapped.py) and others in memory, or a built-in set by its name.
 
     The built-in sets ship as structures and labels; their graphs are made here, by `graph_config` (None: the default
     rule), in seconds.
@@ -57,6 +61,9 @@ def open_data(path: Path | str, graph_config: GraphConfig | None, with_positions
     """
     if path in SETS:
         return _open_builtin(path, graph_config or GraphConfig(), with_positions)
+    if not with_positions and Path(path).is_file() and Path(path).stat().st_size > MAPPED:
+        with contextlib.suppress(OutputError):  # a folder that nobody may write
+            return open_mapped(path)
     return read_dataset(path, with_positions=with_positions)
 
 

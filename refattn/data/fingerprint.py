@@ -35,10 +35,9 @@ class Fingerprint(typing.NamedTuple):
         everything = np.concatenate(rows)
         label = labels_of_targets(dataset, targets)[everything]
         digests = [hashlib.sha256(np.where(np.isnan(y), np.nan, y).tobytes()).hexdigest() for y in label.T]
-        trained = dataset.graphs.take(rows[0])
-        r = trained.r if len(trained.r) else np.zeros(1)
-        n_sites = np.diff(trained.site_ptr)
-        extent = np.array([[n_sites.min(), n_sites.max()], [r.min(), r.max()]], dtype=float)
+        n_sites = np.diff(dataset.graphs.site_ptr)[rows[0]]
+        r = [end for block in dataset.graphs.blocks(rows[0]) if len(block.r) for end in (block.r.min(), block.r.max())]
+        extent = np.array([[n_sites.min(), n_sites.max()], [min(r, default=0), max(r, default=0)]], dtype=float)
         return cls(graph_digests(dataset.graphs, everything), tuple(digests), extent)
 
     @classmethod
@@ -62,16 +61,19 @@ def same_data(one: Fingerprint | None, other: Fingerprint | None) -> bool:
 
 def graph_digests(graphs: GraphBatch, rows: np.ndarray) -> np.ndarray:
     """(S,) uint64 of the structures `rows`: of their elements, edges, distances and solid angles; not of their ids."""
+    return np.array([digest for block in graphs.blocks(rows) for digest in _digests(block)], dtype=np.uint64)
+
+
+def _digests(graphs):
+    """As ints, of every structure."""
     r, omega = (np.rint(array * GRID).astype(np.int32) for array in (graphs.r, graphs.omega))
-    found = np.empty(len(rows), dtype=np.uint64)
-    for number, row in enumerate(rows.tolist()):
+    for row in range(len(graphs)):
         first, last = graphs.site_ptr[row : row + 2].tolist()
         pointers = graphs.edge_ptr[first : last + 1]
         edges = slice(pointers[0], pointers[-1])
         parts = graphs.z[first:last], np.diff(pointers), graphs.nbr[edges] - first, r[edges], omega[edges]
         data = b"".join(part.astype(np.int32).tobytes() for part in parts)
-        found[number] = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-    return found
+        yield int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def check_fingerprint(

@@ -40,7 +40,7 @@ def _notes_on_elements(config: Config, dataset: Dataset, rows: tuple[np.ndarray,
     if config.model.features != "atomic":
         return
     graphs = dataset.graphs
-    seen = np.unique(graphs.take(rows[0]).z)
+    seen = graphs.elements(rows[0])
     is_new = np.logical_or.reduceat(~np.isin(graphs.z, seen), graphs.site_ptr[:-1])
     for name, purpose, part in (
         ("validate", ", and they help to choose the best epoch", rows[1]),
@@ -48,7 +48,7 @@ def _notes_on_elements(config: Config, dataset: Dataset, rows: tuple[np.ndarray,
     ):
         unseen = part[is_new[part]]
         if len(unseen):
-            names = ", ".join(chemical_symbols[z] for z in np.setdiff1d(graphs.take(unseen).z, seen))
+            names = ", ".join(chemical_symbols[z] for z in np.setdiff1d(graphs.elements(unseen), seen))
             yield (
                 f"{len(unseen)} of {len(part)} structures to {name} on hold {names}, which none to train on does"
                 f"{purpose}; leave them out, or choose another split"

@@ -61,7 +61,7 @@ class CpuStepper:
     ranks: Ranks = ALONE
 
     def __post_init__(self):
-        self.graphs = self.graphs.with_type(self.params.vector.dtype)
+        self.graphs = dataclasses.replace(self.graphs, image=None, omega_max=None)  # which no shard needs
         self.loss = loss_of(self.config.training.loss)
         self.n_targets = self.config.model.n_targets
         self.taught = [self.config.data.targets.index(target) for target, _ in self.config.training.attention]

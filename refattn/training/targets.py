@@ -40,8 +40,8 @@ class Targets(typing.NamedTuple):
         return cls(scaled.astype(dtype), None if share is None else share.astype(dtype))
 
 
-def label_scale(label: np.ndarray, graphs: GraphBatch, config: Config) -> Scale:
-    """The Scale of training structures with the labels (S, K), NaN where unknown: of what is known, each target's own.
+def label_scale(label: np.ndarray, graphs: GraphBatch, rows: np.ndarray, config: Config) -> Scale:
+    """The Scale of structures `rows` (S,) with labels (S, K), NaN where unknown: of what is known, each target's own.
 
     mean and std of the labels; for the read-out "sum" the least squares of minimum norm of the labels on the numbers of
     atoms of each element, and the std of what is left, so that two copies of a structure have twice its property.
@@ -53,7 +53,7 @@ def label_scale(label: np.ndarray, graphs: GraphBatch, config: Config) -> Scale:
         return scale
     if config.model.readout == "sum" and not config.model.non_negative:
         scale = scale._replace(reference=np.zeros((n_targets, N_ATOMIC)))
-        counts = element_counts(graphs.z, graphs.site_ptr, N_ATOMIC).astype(float)
+        counts = np.concatenate([element_counts(b.z, b.site_ptr, N_ATOMIC) for b in graphs.blocks(rows)], dtype=float)
     for k, known in enumerate(~np.isnan(label).T):
         values = label[known, k]
         if scale.reference is not None:

@@ -158,9 +158,9 @@ class Trainer:
     def start(cls, config: Config, out: Path, init: str | os.PathLike | None, device: str) -> "Trainer":
         """A new run, of which nothing is written yet."""
         config, dataset, split, rows = open_split(config)
-        graphs = dataset.graphs.take(rows[0])
-        mean, std, reference = label_scale(labels_of_targets(dataset, config.data.targets)[rows[0]], graphs, config)
-        elements = np.unique(graphs.z)
+        label = labels_of_targets(dataset, config.data.targets)[rows[0]]
+        mean, std, reference = label_scale(label, dataset.graphs, rows[0], config)
+        elements = dataset.graphs.elements(rows[0])
         params = initialise(config.model, config.training.seed, config.training.dtype)
         if init:
             params.vector[:] = load_initial(init, config).vector

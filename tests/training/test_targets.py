@@ -199,7 +199,7 @@ def test_one_name_in_a_list_is_that_target(data):
 
 def test_a_non_negative_target_is_not_shifted():
     config = config_from_dict({"model": {"non_negative": True}, "data": {"target": NAMES}})
-    scale = label_scale(np.array([[1.0, 2.0], [3.0, np.nan], [np.nan, 4.0]]), None, config)
+    scale = label_scale(np.array([[1.0, 2.0], [3.0, np.nan], [np.nan, 4.0]]), None, None, config)
     assert (scale.mean.tolist(), scale.std.tolist()) == ([0, 0], [1, 1])
 
 
