@@ -40,7 +40,7 @@ def undrawn():
     from refattn.report import plots, png
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "write_png", lambda path, figure, dpi: png.write_png(path, Figure((0.1, 0.1)), 10))
+        patch.setattr(plots, "write_figure", lambda path, figure, dpi: png.write_figure(path, Figure((0.1, 0.1)), 10))
         yield
 
 
@@ -49,7 +49,7 @@ def drawn(monkeypatch):
     """Pictures of runs are drawn in this test."""
     from refattn.report import plots, png
 
-    monkeypatch.setattr(plots, "write_png", png.write_png)
+    monkeypatch.setattr(plots, "write_figure", png.write_figure)
 
 
 @pytest.fixture(scope="module")
