@@ -102,7 +102,7 @@ def resolve(wheel, folder):
         marks = {"sys_platform": platform, "platform_machine": machine}
         (metadata,) = importlib.metadata.distributions(name="refattn", path=[str(wheel)])
         wanted = [Requirement(line) for line in metadata.requires]
-        extras = [{**marks, "extra": extra} for extra in ("test", "sklearn")]
+        extras = [{**marks, "extra": extra} for extra in ("test", "sklearn", "smiles")]
         wanted = [item for item in wanted if not item.marker or any(item.marker.evaluate(marks) for marks in extras)]
         names = [f"{item.name}{item.specifier}" for item in wanted if item.name != "refattn"]
         options = [part for tag in tags for part in ("--platform", tag)]

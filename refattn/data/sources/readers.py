@@ -19,8 +19,9 @@ from ase.io.formats import UnknownFileTypeError, filetype
 
 from refattn.common.archives import bounded
 from refattn.data.sources.extxyz import ISOTOPES, Frame, frame_of, read_xyz_file
-from refattn.errors import DataError, in_one_line
+from refattn.errors import DataError, MissingExtra, in_one_line
 
+BEGINNING = 1 << 16  # bytes by which the kinds of JSON are told apart
 MAX_TEXT = 1 << 30  # bytes of a file that is read as a whole
 ROW = re.compile(r"\s*(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?(?:\s+|$)){3}")  # three numbers
 POSCAR = re.compile(r"(?i)(?:POSCAR|CONTCAR)(.*)|.*\.(?:vasp|poscar)(?:\.gz)?")
@@ -44,6 +45,8 @@ def read_file(path: Path, id_from: str, progress: Callable[[float], None]) -> It
         for found in _reader(path)(path, id_from, progress):
             yield _frame(found, path, number)
             number += 1
+    except MissingExtra:
+        raise
     except DataError as error:
         raise _located(error, path, number) from None
     except Exception as error:  # the parsers of ASE raise anything; the reason goes into the message
@@ -80,6 +83,8 @@ def _reader(path):
         return READERS[suffix]
     if POSCAR.fullmatch(path.name):
         return _poscar
+    if suffix == "csv":
+        return _table
     return READERS.get(filetype(str(path)), _by_ase)
 
 
@@ -118,9 +123,32 @@ def _database(path, _, progress):
 
 
 def _json(path, id_from, progress):
+    from refattn.data.sources.optimade import SIGN, read_optimade
     from refattn.data.sources.pymatgen import is_pymatgen, read_pymatgen
 
+    if SIGN in _beginning(path):
+        return read_optimade(_text(path))
     return read_pymatgen(path, id_from, progress) if is_pymatgen(path) else _database(path, id_from, progress)
+
+
+def _beginning(path):
+    """The first bytes of a file, unpacked where it is of gzip."""
+    with open(path, "rb") as raw:
+        stream = bounded(gzip.GzipFile(fileobj=raw), raw) if path.suffix.lower() == ".gz" else raw
+        return stream.read(BEGINNING)
+
+
+def _smiles(path, *_):
+    from refattn.data.sources.smiles import read_smiles
+
+    return read_smiles(_text(path))
+
+
+def _table(path, *_):
+    """A table that is given alone; in a folder one may be of labels."""
+    from refattn.data.sources.smiles import read_smiles_table
+
+    return read_smiles_table(_text(path))
 
 
 def _lmdb(path, _, progress):
@@ -203,6 +231,7 @@ READERS = {
     "json": _json,
     "aselmdb": _lmdb,
     **dict.fromkeys(("h5", "hdf5"), _prepared),
+    **dict.fromkeys(("smi", "smiles"), _smiles),
     "gen": _gen,
     "res": _res,
     "vasp": _poscar,

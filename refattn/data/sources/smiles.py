@@ -1,0 +1,77 @@
+"""Molecules as SMILES: a file of them (.smi), or a table (.csv) with a column of that name among labels.
+
+RDKit (extra `smiles`) adds the hydrogen atoms and embeds the molecule in space (ETKDGv3, with a fixed seed, so that the
+same SMILES is the same structure), and MMFF94 relaxes it where it knows all atoms.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+
+import ase
+
+from refattn.data.sources.extxyz import Frame
+from refattn.errors import DataError, MissingExtra
+
+SEED = 0
+COLUMN = "smiles"  # in small or capital letters
+IDS = ("id", "name")
+
+
+def read_smiles(text: str) -> Iterator[Frame | DataError]:
+    """The Frame of every line: a SMILES, and behind a blank the id, if there is one."""
+    for line in text.splitlines():
+        smiles, _, id = line.strip().partition("\t" if "\t" in line else " ")
+        if smiles and not smiles.startswith("#"):
+            yield frame_of_smiles(smiles, id.strip())
+
+
+def read_smiles_table(text: str) -> Iterator[Frame | DataError]:
+    """The Frame of every row of a table; other columns with numbers are labels. Raises DataError without SMILES."""
+    rows = csv.DictReader(io.StringIO(text))
+    names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
+    if COLUMN not in names:
+        raise DataError("has no column smiles; name it so, or give a table of labels by --labels")
+    id_name = next((names[name] for name in IDS if name in names), None)
+    for row in rows:
+        found = frame_of_smiles((row[names[COLUMN]] or "").strip(), (row.get(id_name) or "").strip())
+        if isinstance(found, Frame):
+            known = {k: v for k, v in row.items() if k not in (None, names[COLUMN], id_name) and v and v.strip()}
+            numbers = {name: value for name, text in known.items() if (value := _number(text)) is not None}
+            texts = {name: text for name, text in known.items() if name not in numbers}
+            found = found._replace(labels=numbers, texts=texts)
+        yield found
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def frame_of_smiles(smiles: str, id: str = "") -> Frame | DataError:
+    """The Frame of one molecule, or why there is none. Raises MissingExtra without RDKit."""
+    try:
+        from rdkit import Chem, RDLogger
+        from rdkit.Chem import AllChem
+    except ImportError:
+        raise MissingExtra("RDKit is not installed: run `pip install 'refattn[smiles]'` to read SMILES") from None
+    RDLogger.DisableLog("rdApp.*")  # errors are said in a sentence
+    shown = smiles if len(smiles) <= 60 else f"{smiles[:60]}…"
+    found = Chem.MolFromSmiles(smiles) if smiles else None
+    if found is None:
+        return DataError(f"{shown!r} is no SMILES; repair it")
+    if "." in smiles:
+        return DataError(f"{shown!r} is more than one molecule; give each a line, or a structure")
+    found = Chem.AddHs(found)
+    if not found.GetNumAtoms() or any(atom.GetAtomicNum() == 0 for atom in found.GetAtoms()):
+        return DataError(f"{shown!r} has atoms of no element; name them")
+    options = AllChem.ETKDGv3()
+    options.randomSeed = SEED
+    if AllChem.EmbedMolecule(found, options) != 0:
+        return DataError(f"{shown!r} cannot be embedded in space; give a structure")
+    if AllChem.MMFFHasAllMoleculeParams(found):
+        AllChem.MMFFOptimizeMolecule(found, maxIters=1000)
+    numbers = [atom.GetAtomicNum() for atom in found.GetAtoms()]
+    return Frame(id, {}, ase.Atoms(numbers, found.GetConformer().GetPositions()), {})
