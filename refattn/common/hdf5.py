@@ -15,6 +15,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refattn.common.limits import HDF5_EXPANSION, HDF5_OBJECTS, HDF5_SECONDS, SMALL
 from refattn.errors import DataError
@@ -206,6 +207,11 @@ def _check_sizes(file, limit):
                 if place not in seen:
                     seen.add(place)
                     waiting.append(child)
+
+
+def chunk_rows(row_shape: tuple[int, ...], dtype: DTypeLike, chunk_bytes: int = 1 << 14) -> int:
+    """Rows of a chunk of about `chunk_bytes`: a file of few rows stays small."""
+    return max(1, chunk_bytes // (max(1, math.prod(row_shape)) * np.dtype(dtype).itemsize))
 
 
 def append(data: h5py.Dataset, values: np.ndarray | list, axis: int = 0) -> None:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from refattn.common.files import cannot_be_written, only_process, put_in_place, temporary_file
-from refattn.common.hdf5 import NewFile, append
+from refattn.common.hdf5 import NewFile, append, chunk_rows
 from refattn.common.outputs import is_output
 from refattn.config import GraphConfig
 from refattn.data import store
@@ -196,12 +196,11 @@ class DatasetWriter:
 
     def _create(self, path, values, fillvalue=None, compress=True):
         """A resizable dataset that holds `values`, with checksums."""
-        row_bytes = values.dtype.itemsize * max(int(np.prod(values.shape[1:])), 1)
         return self.file.create_dataset(
             path,
             data=values,
             maxshape=(None, *values.shape[1:]),
-            chunks=(max(CHUNK_BYTES // row_bytes, 1), *values.shape[1:]),
+            chunks=(chunk_rows(values.shape[1:], values.dtype, CHUNK_BYTES), *values.shape[1:]),
             fillvalue=fillvalue,
             fletcher32=True,
             **(COMPRESSED if compress else {}),

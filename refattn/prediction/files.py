@@ -11,7 +11,7 @@ import numpy as np
 from ase.io.extxyz import write_xyz
 
 from refattn.common.files import replacing
-from refattn.common.hdf5 import NewFile, append
+from refattn.common.hdf5 import NewFile, append, chunk_rows
 from refattn.common.outputs import Mark, mark_for
 from refattn.common.strict_json import to_json
 from refattn.common.text import column_name, csv_cell
@@ -150,7 +150,8 @@ def _h5(path, targets, units, extra):
         shapes |= dict.fromkeys(extra, "f8")
         for name, dtype in shapes.items():
             last = (len(targets),) if several and dtype == "f8" else ()
-            file.create_dataset(name, shape=(0, *last), maxshape=(None, *last), chunks=(4096, *last), dtype=dtype)
+            chunks = (chunk_rows(last, dtype), *last)
+            file.create_dataset(name, shape=(0, *last), maxshape=(None, *last), chunks=chunks, dtype=dtype)
         append(file["site_ptr"], [0])
 
         def add(structures, result):

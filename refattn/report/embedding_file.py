@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from refattn.common.hdf5 import NewFile, append
+from refattn.common.hdf5 import NewFile, append, chunk_rows
 from refattn.prediction.predictor import Model
 
 LAYOUT = """
@@ -20,7 +20,6 @@ LAYOUT = """
 /pca          of structures and sites, where the map is one: mean (G), axes (2, G), variance_fraction (2);
               a vector v lies at axes (v - mean)
 """
-CHUNK = 1024
 BLOCK = 16384  # rows that are read at once
 
 
@@ -54,7 +53,8 @@ def embedding_writer(path: Path | str, model: Model, target: int, attributes: di
 
 def _column(file, name, dtype, shape=(), **attributes):
     """Make a data set of rows of `shape`, without any yet."""
-    data = file.create_dataset(name, (0, *shape), maxshape=(None, *shape), chunks=(CHUNK, *shape), dtype=dtype)
+    chunks = (chunk_rows(shape, dtype), *shape)
+    data = file.create_dataset(name, (0, *shape), maxshape=(None, *shape), chunks=chunks, dtype=dtype)
     data.attrs.update(attributes)
 
 

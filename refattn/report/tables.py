@@ -21,7 +21,7 @@ import numpy as np
 from ase.io.extxyz import key_val_dict_to_str
 
 from refattn.common.files import replacing
-from refattn.common.hdf5 import NewFile, append
+from refattn.common.hdf5 import NewFile, append, chunk_rows
 from refattn.common.text import column_name, csv_cell
 from refattn.explanation.explain import SITE_SCORES
 from refattn.report.findings import ExplainedStructure, with_unit
@@ -45,7 +45,6 @@ LAYOUT = """
 Of K > 1 targets, numbers of a structure have a last axis K, scores the name of the target behind theirs, and the
 representations G columns for each target
 """
-CHUNK = 1024
 SUMS_TO = {score.name: score.sums_to for score in SITE_SCORES}
 
 
@@ -236,8 +235,9 @@ def _append(file, name, values, dtype=None, axis=0, **attributes):
         shape, maxshape, chunk = ([*values.shape] for _ in range(3))
         shape[axis] = 0
         maxshape[axis] = None
-        chunk[axis] = CHUNK
-        data = file.create_dataset(name, shape, maxshape=maxshape, chunks=tuple(chunk), dtype=dtype or values.dtype)
+        dtype = dtype or values.dtype
+        chunk[axis] = chunk_rows(values.shape[:axis] + values.shape[axis + 1 :], dtype)
+        data = file.create_dataset(name, shape, maxshape=maxshape, chunks=tuple(chunk), dtype=dtype)
         data.attrs.update(attributes)
     append(file[name], values, axis)
 

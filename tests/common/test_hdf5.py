@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refattn.common import hdf5
-from refattn.common.hdf5 import UNREADABLE, NewFile, append, reading_hdf5, write_strings
+from refattn.common.hdf5 import UNREADABLE, NewFile, append, chunk_rows, reading_hdf5, write_strings
 from refattn.common.outputs import is_output
 
 
@@ -117,3 +117,12 @@ def test_outputs_are_known_by_their_format(tmp_path):
         assert file["text"].asstr()[()] == "β\n"
     assert is_output(tmp_path / "x.h5", "refattn-model")
     assert not is_output(tmp_path / "x.h5", "refattn-dataset")
+
+
+def test_files_of_few_rows_are_small(tmp_path):
+    for shape, dtype in (((), "f8"), ((256,), "f4"), ((7, 8), "f8"), ((100_000,), "f4")):
+        chunk = (chunk_rows(shape, dtype), *shape)
+        with h5py.File(tmp_path / "few.h5", "w") as file:
+            data = file.create_dataset("rows", (0, *shape), dtype, maxshape=(None, *shape), chunks=chunk)
+            append(data, np.ones((1, *shape)))
+        assert (tmp_path / "few.h5").stat().st_size < 30_000 + 4 * np.prod(shape)
