@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--fold", type=click.IntRange(min=0), metavar="K", help="Of --folds only this one, counted from 0.")
 @click.option("--init", type=click.Path(), help="Run or model file whose parameters to start from.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; begin it where there is none.")
+@click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too: errors over the epochs, for TensorBoard.")
 @threads
 @device
 @overwrite
@@ -92,6 +94,9 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
         status = StatusLine()
         title = f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch"
         progress = Progress(status, title, "fold" if folds or (resume and is_of_folds(out)) else "member")
+        progress = (
+            with_tensorboard(progress, Path(out) / "tensorboard") if how["tensorboard"] and ranks.first else progress
+        )
         try:
             if ensemble or (resume and is_ensemble(out)):
                 summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
@@ -111,6 +116,19 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
                 alone = ", ".join(cell(mae, ".4g") for mae in found["member_test_mae"])
                 note(f"test MAE of the members alone: {alone}")
         note(f"model, predictions and pictures are in {out}")
+
+
+def with_tensorboard(progress: Callable[[dict], None], folder: Path) -> Callable[[dict], None]:
+    """A callable like `progress` that writes what TensorBoard reads as well."""
+    from refattn.report.tensorboard import TensorBoard
+
+    board = TensorBoard(folder)
+
+    def both(record):
+        progress(record)
+        board(record)
+
+    return both
 
 
 def read_settings(

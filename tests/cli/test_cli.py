@@ -243,7 +243,7 @@ def test_an_empty_test_set_and_a_label_without_spread(folder, tmp_path):
     """What is not defined is null in JSON, which has no NaN, and a dash in the table."""
     parts = {"train": [f"m{i}" for i in range(30)], "valid": ["m30"], "test": []}
     (tmp_path / "split.json").write_text(json.dumps({"format": "refattn-split", "version": 1, **parts}))
-    options = ["--set", f"data.split={tmp_path / 'split.json'}", "--epochs", 1]
+    options = ["--set", f"data.split={tmp_path / 'split.json'}", "--epochs", 1, "--tensorboard"]
     result = run("train", folder / "small.toml", "--data", folder / "set.h5", "--out", tmp_path / "run", *options)
     header, _, valid, test = result.stdout.splitlines()
     assert header.split() == ["spread", "(Å)", "n", "MAE", "RMSE", "R2"]
@@ -251,6 +251,7 @@ def test_an_empty_test_set_and_a_label_without_spread(folder, tmp_path):
     assert valid.split()[0::4] == ["valid", "-"]
     assert test.split() == ["test", "0", "-", "-", "-"]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert b"valid_mae" in next((tmp_path / "run" / "tensorboard").iterdir()).read_bytes()
     assert metrics["test"] == {"n": 0, "mae": None, "rmse": None, "r2": None}
     assert metrics["valid"]["r2"] is None
     assert "-" in run("info", tmp_path / "run").stdout
