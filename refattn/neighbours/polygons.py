@@ -78,7 +78,7 @@ def _cut(f, start, end, vector, far, place, line):
     across = unit(cross(v, axis))
     along = cross(unit(v), across)
     now = 0
-    n = 4
+    n = np.int64(4)  # no literal, or what takes it is compiled twice
     for k in range(4):
         place[0, k, 0] = -far if k in (0, 3) else far
         place[0, k, 1] = -far if k < 2 else far

@@ -135,7 +135,7 @@ def test_files_that_are_no_models(tmp_path):
 
 def test_a_truncated_model_is_refused_wherever_it_is_cut(model):
     content = model.read_bytes()
-    for part in np.linspace(0, 0.99, 10):
+    for part in (0.2, 0.6, 0.99):  # seven more by the command, in test_fuzz.py
         model.write_bytes(content[: int(part * len(content))])
         refused(model)
 
@@ -143,7 +143,7 @@ def test_a_truncated_model_is_refused_wherever_it_is_cut(model):
 def test_damaged_bytes_never_end_in_a_traceback(model):
     rng = np.random.default_rng(0)
     content = np.frombuffer(model.read_bytes(), np.uint8)
-    for _ in range(20):
+    for _ in range(8):
         damaged = content.copy()
         start = rng.integers(len(damaged) - 64)
         damaged[start : start + 64] = rng.integers(0, 256, 64)

@@ -5,6 +5,8 @@ while it is in the cache, and only what backward needs is written to memory: two
 six. The row-wise steps are those of layers.py, local attention is that of heads.py.
 """
 
+import numpy as np
+
 from refattn.ops.cpu.heads import (
     absorb_key_projection,
     add_values,
@@ -246,7 +248,7 @@ def _updated_attention_forward_kernel(context, cache, save_for_backward, work, i
     gain, offset = row_view(weights.gain, ()), row_view(weights.offset, ())
     pack(work.panels_w, weights.w)
     pack_heads(work.panels_k, work.panels_kt, weights.w_k, static.channels)
-    first = 0
+    first = np.int64(0)  # no literal, or what takes it is compiled twice
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
@@ -286,15 +288,13 @@ def _updated_attention_backward_kernel(
         total[:] = v.dtype.type(0)
     for total in (grads.site, grads.centre, grads.neighbour, grad_weights.w, work.grad_w_kt):
         total[:] = v.dtype.type(0)
-    gain, grad_gain, grad_offset = (
-        row_view(weights.gain, ()),
-        row_view(grad_weights.gain, ()),
-        row_view(grad_weights.offset, ()),
-    )
+    gain = row_view(weights.gain, ())
+    grad_gain = row_view(grad_weights.gain, ())
+    grad_offset = row_view(grad_weights.offset, ())
     pair = row_view(work.pair, 0), row_view(work.pair, 1)
     pack(work.panels_wt, weights.w.T)
     pack_heads(work.panels_k, work.panels_kt, weights.w_k, static.channels)
-    first = 0
+    first = np.int64(0)  # no literal, or what takes it is compiled twice
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
@@ -340,7 +340,7 @@ def _filtered_attention_forward_kernel(context, alpha, work, inputs, edges, weig
     n_sites = len(edge_ptr) - 1
     pack(work.panels_w, weights.w)
     pack_heads(work.panels_k, work.panels_kt, weights.w_k, static.channels)
-    first = 0
+    first = np.int64(0)  # no literal, or what takes it is compiled twice
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]
@@ -389,7 +389,7 @@ def _filtered_attention_backward_kernel(
         total[:] = v.dtype.type(0)
     for total in (grads.site, grad_weights.w, work.grad_w_kt):
         total[:] = v.dtype.type(0)
-    first = 0
+    first = np.int64(0)  # no literal, or what takes it is compiled twice
     while first < n_sites:
         last = end_of_tile(edge_ptr, first, n_sites)
         start, stop = edge_ptr[first], edge_ptr[last]

@@ -4,6 +4,7 @@ import numpy as np
 
 from refattn.common.jit import jit
 from refattn.structures.voronoi.sphere import doubled
+from refattn.structures.voronoi.vectors import put_rows
 
 NEGLIGIBLE = 1e-10  # sr; smaller facets are dropped, and a cell whose facets miss less than this of 4 pi is complete
 
@@ -26,8 +27,8 @@ def add_facets(i, n_seen, around, where, size, n):
             size = doubled(size)
         f = n
         while f > first and size[f - 1, 0] > around.distance[k]:  # for sites that were looked up after the sphere
-            where[f] = where[f - 1]
-            size[f] = size[f - 1]
+            put_rows(where, f, where[f - 1 : f])
+            put_rows(size, f, size[f - 1 : f])
             f -= 1
         image = around.tree.label[around.index[k]]
         where[f, 0] = image[0]
@@ -53,6 +54,6 @@ def in_order(start, count, where, size):
     new_where = np.empty((ptr[n_sites], 4), np.int64)
     new_size = np.empty((ptr[n_sites], 2))
     for i in range(n_sites):
-        new_where[ptr[i] : ptr[i + 1]] = where[start[i] : start[i] + count[i]]
-        new_size[ptr[i] : ptr[i + 1]] = size[start[i] : start[i] + count[i]]
+        put_rows(new_where, ptr[i], where[start[i] : start[i] + count[i]])
+        put_rows(new_size, ptr[i], size[start[i] : start[i] + count[i]])
     return ptr, new_where, new_size

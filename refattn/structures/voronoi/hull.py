@@ -234,7 +234,7 @@ def build_hull(distance, direction, n, hull, rank):
     """
     point, plane, vertex, owner, side, seen, edge, following = hull
     n_faces = 0 if n < 3 else _first_tetrahedron(distance, direction, n, rank, point, plane, vertex, owner)
-    n_points = 4
+    n_points = np.int64(4)  # no literal, or what takes it is compiled twice
     lowest = 0.0
     stale = True
     for k in range(1, n):

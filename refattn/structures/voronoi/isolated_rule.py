@@ -72,7 +72,7 @@ def isolated_cells(positions, cell, reciprocal, across, room):
     periodic = np.any(reciprocal != 0.0)
     start = np.zeros(n_sites, np.int64)
     count = np.zeros(n_sites, np.int64)
-    n_facets = 0
+    n_facets = np.int64(0)  # no literal, or what takes it is compiled twice
     where, size = empty_facets(n_sites)
     hull = empty_hull()
     rank = np.empty(SLOTS, np.int64)
@@ -152,7 +152,8 @@ def _cell(i, n_seen, radius, periodic, around, across, hull, rank):
     if n_faces > 0 and is_convex(hull, n_faces):
         if has_slivers(hull, n_faces):
             sort_again(i, n_more, around)
-            _clipped(i, n_more, True, radius, around, across)
+            all_seen = np.bool_(True)  # no literal, or what takes it is compiled twice
+            _clipped(i, n_more, all_seen, radius, around, across)
         else:
             around.omega[:n_more] = 0.0
             cone_areas(hull, n_points, n_faces, rank, 0.0, around.omega)

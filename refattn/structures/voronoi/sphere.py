@@ -10,7 +10,7 @@ import numpy as np
 
 from refattn.common.jit import jit
 from refattn.structures.voronoi.tree import grow_tree, points_within
-from refattn.structures.voronoi.vectors import cross, dot, minus, row, scaled, set_row
+from refattn.structures.voronoi.vectors import cross, dot, minus, put_rows, row, scaled, set_row
 
 EVERYTHING = 1e150  # Å, a radius that holds any finite structure, and whose square is still a number
 MAX_IMAGES = 5_000_000  # a limit for memory, 300 MB; on top of ten images of every site
@@ -91,7 +91,7 @@ def surroundings(radius, positions, cell, reciprocal):
         parts[1, k] += reach
     point = np.empty((2 * n_sites, 3))
     label = np.empty((2 * n_sites, 4), np.int32)
-    n = 0
+    n = np.int64(0)  # no literal, or what takes it is compiled twice
     limit = MAX_IMAGES + 10 * n_sites
     visits = n_sites * (parts[1, 0] - parts[0, 0] + 1.0)
     visits *= (parts[1, 1] - parts[0, 1] + 1.0) * (parts[1, 2] - parts[0, 2] + 1.0)
@@ -255,5 +255,5 @@ def _sort(value, index, n):
 def doubled(array):
     """The same rows in an array (2 n, ...) of twice the length; the new rows are not set."""
     longer = np.empty((2 * array.shape[0] + 1, array.shape[1]), array.dtype)
-    longer[: array.shape[0]] = array
+    put_rows(longer, np.int64(0), array)
     return longer

@@ -141,7 +141,7 @@ def deepest_cut(tree, own, u, h):
     """
     n_leaves = 1 << tree.levels
     root = n_leaves + ((own + 1) * n_leaves - 1) // len(tree.point)
-    deepest, q = _deepest_below(tree, root, own, u, -1, h)
+    deepest, q = _deepest_below(tree, root, own, u, np.int64(-1), h)  # no literal, or what takes it is compiled twice
     while root > 1:
         deepest, q = _deepest_below(tree, root ^ 1, own, u, deepest, q)
         root >>= 1

@@ -93,7 +93,7 @@ def upstream_cells(positions, cell, reciprocal, diagonal, room):
     ptr, where, size, problem :      as from isolated_rule.isolated_cells
     """
     n_sites = len(positions)
-    n = 0
+    n = np.int64(0)  # no literal, or what takes it is compiled twice
     ptr = np.zeros(n_sites + 1, np.int64)
     where, size = empty_facets(n_sites)
     hull = empty_hull()

@@ -19,6 +19,14 @@ def set_row(array, i, values):
     array[i, 2] = values[2]
 
 
+@jit
+def put_rows(array, first, rows):
+    """array[first : first + len(rows)] = rows, (n, columns), for which Numba would compile the text of an error."""
+    for n in range(len(rows)):
+        for k in range(rows.shape[1]):
+            array[first + n, k] = rows[n, k]
+
+
 @jit(inline=True)
 def minus(a, b):
     return a[0] - b[0], a[1] - b[1], a[2] - b[2]
