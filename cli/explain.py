@@ -72,8 +72,13 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 @click.option(
     "--score", multiple=True, type=click.Choice(SHOWN), default=["scaled_beta"], help="Shown; again for another row."
 )
-@click.option("--background", type=click.Choice([*THEMES]), default="light", help="Of the pictures.")
-@click.option("--picture-format", type=click.Choice(["png", "svg", "pdf"]), default=ReportOptions.picture_format)
+@click.option("--background", type=click.Choice([*THEMES]), default="light", help="Behind the pictures.")
+@click.option(
+    "--picture-format",
+    type=click.Choice(["png", "svg", "pdf"]),
+    default=ReportOptions.picture_format,
+    help="Of the pictures.",
+)
 @click.option("--one-scale", is_flag=True, help="The same colours for the same numbers in all pictures and pages.")
 @click.option(
     "--max-pictures", type=click.IntRange(min=0), default=ReportOptions.max_pictures, help="Draw only the first."

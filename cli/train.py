@@ -73,14 +73,7 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
                 "several processes train one network together; train members and folds side by side instead, in an "
                 "array job: --out FIVE/member_K --set training.seed=K, or --folds N --fold K"
             )
-        if resume and (not out or overwrite):
-            raise click.UsageError(
-                "--resume needs the run's directory as --out, and does not replace it with --overwrite"
-            )
-        if (ensemble or folds) and overwrite:
-            raise click.UsageError("an ensemble or folds take a folder of their own; choose another --out")
-        if (ensemble and folds) or (fold is not None and not folds):
-            raise click.UsageError("--fold K is one of --folds N, and --folds takes no --ensemble")
+        check_options(out, ensemble, folds, fold, resume, overwrite)
         given = config or data or target or epochs or assignments or init
         own = settings_of_run(Path(out)) if resume else None
         settings = None
@@ -116,6 +109,18 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
                 alone = ", ".join(cell(mae, ".4g") for mae in found["member_test_mae"])
                 note(f"test MAE of the members alone: {alone}")
         note(f"model, predictions and pictures are in {out}")
+
+
+def check_options(
+    out: str | None, ensemble: int | None, folds: int | None, fold: int | None, resume: bool, overwrite: bool
+) -> None:
+    """Raise UsageError for options that do not go together."""
+    if resume and (not out or overwrite):
+        raise click.UsageError("--resume needs the run's directory as --out, and does not replace it with --overwrite")
+    if (ensemble or folds) and overwrite:
+        raise click.UsageError("an ensemble or folds take a folder of their own; choose another --out")
+    if (ensemble and folds) or (fold is not None and not folds):
+        raise click.UsageError("--fold K is one of --folds N, and --folds takes no --ensemble")
 
 
 def with_tensorboard(progress: Callable[[dict], None], folder: Path) -> Callable[[dict], None]:

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import inspect
-import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -61,11 +60,11 @@ class _Cache(FunctionCache):
     def load_overload(self, sig, target_context):
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # what pickle and LLVM raise for a damaged file
+        except Exception:  # what a damaged file raises in LLVM and where Python objects are read
             return None
 
     def save_overload(self, sig, data):
-        with contextlib.suppress(OSError, pickle.PickleError, EOFError):  # the disk is full, the index damaged
+        with contextlib.suppress(Exception):  # the disk is full, or the index is damaged: the same as above
             super().save_overload(sig, data)
 
 
