@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 import refattn
-from refattn.common.environment import launched
+from refattn.common.environment import LAUNCHERS, launched
 from refattn.common.notices import listen
 from refattn.errors import ConfigError, RefattnError, in_one_line
 
@@ -100,7 +100,7 @@ def cli(context):
 
     Results go to stdout, progress to stderr. Exit status: 0 done, 1 failed, 2 bad usage, 130 interrupted.
     """
-    size, number = launched()
+    size, number = launched() if LAUNCHERS.keys() & os.environ.keys() else (1, 0)
     if size > 1 and context.invoked_subcommand not in ON_RANKS:
         if number:
             sys.exit(1)  # the first one speaks
