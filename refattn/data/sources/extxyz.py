@@ -69,6 +69,15 @@ def plain(atoms: ase.Atoms) -> ase.Atoms:
     return ase.Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
+def strip(atoms: ase.Atoms) -> None:
+    """Leave what `plain` copies, which takes longer."""
+    for name in atoms.arrays.keys() - {"numbers", "positions"}:
+        del atoms.arrays[name]
+    atoms.info.clear()
+    atoms.calc = None
+    atoms.set_constraint()
+
+
 def check_occupancy(kinds: object, column: np.ndarray | None = None) -> None:
     """Raise DataError where a site is shared or not full.
 
@@ -170,7 +179,9 @@ def read_frame(header: str, comment: str, rows: list[str], where: str, id_from: 
     labels = {key: float(value) for key, value in items.items() if NUMBER.fullmatch(value)}
     texts = {key: value for key, value in items.items() if key not in labels and len(value.split()) == 1}
     check_occupancy(_json_of(items.get("occupancy", "")), atoms.arrays.get("occupancy"))
-    return Frame(id, labels, plain(atoms), arrays_of(atoms), texts)
+    arrays = arrays_of(atoms)
+    strip(atoms)
+    return Frame(id, labels, atoms, arrays, texts)
 
 
 def comment_items(comment: str, where: str) -> dict[str, str]:
