@@ -8,7 +8,7 @@ import attack_fetch
 import attack_files
 import pytest
 
-FILES = 200
+FILES = 500
 # What another process has to look at first, or several networks to be loaded for, is left to the script.
 SLOW = ("keras", "run/calibration.h5", "both", "split.json", "config.toml", "run/last.h5")
 
@@ -21,7 +21,7 @@ def good(tmp_path_factory):
 
 
 def test_damaged_files(good, tmp_path):
-    """200 mutations; the slow commands have a few of them."""
+    """500 mutations; the slow commands have a few of them."""
     wrong = []
     counts = collections.Counter()
     number = done = 0
