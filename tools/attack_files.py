@@ -64,6 +64,11 @@ TARGETS = (
     ("mp.2018.6.1.json.zip", "prepare mp.2018.6.1.json.zip out.h5"),
     ("mp.2018.6.1.json", "prepare mp.2018.6.1.json out.h5"),
     ("gdb9.sdf", "prepare gdb9.sdf out.h5 --format qm9_sdf --keep-uncharacterized"),
+    ("rows.aselmdb", "prepare rows.aselmdb out.h5"),
+    ("pymatgen.json.gz", "prepare pymatgen.json.gz out.h5"),
+    ("pymatgen.json", "prepare pymatgen.json out.h5"),
+    ("optimade.json", "prepare optimade.json out.h5"),
+    ("part_2.h5", "join part_1.h5 part_2.h5 out.h5"),
     ("keras.h5", "import-keras keras.h5 out --target homo"),
     ("keras.yaml", "import-keras keras.h5 out --unit eV"),
 )
@@ -92,8 +97,12 @@ def make_good(folder):
     ase.io.write(folder / "folder" / "salt.cif", bulk("NaCl", "rocksalt", a=5.6))
     (folder / "labels.csv").write_text("id,gap\nsalt,8.5\n")
     make_archives(folder)
-    fixture = Path(__file__).parents[1] / "tests" / "data" / "keras" / "s_plus.h5.gz"
-    (folder / "keras.h5").write_bytes(gzip.decompress(fixture.read_bytes()))
+    fixtures = Path(__file__).parents[1] / "tests" / "data"
+    (folder / "keras.h5").write_bytes(gzip.decompress((fixtures / "keras" / "s_plus.h5.gz").read_bytes()))
+    (folder / "rows.aselmdb").write_bytes(gzip.decompress((fixtures / "rows.aselmdb.gz").read_bytes()))
+    make_json(folder)
+    for part in (1, 2):
+        call(f"prepare {folder / 'set.extxyz'} {folder / f'part_{part}.h5'} --part {part}/2")
     (folder / "keras.yaml").write_text("hyper:\n  target: homo\n  target_mean: -6.5\n  target_std: 0.6\n")
     for picture in folder.rglob("*.png"):
         picture.unlink()
@@ -127,6 +136,27 @@ def make_archives(folder):
         *("u0", "u298", "h298", "g298", "cv"),
     ]
     (folder / "gdb9.sdf.csv").write_text(",".join(names) + "\ngdb_1" + ",0.5" * 15 + "\n")
+
+
+def make_json(folder):
+    """Rock salt as pymatgen and as an OPTIMADE server write it."""
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    pairs = list(zip(atoms.symbols, atoms.positions.tolist(), strict=True))
+    sites = [{"species": [{"element": symbol, "occu": 1}], "xyz": xyz, "properties": {}} for symbol, xyz in pairs]
+    structure = {"@class": "Structure", "lattice": {"matrix": atoms.cell.tolist()}, "sites": sites}
+    text = json.dumps({"mp-1": {"mp-1-0-0": {"structure": structure, "energy_per_atom": -3.5, "magmom": [0.5, None]}}})
+    (folder / "pymatgen.json").write_text(text)
+    (folder / "pymatgen.json.gz").write_bytes(gzip.compress(text.encode()))
+    attributes = {
+        "lattice_vectors": atoms.cell.tolist(),
+        "dimension_types": [1, 1, 1],
+        "species_at_sites": [symbol for symbol, _ in pairs],
+        "species": [{"name": symbol, "chemical_symbols": [symbol], "concentration": [1.0]} for symbol, _ in pairs],
+        "cartesian_site_positions": [xyz for _, xyz in pairs],
+        "_mp_band_gap": 5.0,
+    }
+    entry = {"type": "structures", "id": "mp-22862", "attributes": attributes}
+    (folder / "optimade.json").write_text(json.dumps({"data": [entry], "meta": {}}))
 
 
 def call(command):
