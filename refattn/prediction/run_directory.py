@@ -147,6 +147,9 @@ def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches:
     whole = [place["epoch"], place["batch"], state["adam_step"], *(record["epoch"] for record in history)]
     if not all(isinstance(number, numbers.Integral) and number >= 0 for number in whole) or place["epoch"] < 1:
         raise ValueError("it counts in numbers that are not 0, 1 and so on")
+    epochs = [record["epoch"] for record in history]
+    if len(epochs) != place["epoch"] - 1 or epochs != list(range(1, len(epochs) + 1)):
+        raise ValueError(f"its history is not that of the epochs before epoch {place['epoch']}")
     if place["batch"] > n_batches:
         raise ValueError("it has more batches than an epoch")
     return state

@@ -132,8 +132,14 @@ def test_integers_of_many_digits(place, digits):
 
 CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 OTHERS = {
-    "history": [3, [3], [{}], [{"epoch": "1", "train_mae": 1, "valid_mae": 1, "seconds": 1}]],
-    "place": [None, {}, {**run_directory.EPOCH_START, "epoch": -1}, {**run_directory.EPOCH_START, "batch": 10**6}],
+    "history": [3, [3], [{}], [], [{"epoch": "1", "train_mae": 1, "valid_mae": 1, "seconds": 1}]],
+    "place": [
+        None,
+        {},
+        {**run_directory.EPOCH_START, "epoch": -1},
+        {**run_directory.EPOCH_START, "batch": 10**6},
+        {**run_directory.EPOCH_START, "epoch": 50},
+    ],
     "schedule": [[], {}, {"rate": "fast"}],
     "digests": [3],
     "adam_step": [-1, "x", 1.5],
