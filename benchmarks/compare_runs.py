@@ -12,13 +12,16 @@ import statistics
 import tomllib
 from pathlib import Path
 
+from report_tables import grid
+
 from refattn.common.attention_metrics import MEASURES
 from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
 from refattn.training.results import targets_of
 
 ERRORS = (("test", "mae"), ("test", "rmse"), ("train", "mae"))
-ROWS = {"element": "element alone", "even": "even"}
+BASELINES = {"composition_mae": "mean of the same composition", "baseline_mae": "mean"}
+SIMPLE = {"element": "element alone", "even": "even"}  # attention without a network
 
 
 def main():
@@ -75,33 +78,23 @@ def lines(target, kinds):
     any_run = next(iter(found.values()))[0]
     unit = any_run["unit"]
     yield f"{target}, {any_run['train']['n']} structures to train, {any_run['test']['n']} to test"
-    yield from head("", "runs", f"test MAE ({unit})", f"test RMSE ({unit})", f"train MAE ({unit})")
-    for name, runs in found.items():
-        cells = [spread([run[part][which] for run in runs], 4) for part, which in ERRORS]
-        yield row(name, len(runs), *cells)
-    for name, baseline in (("mean of the same composition", "composition_mae"), ("mean", "baseline_mae")):
-        yield row(name, "", f"{any_run[baseline]:.3f}", "", "")
+    rows = [
+        [name, len(runs), *(spread([run[part][which] for run in runs], 4) for part, which in ERRORS)]
+        for name, runs in found.items()
+    ]
+    rows += [[name, "", f"{any_run[baseline]:.3f}", "", ""] for baseline, name in BASELINES.items()]
+    yield from grid(["", "runs", f"test MAE ({unit})", f"test RMSE ({unit})", f"train MAE ({unit})"], rows)
     taught = {name: runs for name, runs in found.items() if all(run["attention"] for run in runs)}
     if not taught:
         return
     yield ""
-    yield from head("attention on the test set", *(which.replace("_", " ") for which in MEASURES))
-    for name, runs in taught.items():
-        yield row(name, *(spread([run["attention"]["network"][which] for run in runs], 3) for which in MEASURES))
-    for which, name in ROWS.items():
-        shown = next(iter(taught.values()))[0]["attention"][which]
-        yield row(name, *(f"{shown[one]:.3f}" for one in MEASURES))
-
-
-def head(*cells):
-    """Head and rule of a table."""
-    yield row(*cells)
-    yield row(*["---"] * len(cells))
-
-
-def row(*cells):
-    """A row of a table in Markdown."""
-    return f"| {' | '.join(map(str, cells))} |"
+    rows = [
+        [name, *(spread([run["attention"]["network"][which] for run in runs], 3) for which in MEASURES)]
+        for name, runs in taught.items()
+    ]
+    shown = next(iter(taught.values()))[0]["attention"]
+    rows += [[name, *(f"{shown[one][which]:.3f}" for which in MEASURES)] for one, name in SIMPLE.items()]
+    yield from grid(["attention on the test set", *(which.replace("_", " ") for which in MEASURES)], rows)
 
 
 def spread(values, digits):

@@ -12,7 +12,7 @@ import json
 import re
 import typing
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import ase
@@ -96,13 +96,16 @@ def check_occupancy(kinds: object, column: np.ndarray | None = None) -> None:
 
 def labels_of(atoms: ase.Atoms) -> dict[str, int | float]:
     """key -> int or float: the numbers in `atoms.info` and in the results of its calculator, without `id`."""
-    labels = {}
-    for key, value in {**atoms.info, **(atoms.calc.results if atoms.calc else {})}.items():
-        if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
-            value = value.item()
-        if key != "id" and isinstance(value, (int, float)) and not isinstance(value, bool):
-            labels[key] = value
+    labels = numbers_among({**atoms.info, **(atoms.calc.results if atoms.calc else {})})
+    labels.pop("id", None)
     return labels
+
+
+def numbers_among(values: Mapping[str, object]) -> dict[str, int | float]:
+    """The values that are numbers, also as arrays of no dimension, and no truth values."""
+    values = {key: value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value
+              for key, value in values.items()}  # fmt: skip
+    return {k: value for k, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
 def arrays_of(atoms: ase.Atoms) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import ase
 import numpy as np
 
-from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy
+from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, numbers_among
 from refattn.errors import DataError, in_one_line
 
 SIGN = b'"cartesian_site_positions"'
@@ -49,5 +49,4 @@ def frame_of_entry(entry: dict) -> Frame:
     pbc = [bool(number) for number in about.get("dimension_types") or cell.any(axis=1)]
     atoms = ase.Atoms(symbols, np.array(about["cartesian_site_positions"], float), cell=cell.astype(float), pbc=pbc)
     own = {name.lstrip("_"): value for name, value in about.items() if name.startswith("_")}
-    labels = {name: v for name, v in own.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-    return Frame(str(entry.get("id") or about.get("id") or ""), labels, atoms, {})
+    return Frame(str(entry.get("id") or about.get("id") or ""), numbers_among(own), atoms, {})

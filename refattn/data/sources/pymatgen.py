@@ -17,11 +17,10 @@ import numpy as np
 
 from refattn.common.archives import bounded
 from refattn.common.jsoncutter import JsonCutter
-from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy
+from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, numbers_among
 from refattn.errors import DataError, in_one_line
 
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
-BEGINNING = 1 << 16  # bytes that are looked at
 KEYS = ("structure", "@module", "@class", "lattice", "sites", "composition", "data")  # with which a record may begin
 IDS = ("material_id", "mat_id", "entry_id", "frame_id", "id")
 NOT_PER_SITE = {"stress"}
@@ -32,12 +31,9 @@ UNITS |= dict.fromkeys(("energy_per_atom", "ef_per_atom", "e_per_atom_relaxed", 
 UNITS |= dict.fromkeys(("e_form", "e_above_hull"), "eV/atom")
 
 
-def is_pymatgen(path: Path) -> bool:
+def is_pymatgen(path: Path, beginning: bytes) -> bool:
     """Whether a file of JSON is packed or begins with a structure of pymatgen, and not as a database of ASE."""
-    if path.suffix.lower() in OPENERS:
-        return True
-    with open(path, "rb") as stream:
-        return re.search(rb'"(@module|lattice|sites)"\s*:', stream.read(BEGINNING)) is not None
+    return path.suffix.lower() in OPENERS or re.search(rb'"(@module|lattice|sites)"\s*:', beginning) is not None
 
 
 def read_pymatgen(path: Path, id_from: str, progress: Callable[[float], None]) -> Iterator[Frame | DataError]:
@@ -66,15 +62,14 @@ def frame_of_record(record: dict, key: str = "") -> Frame:
     atoms = atoms_of(structure)
     data = record.get("data")
     values = {**(data if isinstance(data, dict) else {}), **record}
-    id = next((str(values[name]) for name in IDS if values.get(name)), key)
-    labels = {name: value for name, value in values.items() if isinstance(value, (int, float)) and value is not True}
-    labels = {name: value for name, value in labels.items() if not isinstance(value, bool)}
+    id = key or next((str(values[name]) for name in IDS if values.get(name)), "")
+    labels = numbers_among(values)
     properties = [site.get("properties") or {} for site in structure["sites"]]
     columns = {name: [own.get(name) for own in properties] for name in properties[0]} if properties else {}
     columns |= {name: value for name, value in values.items() if isinstance(value, list) and name not in NOT_PER_SITE}
     arrays = {name: array for name, column in columns.items() if (array := _per_site(column, len(atoms))) is not None}
     units = {name: UNITS[name] for name in labels if name in UNITS}
-    return Frame(key or id, labels, atoms, arrays, units=units)
+    return Frame(id, labels, atoms, arrays, units=units)
 
 
 def atoms_of(structure: dict) -> ase.Atoms:

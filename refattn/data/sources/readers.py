@@ -126,9 +126,11 @@ def _json(path, id_from, progress):
     from refattn.data.sources.optimade import SIGN, read_optimade
     from refattn.data.sources.pymatgen import is_pymatgen, read_pymatgen
 
-    if SIGN in _beginning(path):
+    beginning = _beginning(path)
+    if SIGN in beginning:
         return read_optimade(_text(path))
-    return read_pymatgen(path, id_from, progress) if is_pymatgen(path) else _database(path, id_from, progress)
+    reader = read_pymatgen if is_pymatgen(path, beginning) else _database
+    return reader(path, id_from, progress)
 
 
 def _beginning(path):
