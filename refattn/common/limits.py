@@ -23,3 +23,4 @@ PARAMETERS = _limit("PARAMETERS", 100_000_000)  # of a network
 LAYERS = _limit("LAYERS", 1000)  # of a network
 OCCLUDED_SITES = _limit("OCCLUDED_SITES", 5000)  # of a structure that is computed once for each of them
 PICTURE_SITES = _limit("PICTURE_SITES", 2000)  # of a structure that is drawn
+PATH_SITES = _limit("PATH_SITES", 1 << 20)  # of a structure, times the nodes of its integrated gradients

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import ase
 import numpy as np
 
+from refattn.common.limits import PATH_SITES
 from refattn.explanation.variants import ScoredInput
 from refattn.network.inference import predict_rows
 from refattn.prediction.predictor import Model
@@ -49,7 +50,7 @@ class IntegratedGradients:
     output, baseline_output : float   y(c) and y(b): with every site, and with the baseline's embedding at all of them
     n_nodes : int                     nodes of the quadrature that were used
     error : float                     (sum of score - (y(c) - y(b))) / |y(c) - y(b)|; 0 where both are the same
-    settled : bool                    whether the quadrature met its tolerance before MAX_NODES
+    settled : bool                    whether the quadrature met its tolerance with as many nodes as it may have
     """
 
     score: np.ndarray
@@ -70,7 +71,8 @@ def integrated_gradients(
 
     The integral is a Gauss-Legendre sum, whose nodes crowd at both ends of the path: near b the layer norms make the
     output change fast. The number of nodes doubles until the sum is complete within `tolerance` of |y(c) - y(b)| and
-    no score has moved by more than `tolerance` of the sum of their magnitudes, or the rest is rounding.
+    no score has moved by more than `tolerance` of the sum of their magnitudes, or the rest is rounding. There are at
+    most MAX_NODES, and of a large structure so many that nodes times sites stay below PATH_SITES.
 
     Parameters
     ----------
@@ -83,6 +85,7 @@ def integrated_gradients(
     ends = subject.outputs(lambda part: baseline + part[:, None, None] * difference, 2, map_fn)
     change = ends[1] - ends[0]
     rounding = ROUNDING * np.finfo(subject.embedding.dtype).eps
+    most = min(MAX_NODES, max(2 * FIRST_NODES, PATH_SITES // len(subject.embedding)))
     n_nodes, before = FIRST_NODES, None
     while True:
         score = _quadrature(subject, n_nodes, map_fn)
@@ -90,7 +93,7 @@ def integrated_gradients(
         floor = rounding * max(magnitude, np.abs(ends).max())
         complete = abs(score.sum() - change) <= max(tolerance * abs(change), floor)
         settled = complete and before is not None and np.abs(score - before).max() <= max(tolerance * magnitude, floor)
-        if settled or n_nodes >= MAX_NODES:
+        if settled or 2 * n_nodes > most:
             break
         n_nodes, before = 2 * n_nodes, score
     error = (score.sum() - change) / abs(change) if change else 0.0

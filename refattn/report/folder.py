@@ -156,6 +156,12 @@ class ReportWriter:
             self.note(f"{finding.id}: has {n_sites} sites; it is in the tables, but {UNDRAWN}")
         if n_sites > OCCLUDED_SITES:
             self.note(f"{finding.id}: {UNOCCLUDED}")
+        for e in finding.explanations.values():
+            if e.settled is False:
+                self.note(
+                    f"{finding.id}: the integrated gradients of {e.target} are not settled after {e.n_nodes} nodes: "
+                    f"their sum misses {abs(e.completeness_error):.2%} of what they explain (REFATTN_PATH_SITES)"
+                )
         if is_drawn and self._within("pictures", self.n_pictures, self.shown.max_pictures):
             name = self._name_for(finding.id)
             self.n_pictures += 1

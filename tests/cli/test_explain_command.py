@@ -201,6 +201,19 @@ def test_the_summary_as_json(folder):
     assert "pictures only of the first 1" in result.stderr
 
 
+def test_what_large_structures_do_without_is_said(folder, monkeypatch):
+    monkeypatch.setattr("refattn.report.folder.PICTURE_SITES", 2)
+    monkeypatch.setattr("refattn.report.folder.OCCLUDED_SITES", 2)
+    monkeypatch.setattr("refattn.explanation.explain.OCCLUDED_SITES", 2)
+    monkeypatch.setattr("refattn.explanation.attribution.MAX_NODES", 8)
+    result = run(folder, "set.extxyz", "large", scores="integrated_gradients,occlusion", compare=())
+    assert "has 6 sites; it is in the tables, but" in result.stderr
+    assert "occlusion and removal are of" in result.stderr
+    assert "not settled after 8 nodes" in result.stderr
+    assert not list((folder / "large" / "pictures").iterdir())
+    assert {site["occlusion (eV)"] for site in rows_from(folder / "large" / "sites.csv")} == {""}
+
+
 # ---- correlations and populations ----------------------------------------------------------------------------------
 
 

@@ -242,6 +242,13 @@ def test_integrated_gradients_say_where_they_do_not_settle(monkeypatch):
     assert result.n_nodes == 8
 
 
+def test_integrated_gradients_of_a_large_structure_have_fewer_nodes(monkeypatch):
+    one = subject(network(), molecule("CH3OH"))
+    monkeypatch.setattr("refattn.explanation.attribution.PATH_SITES", 20 * 6)  # 6 sites: 32 nodes are too many
+    result = integrated_gradients(one, tolerance=1e-15)
+    assert (result.n_nodes, result.settled) == (16, False)
+
+
 def test_integrated_gradients_from_another_baseline():
     """From the embedding of nitrogen: complete again, and nothing is attributed to nitrogen itself."""
     model, atoms = network(), molecule("NH3")
