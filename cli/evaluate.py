@@ -89,6 +89,8 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, kee
     model = load(run, device)
     checkpoints = model.checkpoints
     settings = model.config
+    if coverage is not None or plot:
+        model.check_intervals()
     if not data and not any(checkpoints[0].split):
         raise DataError(f"{run}: the model has no data of its own; give --data")
     path = data or data_of_run(settings.data.path, run)

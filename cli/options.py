@@ -214,19 +214,33 @@ def _print_folds(found, n_folds):
             echo(f"  {title}: MAE {found[f'{name}_mae']:.4g} on the test parts")
 
 
+# Heading, key of metrics.json, format and width of what a table of errors has.
+COLUMNS = (("MAE", "mae", ".4g", 11), ("RMSE", "rmse", ".4g", 11), ("R2", "r2", ".4f", 10))
+CLASS_COLUMNS = (
+    ("AUC", "auc", ".4f", 11),
+    ("accuracy", "accuracy", ".4f", 11),
+    ("cross entropy", "cross_entropy", ".4g", 15),
+)
+
+
 def _print_target(summary):
     title = summary["target"] + (f" ({summary['unit']})" if summary["unit"] else "")
-    echo(f"{title:<16}{'n':>7} {'MAE':>10} {'RMSE':>10} {'R2':>9}")
+    of_class = any("auc" in summary.get(name, {}) for name in ("train", "valid", "test"))
+    columns = CLASS_COLUMNS if of_class else COLUMNS
+    echo(f"{title:<16}{'n':>7}" + "".join(f"{head:>{width}}" for head, _, _, width in columns))
     for name in ("train", "valid", "test"):
         if name in summary:
             part = summary[name]
-            mae, rmse, r2 = (cell(part[key], spec) for key, spec in (("mae", ".4g"), ("rmse", ".4g"), ("r2", ".4f")))
-            echo(f"  {name:<14}{part['n']:>7} {mae:>10} {rmse:>10} {r2:>9}")
+            cells = (f"{cell(part[key], spec):>{width}}" for _, key, spec, width in columns)
+            echo(f"  {name:<14}{part['n']:>7}" + "".join(cells))
     if "split_by" in summary:
         _print_split(summary)
-    if "baseline_mae" in summary:
+    if "composition_auc" in summary:
+        auc = cell(summary["composition_auc"], ".4f")
+        echo(f"  the share of the same composition in training: AUC {auc} on the test set")
+    if "baseline_mae" in summary and not of_class:
         echo(f"  always the training mean: MAE {summary['baseline_mae']:.4g} on the test set")
-    if "composition_mae" in summary:
+    if "composition_mae" in summary and not of_class:
         r2 = cell(summary["composition_r2"], ".4f")
         echo(f"  the training mean of the same composition: MAE {summary['composition_mae']:.4g}, R2 against it {r2}")
     if "attention" in summary:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from refattn.common.limits import LAYERS
-from refattn.common.loss import LOSSES
+from refattn.common.loss import LOSSES, loss_of
 from refattn.errors import ConfigError, in_one_line
 
 CHOICES = {
@@ -42,7 +42,15 @@ BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "tra
 # Left out of a configuration file where they have their defaults, so that it is the one of before there were such keys.
 LATER = {"model.head", "data.target_weight", "training.attention", "training.attention_weight"}
 LATER |= {"training.edges_per_shard"}
-LATER |= {"data.split_by", "data.split_group", "data.valid_by", "data.test_part", "data.n_folds", "data.fold"}
+LATER |= {
+    "data.weight",
+    "data.split_by",
+    "data.split_group",
+    "data.valid_by",
+    "data.test_part",
+    "data.n_folds",
+    "data.fold",
+}
 LATER |= {"training.warmup_epochs", "training.ema"}
 LARGEST = 2**31 - 1  # of any integer
 LARGEST_SIZE = 2**16  # of the numbers of [model], beyond which nothing fits in memory
@@ -199,6 +207,7 @@ class DataConfig(Section):
     path: str = "fullerene"  # a data set made by `refattn prepare`, or the name of a built-in one
     target: str | tuple[str, ...] = "homo"  # a label of the data set, or several for a network with a read-out of each
     target_weight: tuple[float, ...] = ()  # of each target's loss, in units of its spread; empty: all 1
+    weight: str = ""  # a label that weighs the errors of each structure in the loss; empty: all alike
     split: str = ""  # a split.json, or "published:NAME" (splits.py); empty: draw one by the four values below
     n_train: int = 0  # structures to train on; 0: what the other two leave
     n_valid: int = 0  # structures to validate on; 0: a tenth
@@ -233,6 +242,11 @@ class DataConfig(Section):
         return (self.target,) if isinstance(self.target, str) else self.target
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of all labels that a training reads."""
+        return (*self.targets, self.weight) if self.weight else self.targets
+
+    @property
     def weights(self) -> tuple[float, ...]:
         """The weight of each target's loss."""
         return self.target_weight or (1.0,) * len(self.targets)
@@ -247,7 +261,7 @@ class TrainingConfig(Section):
     epochs: int = 100
     batch_size: int = 32  # structures
     edges_per_shard: int = 2500  # at most, on average, of what a thread computes at a time; decides about rounding
-    loss: str = "rmse"  # "rmse" (as published), "mse", "mae", "huber"
+    loss: str = "rmse"  # "rmse" (as published), "mse", "mae", "huber"; "cross_entropy" of a class, 0 or 1
     huber_delta: float = 1.0  # in units of the scaled target
     weight_decay: float = 1e-4  # times the squared norm of the decayed kernels (code: l2(1e-4))
     learning_rate: float = 5e-4  # code: hyper.lr
@@ -300,7 +314,14 @@ class Config:
         for target, _ in self.training.attention:
             if target not in targets:
                 raise ConfigError(f"training.attention names {target!r:.60}; it must name one of {', '.join(targets)}")
+        if self.of_class and self.model.non_negative:
+            raise ConfigError("model.non_negative is true, and the log odds of a class are negative too; leave it out")
         object.__setattr__(self, "model", dataclasses.replace(self.model, n_targets=len(targets)))
+
+    @property
+    def of_class(self) -> bool:
+        """Whether the targets are classes, 0 or 1, and predictions the probabilities of 1."""
+        return loss_of(self.training.loss).of_class
 
 
 SECTIONS = {section.name: section for section in (ModelConfig, GraphConfig, DataConfig, TrainingConfig)}

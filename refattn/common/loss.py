@@ -1,11 +1,12 @@
 """Losses of a batch, in two halves, so that every shard can go from forward to backward on its own.
 
-A loss is F(sum_s l(error_s)), where error is the prediction minus the label, scaled. `point` is l and its slope,
-`reduce` is F and its slope. The gradient of a shard is taken with the slope of l; when all shards are summed, the sum
-is multiplied by the slope of F.
+A loss is F(sum_s w_s l(z_s, y_s), sum_s w_s) of outputs z and labels y, both scaled, and weights w of the structures.
+`point` is l and its slope, `reduce` is F and its slope. The gradient of a shard is taken with the slope of l; when all
+shards are summed, the sum is multiplied by the slope of F.
 
-The formulas are of one error and of one batch: the CPU calls them, and a kernel of the GPU is compiled from them, so an
-entry of LOSSES is all that a new loss takes. A constant in `point` is a float32, which takes the type of what it meets.
+The formulas are of one structure and of one batch: the CPU calls them, and a kernel of the GPU is compiled from them,
+so an entry of LOSSES is all that a new loss takes. A constant in `point` is a float32, which takes the type of what it
+meets.
 """
 
 import math
@@ -22,50 +23,66 @@ HALF = np.float32(0.5)
 class Loss(typing.NamedTuple):
     """The two halves of a loss.
 
-    point : (error, delta) -> value, slope          l and its derivative; delta is TrainingConfig.huber_delta
-    reduce : (total, n_structures) -> value, slope  F of the batch's sum of l, and its derivative by the sum
+    point : (output, label, delta) -> value, slope  l and its derivative; delta is TrainingConfig.huber_delta
+    reduce : (total, weight) -> value, slope        F of the batch's sums of w l and w, and its derivative by the first
+    of_class : bool                                 whether outputs are log odds, and labels 0 or 1
     """
 
-    point: Callable[[float, float], tuple[float, float]]
-    reduce: Callable[[float, int], tuple[float, float]]
+    point: Callable[[float, float, float], tuple[float, float]]
+    reduce: Callable[[float, float], tuple[float, float]]
+    of_class: bool = False
 
-    def points(self, error: np.ndarray, delta: float) -> np.ndarray:
-        """(2, S) l of every error (S,), and its derivative."""
-        delta = error.dtype.type(delta)
-        return np.array([self.point(e, delta) for e in error], error.dtype).reshape(-1, 2).T.copy()
+    def points(self, output: np.ndarray, label: np.ndarray, delta: float) -> np.ndarray:
+        """(2, S) l of every output (S,) and its label, and its derivative."""
+        delta = output.dtype.type(delta)
+        found = [self.point(z, y, delta) for z, y in zip(output, label, strict=True)]
+        return np.array(found, output.dtype).reshape(-1, 2).T.copy()
 
 
-def squared_error(error: float, delta: float) -> tuple[float, float]:
-    """error^2"""
+def squared_error(output: float, label: float, delta: float) -> tuple[float, float]:
+    """error^2, error = output - label"""
+    error = output - label
     return error * error, error + error
 
 
-def absolute_error(error: float, delta: float) -> tuple[float, float]:
-    """|error|; the slope at 0 is 0"""
+def absolute_error(output: float, label: float, delta: float) -> tuple[float, float]:
+    """|error|, error = output - label; the slope at 0 is 0"""
+    error = output - label
     return abs(error), int(error > 0) - int(error < 0)
 
 
-def huber_error(error: float, delta: float) -> tuple[float, float]:
-    """error^2 / 2 within delta, delta (|error| - delta / 2) beyond
+def huber_error(output: float, label: float, delta: float) -> tuple[float, float]:
+    """error^2 / 2 within delta, delta (|error| - delta / 2) beyond, error = output - label
 
     Source   Huber, Ann. Math. Statist. 35, 73 (1964)
     """
+    error = output - label
     slope = min(max(error, -delta), delta)
     return slope * (error - HALF * slope), slope
 
 
-def mean(total: float, n_structures: int) -> tuple[float, float]:
-    """total / n"""
-    return total / n_structures, 1 / n_structures
+def cross_entropy(output: float, label: float, delta: float) -> tuple[float, float]:
+    """-y log p - (1 - y) log(1 - p) of the probability p = 1 / (1 + exp(-z)) of a class, z = output and y = label
+
+    As log(1 + exp(z)) - y z, which is finite where p rounds to 0 or 1; the slope is p - y. In float64.
+    """
+    small = math.exp(-abs(output))
+    p = (1 if output > 0 else small) / (1 + small)
+    return max(output, 0) - label * output + math.log1p(small), p - label
 
 
-def root_mean(total: float, n_structures: int) -> tuple[float, float]:
-    """sqrt(total / n), as published: a root for every batch, not for the epoch
+def mean(total: float, weight: float) -> tuple[float, float]:
+    """total / weight"""
+    return total / weight, 1 / weight
+
+
+def root_mean(total: float, weight: float) -> tuple[float, float]:
+    """sqrt(total / weight), as published: a root for every batch, not for the epoch
 
     Where it is 0 its derivative is taken as 0: every error is 0 there.
     """
-    value = math.sqrt(total / n_structures)
-    return value, 0.5 / (n_structures * value) if value != 0 else 0.0
+    value = math.sqrt(total / weight)
+    return value, 0.5 / (weight * value) if value != 0 else 0.0
 
 
 LOSSES = {
@@ -73,6 +90,7 @@ LOSSES = {
     "mse": Loss(squared_error, mean),
     "mae": Loss(absolute_error, mean),
     "huber": Loss(huber_error, mean),
+    "cross_entropy": Loss(cross_entropy, mean, of_class=True),
 }
 
 

@@ -33,6 +33,36 @@ def metrics(label: np.ndarray, prediction: np.ndarray) -> dict[str, float | int 
     }
 
 
+def class_metrics(label: np.ndarray, probability: np.ndarray) -> dict[str, float | None]:
+    """How well probabilities tell the structures of a class, label 1, from others, label 0.
+
+    Parameters
+    ----------
+    label, probability : (S,) float
+
+    Returns
+    -------
+    dict
+        auc, the area under the ROC curve: the share of pairs, one of each label, in which the class is the more
+        probable one, ties half, None where all labels are equal; accuracy, the share of structures on the right side
+        of 1/2; cross_entropy, the mean of -log of the probability of what is the case. Without structures None
+
+    Source   Hanley & McNeil, Radiology 143, 29 (1982), for the area as a share of pairs
+    """
+    if not len(label):
+        return {"auc": None, "accuracy": None, "cross_entropy": None}
+    one = label == 1
+    n_pairs = int(one.sum()) * int((~one).sum())
+    others = np.sort(probability[~one])
+    n_ordered = sum(np.searchsorted(others, probability[one], side).sum() for side in ("left", "right")) / 2
+    right = np.clip(np.where(one, probability, 1 - probability), np.finfo(float).tiny, None)
+    return {
+        "auc": float(n_ordered / n_pairs) if n_pairs else None,
+        "accuracy": float(((probability > 0.5) == one).mean()),
+        "cross_entropy": float(-np.log(right).mean()),
+    }
+
+
 def r2_against(label: np.ndarray, prediction: np.ndarray, baseline: np.ndarray) -> float | None:
     """1 - sum (label - prediction)^2 / sum (label - baseline)^2, all (S,); None where the baseline has no error."""
     error, spread = (float(((label - other) ** 2).sum()) for other in (prediction, baseline))

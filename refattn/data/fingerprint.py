@@ -3,7 +3,7 @@ training structures reach."""
 
 import hashlib
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import h5py
 import numpy as np
@@ -21,7 +21,7 @@ class Fingerprint(typing.NamedTuple):
     """Of the structures of a split, in the order train, valid, test.
 
     graphs : (S,) uint64     digests of their graphs
-    labels : (K,) str        digests of the labels of each target
+    labels : tuple of str    digests of the labels of each target, and of the structures' weights where there are some
     extent : (2, 2) float    of the structures trained on, the smallest and largest number of sites, and edge, Å
     """
 
@@ -30,10 +30,10 @@ class Fingerprint(typing.NamedTuple):
     extent: np.ndarray | None = None  # runs of before have none
 
     @classmethod
-    def of(cls, dataset: Dataset, targets: Sequence[str], rows: Sequence[np.ndarray]) -> "Fingerprint":
+    def of(cls, dataset: Dataset, labels: Sequence[str], rows: Sequence[np.ndarray]) -> "Fingerprint":
         """Of the structures `rows` of a Dataset, a part after the other."""
         everything = np.concatenate(rows)
-        label = labels_of_targets(dataset, targets)[everything]
+        label = labels_of_targets(dataset, labels)[everything]
         digests = [hashlib.sha256(np.where(np.isnan(y), np.nan, y).tobytes()).hexdigest() for y in label.T]
         n_sites = np.diff(dataset.graphs.site_ptr)[rows[0]]
         r = [end for block in dataset.graphs.blocks(rows[0]) if len(block.r) for end in (block.r.min(), block.r.max())]
@@ -77,19 +77,23 @@ def _digests(graphs):
 
 
 def check_fingerprint(
-    wanted: Fingerprint | None, dataset: Dataset, targets: Sequence[str], units: Sequence[str], split: Split
+    wanted: Fingerprint | None, dataset: Dataset, labels: Sequence[str], units: Mapping[str, str], split: Split
 ) -> None:
-    """Raise DataError where a Dataset is not the one of a training; `wanted` is None where that is unknown."""
+    """Raise DataError where a Dataset is not the one of a training; `wanted` is None where that is unknown.
+
+    labels : names of these; units : of those that have to have one
+    """
     if wanted is None:
         return
     advice = "use the run's data set, or train anew on this one"
-    found = Fingerprint.of(dataset, targets, resolve_split(split, dataset))
-    for target, unit, ours, theirs in zip(targets, units, wanted.labels, found.labels, strict=True):
-        unit_found = dataset.label_attrs[target].get("unit", "")
+    found = Fingerprint.of(dataset, labels, resolve_split(split, dataset))
+    for label, ours, theirs in zip(labels, wanted.labels, found.labels, strict=True):
+        unit_found = dataset.label_attrs[label].get("unit", "")
+        unit = units.get(label, unit_found)
         if unit != unit_found:
-            raise DataError(f"{target} is in {unit_found or 'no unit'}, the run's was in {unit or 'no unit'}; {advice}")
+            raise DataError(f"{label} is in {unit_found or 'no unit'}, the run's was in {unit or 'no unit'}; {advice}")
         if ours != theirs:
-            raise DataError(f"the labels {target} are not those that the run was trained on; {advice}")
+            raise DataError(f"the labels {label} are not those that the run was trained on; {advice}")
     other = np.flatnonzero(found.graphs != wanted.graphs)
     if len(other):
         id = [*split.train, *split.valid, *split.test][other[0]]

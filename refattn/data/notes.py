@@ -27,6 +27,8 @@ def _notes_on_labels(config: Config, dataset: Dataset, rows: tuple[np.ndarray, .
         known = column[rows[0]][~np.isnan(column[rows[0]])]
         if len(known) > 1 and np.ptp(known) <= ROUNDING * np.abs(known).max():
             yield f"{target} is {known[0]:.6g} in all structures to train on; there is nothing to learn from it"
+        if not config.of_class and np.array_equal(np.unique(known), (0, 1)):
+            yield f"{target} is 0 or 1; to predict the probability of a class set training.loss=cross_entropy"
         n_negative = int((column[np.concatenate(rows)] < 0).sum())
         if config.model.non_negative and n_negative:
             yield (

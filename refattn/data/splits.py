@@ -14,7 +14,7 @@ import numpy as np
 
 from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
-from refattn.config import DataConfig
+from refattn.config import Config, DataConfig
 from refattn.data.groups import draw_parts
 from refattn.data.store import Dataset
 from refattn.errors import DataError
@@ -195,6 +195,47 @@ def labels_of_targets(dataset: Dataset, targets: Sequence[str]) -> np.ndarray:
 def labelled_rows(dataset: Dataset, targets: Sequence[str]) -> np.ndarray:
     """Row numbers of the structures with at least one label of `targets`. Raises DataError as labels_of_target does."""
     return np.flatnonzero(~np.isnan(labels_of_targets(dataset, targets)).all(axis=1))
+
+
+def check_labels(dataset: Dataset, config: Config, parts: tuple[np.ndarray, ...]) -> None:
+    """Raise DataError where a label is missing: a structure's only one, or a target's all; where one of a class is
+    neither 0 nor 1; and where a structure to train on has no weight, though there are some.
+
+    parts : the structures to train on, to validate on and to test on
+    """
+    rows = np.concatenate(parts)
+    targets = config.data.targets
+    label = labels_of_targets(dataset, targets)
+    wrong = np.isinf(label[rows]).any(axis=1) | np.isnan(label[rows]).all(axis=1)
+    if wrong.any():
+        where = dataset.id[rows[np.argmax(wrong)]]
+        names = f"label {targets[0]}" if len(targets) == 1 else f"labels {', '.join(targets)}"
+        raise DataError(f"the {names} of structure {where} is not finite; correct it or leave it out")
+    known = ~np.isnan(label[rows])
+    wrong = known & ~np.isin(label[rows], (0, 1))
+    if config.of_class and wrong.any():
+        row, k = np.argwhere(wrong)[0]
+        raise DataError(
+            f"the label {targets[k]} of structure {dataset.id[rows[row]]} is {label[rows[row], k]:.6g}; with the loss "
+            f"{config.training.loss} it must be 0 or 1"
+        )
+    if config.data.weight:
+        _check_weights(dataset, config.data.weight, parts[0])
+    for name, part in zip(("train", "validate"), parts, strict=False):
+        for target, column in zip(targets, label[part].T, strict=True):
+            if np.isnan(column).all():
+                raise DataError(f"no structure to {name} on has the label {target}; choose another split or target")
+
+
+def _check_weights(dataset, name, rows):
+    weight = labels_of_target(dataset, name)[rows]
+    wrong = ~(np.isfinite(weight) & (weight > 0))
+    if wrong.any():
+        where = np.argmax(wrong)
+        raise DataError(
+            f"the weight {name} of structure {dataset.id[rows[where]]} is {weight[where]:.6g}; it must be a finite "
+            "number greater than 0"
+        )
 
 
 def write_split(path: Path | str, split: Split) -> None:

@@ -109,10 +109,12 @@ class Explanation:
     settled : bool                         whether that quadrature met its tolerance; if not, trust it no further than
                                            completeness_error
     spread : float                         in `unit`: the standard deviation of the training labels
+    of_class : bool                        whether the target is a class
     atoms : ase.Atoms                      the structure
 
     baseline_value and the three that follow it are None without integrated gradients. Scores of a non-negative target
-    explain the output before the clip at zero.
+    explain the output before the clip at zero. Of a class value, mean_value and baseline_value are probabilities, and
+    scores explain the log odds, log(value / (1 - value)), and sum to differences of these.
     """
 
     id: str
@@ -140,12 +142,18 @@ class Explanation:
     completeness_error: float | None = None
     settled: bool | None = None
     spread: float | None = None
+    of_class: bool = False
     atoms: ase.Atoms | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def _repr_html_(self) -> str:
         from refattn.report.notebook import explanation_html  # stands above this package
 
         return explanation_html(self)
+
+    @property
+    def unit_of_scores(self) -> str:
+        """That of the scores that are in the label's unit: of a class the log odds."""
+        return "log odds" if self.of_class else self.unit
 
     def site_scores(self) -> dict[str, np.ndarray]:
         """{name: (N,) float64} of all SITE_SCORES that were computed, in the table's order."""
@@ -284,7 +292,7 @@ class _Task:
         del tape  # what follows needs its memory
         found = {}
         for k, about, fields in zip(self.targets, subjects, read, strict=True):
-            names = {"target": model.targets[k], "unit": model.units[k]}
+            names = {"target": model.targets[k], "unit": model.units[k], "of_class": model.config.of_class}
             known = {"value": float(values[k]), "mean_value": float(means[k])}
             known["spread"] = float(model.checkpoint.scale.std[k])
             scores = self._attributions(about, atoms, means[k], map_fn)
@@ -311,7 +319,7 @@ class _Task:
             result = integrated_gradients(subject, map_fn)
             found |= {
                 "integrated_gradients": std * result.score,
-                "baseline_value": mean + std * result.baseline_output,
+                "baseline_value": self._baseline_value(subject, mean, result.baseline_output),
                 "n_nodes": result.n_nodes,
                 "completeness_error": result.error,
                 "settled": result.settled,
@@ -325,6 +333,11 @@ class _Task:
             if reference is not None:
                 found["removal"] = found["removal"] + reference[subject.target][atoms.numbers]
         return found
+
+    def _baseline_value(self, subject, mean, output):
+        if self.model.config.of_class:
+            return float(1 / (1 + np.exp(-output)))
+        return mean + self.model.checkpoint.scale.std[subject.target] * output
 
 
 def subject_of(model: Model, params: Parameters, graph: GraphBatch, target: int = 0) -> ScoredInput:

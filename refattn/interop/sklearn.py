@@ -1,4 +1,4 @@
-"""A network as an estimator of scikit-learn: fit, predict and score on lists of ase.Atoms."""
+"""A network as a regressor or classifier of scikit-learn: fit, predict and score on lists of ase.Atoms."""
 
 import tempfile
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ import numpy as np
 from refattn.config import Config, DataConfig, GraphConfig, override
 from refattn.data.store import Record
 from refattn.data.writer import DatasetWriter
-from refattn.errors import MissingExtra
+from refattn.errors import DataError, MissingExtra
 from refattn.prediction.predictor import load
 from refattn.structures.batch import GraphBatch
 from refattn.training.train import train
 
 try:
-    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils.validation import check_is_fitted
 except ImportError:
     raise MissingExtra("scikit-learn is not installed: run `pip install scikit-learn`") from None
 
 
-class StructureRegressor(RegressorMixin, BaseEstimator):
+class _StructureEstimator(BaseEstimator):
     """SCANN or SCANN+ behind scikit-learn's interface.
 
     Parameters
@@ -53,19 +53,15 @@ class StructureRegressor(RegressorMixin, BaseEstimator):
         self.n_threads = n_threads
         self.device = device
 
-    def fit(self, X: Sequence[ase.Atoms], y: np.ndarray) -> "StructureRegressor":
-        """Train on structures and their labels.
-
-        Parameters
-        ----------
-        X : list of ase.Atoms
-        y : (S,) or (S, K) float     NaN where one of several labels is unknown
-
-        A tenth of them chooses the best epoch.
-        """
-        structures = list(X)
+    def _fit(self, structures, y, weight, *settings):
+        """Train on the labels y (S,) or (S, K) with weights (S,) or None; a tenth of them chooses the best epoch."""
         columns = np.asarray(y, dtype=float).reshape(len(structures), -1)
         names = ["y"] if np.ndim(y) == 1 else [f"y{k}" for k in range(columns.shape[1])]
+        target = names[0] if len(names) == 1 else names
+        if weight is not None:
+            columns = np.column_stack([columns, np.asarray(weight, dtype=float)])
+            names = [*names, "weight"]
+            settings = "data.weight=weight", *settings
         rule = self.rule or GraphConfig()
         with tempfile.TemporaryDirectory(prefix="refattn-") as folder:
             path = Path(folder) / "data.h5"
@@ -76,14 +72,66 @@ class StructureRegressor(RegressorMixin, BaseEstimator):
                 writer.add(records, graphs)
             # the number of a structure is its place in X: two with the same id in info are no fault here
             split = ["data.test_part=false", f"data.split_seed={self.seed}", f"training.seed={self.seed}"]
-            target = names[0] if len(names) == 1 else names
             config = Config(data=DataConfig(path=str(path), target=target))
-            config = override(config, [*split, *self.settings])
+            config = override(config, [*split, *settings, *self.settings])
             self.summary_ = train(config, Path(folder) / "run", self.n_threads, device=self.device)
             self.model_ = load(Path(folder) / "run", self.device)
         return self
 
-    def predict(self, X: Sequence[ase.Atoms]) -> np.ndarray:
-        """(S,) or (S, K) predictions, as y was."""
+    def _predict(self, X):
         check_is_fitted(self, "model_")
         return np.asarray(self.model_.predict(list(X), n_threads=self.n_threads).value)
+
+
+class StructureRegressor(RegressorMixin, _StructureEstimator):
+    __doc__ = _StructureEstimator.__doc__
+
+    def fit(
+        self, X: Sequence[ase.Atoms], y: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> "StructureRegressor":
+        """Train on structures and their labels.
+
+        Parameters
+        ----------
+        X : list of ase.Atoms
+        y : (S,) or (S, K) float                NaN where one of several labels is unknown
+        sample_weight : (S,) float, optional    greater than 0, of each structure's errors in the loss
+
+        A tenth of them chooses the best epoch.
+        """
+        return self._fit(list(X), y, sample_weight)
+
+    def predict(self, X: Sequence[ase.Atoms]) -> np.ndarray:
+        """(S,) or (S, K) predictions, as y was."""
+        return self._predict(X)
+
+
+class StructureClassifier(ClassifierMixin, _StructureEstimator):
+    __doc__ = _StructureEstimator.__doc__ + "    classes_ : (2,)             the two values of y, in their order\n    "
+
+    def fit(
+        self, X: Sequence[ase.Atoms], y: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> "StructureClassifier":
+        """Train on structures and their classes, with the cross entropy.
+
+        Parameters
+        ----------
+        X : list of ase.Atoms
+        y : (S,)                                of two values
+        sample_weight : (S,) float, optional    greater than 0, of each structure in the loss
+
+        A tenth of them chooses the best epoch. Raises DataError where y has not two values.
+        """
+        self.classes_, number = np.unique(y, return_inverse=True)
+        if len(self.classes_) != 2:
+            raise DataError(f"y has {len(self.classes_)} different values; a classifier takes two classes")
+        return self._fit(list(X), number.astype(float), sample_weight, "training.loss=cross_entropy")
+
+    def predict_proba(self, X: Sequence[ase.Atoms]) -> np.ndarray:
+        """(S, 2) probabilities of the two classes_."""
+        second = self._predict(X)
+        return np.column_stack([1 - second, second])
+
+    def predict(self, X: Sequence[ase.Atoms]) -> np.ndarray:
+        """(S,) the more probable of classes_."""
+        return self.classes_[(self._predict(X) > 0.5).astype(int)]

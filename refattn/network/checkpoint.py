@@ -97,8 +97,9 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 
 def check_data(checkpoint: Checkpoint, dataset: Dataset) -> None:
     """Raise DataError where a Dataset is not what a Checkpoint was trained on; see check_fingerprint."""
-    targets = checkpoint.config.data.targets
-    check_fingerprint(checkpoint.fingerprint, dataset, targets, checkpoint.units, checkpoint.split)
+    data = checkpoint.config.data
+    units = dict(zip(data.targets, checkpoint.units, strict=True))
+    check_fingerprint(checkpoint.fingerprint, dataset, data.labels, units, checkpoint.split)
 
 
 def of_each(values: Sequence[str] | np.ndarray) -> object:

@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from refattn.common.files import replacing
-from refattn.common.metrics import baselines, compositions, known_columns, means_of_groups, metrics
+from refattn.common.metrics import (
+    baselines,
+    class_metrics,
+    compositions,
+    known_columns,
+    means_of_groups,
+    metrics,
+)
 from refattn.common.text import csv_cell
 from refattn.data.groups import group_numbers
 from refattn.data.splits import Split, labels_of_targets, resolve_split
@@ -81,7 +88,8 @@ def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
     """Metrics of every part, and on the test set what is reached without a network, see metrics.baselines.
 
     Where data.split_by makes groups, `split_by` and `valid_by` of it too, and as `group_mae` of the validation set the
-    error of the mean of the training structures of the same group.
+    error of the mean of the training structures of the same group. Of classes class_metrics of every part too, and the
+    `composition_auc` of that mean.
 
     Of several targets, a dict of each under its name in `targets`.
     """
@@ -92,9 +100,15 @@ def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
     for k, (target, unit) in enumerate(zip(names, checkpoint.units, strict=True)):
         each[target] = {"target": target, "unit": unit, "n_parameters": n_parameters}
         each[target] |= {name: metrics(*known[k]) for name, known in columns.items()}
+        if checkpoint.config.of_class:
+            for name, known in columns.items():
+                each[target][name] |= class_metrics(*known[k])
         if all(each[target].get(name, {}).get("n") for name in ("train", "test")):
             groups = [part.composition[~np.isnan(part.label[:, k])] for part in (parts["train"], parts["test"])]
             each[target] |= baselines(groups, columns["train"][k][0], *columns["test"][k])
+            if checkpoint.config.of_class:
+                share = means_of_groups(groups[0], columns["train"][k][0], groups[1])
+                each[target]["composition_auc"] = class_metrics(columns["test"][k][0], share)["auc"]
         if "valid" in parts and parts["valid"].group is not None:
             groups = [part.group[~np.isnan(part.label[:, k])] for part in (parts["train"], parts["valid"])]
             own_mean = means_of_groups(groups[0], columns["train"][k][0], groups[1])

@@ -259,7 +259,10 @@ class MemberPredictions(typing.NamedTuple):
 
 
 def to_labels(checkpoint: Checkpoint, output: np.ndarray, graphs: GraphBatch, rows: np.ndarray) -> np.ndarray:
-    """Outputs (S, K) of a network for the structures `rows` (S,) of `graphs`, in the labels' units, float64."""
+    """Outputs (S, K) of a network for the structures `rows` (S,) of `graphs`, in the labels' units, float64; of classes
+    their probabilities."""
+    if checkpoint.config.of_class:
+        return np.exp(-np.logaddexp(0, -output.astype(float)))  # 1 / (1 + exp(-output))
     values = checkpoint.mean + checkpoint.std * output.astype(float)
     return values if checkpoint.reference is None else values + element_sums(checkpoint.reference, graphs, rows)
 

@@ -241,8 +241,16 @@ class Predictor:
         distance = self.distance(found.structs, map_fn)
         if coverage is None:
             return {"distance": distance}
+        self.check_intervals()
         half = np.column_stack([c.half_width(d, coverage) for c, d in zip(self.conformals, distance.T, strict=True)])
         return {"distance": distance, "lower": found.value - half, "upper": found.value + half}
+
+    def check_intervals(self) -> None:
+        """Raise ConfigError where predictions are probabilities, which have no intervals of a label."""
+        if self.config.of_class:
+            raise ConfigError(
+                "predictions are probabilities of a class, and intervals of a coverage are of numbers; leave it out"
+            )
 
     def distance(self, structs: list[np.ndarray], map_fn: Callable = map) -> np.ndarray:
         """Distance (S, K) to the training set of every target, of the `structs` of MemberPredictions."""

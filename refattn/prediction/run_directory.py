@@ -19,7 +19,7 @@ from refattn.prediction.ensemble import is_ensemble, is_of_folds
 
 FILES = (
     *("last.h5", "model.h5", "config.toml", "split.json", "log.jsonl", "calibration.h5", "metrics.json"),
-    *("predictions.csv", "curve.png", "parity.png"),
+    *("predictions.csv", "curve.png", "parity.png", "roc.png"),
 )
 EPOCH_START = {"epoch": 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
 MAY_DIFFER = {"data.path", "graph.min_distance"}  # the fingerprint of the run decides whether the data are the same

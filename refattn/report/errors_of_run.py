@@ -21,6 +21,14 @@ def errors_of_run(run: Path | str, targets: list[str]) -> str:
 
 
 def _sentence(target, found):
+    if "auc" in found["test"]:
+        own, composition = (
+            "-" if auc is None else f"{auc:.3f}" for auc in (found["test"]["auc"], found["composition_auc"])
+        )
+        return (
+            f"On its test set the area under the ROC curve of {target.replace('_', ' ')} is {own}; that of its share "
+            f"in training structures of the same composition is {composition}."
+        )
     own, mean, composition = (
         f"{error:.3g} {found['unit']}".rstrip()
         for error in (found["test"]["mae"], found["baseline_mae"], found["composition_mae"])

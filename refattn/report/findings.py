@@ -99,7 +99,7 @@ class ExplainedStructure:
             about = f"{target.replace('_', ' ')}, " if len(self.explanations) > 1 else ""
             for s in SITE_SCORES:
                 if (values := getattr(e, s.name)) is not None:
-                    unit = e.unit if s.in_unit else ""
+                    unit = e.unit_of_scores if s.in_unit else ""
                     share = strength(e, s)
                     weak = f", all sites together {share:.1%} of the labels' spread" if share < HARDLY else ""
                     found.append(

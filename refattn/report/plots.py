@@ -1,4 +1,4 @@
-"""Pictures of a run: the learning curve and the parity plot."""
+"""Pictures of a run: the learning curve, the parity plot and of classes the ROC curve."""
 
 from pathlib import Path
 
@@ -59,6 +59,35 @@ def parity_plot(path: Path | str, targets: list[tuple], within: list[tuple] = ()
     for axes, (parts, target, unit) in zip(panels.flat, [panel for row in rows for panel in row], strict=True):
         _draw_parity(axes, parts, target, unit)
     write_figure(path, figure, DPI)
+
+
+def roc_plot(path: Path | str, targets: list[tuple]) -> None:
+    """The share of a class that is found against the share of others that is mistaken for it, for every threshold.
+
+    Parameters
+    ----------
+    path : path of a PNG
+    targets : list of (parts, name)
+        parts : dict of "train", "valid", "test" -> (label (S,), probability (S,), auc)
+    """
+    figure = Figure(figsize=(4.6 * len(targets), 4.6), layout="constrained")
+    for axes, (parts, target) in zip(figure.subplots(1, len(targets), squeeze=False).flat, targets, strict=True):
+        axes.plot([0, 1], [0, 1], color="0.3", lw=0.8)
+        for name, (label, probability, auc) in parts.items():
+            thresholds = np.append(np.inf, np.unique(probability)[::-1])
+            mistaken, found = (_share_above(probability[label == y], thresholds) for y in (0, 1))
+            axes.plot(mistaken, found, color=COLOURS[name], label=f"{name}: AUC {auc:.3f}")
+        axes.set_xlabel(in_picture(f"{target}, share of others mistaken for it"))
+        axes.set_ylabel(in_picture(f"{target}, share found"))
+        axes.set_aspect("equal")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False)
+    write_figure(path, figure, DPI)
+
+
+def _share_above(probability, thresholds):
+    """(n,) the share of the probabilities (S,) that is at least each threshold (n,)."""
+    return 1 - np.searchsorted(np.sort(probability), thresholds) / len(probability)
 
 
 def _draw_parity(axes, parts, target, unit):

@@ -30,9 +30,9 @@ class ForwardPass(typing.NamedTuple):
     rows : (S,) int            structures
     dropout : Dropout
     tape : Tape                in the memory of `pool`
-    slope : (S, K)             derivative of l (see loss.py) by every prediction; 0 where the label is unknown
+    slope : (S, K)             derivative of w l (see loss.py) by every output; 0 where the label is unknown
     attention_slope : list of (N,) or None, of each target: derivative of the attention's loss by its score
-    sums : (3, K) float64      over the shard, of each target: of l, of the attention's loss, of the absolute errors
+    sums : (3, K) float64      over the shard, of each target: of w l, of the attention's loss, of the absolute errors
     """
 
     rows: np.ndarray
@@ -158,9 +158,10 @@ class CpuStepper:
             raise TrainingError(f"the loss is not finite in the structures {', '.join(self.ids[rows])}")
 
     def _counts(self, rows):
-        """(2, K) int: of each target, the structures with a label and those whose attention is taught."""
-        counts = np.zeros((2, self.n_targets), dtype=int)
-        counts[0] = (~np.isnan(self.targets.label[rows])).sum(axis=0)
+        """(2, K) float: of each target, the weight of the structures with a label and how many are taught attention."""
+        counts = np.zeros((2, self.n_targets))
+        weight = 1.0 if self.targets.weight is None else self.targets.weight[rows, None].astype(float)
+        counts[0] = (weight * ~np.isnan(self.targets.label[rows])).sum(axis=0)
         if self.taught:
             site_ptr, sites = ragged_rows(self.graphs.site_ptr, rows)
             counts[1] = (np.add.reduceat(self.targets.share[sites], site_ptr[:-1]) > 0).sum(axis=0)
@@ -177,7 +178,7 @@ class CpuStepper:
         for term, (weights, reduce) in enumerate(terms):
             for k, weight in enumerate(weights):
                 if counts[term, k]:
-                    value, factor = reduce(float(sums[term, k]), int(counts[term, k]))
+                    value, factor = reduce(float(sums[term, k]), float(counts[term, k]))
                     loss += weight * value
                     factors[term, k] = weight * factor
         return loss, factors
@@ -224,13 +225,18 @@ class CpuStepper:
         shard = self.graphs.take(rows).for_network(model, self.params.vector.dtype)
         dropout = Dropout(training.seed, step, shard)
         tape = forward(self.params, shard, model, self.ops, dropout)
-        error = tape.prediction - self.targets.label[rows]
-        slope = np.zeros_like(error)
+        label = self.targets.label[rows]
+        slope = np.zeros_like(tape.prediction)
         attention_slope = [None] * self.n_targets
         sums = np.zeros((3, self.n_targets))
-        for k, known in enumerate(~np.isnan(self.targets.label[rows]).T):
-            value, slope[known, k] = self.loss.points(error[known, k], training.huber_delta)
-            sums[::2, k] = value.sum(dtype=np.float64), np.abs(error[known, k]).sum(dtype=np.float64)
+        for k, known in enumerate(~np.isnan(label).T):
+            output, y = tape.prediction[known, k], label[known, k]
+            points = self.loss.points(output, y, training.huber_delta)
+            error = points[1] if self.loss.of_class else output - y  # of the probability that is the slope
+            if self.targets.weight is not None:
+                points = points * self.targets.weight[rows[known]]
+            slope[known, k] = points[1]
+            sums[::2, k] = points[0].sum(dtype=np.float64), np.abs(error).sum(dtype=np.float64)
         for k in self.taught:
             share = self.targets.share[ragged_rows(self.graphs.site_ptr, rows)[1], k]
             attention = tape.read_outs[k].attention

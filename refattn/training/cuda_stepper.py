@@ -66,7 +66,9 @@ class CudaStepper:
         params, adam = self.params, self.adam
         self.data = DeviceDataset.of(self.graphs, self.config.model, params.vector.dtype)
         config = self.config
-        self.targets = Targets(to_device(self.targets.label), self.targets.share)
+        weight = self.targets.weight
+        weight = np.ones(len(self.targets.label), params.vector.dtype) if weight is None else weight
+        self.targets = Targets(to_device(self.targets.label), self.targets.share, to_device(weight))
         self.taught = {}  # number of a target -> what attention_slope asks for
         for target, _ in config.training.attention:
             k = config.data.targets.index(target)
@@ -124,7 +126,7 @@ class CudaStepper:
         for k, wanted in self.taught.items():
             where = shard.site_ptr, self.plan, size.n_real
             grad_scores[k] = attention_slope(entropy[k], tape.read_outs[k].attention, *wanted, *where)
-        known = self.targets.label, self.weights, entropy, self.plan, size.n_real
+        known = (self.targets.label, self.targets.weight), self.weights, entropy, self.plan, size.n_real
         slope = loss_slope(self.totals, tape.prediction, *known, self.loss, training.huber_delta)
         with self.grads.sums.collected():
             backward(slope, tape, params, self.grads, model, ops, dropout, grad_scores=grad_scores)

@@ -13,7 +13,7 @@ from refattn.network.checkpoint import Checkpoint
 from refattn.network.evaluate import predict_split, summarise, write_predictions
 from refattn.prediction.attention_summary import attention_summary
 from refattn.prediction.calibration import calibrations_of, write_calibrations
-from refattn.report.plots import learning_curve, parity_plot, within_groups
+from refattn.report.plots import learning_curve, parity_plot, roc_plot, within_groups
 
 
 def write_results(
@@ -82,13 +82,18 @@ def targets_of(summary: dict) -> dict[str, dict]:
 
 
 def _write_evaluated(out, summary, parts, dataset):
-    """predictions.csv, parity.png and, last, metrics.json."""
+    """predictions.csv, parity.png, or roc.png of classes, and, last, metrics.json."""
     each = targets_of(summary)
     write_predictions(out / "predictions.csv", dataset, parts, list(each))
     columns = {name: list(known_columns(part.label, part.prediction)) for name, part in parts.items()}
     panels = []
+    of_class = any("auc" in found["train"] for found in each.values())
+    measure = "auc" if of_class else "mae"
     for k, (target, found) in enumerate(each.items()):
-        shown = {name: (*known[k], found[name]["mae"]) for name, known in columns.items() if len(known[k][0])}
-        panels.append((shown, target, found["unit"]))
-    parity_plot(out / "parity.png", panels, within_groups(parts, columns, each))
+        shown = {n: (*known[k], found[n][measure]) for n, known in columns.items() if found[n][measure] is not None}
+        panels.append((shown, target) if of_class else (shown, target, found["unit"]))
+    if of_class:
+        roc_plot(out / "roc.png", panels)
+    else:
+        parity_plot(out / "parity.png", panels, within_groups(parts, columns, each))
     write_text(out / "metrics.json", to_json(summary, indent=1) + "\n")

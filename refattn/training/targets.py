@@ -6,6 +6,7 @@ import numpy as np
 
 from refattn.common.metrics import ROUNDING, element_counts
 from refattn.config import Config
+from refattn.data.splits import labels_of_targets
 from refattn.data.store import Dataset
 from refattn.data.taught_attention import taught_attention
 from refattn.network.checkpoint import Checkpoint, Scale
@@ -22,10 +23,12 @@ class Targets(typing.NamedTuple):
     label : (S, K) float     scaled; NaN where unknown
     share : (N, K) float     attention that is taught: sums to 1 over a structure, or is 0 at all of its sites; None
                              where none is taught
+    weight : (S,) float      of the structure's errors in the loss; None where all have the same
     """
 
     label: Array
     share: Array | None = None
+    weight: Array | None = None
 
     @classmethod
     def of(cls, dataset: Dataset, label: np.ndarray, checkpoint: Checkpoint) -> "Targets":
@@ -37,7 +40,8 @@ class Targets(typing.NamedTuple):
         scaled = (label - zero) / checkpoint.std
         share = taught_attention(dataset, config)
         dtype = config.training.dtype
-        return cls(scaled.astype(dtype), None if share is None else share.astype(dtype))
+        weight = labels_of_targets(dataset, [config.data.weight])[:, 0].astype(dtype) if config.data.weight else None
+        return cls(scaled.astype(dtype), None if share is None else share.astype(dtype), weight)
 
 
 def label_scale(label: np.ndarray, graphs: GraphBatch, rows: np.ndarray, config: Config) -> Scale:
@@ -45,11 +49,11 @@ def label_scale(label: np.ndarray, graphs: GraphBatch, rows: np.ndarray, config:
 
     mean and std of the labels; for the read-out "sum" the least squares of minimum norm of the labels on the numbers of
     atoms of each element, and the std of what is left, so that two copies of a structure have twice its property.
-    A non-negative target is divided but not shifted, so that the clip at 0 keeps its meaning.
+    A non-negative target is divided but not shifted, so that the clip at 0 keeps its meaning; a class is left as it is.
     """
     n_targets = label.shape[1]
     scale = Scale(np.zeros(n_targets), np.ones(n_targets))
-    if not config.training.scale_target:
+    if not config.training.scale_target or config.of_class:
         return scale
     if config.model.readout == "sum" and not config.model.non_negative:
         scale = scale._replace(reference=np.zeros((n_targets, N_ATOMIC)))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,9 @@ from refattn.config import Config, to_toml
 from refattn.data.builtin import SETS, open_data
 from refattn.data.fingerprint import Fingerprint
 from refattn.data.notes import notes_on
-from refattn.data.splits import Split, choose_split, labels_of_targets, resolve_split, write_split
+from refattn.data.splits import Split, check_labels, choose_split, labels_of_targets, resolve_split, write_split
 from refattn.data.store import Dataset
-from refattn.errors import ConfigError, DataError, RunError, TrainingError
+from refattn.errors import ConfigError, RunError, TrainingError
 from refattn.network.checkpoint import Checkpoint, check_data, load_checkpoint, model_file, of_each, save_checkpoint
 from refattn.network.inference import predict_rows, to_labels
 from refattn.network.params import Parameters, initialise, parameter_table
@@ -167,7 +167,7 @@ class Trainer:
         unit = of_each([dataset.label_attrs[target].get("unit", "") for target in config.data.targets])
         scale = of_each(mean), of_each(std)
         checkpoint = Checkpoint(config, params, unit, *scale, tuple(elements.tolist()), split, reference=reference)
-        checkpoint.fingerprint = Fingerprint.of(dataset, config.data.targets, rows)
+        checkpoint.fingerprint = Fingerprint.of(dataset, config.data.labels, rows)
         return cls(out, checkpoint, dataset, rows, device)
 
     @classmethod
@@ -182,7 +182,7 @@ class Trainer:
         dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
-        check_labels(dataset, checkpoint.config.data.targets, rows)
+        check_labels(dataset, checkpoint.config, rows)
         check_data(checkpoint, dataset)
         trainer = cls(out, checkpoint, dataset, rows, device)
         trainer.notes = notes_on_edits(out, before) + notes_on_epochs(before, checkpoint.config)
@@ -380,7 +380,7 @@ def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
     config = resolve(config, dataset)
     split = choose_split(dataset, config.data)
     rows = resolve_split(split, dataset)
-    check_labels(dataset, config.data.targets, rows)
+    check_labels(dataset, config, rows)
     return config, dataset, split, rows
 
 
@@ -404,24 +404,6 @@ def resolve(config: Config, dataset: Dataset) -> Config:
     path = config.data.path if config.data.path in SETS else os.path.abspath(config.data.path)
     data = dataclasses.replace(config.data, path=path)
     return Config(config.model, graph, data, config.training)
-
-
-def check_labels(dataset: Dataset, targets: Sequence[str], parts: tuple[np.ndarray, ...]) -> None:
-    """Raise DataError where a label is missing: a structure's only one, or a target's all.
-
-    parts : the structures to train on, to validate on and to test on
-    """
-    rows = np.concatenate(parts)
-    label = labels_of_targets(dataset, targets)
-    wrong = np.isinf(label[rows]).any(axis=1) | np.isnan(label[rows]).all(axis=1)
-    if wrong.any():
-        where = dataset.id[rows[np.argmax(wrong)]]
-        names = f"label {targets[0]}" if len(targets) == 1 else f"labels {', '.join(targets)}"
-        raise DataError(f"the {names} of structure {where} is not finite; correct it or leave it out")
-    for name, part in zip(("train", "validate"), parts, strict=False):
-        for target, column in zip(targets, label[part].T, strict=True):
-            if np.isnan(column).all():
-                raise DataError(f"no structure to {name} on has the label {target}; choose another split or target")
 
 
 def load_initial(init: str | os.PathLike, config: Config) -> Parameters:

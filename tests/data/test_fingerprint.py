@@ -14,7 +14,7 @@ from refattn.errors import DataError
 SPLIT = Split(["m4", "m1", "m2"], ["m5"], ["m7", "m9"])
 ROWS = [np.array([4, 1, 2]), np.array([5]), np.array([7, 9])]
 TARGETS = "spread", "heavy"
-UNITS = "", "atoms"
+UNITS = {"spread": "", "heavy": "atoms"}
 
 
 @pytest.fixture(scope="module")

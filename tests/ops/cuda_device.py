@@ -135,10 +135,15 @@ def test_batches_are_filled_up_to_few_sizes():
 # ---- loss, optimiser, sums ---------------------------------------------------------------------------------------
 
 
+def weights_of(label):
+    return 0.5 + 0.1 * np.arange(len(label))
+
+
 def slope_of_one(totals, prediction, label, *others):
-    """loss_slope of one target, whose weight is 1, without taught attention."""
-    columns = [CUDA.to_device(array[:, None]) for array in (prediction, label)]
-    return loss_slope(totals, *columns, (1.0,), CUDA.to_device(np.zeros((1, len(prediction)))), *others)
+    """loss_slope of one target, whose weight is 1, without taught attention; structures weigh 0.5, 0.6, ..."""
+    known = CUDA.to_device(label[:, None]), CUDA.to_device(weights_of(label))
+    prediction = CUDA.to_device(prediction[:, None])
+    return loss_slope(totals, prediction, known, (1.0,), CUDA.to_device(np.zeros((1, len(prediction)))), *others)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -148,11 +153,13 @@ def test_loss_and_slope_are_those_of_the_formulas(loss):
     rows = rng.permutation(20)[:n]
     totals, plan = CUDA.to_device(np.array([2.0, 3.0, -1.0])), Plan.of(rows)
     slope = host(slope_of_one(totals, prediction, label, plan, n, LOSSES[loss], delta))[:, 0]
-    value, local = LOSSES[loss].points(prediction[:n] - label[rows], delta)
-    total, factor = LOSSES[loss].reduce(value.sum(), n)
-    assert np.allclose(slope[:n], factor * local, rtol=tolerances.PARITY, atol=0)
+    value, local = LOSSES[loss].points(prediction[:n], label[rows], delta)
+    weight = weights_of(label)[rows]
+    total, factor = LOSSES[loss].reduce((weight * value).sum(), weight.sum())
+    assert np.allclose(slope[:n], factor * weight * local, rtol=tolerances.PARITY, atol=0)
     assert not slope[n:].any()
-    expected = [2 + n * total, 3 + np.abs(prediction[:n] - label[rows]).sum(), -1]
+    error = local if loss == "cross_entropy" else prediction[:n] - label[rows]
+    expected = [2 + n * total, 3 + np.abs(error).sum(), -1]
     assert np.allclose(host(totals), expected, rtol=tolerances.PARITY, atol=0)
 
 

@@ -139,7 +139,8 @@ def batch_and_steppers(data, dtype, loss, model, devices=(CUDA, REFERENCE), targ
     population[: dataset.graphs.site_ptr[3]] = np.nan
     dataset.arrays["population"] = population
     share = taught_attention(dataset, config)
-    wanted = Targets(label, None if share is None else share.astype(dtype))
+    weight = np.random.default_rng(3).uniform(0.5, 2, 10).astype(dtype)
+    wanted = Targets(label, None if share is None else share.astype(dtype), weight)
     steppers = []
     for ops in devices:
         params = initialise(config.model, 0, dtype)
@@ -218,11 +219,12 @@ def test_totals_and_average_go_on_where_the_epoch_was_left(data):
 @pytest.mark.parametrize("ops", [REFERENCE, CUDA], ids=["reference", "cuda"])
 def test_a_loss_that_the_table_lacks_is_refused_on_every_device(monkeypatch, data, ops):
     monkeypatch.delitem(LOSSES, "huber")
-    with pytest.raises(ConfigError, match="there is no loss 'huber'; choose one of rmse, mse, mae"):
+    with pytest.raises(ConfigError, match="there is no loss 'huber'; choose one of rmse, mse, mae, cross_entropy"):
         batch_and_steppers(data, "float64", "huber", {}, (ops,))
 
 
-def quartic_error(error, delta):
+def quartic_error(output, label, delta):
+    error = output - label
     return error * error * error * error, 4 * error * error * error
 
 

@@ -63,10 +63,12 @@ def loss_by_hand(config, targets, dataset, rows, params):
     total = 0.0
     for k, (target, weight) in enumerate(zip(config.data.targets, config.data.weights, strict=True)):
         pairs = zip(tape.prediction[:, k], targets.label[rows, k], strict=True)
-        errors = [p - y for p, y in pairs if not np.isnan(y)]
-        if errors:
-            value = sum(LOSSES[config.training.loss].point(e, config.training.huber_delta)[0] for e in errors)
-            total += weight * LOSSES[config.training.loss].reduce(value, len(errors))[0]
+        of_structure = np.ones(len(rows)) if targets.weight is None else targets.weight[rows]
+        known = [(p, y, w) for (p, y), w in zip(pairs, of_structure, strict=True) if not np.isnan(y)]
+        if known:
+            loss = LOSSES[config.training.loss]
+            value = sum(w * loss.point(p, y, config.training.huber_delta)[0] for p, y, w in known)
+            total += weight * loss.reduce(value, sum(w for _, _, w in known))[0]
         if target in dict(config.training.attention):
             total += config.training.attention_weight * np.mean(
                 [entropy for entropy in entropies(tape.beta[k], targets.share[:, k], dataset, rows) if entropy]
@@ -86,6 +88,7 @@ def entropies(beta, share, dataset, rows):
 CASES = [
     ({"loss": "rmse"}, {}, ["spread", "heavy", "none"], "cpu"),
     ({"loss": "huber"}, {}, ["spread", "heavy", "none"], "reference"),
+    ({"loss": "cross_entropy"}, {}, ["spread"], "cpu"),
     ({"attention": {"spread": "population"}}, {"readout": "published"}, ["spread"], "cpu"),
     ({"attention": {"heavy": "population"}}, {"head": "additive"}, ["spread", "heavy"], "cpu"),
     ({"attention": {"spread": "population"}, "loss": "mae"}, {"readout": "sum"}, ["spread", "none"], "reference"),
@@ -94,13 +97,14 @@ CASES = [
 
 @pytest.mark.parametrize(("training", "model", "targets", "ops"), CASES)
 def test_gradient_of_a_batch_is_the_difference_quotient(monkeypatch, data, training, model, targets, ops):
-    """Some labels are missing, of `none` all; m5, m30 and m0 have no population; over several shards."""
+    """Some labels are missing, of `none` all; m5, m30 and m0 have no population; over several shards, with weights."""
     model = {"dropout": 0.0, "attention_dropout": 0.0, **model}
     config = config_of(data, targets, model, dtype="float64", **training)
     dataset, rows = read_dataset(data), np.array([5, 1, 8, 30, 12, 2])
     label = np.random.default_rng(0).normal(size=(len(dataset), len(targets)))
     label[:, [name == "none" for name in targets]] = label[rows[:4], 1:2] = np.nan
-    wanted = Targets(label, taught_attention(dataset, config))
+    weight = np.random.default_rng(1).uniform(0.5, 2, len(dataset)) if ops == "cpu" else None
+    wanted = Targets(label, taught_attention(dataset, config), weight)
     monkeypatch.setattr(GraphBatch, "cut", lambda graphs, rows, limit: [rows[:2], rows[2:3], rows[3:]])
     stepper = stepper_of(config, dataset, wanted, ops)
 

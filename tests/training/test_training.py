@@ -52,42 +52,55 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_is_the_formula_and_its_gradient_the_difference_quotient(name):
-    error = np.array([0.3, -2.0, 1.1, 0.05])
+    output, label = np.array([0.3, -1.0, 2.1, 0.05]), np.array([0.0, 1.0, 1.0, 0.0])
+    error = output - label
+    p = 1 / (1 + np.exp(-output))
     delta = 0.7
     expected = {
         "rmse": math.sqrt((error**2).mean()),
         "mse": (error**2).mean(),
         "mae": np.abs(error).mean(),
         "huber": np.mean([e * e / 2 if abs(e) <= delta else delta * (abs(e) - delta / 2) for e in error]),
+        "cross_entropy": -np.log(np.where(label == 1, p, 1 - p)).mean(),
     }[name]
 
-    def loss(e):
-        value, slope = LOSSES[name].points(e, delta)
-        total, factor = LOSSES[name].reduce(value.sum(), len(e))
+    def loss(z):
+        value, slope = LOSSES[name].points(z, label, delta)
+        total, factor = LOSSES[name].reduce(value.sum(), len(z))
         return total, factor * slope
 
-    assert loss(error)[0] == pytest.approx(expected, rel=1e-14)
-    numeric = [(loss(error + h)[0] - loss(error - h)[0]) / 2e-6 for h in 1e-6 * np.eye(4)]
-    np.testing.assert_allclose(loss(error)[1], numeric, rtol=1e-8)
+    assert loss(output)[0] == pytest.approx(expected, rel=1e-14)
+    numeric = [(loss(output + h)[0] - loss(output - h)[0]) / 2e-6 for h in 1e-6 * np.eye(4)]
+    np.testing.assert_allclose(loss(output)[1], numeric, rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_losses_keep_the_type_and_the_shape(name, dtype):
     for n_structures in (1, 3):
-        points = LOSSES[name].points(np.linspace(-2, 1, n_structures, dtype=dtype), 0.1)
+        output = np.linspace(-2, 1, n_structures, dtype=dtype)
+        points = LOSSES[name].points(output, np.ones_like(output), 0.1)
         assert (points.dtype, points.shape) == (dtype, (2, n_structures))
 
 
-@pytest.mark.parametrize("name", LOSSES)
+def test_the_cross_entropy_is_finite_where_probabilities_round_to_0_or_1():
+    output = np.array([-800.0, 800.0, 800.0])
+    value, slope = LOSSES["cross_entropy"].points(output, np.array([1.0, 1.0, 0.0]), 1.0)
+    assert value.tolist() == [800, 0, 800]
+    assert slope.tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if not LOSSES[name].of_class])
 def test_a_perfect_batch_has_no_loss_and_no_gradient(name):
-    value, slope = LOSSES[name].points(np.zeros(4), 1.0)
+    value, slope = LOSSES[name].points(np.ones(4), np.ones(4), 1.0)
     total, factor = LOSSES[name].reduce(value.sum(), 4)
     assert (total, *(factor * slope)) == (0, 0, 0, 0, 0)
 
 
 def test_an_unknown_loss_is_one_sentence_with_the_choices():
-    with pytest.raises(ConfigError, match="^there is no loss 'cubic'; choose one of rmse, mse, mae, huber$"):
+    with pytest.raises(
+        ConfigError, match="^there is no loss 'cubic'; choose one of rmse, mse, mae, huber, cross_entropy$"
+    ):
         loss_of("cubic")
     assert CHOICES["training.loss"] == tuple(LOSSES)
 

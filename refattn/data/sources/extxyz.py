@@ -28,6 +28,7 @@ ISOTOPES = {"D": "H", "T": "H"}  # in every reader
 
 COUNT = re.compile(r"\d{1,12}", re.ASCII)
 NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+TRUTH = {"true": "1", "false": "0"}  # not T and F, which are elements too
 # KEY=VALUE; the value may be in quotes or brackets. The length of a key bounds the work on a long line without any.
 ITEM = re.compile(
     r"""(?<![^\s,])([^\s="'{}\[\],]{1,200})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'"""
@@ -102,10 +103,11 @@ def labels_of(atoms: ase.Atoms) -> dict[str, int | float]:
 
 
 def numbers_among(values: Mapping[str, object]) -> dict[str, int | float]:
-    """The values that are numbers, also as arrays of no dimension, and no truth values."""
+    """The values that are numbers, also as arrays of no dimension; truth values as 1 and 0."""
     values = {key: value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value
               for key, value in values.items()}  # fmt: skip
-    return {k: value for k, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+    return {key: int(value) if isinstance(value, bool) else value for key, value in numbers.items()}
 
 
 def arrays_of(atoms: ase.Atoms) -> dict[str, np.ndarray]:
@@ -179,7 +181,8 @@ def read_frame(header: str, comment: str, rows: list[str], where: str, id_from: 
     id = items.pop("id", "").strip()
     if not id and id_from == "comment":
         id = (comment.split() or [""])[0]
-    labels = {key: float(value) for key, value in items.items() if NUMBER.fullmatch(value)}
+    numbers = {key: TRUTH.get(value.lower(), value) for key, value in items.items()}
+    labels = {key: float(value) for key, value in numbers.items() if NUMBER.fullmatch(value)}
     texts = {key: value for key, value in items.items() if key not in labels and len(value.split()) == 1}
     check_occupancy(_json_of(items.get("occupancy", "")), atoms.arrays.get("occupancy"))
     arrays = arrays_of(atoms)

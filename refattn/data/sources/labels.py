@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from refattn.common.text import counted, plain_cell
-from refattn.data.sources.extxyz import NUMBER
+from refattn.data.sources.extxyz import NUMBER, TRUTH
 from refattn.data.store import LARGEST_LABEL
 from refattn.errors import DataError
 
@@ -162,7 +162,7 @@ class LabelTable:
         return columns
 
     def _number(self, cell, name, where, separator):
-        cell = cell.strip()
+        cell = TRUTH.get(cell.strip().lower(), cell.strip())
         if separator != "," and DECIMAL_COMMA.fullmatch(cell):
             cell = cell.replace(",", ".")
         if cell and not NUMBER.fullmatch(cell):
@@ -217,5 +217,5 @@ def _cells(stream, separator):
 
 
 def _is_number(cell, separator=","):
-    cell = cell.strip()
+    cell = TRUTH.get(cell.strip().lower(), cell.strip())
     return bool(NUMBER.fullmatch(cell) or (separator != "," and DECIMAL_COMMA.fullmatch(cell)))

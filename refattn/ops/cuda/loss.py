@@ -20,7 +20,7 @@ LOSS_THREADS = 4 if toolchain.SIMULATED else 1024
 def loss_slope(
     totals: Array,
     prediction: Array,
-    label: Array,
+    known: tuple[Array, Array],
     weights: tuple[float, ...],
     entropy: Array,
     plan: Plan,
@@ -37,7 +37,8 @@ def loss_slope(
     ----------
     totals : (K + 2,) float64
     prediction : (S, K) float     of which the first n_real are structures; the slope of the others is zero
-    label : (M, K) float          of every structure of the data set, scaled; NaN where unknown, whose slope is zero
+    known : (M, K), (M,) float    of every structure of the data set the labels, scaled, NaN where unknown, whose slope
+                                  is zero; and the weight of its errors
     weights : K floats            of the targets' losses in their sum
     entropy : (K, S) float64      terms of the loss that attention_slope left
     plan : Plan                   see dataset.py
@@ -53,41 +54,45 @@ def loss_slope(
     """
     slope = empty(prediction.shape, prediction.dtype)
     threads = min(threads_of(min(len(slope), LOSS_THREADS)), LOSS_THREADS)
-    arguments = slope, totals, prediction, label, entropy, plan.order, plan.start, plan.cursor, n_real
-    toolchain.call(_kernel_of(loss, weights), 1, threads, 2 * threads * 8, (*arguments, prediction.dtype.type(delta)))
+    arguments = slope, totals, prediction, *known, entropy, plan.order, plan.start, plan.cursor, n_real
+    kernel_of_loss = _kernel_of(loss, weights, prediction.dtype.type(delta))
+    toolchain.call(kernel_of_loss, 1, threads, 2 * threads * 8, arguments)
     return slope
 
 
 @functools.cache
-def _kernel_of(loss, weights):
-    """The kernel of a Loss and of the targets' weights, which are compiled into it."""
+def _kernel_of(loss, weights, delta):
+    """The kernel of a Loss, of the targets' weights and of delta, which are compiled into it."""
     point = device(loss.point)
     reduce = device(loss.reduce)
+    of_class = loss.of_class
 
     @kernel
-    def _loss_kernel(slope, totals, prediction, label, entropy, order, start, cursor, n_real, delta):
+    def _loss_kernel(slope, totals, prediction, label, structure_weight, entropy, order, start, cursor, n_real):
         lane, threads = cuda.threadIdx.x, cuda.blockDim.x
         first = start[cursor[0]]
         buffer = cuda.shared.array(0, totals.dtype)
         batch_loss = np.float64(0)
         for k in range(len(weights)):
-            total = absolute = count = taught = np.float64(0)
+            total = absolute = weight = taught = np.float64(0)
             for s in range(lane, n_real, threads):
-                error = prediction[s, k] - label[order[first + s], k]
+                row = order[first + s]
                 slope[s, k] = slope.dtype.type(0)
-                if not math.isnan(label[order[first + s], k]):
-                    value, slope[s, k] = point(error, delta)
-                    total += value
-                    absolute += abs(error)
-                    count += 1
+                if not math.isnan(label[row, k]):
+                    value, slope_of_point = point(prediction[s, k], label[row, k], delta)
+                    total += structure_weight[row] * value
+                    weight += structure_weight[row]
+                    slope[s, k] = structure_weight[row] * slope_of_point
+                    # of the probability of a class that is the slope
+                    absolute += abs(slope_of_point) if of_class else abs(prediction[s, k] - label[row, k])
                 taught += entropy[k, s]
             total = block_sum(buffer, total)
             absolute = block_sum(buffer, absolute)
-            n_known = int(block_sum(buffer, count))
+            weight = block_sum(buffer, weight)
             batch_loss += block_sum(buffer, taught)
             factor = np.float64(0)
-            if n_known > 0:
-                value_k, factor = reduce(total, n_known)
+            if weight > 0:
+                value_k, factor = reduce(total, weight)
                 batch_loss += weights[k] * value_k
             for s in range(lane, len(slope), threads):
                 slope[s, k] = slope[s, k] * slope.dtype.type(weights[k] * factor) if s < n_real else slope.dtype.type(0)

@@ -18,7 +18,7 @@ from refattn.errors import DataError
 
 WATER = """3
 Properties=species:S:1:pos:R:3:forces:R:3:population:R:1:tag:I:1 id=w1 \
-energy=-14.5 gap=7 n=3 ok=T note="a b" v="1 2 3" x/y=2 u=nan
+energy=-14.5 gap=7 n=3 ok=T metal=False note="a b" v="1 2 3" x/y=2 u=nan
 O 0 0 0.1 0 0 1 0.5 1
 H 0 0.75 -0.5 0 1 0 0.25 2
 H 0 -0.75 -0.5 1 0 0 0.25 3
@@ -46,7 +46,9 @@ def test_extended_xyz(tmp_path, packed):
     assert water.id == "w1"
     assert water.atoms.symbols.get_chemical_formula() == "H2O"
     assert not water.atoms.pbc.any()
-    assert {k: v for k, v in water.labels.items() if v == v} == {"energy": -14.5, "gap": 7.0, "n": 3.0, "x_y": 2.0}
+    assert {k: v for k, v in water.labels.items() if v == v} == {
+        "energy": -14.5, "gap": 7.0, "n": 3.0, "metal": 0.0, "x_y": 2.0
+    }  # fmt: skip
     assert np.isnan(water.labels["u"])
     assert water.arrays.keys() == {"forces", "population"}
     assert water.arrays["forces"].tolist()[0] == [0, 0, 1]
@@ -274,3 +276,9 @@ def test_label_table_is_complete():
     units = {"homo": "eV", "alpha": "Bohr^3", "cv": "cal/mol/K", "mu": "Debye", "e_form": "eV/atom", "band_gap": "eV"}
     assert {name: LABELS[name]["unit"] for name in units} == units
     assert all(attrs["kind"] in ("intensive", "extensive") and attrs["description"] for attrs in LABELS.values())
+
+
+def test_truth_values_of_a_table_are_1_and_0(tmp_path):
+    put(tmp_path / "labels.csv", "id,metal\na,True\nb,false\nc,1\n")
+    table = LabelTable(tmp_path / "labels.csv")
+    assert [table.take([id], "here")["metal"] for id in "abc"] == [1, 0, 1]
