@@ -124,6 +124,8 @@ class Browser:
             self.events.append(message)
             if wanted(message):
                 return message
+            if time.monotonic() > until:
+                raise TimeoutError("Chromium sends events and no answer")
 
     def open(self, path):
         """Load a file; what was seen before is forgotten."""
