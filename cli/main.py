@@ -20,6 +20,7 @@ COMMANDS = {
     "prepare": "Structures and labels to a data set with its graph.",
     "join": "Parts of a data set, prepared by the jobs of an array, to one.",
     "train": "Train a network; without argument the built-in experiment.",
+    "matbench": "Train and test on the five folds of a Matbench task.",
     "evaluate": "Errors of a trained run on its split, or on another data set.",
     "predict": "Properties and attention of structures in any file that ASE reads.",
     "explain": "What predictions rest on, site by site: tables, pictures and pages.",

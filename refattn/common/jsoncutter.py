@@ -41,6 +41,18 @@ class JsonCutter:
         yield from self._within("", is_record)
         self._end()
 
+    def table(self, rows: str) -> Iterator[tuple[str, object]]:
+        """(key, value) of the places of an object; of the list under the key `rows` of every element."""
+        if self._next() != "{":
+            raise ValueError("it does not begin as an object")
+        for key in self._places("{", "}"):
+            if key == rows and self._next() == "[":
+                for _ in self._places("[", "]"):
+                    yield key, self._value("a row")
+            else:
+                yield key, self._value("a value")
+        self._end()
+
     def _within(self, key, is_record):
         mark = self._next()
         if mark == "[":

@@ -28,7 +28,7 @@ def n_parameters(model):
 
 
 def test_all_experiments_are_here():
-    shipped = {"molecules_orbitals", "molecules_b3lyp", "crystals", "fullerenes"}
+    shipped = {"molecules_orbitals", "molecules_b3lyp", "crystals", "fullerenes", "matbench"}
     assert {path.stem for path in FILES} == {*AUTHORS, *BUILTIN, *shipped, "qm9_gap_10k", "qm9_orbitals"}
 
 

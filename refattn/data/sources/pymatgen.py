@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import ase
 import numpy as np
@@ -40,9 +41,7 @@ def read_pymatgen(path: Path, id_from: str, progress: Callable[[float], None]) -
     """The Frame of every record of a file. Raises DataError where it cannot be read on."""
     size = max(path.stat().st_size, 1)
     with open(path, "rb") as raw:
-        opener = OPENERS.get(path.suffix.lower())
-        stream = bounded(opener(raw), raw) if opener else raw
-        cutter = JsonCutter(io.TextIOWrapper(stream, encoding="utf-8"))
+        cutter = JsonCutter(unpacked_text(path, raw))
         for key, record in cutter.records(lambda key, is_nested: key in KEYS or not is_nested):
             progress(min(raw.tell() / size, 1.0))
             try:
@@ -51,6 +50,12 @@ def read_pymatgen(path: Path, id_from: str, progress: Callable[[float], None]) -
                 yield error
             except (ValueError, TypeError, LookupError, AttributeError) as error:
                 yield DataError(f"the structure {key or 'in it'} cannot be read ({in_one_line(error)}); repair it")
+
+
+def unpacked_text(path: Path, raw: BinaryIO) -> io.TextIOWrapper:
+    """The text in the open file `raw`, whose `path` says whether it is packed."""
+    opener = OPENERS.get(path.suffix.lower())
+    return io.TextIOWrapper(bounded(opener(raw), raw) if opener else raw, encoding="utf-8")
 
 
 def frame_of_record(record: dict, key: str = "") -> Frame:

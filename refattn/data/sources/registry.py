@@ -4,6 +4,7 @@ import fnmatch
 from pathlib import Path
 
 from refattn.data.sources.files import FilesSource
+from refattn.data.sources.matbench import MatbenchSource
 from refattn.data.sources.materials_project import MaterialsProjectSource
 from refattn.data.sources.qm9 import QM9Source
 from refattn.data.sources.qm9_sdf import QM9SdfSource
@@ -18,6 +19,7 @@ OTHERS = {
     "fullerene_md": FullereneArchive,
     "pt_graphene_md": PtGrapheneArchive,
     "smfe12": SmFe12Source,
+    "matbench": MatbenchSource,
 }
 FORMATS = ("auto", "files", *QM9, *OTHERS)
 # What "auto" knows, by the name of a file or of a file in a folder.
@@ -29,6 +31,7 @@ FILES = {
     "fullerene.zip": "fullerene_md",
     "pt_graphene.zip": "pt_graphene_md",
     "smfe12.zip": "smfe12",
+    "matbench_*.json*": "matbench",
 }
 FOLDERS = {"dsgdb9nsd_*.xyz": "qm9", "gdb9.sdf.csv": "qm9_sdf"}
 
