@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import StatusLine, as_json, device, note, overwrite, print_metrics, threads
+from refattn.cli.options import StatusLine, as_json, cell, device, echo, note, overwrite, print_metrics, threads
 from refattn.cli.train import Progress, StopFlag, read_settings
 
 
@@ -23,8 +23,9 @@ from refattn.cli.train import Progress, StopFlag, read_settings
 def matbench(task, config, out, epochs, assignments, folds, threads, device, overwrite, as_json):
     """Train and test on the five folds of a Matbench task, and write OUT/results.json.gz for its leaderboard.
 
-    TASK is the file of a task with structures and numbers, such as matbench_jdft2d.json.gz, as matminer has it. CONFIG
-    is a TOML file or the name of an experiment; default: matbench. Its [graph] is the neighbour rule.
+    TASK is the file of a task with structures, such as matbench_jdft2d.json.gz, as matminer has it. CONFIG is a TOML
+    file or the name of an experiment; default: matbench. Its [graph] is the neighbour rule. Where the target is a class
+    its loss is the cross entropy.
     A fold is trained on nine tenths of what it does not test, and the other tenth chooses the best epoch. The folds are
     those of Matbench, and results.json.gz has a prediction of every structure: where one has no graph, the mean.
     The same command goes on with what is not finished. With --fold several processes share the folds, after one of
@@ -42,6 +43,7 @@ def matbench(task, config, out, epochs, assignments, folds, threads, device, ove
     folder = Path(out)
     claim({folder / RESULTS: MARK, folder / DATA: store.FORMAT}, filter(None, [task, config]), overwrite)
     source = MatbenchSource(task)
+    assignments = ("training.loss=cross_entropy",) * source.task.of_class + assignments
     settings = read_settings(config or "matbench", str(folder / DATA), (source.task.target,), epochs, assignments, None)
     stop = StopFlag()
     status = StatusLine()
@@ -59,5 +61,9 @@ def matbench(task, config, out, epochs, assignments, folds, threads, device, ove
         status.line(f"stopped in {reached}; go on with the same command")
         sys.exit(130)
     print_metrics(summary, as_json)
+    if source.task.of_class and not as_json:
+        for name, values in summary["scores"].items():
+            each = ", ".join(cell(value, ".4g") for value in values)
+            echo(f"  {name:<17}: {sum(values) / len(values):.4g} in the mean, {each}")
     missing = [str(fold) for fold in range(N_FOLDS) if fold not in summary["folds"]]
     note(f"fold {', '.join(missing)} is not trained yet" if missing else f"results are in {folder / RESULTS}")

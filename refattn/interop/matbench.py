@@ -21,6 +21,7 @@ import numpy as np
 
 import refattn
 from refattn.common.files import make_directory, replacing
+from refattn.common.metrics import class_metrics, metrics
 from refattn.common.strict_json import to_json
 from refattn.config import Config, DataConfig, load_config
 from refattn.data.builtin import open_data
@@ -29,7 +30,7 @@ from refattn.data.prepare import prepare
 from refattn.data.sources.matbench import MatbenchSource, Task
 from refattn.data.splits import Split, labels_of_target, write_split
 from refattn.data.store import Dataset
-from refattn.errors import DataError, RunError, in_one_line
+from refattn.errors import ConfigError, DataError, RunError, in_one_line
 from refattn.prediction.run_directory import continued_config
 from refattn.training.train import train
 from refattn.training.train_ensemble import is_finished, read_metrics
@@ -43,11 +44,26 @@ MARK = re.compile(rb'\{"@class": "MatbenchBenchmark"')  # how RESULTS begins
 SMALLEST = 1e-5  # labels that are nearer to 0 do not count in the relative error
 
 
-def rows_of_folds(n: int) -> list[np.ndarray]:
-    """For each fold the numbers of its test part, as KFold(5, shuffle=True, random_state=SEED) of scikit-learn."""
-    order = np.arange(n)
-    np.random.RandomState(SEED).shuffle(order)
-    return [np.sort(rows) for rows in np.array_split(order, N_FOLDS)]
+def rows_of_folds(task: Task) -> list[np.ndarray]:
+    """For each fold the numbers of its test part.
+
+    As KFold(5, shuffle=True, random_state=SEED) of scikit-learn, of a class StratifiedKFold.
+    """
+    n = len(task.ids)
+    random = np.random.RandomState(SEED)
+    if not task.of_class:
+        order = np.arange(n)
+        random.shuffle(order)
+        return [np.sort(rows) for rows in np.array_split(order, N_FOLDS)]
+    fold = np.zeros(n, int)
+    turns = np.arange(n) % N_FOLDS  # of all structures, those of one class behind each other
+    for label in dict.fromkeys(task.label.tolist()):  # in the order in which they appear
+        own = task.label == label
+        turn, turns = np.split(turns, [own.sum()])
+        turn.sort()
+        random.shuffle(turn)
+        fold[own] = turn
+    return [np.flatnonzero(fold == number) for number in range(N_FOLDS)]
 
 
 def split_of_fold(task: Task, dataset: Dataset, fold: int, data: DataConfig) -> Split:
@@ -55,7 +71,7 @@ def split_of_fold(task: Task, dataset: Dataset, fold: int, data: DataConfig) -> 
 
     Structures without a graph are in no part.
     """
-    tested = {task.ids[row] for row in rows_of_folds(len(task.ids))[fold]}
+    tested = {task.ids[row] for row in rows_of_folds(task)[fold]}
     is_test = np.array([id in tested for id in dataset.id.tolist()], dtype=bool)
     others = dataclasses.replace(data, split="", n_folds=0, test_part=False)
     train_rows, valid_rows, _ = draw_parts(dataset, np.flatnonzero(~is_test), others)
@@ -121,10 +137,14 @@ def train_matbench(
 
     Returns
     -------
-    dict, as of summary_of_folds, of the finished folds, whose numbers are in `folds`; `test` counts all structures
+    dict, as of summary_of_folds, of the finished folds, whose numbers are in `folds`; `test` counts all structures, and
+    `scores` has Matbench's of each fold, of a class also auc, the area under the ROC curve of the probabilities
 
-    Raises RunError where `out` has folds with other settings, and what refattn.train raises.
+    Raises ConfigError for another loss than that of a class, RunError where `out` has folds with other settings, and
+    what refattn.train raises.
     """
+    if task.of_class and not config.of_class:
+        raise ConfigError(f"{task.name} has a class to predict; set training.loss=cross_entropy")
     runs = [out / RUN.format(fold) for fold in range(N_FOLDS)]
     configs = [_config_of_fold(config, run, out / SPLIT.format(fold)) for fold, run in enumerate(runs)]
     for fold in folds or range(N_FOLDS):
@@ -137,11 +157,23 @@ def train_matbench(
     finished = [fold for fold in range(N_FOLDS) if is_finished(runs[fold], configs[fold])]
     results = {RUN.format(fold): results_of_fold(task, fold, runs[fold], left_out) for fold in finished}
     errors = [read_metrics(runs[fold] / "metrics.json", ("valid", "test"), KEPT) for fold in finished]
-    for fold, error in zip(results.values(), errors, strict=True):
-        error["targets"][task.target]["test"] = {"n": len(fold["data"]), "mae": fold["scores"]["mae"]}
+    tested = [_tested(task, fold["data"]) for fold in results.values()]
+    for error, (label, prediction) in zip(errors, tested, strict=True):
+        error["targets"][task.target]["test"] = {"n": len(label), "mae": metrics(label, prediction)["mae"]}
     if len(finished) == N_FOLDS:
         write_results(out / RESULTS, task, results)
-    return {"task": task.name, "folds": finished, "n_left_out": len(left_out), **summary_of_folds(errors)}
+    of_folds = [fold["scores"] for fold in results.values()]
+    found = {name: [fold[name] for fold in of_folds] for name in of_folds[0]}
+    if task.of_class:
+        found["auc"] = [class_metrics(*pair)["auc"] for pair in tested]
+    summary = {"task": task.name, "folds": finished, "n_left_out": len(left_out), "scores": found}
+    return {**summary, **summary_of_folds(errors)}
+
+
+def _tested(task, predictions):
+    """Labels and predictions (n,) of a test part, from id -> prediction."""
+    label = dict(zip(task.ids, task.label.tolist()))
+    return np.array([label[id] for id in predictions]), np.array([*predictions.values()])
 
 
 def _config_of_fold(config, run, split):
@@ -161,7 +193,7 @@ def results_of_fold(task: Task, fold: int, run: Path, left_out: Collection[str])
 
     Raises RunError where the run was tested on other structures, or its predictions cannot be read.
     """
-    rows = rows_of_folds(len(task.ids))[fold]
+    rows = rows_of_folds(task)[fold]
     try:
         with open(run / "predictions.csv", newline="", encoding="utf-8") as stream:
             found = {row["id"]: float(row["prediction"]) for row in csv.DictReader(stream) if row["split"] == "test"}
@@ -179,12 +211,18 @@ def results_of_fold(task: Task, fold: int, run: Path, left_out: Collection[str])
     return {
         "data": dict(zip(ids, prediction.tolist())),
         "parameters": parameters,
-        "scores": scores(task.label[rows], prediction),
+        "scores": scores(task, task.label[rows], prediction),
     }
 
 
-def scores(label: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
-    """Matbench's errors of predictions: mae, rmse and max_error in the label's unit; mape, of labels that are not 0."""
+def scores(task: Task, label: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """Matbench's scores of predictions (S,): mae, rmse and max_error in the unit of the label, mape where it is not 0.
+
+    Of a class those of whether the probability is above 1/2. As MatbenchTask.record computes it, rocauc is one of them,
+    and equal to balanced_accuracy.
+    """
+    if task.of_class:
+        return _class_scores(label == 1, prediction > 0.5)
     error = np.abs(prediction - label)
     counts = np.abs(label) > SMALLEST
     relative = error[counts] / np.abs(label[counts])
@@ -193,6 +231,18 @@ def scores(label: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
         "rmse": float(np.sqrt((error**2).mean())),
         "mape": float(relative.mean()) if len(relative) else 0.0,
         "max_error": float(error.max()),
+    }
+
+
+def _class_scores(label, prediction):
+    right = label == prediction
+    balanced = float(np.mean([right[label == value].mean() for value in np.unique(label)]))
+    n_either = int(label.sum()) + int(prediction.sum())
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": balanced,
+        "f1": 2 * int((label & prediction).sum()) / n_either if n_either else 0.0,
+        "rocauc": balanced,
     }
 
 

@@ -11,8 +11,16 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from click.testing import CliRunner
-from sklearn.metrics import max_error, mean_absolute_error, root_mean_squared_error
-from sklearn.model_selection import KFold
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    max_error,
+    mean_absolute_error,
+    roc_auc_score,
+    root_mean_squared_error,
+)
+from sklearn.model_selection import KFold, StratifiedKFold
 from small_data import small_config
 
 import refattn
@@ -20,7 +28,7 @@ from refattn.cli.main import cli
 from refattn.config import DataConfig, load_config, to_toml
 from refattn.data.prepare import prepare
 from refattn.data.sources import matbench as tasks
-from refattn.data.sources.matbench import MatbenchSource
+from refattn.data.sources.matbench import MatbenchSource, Task
 from refattn.data.splits import read_split
 from refattn.errors import DataError
 from refattn.interop.matbench import prepare_folds, rows_of_folds, scores, train_matbench
@@ -64,6 +72,7 @@ def write_task(path, data, columns=("structure", "exfoliation_en"), index=None):
 def small_task():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tasks.TASKS, "matbench_jdft2d", ("exfoliation_en", N, "meV/atom"))
+        patch.setitem(tasks.TASKS, "matbench_mp_is_metal", ("is_metal", N, ""))
         yield
 
 
@@ -111,24 +120,41 @@ def read_results(out):
     return json.loads(gzip.decompress((out / "results.json.gz").read_bytes()))
 
 
+def task_of(label, target="exfoliation_en"):
+    return Task("", target, "", label, [f"mb-jdft2d-{row + 1:03d}" for row in range(len(label))])
+
+
 def test_folds_are_those_of_the_benchmark():
     for n in (23, N, 636):
-        parts = KFold(5, shuffle=True, random_state=18012019).split(np.zeros(n))
-        assert all(np.array_equal(rows, test) for rows, (_, test) in zip(rows_of_folds(n), parts, strict=True))
-    ids = [[f"mb-jdft2d-{row + 1:03d}" for row in part.tolist()] for part in rows_of_folds(636)]
+        label = (np.random.default_rng(n).random(n) < 0.4).astype(float)
+        for target, kind in (("n", KFold), ("is_metal", StratifiedKFold)):
+            parts = kind(5, shuffle=True, random_state=18012019).split(label, label)
+            found = rows_of_folds(task_of(label, target))
+            assert all(np.array_equal(rows, test) for rows, (_, test) in zip(found, parts, strict=True))
+    task = task_of(np.zeros(636))
+    ids = [[task.ids[row] for row in rows] for rows in rows_of_folds(task)]
     assert hashlib.sha256(json.dumps(ids).encode()).hexdigest() == PUBLISHED
 
 
 def test_scores_are_those_of_scikit_learn():
     label, prediction = np.random.default_rng(0).normal(size=(2, 9))
     label[0] = 1e-6
+    true, guess = label > 0, prediction > 0
+    expected = {
+        "accuracy": accuracy_score(true, guess),
+        "balanced_accuracy": balanced_accuracy_score(true, guess),
+        "f1": f1_score(true, guess),
+        "rocauc": roc_auc_score(true, guess),
+    }
+    found = scores(task_of(label, "is_metal"), true.astype(float), prediction + 0.5)
+    assert found == pytest.approx(expected, rel=1e-14)
     expected = {
         "mae": mean_absolute_error(label, prediction),
         "rmse": root_mean_squared_error(label, prediction),
         "mape": np.mean(np.abs((prediction - label) / label)[1:]),
         "max_error": max_error(label, prediction),
     }
-    assert scores(label, prediction) == pytest.approx(expected, rel=1e-14)
+    assert scores(task_of(label), label, prediction) == pytest.approx(expected, rel=1e-14)
 
 
 def test_results_are_what_the_leaderboard_validates(task, finished):
@@ -155,12 +181,12 @@ def test_results_are_what_the_leaderboard_validates(task, finished):
     }
     label = np.array([value for _, value in rows()])
     assert [*results] == [f"fold_{fold}" for fold in range(5)]
-    for fold, part in zip(results.values(), rows_of_folds(N)):
+    for fold, part in zip(results.values(), rows_of_folds(task_of(label))):
         assert fold.keys() == {"data", "parameters", "scores"}
         assert {*fold["data"]} == {f"mb-jdft2d-{row + 1:02d}" for row in part}
         prediction = np.array([fold["data"][f"mb-jdft2d-{row + 1:02d}"] for row in part])
         assert all(type(value) is float for value in [*fold["data"].values(), *fold["scores"].values()])
-        assert fold["scores"] == scores(label[part], prediction)
+        assert fold["scores"] == scores(task_of(label), label[part], prediction)
         assert fold["parameters"]["model"]["width"] == 16
         for row in {SHARED, TOO_NEAR} & {*part.tolist()}:
             assert fold["data"][f"mb-jdft2d-{row + 1:02d}"] == np.delete(label, part).mean()
@@ -197,6 +223,22 @@ def test_the_same_command_trains_nothing_again(task, config, finished):
     assert f"{summary['targets']['exfoliation_en']['test']['mae']:.4g}" in result.stdout
 
 
+def test_a_class(config, tmp_path):
+    data = [[crystal, len(crystal["sites"][0]["species"][0]["element"]) == 2] for crystal, _ in rows()]
+    path = write_task(tmp_path / "matbench_mp_is_metal.json.gz", data, ("structure", "is_metal"))
+    result = call(path, config, "--out", tmp_path / "out", "--epochs", 1)
+    found = read_results(tmp_path / "out")["tasks"]["matbench_mp_is_metal"]["results"]
+    label = np.array([float(value) for _, value in data])
+    assert label.sum() == 9
+    for fold, part in zip(found.values(), rows_of_folds(task_of(label, "is_metal")), strict=True):
+        prediction = np.array([*fold["data"].values()])
+        assert ((prediction > 0) & (prediction < 1)).all() and label[part].any()
+        assert fold["scores"] == scores(task_of(label, "is_metal"), label[part], prediction)
+    assert re.search(r"rocauc +: .* in the mean", result.stdout) and re.search(r"\n  auc  ", result.stdout)
+    other = call(path, config, "--out", tmp_path / "out", "--set", "training.loss=mae", status=1)
+    assert "has a class to predict; set training.loss=cross_entropy" in other.stderr
+
+
 def test_what_stands_in_the_way(task, config, finished, tmp_path):
     out = finished[0]
     other = call(task, config, "--out", out, "--set", "training.seed=3", "--fold", 1, status=1)
@@ -215,12 +257,13 @@ def test_files_that_are_no_task(tmp_path):
     good = [[{"sites": []}, 1.0]] * N
     refused = {
         "compositions without structures": {"data": [["Fe", 1.0]], "columns": ["composition", "yield strength"]},
-        "classes to predict": {"data": [[{}, True]], "columns": ["structure", "is_metal"]},
+        "row 1 is 1, no label": {"data": [[{}, True], *[[{}, 1]] * (N - 1)], "columns": ["structure", "is_metal"]},
+        "row 3 is False, no label": {"data": [*good[:3], *[[{}, False]] * (N - 3)]},
         "no task of Matbench": {"data": good, "columns": ["structure", "age"]},
         "has 3 structures instead of 25": {"data": good[:3]},
         "instead of 18928 .matbench_perovskites. or 132752": {"data": good, "columns": ["structure", "e_form"]},
-        "row 24 is 'x', no number": {"data": [*good[:-1], [{}, "x"]]},
-        "row 0 is nan, no number": {"data": [[{}, float("nan")], *good[1:]]},
+        "row 24 is 'x', no label": {"data": [*good[:-1], [{}, "x"]]},
+        "row 0 is nan, no label": {"data": [[{}, float("nan")], *good[1:]]},
         "does not count the rows": {"data": good, "index": [*range(1, N + 1)]},
         "too many values": {"data": [*good[:-1], [{}, 1, 2]]},
         "is no table": {"data": [*good[:-1], 7]},

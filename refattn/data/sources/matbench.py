@@ -19,7 +19,7 @@ from refattn.data.sources.pymatgen import atoms_of, unpacked_text
 from refattn.data.store import LARGEST_LABEL, Record
 from refattn.errors import DataError, in_one_line
 
-# Regression on structures. Name: target, number of structures, unit.
+# Those with structures. Name: target, number of structures, unit.
 TASKS = {
     "matbench_jdft2d": ("exfoliation_en", 636, "meV/atom"),
     "matbench_phonons": ("last phdos peak", 1265, "cm^-1"),
@@ -29,6 +29,7 @@ TASKS = {
     "matbench_perovskites": ("e_form", 18928, "eV/unit cell"),
     "matbench_mp_gap": ("gap pbe", 106113, "eV"),
     "matbench_mp_e_form": ("e_form", 132752, "eV/atom"),
+    "matbench_mp_is_metal": ("is_metal", 106113, ""),
 }
 UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error)
 UNUSABLE = (DataError, ValueError, TypeError, LookupError, AttributeError)  # of one structure
@@ -37,7 +38,7 @@ UNUSABLE = (DataError, ValueError, TypeError, LookupError, AttributeError)  # of
 class Task(typing.NamedTuple):
     """What is to be predicted of S structures.
 
-    label : (S,) float64
+    label : (S,) float64     of a class 0 or 1
     ids : list of str
     """
 
@@ -46,6 +47,11 @@ class Task(typing.NamedTuple):
     unit: str
     label: np.ndarray
     ids: list[str]
+
+    @property
+    def of_class(self) -> bool:
+        """Whether the target is a class."""
+        return self.target == "is_metal"
 
 
 class MatbenchSource:
@@ -62,7 +68,7 @@ class MatbenchSource:
     Raises
     ------
     DataError
-        For a file that is damaged, or of no task that can be trained on.
+        For a file that is damaged, or of no task with structures.
     """
 
     licence = ""
@@ -103,43 +109,36 @@ def read_task(path: Path) -> Task:
                 labels.append(label)
             else:
                 others[key] = value
-        input, target = others["columns"]
+        kind, target = others["columns"]
         if others["index"] != [*range(len(labels))]:
             raise ValueError("its index does not count the rows from 0")
     except UNREADABLE as error:
         raise DataError(
             f"{path}: is no table of structures and a target ({in_one_line(error)}); get it again"
         ) from None
-    name = _name_of(path, input, target, len(labels))
-    wrong = next((n for n, label in enumerate(labels) if not _is_label(label)), None)
-    if wrong is not None:
-        raise DataError(f"{path}: {target} of row {wrong} is {labels[wrong]!r:.40}, no number; get the file again")
+    name = _name_of(path, kind, target, len(labels))
+    types = {bool} if target == "is_metal" else {int, float}
+    for number, label in enumerate(labels):
+        if type(label) not in types or not abs(label) < LARGEST_LABEL:
+            raise DataError(f"{path}: {target} of row {number} is {label!r:.40}, no label; get the file again")
     prefix = name.replace("matbench", "mb").replace("_", "-")
     digits = len(str(len(labels)))
     ids = [f"{prefix}-{number:0{digits}d}" for number in range(1, len(labels) + 1)]
     return Task(name, target, TASKS[name][2], np.array(labels, float), ids)
 
 
-def _is_label(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_LABEL
-
-
-def _name_of(path, input, target, n_rows):
-    """The name of the task. Raises DataError for one that cannot be trained on, and for a part of a task."""
-    known = {
-        name: size for name, (its_target, size, _) in TASKS.items() if (input, target) == ("structure", its_target)
-    }
+def _name_of(path, kind, target, n_rows):
+    """The name of the task. Raises DataError for one without structures, and for a part of a task."""
+    known = {name: size for name, (its_target, size, _) in TASKS.items() if (kind, target) == ("structure", its_target)}
     for name, size in known.items():
         if n_rows == size:
             return name
     if known:
         sizes = " or ".join(f"{size} ({name})" for name, size in known.items())
         raise DataError(f"{path}: has {n_rows} structures instead of {sizes}, so its folds are others; get it again")
-    what = f"the columns {input!r:.40} and {target!r:.40}, which are no task of Matbench v0.1"
-    if input == "composition":
+    what = f"the columns {kind!r:.40} and {target!r:.40}, which are no task of Matbench v0.1"
+    if kind == "composition":
         what = "compositions without structures, of which refattn makes no graph"
-    elif target == "is_metal":
-        what = "classes to predict, and refattn predicts numbers"
     raise DataError(f"{path}: has {what}; the tasks are {', '.join(TASKS)}")
 
 
