@@ -216,6 +216,7 @@ class Trainer:
             remove_run(self.out)
             self._save()
         if not holds_text(self.out / "config.toml", to_toml(self.config)):
+            (self.out / "metrics.json").unlink(missing_ok=True)  # of fewer epochs: the mark of a finished run
             write_text(self.out / "config.toml", to_toml(self.config))
         if not (self.out / "split.json").exists():
             write_split(self.out / "split.json", self.checkpoint.split)

@@ -202,6 +202,15 @@ def test_a_folder_that_holds_an_ensemble_or_a_run_is_refused(data, ensemble):
     assert contents(out) == before
 
 
+def test_members_that_are_stopped_on_the_way_to_more_epochs_are_not_finished(data, ensemble, tmp_path):
+    out = shutil.copytree(ensemble[0], tmp_path / "three")
+    longer = small_config(data, **SETTINGS | {"epochs": 3})
+    with pytest.raises(Interrupted):
+        train_ensemble(longer, 3, out, n_threads=1, resume=True, stop=lambda: True)
+    train_ensemble(longer, 3, out, n_threads=1, resume=True)
+    assert [json.loads((out / f"member_{k}" / "metrics.json").read_text())["epochs"] for k in range(3)] == [3, 3, 3]
+
+
 def test_nothing_is_left_of_an_ensemble_that_cannot_be_trained(data, tmp_path):
     for n_members, init, error in ((1, None, ConfigError), (2, tmp_path / "none", RunError)):
         with pytest.raises(error):
