@@ -66,4 +66,4 @@ def matbench(task, config, out, epochs, assignments, folds, threads, device, ove
             each = ", ".join(cell(value, ".4g") for value in values)
             echo(f"  {name:<17}: {sum(values) / len(values):.4g} in the mean, {each}")
     missing = [str(fold) for fold in range(N_FOLDS) if fold not in summary["folds"]]
-    note(f"fold {', '.join(missing)} is not trained yet" if missing else f"results are in {folder / RESULTS}")
+    note(f"not trained yet: --fold {', '.join(missing)}" if missing else f"results are in {folder / RESULTS}")
