@@ -106,6 +106,9 @@ def test_members_and_folds_are_for_array_jobs(option, monkeypatch, tmp_path):
 # ---- with the MPI of the extra `test` ------------------------------------------------------------------------------
 
 
+needs_mpich = pytest.mark.skipif(sys.platform == "win32", reason="MPICH has no wheel for Windows")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A configuration whose batches are several shards, and the run of one process: (configuration, folder)."""
@@ -149,6 +152,7 @@ cli(["train", "--data", "absent.h5" if os.environ["PMI_RANK"] == "1" else sys.ar
 """
 
 
+@needs_mpich
 def test_ranks_do_not_change_a_bit_and_others_go_on(run):
     """Three ranks, of which one is asked to stop; two go on to the end, with the same command and one voice."""
     folder = run[1]
@@ -174,6 +178,7 @@ def test_a_sum_in_another_order_has_other_bits():
     assert not np.array_equal(tree_sum(9, (0, 0), dict(zip(leaves, shards)).get, np.add), sum(shards))
 
 
+@needs_mpich
 def test_an_error_on_one_rank_ends_all_with_one_sentence(run):
     status, output, error = start(2, FAIL_ON_ONE, run[0].data.path, run[1] / "wrong")
     assert status != 0 and not output
