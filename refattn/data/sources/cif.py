@@ -8,6 +8,7 @@ Source   core dictionary 2.4 and mmCIF dictionary of the IUCr for the tags and t
 """
 
 import functools
+import itertools
 import math
 import re
 from collections import Counter
@@ -24,6 +25,7 @@ from refattn.data.sources.extxyz import ISOTOPES
 from refattn.errors import DataError, in_one_line
 
 UNKNOWN = ("?", ".")
+BLOCK = re.compile(r"(?mi)^data_\S*")
 CELL = [f"_cell_{name}" for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")]
 LISTED = (
     "_space_group_symop_operation_xyz",
@@ -36,6 +38,7 @@ SYMBOL = ("_space_group_name_h-m_alt", "_symmetry_space_group_name_h-m", "_space
 NUMBER = ("_space_group_it_number", "_symmetry_int_tables_number")
 OCCUPIED = 0.995  # less than this is partial
 VOLUME_OFF = 0.01  # 1; rounding of the cell; of 450 CIFs in the test data of cod-tools two are off by more than 0.001
+MAX_LENGTH = 1e5  # Å, of a cell
 FORMULA_OFF = 0.05  # of a formula unit; rounding of its numbers
 DECIMALS = re.compile(r"[+-]?\d*\.(\d+)(?:\(\d+\))?(?:[eE]([+-]?\d+))?")
 
@@ -46,7 +49,7 @@ def read_cif(text: str) -> Iterator[ase.Atoms | DataError]:
     Raises DataError where the text is no CIF, or none of its blocks has sites.
     """
     try:
-        document = gemmi.cif.read_string(text.removeprefix("\ufeff"))
+        document = gemmi.cif.read_string(_with_own_names(text.removeprefix("\ufeff")))
     except (ValueError, RuntimeError) as error:
         raise DataError(f"it is no valid CIF ({_damaged(text, in_one_line(error))}); repair it") from None
     blocks = [items for items in map(tagged, document) if any(tag.startswith("_atom_site_") for tag in items)]
@@ -55,6 +58,13 @@ def read_cif(text: str) -> Iterator[ase.Atoms | DataError]:
         raise DataError("it lists no sites of atoms; check that it is the file of a structure")
     for items in blocks:
         yield from read_items(items)
+
+
+def _with_own_names(text):
+    """The text with its blocks numbered where two have one name, which gemmi refuses."""
+    names = [name.lower() for name in BLOCK.findall(text)]
+    number = itertools.count()
+    return BLOCK.sub(lambda _: f"data_{next(number)}", text) if len(set(names)) < len(names) else text
 
 
 def read_items(items: dict[str, list[str]]) -> Iterator[ase.Atoms | DataError]:
@@ -104,8 +114,16 @@ def _columns(items):
 
 def _text(items, *tags):
     """The first of single items that is known, "" if none is."""
-    known = (items[tag][0] for tag in tags if items.get(tag) and items[tag][0] not in UNKNOWN)
-    return next((" ".join(gemmi.cif.as_string(value).split()) for value in known), "")
+    tag = next((tag for tag in tags if items.get(tag) and items[tag][0] not in UNKNOWN), None)
+    if tag is None:
+        return ""
+    if len(set(items[tag])) > 1:
+        raise DataError(f"{tag} has {len(items[tag])} values; keep one")
+    return " ".join(gemmi.cif.as_string(items[tag][0]).split())
+
+
+def _unquoted(value):
+    return gemmi.cif.as_string(value) if value[:1] in ("'", '"', ";") else value
 
 
 def _numbers(items, tags, what):
@@ -128,13 +146,13 @@ def _structure(items, rows):
     sites = {tag: values for tag, values in items.items() if tag.startswith("_atom_site_")}
     coordinates = _columns(items)
     n_sites = len(sites[coordinates[0]])
-    sites = {tag: values for tag, values in sites.items() if len(values) == n_sites}
+    sites = {tag: [*map(_unquoted, values)] for tag, values in sites.items() if len(values) == n_sites}
     dummies = {k for k, flag in enumerate(sites.get("_atom_site_calc_flag", [])) if flag.lower() == "dum"}
     if rows is not None or dummies:
         rows = [k for k in (range(n_sites) if rows is None else rows) if k not in dummies]
         sites = {tag: [values[k] for k in rows] for tag, values in sites.items()}
         n_sites = len(rows)
-    labels = sites.get("_atom_site_label") or sites.get("_atom_site_id") or [str(k + 1) for k in range(n_sites)]
+    labels = [_label(sites, k) for k in range(n_sites)]
     formula = _formula(_text(items, "_chemical_formula_sum"))
     position = _numbers(sites, coordinates, lambda k: f"the coordinates of {labels[k]}").T
     numbers = np.array([_element(sites, labels, k, formula) for k in range(n_sites)])
@@ -144,14 +162,20 @@ def _structure(items, rows):
     return _atoms(items, sites, coordinates, numbers, position, formula)
 
 
+def _label(sites, k):
+    """What row k is called."""
+    names = sites.get("_atom_site_label") or sites.get("_atom_site_id")
+    return names[k] if names else str(k + 1)
+
+
 def _element(sites, labels, k, formula):
     """Atomic number of row k, by its type or, where it has none, by its label."""
     types = sites.get("_atom_site_type_symbol")
     if types and types[k] not in UNKNOWN:
-        symbol = gemmi.cif.as_string(types[k])
+        symbol = types[k]
         number = element_of(symbol)
     else:
-        symbol = gemmi.cif.as_string(labels[k])
+        symbol = labels[k]
         letters = re.match("[A-Za-z]*", symbol)[0][:2]
         is_word = letters[1:].islower()
         names = [letters] if is_word and element_of(letters) else [letters.capitalize(), letters[:1]]
@@ -197,7 +221,8 @@ def _atoms(items, sites, coordinates, numbers, position, formula):
     if not all(parameters):
         raise DataError("has no cell, or not all of its lengths and angles; give them")
     parameters = _numbers({tag: [text] for tag, text in zip(CELL, parameters)}, CELL, lambda _: "cell parameters")[:, 0]
-    cell = cellpar_to_cell(parameters) if (parameters > 0).all() and (parameters[3:] < 180).all() else np.zeros((3, 3))
+    is_cell = (parameters > 0).all() and (parameters[:3] < MAX_LENGTH).all() and (parameters[3:] < 180).all()
+    cell = cellpar_to_cell(parameters) if is_cell else np.zeros((3, 3))
     if not np.linalg.det(cell) > 0:  # NaN neither
         raise DataError(f"the cell {parameters.tolist()} is none; correct its lengths and angles")
     volume, wanted = np.linalg.det(cell), gemmi.cif.as_number(_text(items, "_cell_volume"))
@@ -206,27 +231,39 @@ def _atoms(items, sites, coordinates, numbers, position, formula):
     if is_cartesian:
         _check_frame(items, cell)
         position = np.linalg.solve(cell.T, position.T).T
-    found = []
-    for operations in _operations(items, cell):
-        unit = np.zeros_like(position)
-        if not is_cartesian and len(operations.rotation) > 1:
-            unit = np.array([[_last_decimal(text) for text in sites[tag]] for tag in coordinates]).T
-        x, source = symmetry.expand(position, unit, operations, cell)
-        found.append((Counter(numbers[source].tolist()), numbers[source], x, operations))
+    unit = np.zeros_like(position)
+    if not is_cartesian:
+        unit = np.array([[_last_decimal(text) for text in sites[tag]] for tag in coordinates]).T
     number_of_units = gemmi.cif.as_number(_text(items, "_cell_formula_units_z"))
     number_of_units = number_of_units if abs(number_of_units) < 1e9 else math.nan
-    fitting = [option for option in found if _is_composition(option[0], formula, number_of_units)]
+
+    def made(operations):
+        x, source = symmetry.expand(position, unit, operations, cell)
+        return Counter(numbers[source].tolist()), x, source
+
+    def is_composition(counts):
+        return _is_composition(counts, formula, number_of_units)
+
+    found = [(operations, *made(operations)) for operations in _operations(items, cell)]
+    fitting = [option for option in found if is_composition(option[1])]
     if not fitting:
-        made = ase.Atoms(found[0][1]).get_chemical_formula()
+        made_of = ase.Atoms(numbers[found[0][3]]).get_chemical_formula()
         said = f"{_text(items, '_chemical_formula_sum')} with Z = {_text(items, '_cell_formula_units_z') or '?'}"
-        raise DataError(f"its sites make {made} in a cell, its formula is {said}; correct one of them")
+        raise DataError(f"its sites make {made_of} in a cell, its formula is {said}; correct one of them")
     if len(fitting) > 1:
         raise DataError(
             f"the space group {_text(items, *SYMBOL) or _text(items, *NUMBER)} has several settings, and the file does "
             "not say which; list the operations of symmetry"
         )
-    _check_named(items, fitting[0][3], bool(formula))
-    return ase.Atoms(fitting[0][1], fitting[0][2] @ cell, cell=cell, pbc=True)
+    ((operations, _, x, source),) = fitting
+    _check_named(
+        items,
+        operations,
+        cell,
+        lambda settings: bool(formula) and not any(is_composition(made(named)[0]) for named in settings),
+    )
+    _check_multiplicity(sites, source, operations)
+    return ase.Atoms(numbers[source], x @ cell, cell=cell, pbc=True)
 
 
 def _operations(items, cell):
@@ -251,16 +288,39 @@ def _listed(items):
     return ()
 
 
-def _check_named(items, operations, is_confirmed):
-    """Raise DataError where operations listed are not those of the group named, and no formula confirms them."""
+def _check_named(items, operations, cell, is_ruled_out):
+    """Raise DataError where operations listed, or of a Hall symbol, are not those of the group named.
+
+    A name that the formula contradicts (`is_ruled_out` of its operations) is that of another crystal, and one that the
+    cell contradicts may be.
+    """
+    hall = _text(items, *HALL)
     groups = symmetry.groups_of(_text(items, *SYMBOL), _group_number(items))
-    if not groups or is_confirmed:
+    if not groups or not (_listed(items) or hall):
         return
-    wanted = len({str(op.rot) for op in groups[0].operations()})
-    found = len(operations.point_group)
-    if found != wanted:
+    settings = symmetry.fitting(groups, cell)
+    is_possible = not settings and len(operations.point_group) == len({str(op.rot) for op in groups[0].operations()})
+    if is_possible or any(symmetry.is_same(operations, named) for named in settings) or is_ruled_out(settings):
+        return
+    given = "the operations that it lists are" if _listed(items) else f"the Hall symbol {hall} is"
+    raise DataError(f"{given} not of its space group {groups[0].xhm()}; correct one of them")
+
+
+def _check_multiplicity(sites, source, operations):
+    """Raise DataError where a site has another number of images than its row says."""
+    values = sites.get("_atom_site_site_symmetry_multiplicity") or sites.get("_atom_site_symmetry_multiplicity") or []
+    said = np.array([gemmi.cif.as_number(value) for value in values])
+    if not len(said) or not np.isfinite(said).all():
+        return
+    found = np.bincount(source, minlength=len(said))
+    n_operations = len(operations.rotation)
+    # Of the cell or of a primitive one; SHELXL-97 wrote the order of the site symmetry there.
+    meant = [found, found * len(operations.point_group) / n_operations, n_operations / found]
+    off = [np.flatnonzero(said != numbers) for numbers in meant]
+    if all(map(len, off)):
+        k = off[0][0]
         raise DataError(
-            f"it lists {found} rotations, and its space group {groups[0].xhm()} has {wanted}; complete the list"
+            f"the site {_label(sites, k)} has {found[k]} images, its multiplicity is {said[k]:g}; correct one of them"
         )
 
 

@@ -4,6 +4,7 @@ A reader yields a Frame for every structure, or a DataError for one that cannot 
 read on is raised.
 """
 
+import codecs
 import contextlib
 import gzip
 import io
@@ -95,6 +96,8 @@ def _text(path):
         content = stream.read(MAX_TEXT + 1)
     if len(content) > MAX_TEXT:
         raise DataError(f"has more than {MAX_TEXT >> 30} GiB; give it in parts, or as extended XYZ")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:BEGINNING]:
+        raise DataError("is text in UTF-16, or no text; write it as UTF-8")
     return content.decode("utf-8-sig", "replace")
 
 

@@ -85,13 +85,52 @@ def named_operations(hall: str, symbol: str, number: int | None, cell: np.ndarra
     name = symbol or str(number)
     if number and groups[0].number != number:
         raise DataError(f"the space group {name} is number {groups[0].number}, the file says {number}; correct one")
+    found = fitting(groups, cell)
+    if not found:
+        raise DataError(f"the cell does not have the symmetry of the space group {name}; correct one of them")
+    return found
+
+
+def fitting(groups: list[gemmi.SpaceGroup], cell: np.ndarray) -> list[Operations]:
+    """The operations of those settings of a group that a cell has, of another unique axis where none is of this."""
     found = [operations for operations in map(_of_group, groups) if fits(operations, cell)]
     if not found and 3 <= groups[0].number <= 15:  # a short symbol of another unique axis
         others = [group for group in _table() if _parts(group) == _parts(groups[0])]
         found = [operations for operations in map(_of_group, others) if fits(operations, cell)]
-    if not found:
-        raise DataError(f"the cell does not have the symmetry of the space group {name}; correct one of them")
     return found
+
+
+def is_same(one: Operations, other: Operations) -> bool:
+    """Whether two groups are one but for the origin, or half a turn about c, as of a rhombohedral lattice.
+
+    Its hexagonal axes can be put in two ways.
+    """
+    return any(
+        _differ_by_origin(one, Operations(*turned)) for turned in ((other.rotation, other.translation), _obverse(other))
+    )
+
+
+def _obverse(operations):
+    """Rotations and translations of a group after half a turn about c."""
+    turn = np.diag([-1, -1, 1])
+    return turn @ operations.rotation @ turn, operations.translation @ turn % UNITS
+
+
+def _differ_by_origin(one, other):
+    """Whether a shift of the origin by 24ths of the cell vectors makes a group of the other."""
+    if len(one.rotation) != len(other.rotation) or one.point_group != other.point_group:
+        return False
+    place = UNITS ** np.arange(3)
+    is_pure = [(group.rotation == np.eye(3)).all(axis=(1, 2)) for group in (one, other)]
+    centring = one.translation[is_pure[0]] @ place
+    if set(centring) != set(other.translation[is_pure[1]] @ place):
+        return False
+    translation = {rotation.tobytes(): shift for rotation, shift in zip(other.rotation, other.translation, strict=True)}
+    shift = np.indices((UNITS, UNITS, UNITS)).reshape(3, -1).T
+    for rotation, wanted in zip(one.rotation, one.translation, strict=True):
+        moved = shift @ (rotation - np.eye(3, dtype=np.int64)).T + translation[rotation.tobytes()] - wanted
+        shift = shift[np.isin(moved % UNITS @ place, centring)]
+    return len(shift) > 0
 
 
 @functools.lru_cache(1024)

@@ -45,6 +45,7 @@ def nearest(atoms):
 HCP = (3.2, 3.2, 5.2, 90, 90, 120)
 BISMUTH = (4.746, 4.746, 4.746, 57.2, 57.2, 57.2)
 ZIRCONIA = (5.1, 5.2, 5.3, 90, 99.2, 90)
+R3 = [("x", "y"), ("-y", "x-y"), ("-x+y", "-x")]
 R3M = ["x,y,z", "z,x,y", "y,z,x", "-y,-x,-z", "-x,-z,-y", "-z,-y,-x"]
 R3M += ["-x,-y,-z", "-z,-x,-y", "-y,-z,-x", "y,x,z", "x,z,y", "z,y,x"]
 
@@ -90,11 +91,37 @@ READ = {
         "Al2Ti2",
         2.697,
     ),
-    "operations of another setting": (
-        cif(4.0, symbol("P 21/m") + listed("x,y,z", "-x,-y,-z", "-x,y,-z", "x,-y,z"), "Cu1 Cu 0 0 0"),
-        "Cu",
-        4.0,
+    "operations of another origin": (
+        cif(4.0, symbol("P 21/m") + listed("x,y,z", "-x,-y+1/2,-z", "-x,y+1/2,-z", "x,-y,z"), "Cu1 Cu 0 0 0"),
+        "Cu2",
+        None,
     ),
+    "operations by another choice of the rhombohedral lattice": (
+        cif(
+            (4, 4, 9, 90, 90, 120),
+            symbol("R 3") + listed(*(f"{x}+{k}/3,{y}+{3 - k}/3,z+{k}/3" for k in range(3) for x, y in R3)),
+            "Cu1 Cu 0 0 0",
+        ),
+        "Cu3",
+        None,
+    ),
+    "operations that the formula prefers to the name": (
+        cif(5.64, FCC + listed("x,y,z") + "_chemical_formula_sum 'Na Cl'\n_cell_formula_units_Z 1\n", SALT),
+        "ClNa",
+        None,
+    ),
+    "multiplicities": (cif(5.64, FCC, "Na1 Na 0 0 0 4\nCl1 Cl .5 .5 .5 4", "symmetry_multiplicity"), "Cl4Na4", 2.82),
+    "multiplicities of a primitive cell": (
+        cif(5.64, FCC, "Na1 Na 0 0 0 1\nCl1 Cl .5 .5 .5 1", "symmetry_multiplicity"),
+        "Cl4Na4",
+        2.82,
+    ),
+    "orders of the site symmetry by SHELXL-97": (
+        cif(5.64, FCC, "Na1 Na 0 0 0 48\nCl1 Cl .5 .5 .5 48", "symmetry_multiplicity"),
+        "Cl4Na4",
+        2.82,
+    ),
+    "quotes": (cif(5.64, FCC, "'Na1' 'Na' '0' \"0\" '0.0(1)'\nCl1 Cl 0.5 0.5 0.5"), "Cl4Na4", 2.82),
     "another unique axis": (cif((4, 5, 6, 90, 90, 100), symbol("P 2"), "He1 He 0.2 0.1 0.3"), "He2", None),
     "tritium": (cif(4.0, P1, "Li1 Li 0 0 0\nT1 T .5 .5 .5"), "HLi", 3.464),
     "charges": (cif(5.64, P1, "Na1 Na1+ 0 0 0\nCl1 Cl- 0.5 0.5 0.5"), "ClNa", 4.884),
@@ -148,6 +175,7 @@ REFUSED = {
         "has no cell",
     ),
     "half a cell": (cif(5.64, FCC, SALT).replace("_cell_length_b 5.64", "_cell_length_b ?"), "has no cell"),
+    "an immense cell": (cif(5e300, FCC, SALT), "is none"),
     "impossible angles": (cif((5, 5, 5, 90, 90, 190), P1, SALT), "is none"),
     "a word too many": (
         cif(9, P1, "C1 C 0 0 0 1 .\nC2 C 0.2 0 0 0.5 A 2\nO1 O 0.3 0 0 1 .", "occupancy", "disorder_group"),
@@ -175,7 +203,38 @@ REFUSED = {
         "cell does not have",
     ),
     "a list with gaps": (cif(4, listed("x,y,z", "z,x,y"), "Na1 Na 0 0 0"), "no group, some are missing"),
-    "a list of one": (cif(5.64, symbol("F m -3 m") + listed("x,y,z"), SALT), "lists 1 rotations"),
+    "a list of one": (
+        cif(5.64, symbol("F m -3 m") + listed("x,y,z"), SALT),
+        "operations that it lists are not of its space group F m -3 m",
+    ),
+    "a list without the screw": (
+        cif(4.0, symbol("P 21/m") + listed("x,y,z", "-x,-y,-z", "-x,y,-z", "x,-y,z"), "Cu1 Cu 0 0 0"),
+        "not of its space group P 1 21/m 1",
+    ),
+    "a list of another setting": (
+        cif(
+            ZIRCONIA,
+            symbol("P 21/n") + listed("x,y,z", "-x,y+1/2,-z+1/2", "-x,-y,-z", "x,-y+1/2,z+1/2"),
+            "Zr1 Zr 0.275 0.04 0.208",
+        ),
+        "not of its space group P 1 21/n 1",
+    ),
+    "a list without centring": (
+        cif(5.64, symbol("I 2/m") + listed("x,y,z", "-x,-y,-z", "-x,y,-z", "x,-y,z"), "Cu1 Cu 0 0 0"),
+        "not of its space group I 1 2/m 1",
+    ),
+    "a Hall symbol of another group": (
+        cif(5.64, symbol("F m -3 m") + "_space_group_name_Hall '-P 4 2 3'", SALT),
+        "the Hall symbol -P 4 2 3 is not of its space group F m -3 m",
+    ),
+    "another multiplicity": (
+        cif(5.64, FCC, "Na1 Na 0 0 0 4\nCl1 Cl .5 .5 .5 8", "site_symmetry_multiplicity"),
+        "the site Cl1 has 4 images, its multiplicity is 8",
+    ),
+    "two cells": (
+        cif(5.64, FCC, SALT).replace("_cell_length_a 5.64", "loop_\n_cell_length_a\n5.64\n6\n"),
+        "_cell_length_a has 2 values",
+    ),
     "an operation that is none": (
         cif(4, listed("x,y,z", "x+1/7,y,z"), "Na1 Na 0 0 0"),
         "'x\\+1/7,y,z' is no operation",
@@ -268,6 +327,8 @@ def test_blocks_are_structures(tmp_path):
     ((id, reason),) = source.skipped
     assert id == "set-1"
     assert "set.cif, frame 1: the site Sr1" in reason
+    salt = cif(5.64, FCC, SALT) + "\n"
+    assert [len(atoms) for atoms in read_cif(salt + salt)] == [8, 8]  # though of one name
 
 
 WATER = (("O", (0, 0, 0)), ("H1", (0.96, 0, 0)), ("H2", (-0.24, 0.93, 0)))
