@@ -7,6 +7,7 @@ import ase
 import numpy as np
 
 from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, numbers_among
+from refattn.data.sources.pymatgen import with_keys_once
 from refattn.errors import DataError, in_one_line
 
 SIGN = b'"cartesian_site_positions"'
@@ -19,7 +20,7 @@ def read_optimade(text: str) -> Iterator[Frame | DataError]:
     Raises DataError where the text is no such answer.
     """
     try:
-        record = json.loads(text)
+        record = json.loads(text, object_pairs_hook=with_keys_once)
     except ValueError as error:
         raise DataError(f"is no JSON ({in_one_line(error)}); fetch it again") from None
     entries = record.get("data") if isinstance(record, dict) and "data" in record else record

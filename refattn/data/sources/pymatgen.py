@@ -6,8 +6,10 @@ its length.
 """
 
 import bz2
+import collections
 import gzip
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import BinaryIO
 
 import ase
 import numpy as np
+from ase.geometry import cell_to_cellpar, cellpar_to_cell
 
 from refattn.common.archives import bounded
 from refattn.common.jsoncutter import JsonCutter
@@ -24,6 +27,8 @@ from refattn.errors import DataError, in_one_line
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 KEYS = ("structure", "@module", "@class", "lattice", "sites", "composition", "data")  # with which a record may begin
 IDS = ("material_id", "mat_id", "entry_id", "frame_id", "id")
+PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")  # of a lattice, Å and degrees
+OFF = 0.01  # 1; rounding of what a lattice or a site says twice
 NOT_PER_SITE = {"stress"}
 # Units of labels by the names that MPtrj and Alexandria have for them.
 UNITS = dict.fromkeys(("energy", "energy_total", "corrected_total_energy", "uncorrected_total_energy"), "eV")
@@ -42,6 +47,7 @@ def read_pymatgen(path: Path, id_from: str, progress: Callable[[float], None]) -
     size = max(path.stat().st_size, 1)
     with open(path, "rb") as raw:
         cutter = JsonCutter(unpacked_text(path, raw))
+        cutter.decoder = json.JSONDecoder(object_pairs_hook=with_keys_once)
         for key, record in cutter.records(lambda key, is_nested: key in KEYS or not is_nested):
             progress(min(raw.tell() / size, 1.0))
             try:
@@ -56,6 +62,15 @@ def unpacked_text(path: Path, raw: BinaryIO) -> io.TextIOWrapper:
     """The text in the open file `raw`, whose `path` says whether it is packed."""
     opener = OPENERS.get(path.suffix.lower())
     return io.TextIOWrapper(bounded(opener(raw), raw) if opener else raw, encoding="utf-8")
+
+
+def with_keys_once(pairs: list[tuple[str, object]]) -> dict:
+    """An object of JSON. Raises DataError for a key that is there twice, of which a parser keeps the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = collections.Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise DataError(f"has the key {twice[:40]!r} twice in one object; keep one")
+    return found
 
 
 def frame_of_record(record: dict, key: str = "") -> Frame:
@@ -80,20 +95,53 @@ def frame_of_record(record: dict, key: str = "") -> Frame:
 def atoms_of(structure: dict) -> ase.Atoms:
     """The ase.Atoms of a Structure or Molecule as a dict."""
     lattice = structure.get("lattice")
+    sites = structure["sites"]
     symbols = []
-    positions = []
-    for number, site in enumerate(structure["sites"]):
-        shares = {kind["element"]: kind["occu"] for kind in site["species"]}
+    for number, site in enumerate(sites):
+        shares = collections.Counter()
+        for kind in site["species"]:
+            shares[kind["element"]] += kind["occu"]
         check_occupancy({number: shares})
         (symbol,) = shares
         symbols.append(ISOTOPES.get(symbol, symbol))
-        positions.append(site["abc"] if lattice and "abc" in site else site["xyz"])
-    positions = np.array(positions, float).reshape(-1, 3)
     if not lattice:
-        return ase.Atoms(symbols, positions)
-    matrix = np.array(lattice["matrix"], float)
-    inner = {"scaled_positions" if "abc" in structure["sites"][0] else "positions": positions}
-    return ase.Atoms(symbols, **inner, cell=matrix, pbc=lattice.get("pbc", True))
+        return ase.Atoms(symbols, np.array([site["xyz"] for site in sites], float).reshape(-1, 3))
+    matrix = _matrix(lattice)
+    _check_positions(sites, matrix)
+    cell = {"cell": matrix, "pbc": lattice.get("pbc", True)}
+    if all("abc" in site for site in sites):
+        positions = np.array([site["abc"] for site in sites], float).reshape(-1, 3)
+        return ase.Atoms(symbols, scaled_positions=positions, **cell)
+    positions = [site["xyz"] if "xyz" in site else np.array(site["abc"], float) @ matrix for site in sites]
+    return ase.Atoms(symbols, np.array(positions, float), **cell)
+
+
+def _check_positions(sites, matrix):
+    """Raise DataError where both positions of a site are given and are not one, but for lattice vectors."""
+    both = [k for k, site in enumerate(sites) if "abc" in site and "xyz" in site]
+    if not both:
+        return
+    abc, xyz = (np.array([sites[k][name] for k in both], float) for name in ("abc", "xyz"))
+    step = abc - np.linalg.solve(matrix.T, xyz.T).T
+    is_off = (np.abs((step - np.rint(step)) @ matrix) > OFF * np.abs(matrix).max()).any(axis=1)
+    if is_off.any():
+        raise DataError(f"abc and xyz of the site {both[is_off.argmax()]} are two positions; correct one of them")
+
+
+def _matrix(lattice):
+    """(3, 3) float64, the cell vectors of a Lattice. Raises DataError where it says two lengths, angles or volumes."""
+    said = {name: lattice[name] for name in (*PARAMETERS, "volume") if lattice.get(name) is not None}
+    if "matrix" not in lattice and len(said.keys() & set(PARAMETERS)) < len(PARAMETERS):
+        raise DataError("its lattice has neither a matrix nor all lengths and angles; give them")
+    matrix = lattice["matrix"] if "matrix" in lattice else cellpar_to_cell([said[name] for name in PARAMETERS])
+    matrix = np.array(matrix, float)
+    found = dict(zip((*PARAMETERS, "volume"), (*cell_to_cellpar(matrix), abs(np.linalg.det(matrix))), strict=True))
+    for name, value in said.items():
+        if not abs(found[name] - value) <= OFF * abs(value):
+            raise DataError(
+                f"{name} of its lattice is {value}, that of its matrix {found[name]:.6g}; correct one of them"
+            )
+    return matrix
 
 
 def _per_site(column, n_sites):

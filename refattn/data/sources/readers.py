@@ -8,23 +8,25 @@ import codecs
 import contextlib
 import gzip
 import io
-import itertools
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ase
 import ase.data
 import ase.io
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.res import Res
 
 from refattn.common.archives import bounded
 from refattn.data.sources.extxyz import ISOTOPES, Frame, frame_of, read_xyz_file
+from refattn.data.sources.guessed import check_elements, check_xsf, with_shelx_elements
 from refattn.errors import DataError, MissingExtra, in_one_line
 
 BEGINNING = 1 << 16  # bytes by which the kinds of JSON are told apart
 MAX_TEXT = 1 << 30  # bytes of a file that is read as a whole
-ROW = re.compile(r"\s*(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?(?:\s+|$)){3}")  # three numbers
 POSCAR = re.compile(r"(?i)(?:POSCAR|CONTCAR)(.*)|.*\.(?:vasp|poscar)(?:\.gz)?")
 # Lines of SHELX that make more, fewer or other atoms of those that are listed.
 SHELX = re.compile(r"(?mi)^(?:SYMM\b|PART\b|AFIX\b|LATT\s+(?!-1\b)).*$")
@@ -86,7 +88,9 @@ def _reader(path):
         return _poscar
     if suffix == "csv":
         return _table
-    return READERS.get(filetype(str(path)), _by_ase)
+    kind = filetype(str(path))
+    check_elements(kind, _beginning(path))
+    return _xsf if kind == "xsf" else READERS.get(kind, _by_ase)
 
 
 def _text(path):
@@ -169,10 +173,10 @@ def _prepared(path, _, progress):
 
 
 def _by_ase(path, *_):
-    """What only ASE reads, with D and T as hydrogen."""
+    """What only ASE reads, with D and T as hydrogen; its warnings are of what it does not need for that."""
     frames = ase.io.iread(path, index=":", do_not_split_by_at_sign=True)
     while True:
-        with _isotopes():
+        with _isotopes(), warnings.catch_warnings(action="ignore"):
             frame = next(frames, None)
         if frame is None:
             return
@@ -191,26 +195,20 @@ def _isotopes():
 
 
 def _poscar(path, *_):
-    """ASE reads as many lines as are counted, and leaves those behind them alone."""
-    lines = [re.split("[!#]", line)[0] for line in _text(path).splitlines()]
-    counts = next((line.split() for line in lines[5:7] if re.fullmatch(r"[\d\s]*\d[\d\s]*", line)), [])
-    start = next((k for k, line in enumerate(lines) if k > 5 and re.match(r"\s*[ckd]", line, re.IGNORECASE)), None)
-    if counts and counts == lines[5].split() and not set(lines[0].split()) <= ase.data.atomic_numbers.keys():
-        raise DataError("names no elements; write them in a line above that of the counts")
-    if counts and start is not None:
-        n_rows = sum(1 for _ in itertools.takewhile(ROW.match, lines[start + 1 :]))
-        if n_rows != sum(map(int, counts)):
-            raise DataError(f"counts {' + '.join(counts)} atoms and lists {n_rows}; repair it")
+    from refattn.data.sources.vasp import read_poscar
+
     with _isotopes():
-        yield ase.io.read(io.StringIO(_text(path)), format="vasp")
+        yield read_poscar(_text(path))
 
 
 def _gen(path, *_):
     """ASE reads the first structure of DFTB+'s format only."""
     lines = [line for line in _text(path).splitlines(keepends=True) if line.strip() and line.lstrip()[0] != "#"]
     while lines:
-        count, kind = lines[0].split()[:2]
-        end = 2 + int(count) + (0 if kind.upper() == "C" else 4)
+        match = re.fullmatch(r"\s*(\d{1,9})\s+([csfh])\b.*\s*", lines[0], re.IGNORECASE)
+        end = 2 + int(match[1]) + (0 if match[2] in "cC" else 4) if match else 0
+        if not 2 < end <= len(lines):
+            raise DataError(f"the line {lines[0].strip()[:40]!r} does not count the atoms that follow; repair it")
         with _isotopes():
             yield ase.io.read(io.StringIO("".join(lines[:end])), format="gen")
         lines = lines[end:]
@@ -218,12 +216,23 @@ def _gen(path, *_):
 
 def _res(path, *_):
     """ASE reads the atoms that SHELX's format lists, not those that symmetry makes of them."""
-    text = _text(path)
+    text = with_shelx_elements(_text(path))
     if SHELX.search(text):
         raise DataError(f"its line {SHELX.search(text)[0][:40]!r} changes the atoms listed; convert it to CIF")
-    partial = re.search(r"(?m)^[A-Z]\w*\s+\d+(?:\s+-?\d+\.\d+){3}\s+(?!1?1\.0*(?:\s|$))[\d.]+", text)
+    if not re.search(r"(?mi)^LATT\b", text):
+        raise DataError("has no line LATT -1, without which atoms are inverted; write it, or convert it to CIF")
+    partial = re.search(r"(?m)^[A-Z][a-z]?\s+\d+(?:\s+-?[\d.]+){3}\s+(?!1?1(?:\.0*)?(?:\s|$))[\d.]+", text)
     if partial:
         raise DataError(f"the site {partial[0][:40]!r} is not full; give an ordered structure")
+    with _isotopes():
+        found = Res.from_string(text)
+    if found.energy is not None:
+        found.atoms.calc = SinglePointCalculator(found.atoms, energy=found.energy)
+    yield found.atoms
+
+
+def _xsf(path, *_):
+    check_xsf(_text(path))
     return _by_ase(path)
 
 

@@ -21,6 +21,7 @@ ROUNDED = 0.7  # of the last decimal: 2/3 cut to 0.666 is off by 0.67 of it, a p
 COARSE = 0.05  # Å; a rounding error is not larger than this
 # A setting as crystallographers write it, in the order of gemmi's names for it.
 ORIGIN = re.compile(r"(?i)\s*(?::\s*|\(?\s*origin\s*(?:choice)?\s*|\s+O\s*)([12])\s*\)?$")
+AXES = re.compile(r"(?i)^(R.*?)\s*[-:(]?\s*(hex\w*|rhomb\w*|h|r)(?:\s*(?:axes|setting))?\s*\)?$")
 AT_CENTRE = re.compile(r"\s*:?\s*([ZS])$")  # databases: Z for the origin at a centre of symmetry, S for the other
 
 
@@ -141,7 +142,17 @@ def groups_of(symbol: str, number: int | None) -> list[gemmi.SpaceGroup]:
     text = re.sub(r"\((\d)\)", r"\1", symbol.replace("_", "").strip())  # P2(1)/c
     text = ORIGIN.sub(r":\1", text)
     text = AT_CENTRE.sub(lambda match: ":2" if match[1] == "Z" else ":1", text)
-    group = gemmi.find_spacegroup_by_name(text) or gemmi.find_spacegroup_by_name(_short(text))
+    text = AXES.sub(lambda match: f"{match[1]}:{match[2][0].upper()}", text)
+    text = re.sub(r"(\d)-(?=\s|$)", r"-\1", text)  # P 1-
+    text = re.sub(r"^([PFI])\s*4\s*3\s*([mncd])$", r"\1 -4 3 \2", text)  # F 43 m
+    centring, *parts = text.split() or [""]
+    if len(parts) == 2 and re.fullmatch("[2346] [1-5]", " ".join(parts)) and parts != ["2", "3"] and centring != "R":
+        return []  # P 3 2 is not P 32
+    names = [text, _short(text)]
+    if len(parts) == 1 or re.fullmatch(r"[A-Z](2|m|[abcn]|21)(/[a-z])?", text):  # the unique axis c, as in older files
+        centring, part = (centring, parts[0]) if parts else (text[0], text[1:])
+        names.append(f"{centring} 1 1 {part}")
+    group = next(filter(None, map(gemmi.find_spacegroup_by_name, names)), None)
     if group is None:
         return []
     if re.search(r"(?i):[12]$|[hr]$", text) or text.startswith("H"):

@@ -304,6 +304,9 @@ def test_symbols_of_one_group():
     for name in ("P 21/c", "P 1 21/c 1", "P2(1)/c", "P 2_1/c"):
         assert [group.xhm() for group in groups_of(name, None)] == ["P 1 21/c 1"]
     assert [group.ext for group in groups_of("F d -3 m", None)] == ["1", "2"]
+    for name, wanted in {"P 1-": 2, "P 21/b": 14, "P b": 7, "F 43 m": 216, "R -3 m (hex)": 166}.items():
+        assert [group.number for group in groups_of(name, None)] == [wanted]
+    assert groups_of("P 3 2", None) == []  # not P 32
     assert groups_of("no group", None) == []
     with pytest.raises(DataError, match="listed twice"):
         listed_operations(("x,y,z", "x,y,z"))
@@ -362,6 +365,8 @@ def test_pdb():
     assert pdb_of(cryst1(10.0, "P 21 21 21") + moved) == [("O4", True)]
     assert pdb_of(pdb(*WATER, occupancy=0)) == [("H2O", False)]  # as some programs leave it
     assert pdb_of(water.replace(" H\n", " D\n", 1).replace(" H\n", " T\n", 1)) == [("H2O", False)]
+    for name in (" O  ", "O   ", " OXT"):
+        assert pdb_of(water.replace(" O   LIG", f"{name} LIG").replace(" O\n", "\n")) == [("H2O", False)]
     models = "".join(f"MODEL     {k}\n{water}ENDMDL\n" for k in (1, 2, 2))
     assert pdb_of(cryst1(10.0) + models) == 3 * [("H2O", True)]
     assert pdb_of(f"{water}END\n{water}END\n") == 2 * [("H2O", False)]
@@ -378,6 +383,8 @@ def test_pdb():
          "SCALE2      0.000000  0.100000  0.000000        0.00000\n"
          "SCALE3      0.000000  0.000000  0.100000        0.00000\n" + pdb(*WATER), "Cartesian axes"),
         (pdb(("X", (0, 0, 0))), "element"),
+        (pdb(*WATER).replace(" O   LIG", "CA   LIG").replace("  O\n", "\n"), "atom CA has no element"),
+        (pdb(*WATER).replace(" O   LIG", " UNK LIG").replace("  O\n", "\n"), "atom UNK has no element"),
     ],
 )  # fmt: skip
 def test_pdb_that_is_no_ordered_structure(text, words):

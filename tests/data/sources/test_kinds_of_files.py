@@ -175,6 +175,9 @@ def test_v3000(tmp_path):
 def test_several_structures_of_a_gen(tmp_path):
     water = "3 C\nO H\n1 1 0 0 0\n2 2 0.96 0 0\n3 2 -0.24 0.93 0\n"
     salt = "2 F\nNa Cl\n1 1 0 0 0\n2 2 0.5 0.5 0.5\n0 0 0\n4 0 0\n0 4 0\n0 0 4\n"
+    for damaged in (water.replace("3 C", "-3 C"), water.replace("3 C", 5000 * "9" + " C"), water.replace("3 C", "4 C")):
+        with pytest.raises(DataError, match="does not count the atoms that follow; repair it"):
+            list(FilesSource(put(tmp_path / "a.gen", damaged)))
     records = list(FilesSource(put(tmp_path / "a.gen", water + salt + water)))
     assert [record.atoms.get_chemical_formula() for record in records] == ["H2O", "ClNa", "H2O"]
 
@@ -195,10 +198,75 @@ def test_poscar_counts_its_atoms(tmp_path):
         list(FilesSource(put(tmp_path / "POSCAR", POSCAR.replace(".5 .5 .5\n", ""))))
 
 
+LATTICE_VELOCITIES = "\nLattice velocities and vectors\n 1\n" + 6 * "0 0 0\n" + "\n0 0 0\n0 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (".5 .5 .5\n", ".5 .5 .5\n" + LATTICE_VELOCITIES),
+        ("1 1\nDirect\n0 0 0\n", "1 1 # two\nDirect ! fractions\n0 0 0 ! Na\n"),
+        ("0 0 0\n.5 .5 .5", "0 0 0 Na\n.5 .5 .5 Cl-"),
+        ("Direct\n0 0 0\n.5 .5 .5", "Selective\nDirect\n0.0D0 0 0 T T F Na\n.5 .5 .5 F F F"),
+        ("Na Cl\n", "Na_pv Cl/abc123\n"),
+    ],
+)
+def test_poscar_says_more_than_positions(tmp_path, old, new):
+    (record,) = FilesSource(put(tmp_path / "POSCAR", POSCAR.replace(old, new)))
+    assert record.atoms.get_chemical_formula() == "ClNa"
+    assert record.atoms.positions[1].tolist() == pytest.approx([2.82, 2.82, 2.82])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("Na Cl\n", "Na Cl K\n", "names 3 elements and counts 2"),
+        ("Na Cl\n", "Na\n", "names 1 elements and counts 2"),
+        ("NaCl\n1.0", "Na Cl K\n1.0", "names 3 elements and counts 2"),
+        ("0 0 0\n.5 .5 .5", "0 0 0 Cl\n.5 .5 .5 Na", "row 1 of its atoms is Na by the counts, and says Cl"),
+        (".5 .5 .5\n", f".5 .5 .5\n{POSCAR}", "goes on behind its atoms with 'NaCl'"),
+        ("Direct\n", "", "no line Direct or Cartesian"),
+        ("1 1\n", "3 -1\n", "no line with the number of atoms"),
+    ],
+)
+def test_poscar_that_contradicts_itself(tmp_path, old, new, words):
+    text = POSCAR.replace(old, new, 1)
+    if "Na Cl K" in text.splitlines()[0]:  # as VASP 4 wrote it
+        text = text.replace("Na Cl\n", "")
+    with pytest.raises(DataError, match=words):
+        list(FilesSource(put(tmp_path / "POSCAR", text)))
+
+
+def test_elements_are_not_guessed(tmp_path):
+    """Names of atoms, numbers of types and masses are no elements; of rows none is lost."""
+    gro = "t\n    1\n    1NA      NA    1   0.000   0.000   0.000\n   1.00000   1.00000   1.00000\n"
+    put(tmp_path / "a.gro", gro)
+    dump = (
+        "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n1\nITEM: BOX BOUNDS pp pp pp\n0 10\n0 10\n0 10\nITEM: ATOMS id type"
+    )
+    put(tmp_path / "a.lammpstrj", f"{dump} x y z\n1 1 0 0 0\n")
+    put(tmp_path / "a.xsf", "CRYSTAL\nPRIMVEC\n4 0 0\n0 4 0\n0 0 4\nPRIMCOORD\n1 1\n11 0 0 0\n17 2 2 2\n")
+    for name, words in {"gro": "names of atoms", "lammpstrj": "numbers of types", "xsf": "counts 1 atoms"}.items():
+        with pytest.raises(DataError, match=words):
+            list(FilesSource(tmp_path / f"a.{name}"))
+    put(tmp_path / "a.lammpstrj", f"{dump} element x y z\n1 1 O 0 0 0\n")
+    put(tmp_path / "a.xsf", "CRYSTAL\nPRIMVEC\n4 0 0\n0 4 0\n0 0 4\nPRIMCOORD\n2 1\n11 0 0 0\n17 2 2 2\n")
+    for name, formula in {"lammpstrj": "O", "xsf": "ClNa"}.items():
+        (record,) = FilesSource(tmp_path / f"a.{name}")
+        assert record.atoms.get_chemical_formula() == formula
+
+
 def test_shelx_is_read_only_without_symmetry(tmp_path):
     text = "TITL a\nCELL 1.0 4 4 4 90 90 90\nLATT -1\nSFAC Na Cl\nNa 1 0.0 0.0 0.0 1.0\nCl 2 0.5 0.5 0.5 1.0\nEND\n"
-    (record,) = FilesSource(put(tmp_path / "a.res", text))
-    assert record.atoms.get_chemical_formula() == "ClNa"
+    for names in ("Na Cl", "Na1 CL2A"):
+        name, other = names.split()
+        named = text.replace("\nNa 1", f"\n{name} 1").replace("\nCl 2", f"\n{other} 2")
+        (record,) = FilesSource(put(tmp_path / "a.res", named))
+        assert record.atoms.get_chemical_formula() == "ClNa"
+    with pytest.raises(DataError, match="the atom Na is number 1 of SFAC, Cl"):
+        list(FilesSource(put(tmp_path / "a.res", text.replace("SFAC Na Cl", "SFAC Cl Na"))))
+    with pytest.raises(DataError, match="no line LATT -1"):
+        list(FilesSource(put(tmp_path / "a.res", text.replace("LATT -1\n", ""))))
     for old, new in (("LATT -1", "LATT 1"), ("SFAC", "SYMM -X,Y,-Z\nSFAC"), ("5 1.0", "5 0.5")):
         with pytest.raises(DataError, match="changes the atoms listed|is not full"):
             list(FilesSource(put(tmp_path / "a.res", text.replace(old, new))))

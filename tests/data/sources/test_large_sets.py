@@ -129,6 +129,47 @@ def test_entries_and_lists_of_structures(tmp_path):
     np.testing.assert_array_equal(second.atoms.positions, WATER.positions)
 
 
+def test_what_pymatgens_json_says_twice(tmp_path):
+    path = tmp_path / "a.json"
+    cell = {"a": 3.615, "b": 3.615, "c": 3.615, "alpha": 90, "beta": 90, "gamma": 90}
+    copper = as_pymatgen(bulk("Cu", a=3.615, cubic=True))
+    matrix = copper["lattice"]["matrix"]
+
+    def read(lattice, *changes):
+        """Atoms with another lattice, and with other items of the first site; None takes one away."""
+        sites = [dict(site) for site in copper["sites"]]
+        for name, value in changes:
+            sites[0][name] = value
+            if value is None:
+                del sites[0][name]
+        path.write_text(json.dumps({**copper, "lattice": lattice, "sites": sites}))
+        (record,) = FilesSource(path)
+        return record.atoms
+
+    wanted = read({"matrix": matrix})
+    for lattice, *changes in (
+        (cell,),
+        ({"matrix": matrix, **cell, "volume": 47.24},),
+        (cell, ("abc", None)),
+        (cell, ("xyz", [3.615, 0, 0])),
+        (cell, ("species", 2 * [{"element": "Cu", "occu": 0.5}])),
+    ):
+        atoms = read(lattice, *changes)
+        np.testing.assert_allclose(atoms.positions, wanted.positions, atol=1e-9)
+        assert atoms.numbers.tolist() == 4 * [29]
+    for words, lattice, *changes in (
+        ("abc and xyz of the site 0", cell, ("xyz", [1, 1, 1])),
+        ("volume 100, by its matrix 47.2", {"matrix": matrix, "volume": 100}),
+        ("neither a matrix nor all lengths", {"a": 3.615}),
+        ("shared by several elements or not full", cell, ("species", 2 * [{"element": "Cu", "occu": 1}])),
+    ):
+        with pytest.raises(DataError, match=words):
+            read(lattice, *changes)
+    path.write_text('{"x": {"structure": %s, "gap": 1, "gap": 2}}' % json.dumps(copper))
+    with pytest.raises(DataError, match="the key 'gap' twice"):
+        list(FilesSource(path))
+
+
 def test_what_is_no_structure_is_left_out_and_a_cut_file_refused(tmp_path):
     shared = as_pymatgen(COPPER)
     shared["sites"][0]["species"] = [{"element": "Cu", "occu": 0.5}, {"element": "Ni", "occu": 0.5}]
