@@ -10,6 +10,7 @@ import pytest
 from ase.build import bulk, molecule
 
 from refattn.common import jsoncutter
+from refattn.data.sources.files import FilesSource
 from refattn.data.sources.registry import open_source
 from refattn.errors import DataError
 
@@ -159,13 +160,13 @@ def test_what_pymatgens_json_says_twice(tmp_path):
         assert atoms.numbers.tolist() == 4 * [29]
     for words, lattice, *changes in (
         ("abc and xyz of the site 0", cell, ("xyz", [1, 1, 1])),
-        ("volume 100, by its matrix 47.2", {"matrix": matrix, "volume": 100}),
+        ("volume of its lattice is 100, that of its matrix 47.2", {"matrix": matrix, "volume": 100}),
         ("neither a matrix nor all lengths", {"a": 3.615}),
         ("shared by several elements or not full", cell, ("species", 2 * [{"element": "Cu", "occu": 1}])),
     ):
         with pytest.raises(DataError, match=words):
             read(lattice, *changes)
-    path.write_text('{"x": {"structure": %s, "gap": 1, "gap": 2}}' % json.dumps(copper))
+    path.write_text(json.dumps({"x": {"structure": copper, "gap": 1, "gap_": 2}}).replace("gap_", "gap"))
     with pytest.raises(DataError, match="the key 'gap' twice"):
         list(FilesSource(path))
 
