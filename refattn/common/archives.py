@@ -1,13 +1,19 @@
 """Compressed files in bounded memory and time: what a few bytes unpack to has an end (limits.py)."""
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
 import zipfile
+from pathlib import Path
 from typing import BinaryIO
 
 from refattn.common.limits import MEMBER, SMALL, UNPACKING
 
 BUFFER = 1 << 18  # bytes
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS |= {".tgz": gzip.open, ".tbz2": bz2.open, ".txz": lzma.open}
 
 
 class _Bounded(io.RawIOBase):
@@ -29,6 +35,12 @@ class _Bounded(io.RawIOBase):
 def bounded(stream: BinaryIO, packed: BinaryIO) -> io.BufferedReader:
     """What `stream` unpacks of the open file `packed`. Reading it raises ValueError beyond the limit."""
     return io.BufferedReader(_Bounded(stream, packed), BUFFER)
+
+
+def decompressed(packed: BinaryIO, path: Path) -> BinaryIO:
+    """What an open file unpacks to, bounded; itself where the suffix of `path` names no compression."""
+    opener = OPENERS.get(path.suffix.lower())
+    return bounded(opener(packed), packed) if opener else packed
 
 
 def check_member(member: zipfile.ZipInfo) -> None:

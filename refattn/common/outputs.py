@@ -14,6 +14,7 @@ from refattn.common.hdf5 import UNREADABLE, reading_hdf5
 from refattn.errors import DataError, OutputError
 
 BEGINNING = 4096  # bytes that are looked at
+OF_RUNS = ("refattn-model", "refattn-calibration")  # the formats that only the commands which write them replace
 NOTHING = re.compile(rb"\Z")  # the Mark of what no command replaces
 Mark = str | re.Pattern  # the `format` of an HDF5 file, or what a file of another kind begins with
 
@@ -39,6 +40,14 @@ def claim(outputs: Mapping[Path, Mark], inputs: Iterable[Path | str], overwrite:
             raise OutputError(f"{path}: cannot be written, a folder or device has that name; choose another")
         if not overwrite and not is_output(path, mark):
             raise OutputError(f"{path}: exists and is no earlier output of this command; move it, or give --overwrite")
+        if mark not in OF_RUNS and mark is not NOTHING:
+            check_no_run(path)
+
+
+def check_no_run(path: Path | str) -> None:
+    """Raise OutputError where the file is the model, the state or the calibration of a run."""
+    if os.path.isfile(path) and os.path.getsize(path) and any(is_output(path, format) for format in OF_RUNS):
+        raise OutputError(f"{path}: belongs to a trained run, and is not replaced; choose another file for the output")
 
 
 def mark_for(path: Path | str, marks: Mapping[str, Mark], what: str) -> Mark:

@@ -15,7 +15,7 @@ import numpy as np
 
 from refattn.common.files import cannot_be_written, only_process, put_in_place, temporary_file
 from refattn.common.hdf5 import NewFile, append, chunk_rows
-from refattn.common.outputs import is_output
+from refattn.common.outputs import check_no_run, is_output
 from refattn.config import GraphConfig
 from refattn.data import store
 from refattn.data.store import FIELDS, POINTERS, Record, Rows
@@ -86,6 +86,7 @@ class DatasetWriter:
             raise DataError(f"{self.path}: is a folder or lies in none; give a file in a folder that exists")
         if not (self.append or self.overwrite) and self.path.exists() and not is_output(self.path, store.FORMAT):
             raise DataError(f"{self.path}: exists and is not a {store.FORMAT}; remove it, or choose another file")
+        check_no_run(self.path)
         with contextlib.ExitStack() as stack:  # which undoes what was done when a step fails
             if not self.locked:
                 stack.enter_context(only_process(self.path))

@@ -126,6 +126,15 @@ def test_no_input_is_written_over(place, command, link):
     assert digests(place) == before
 
 
+@pytest.mark.parametrize("command", ["prepare new.extxyz {}", "predict run new.extxyz --out {}"])
+@pytest.mark.parametrize("name", ["last.h5", "model.h5"])
+def test_a_run_is_never_replaced_by_other_outputs(place, command, name):
+    shutil.copytree(place / "run", place / "other")
+    before = digests(place)
+    assert "belongs to a trained run" in run(f"{command.format(f'other/{name}')} --overwrite", 1).stderr
+    assert digests(place) == before
+
+
 def test_bystanders_of_old_temporary_names(place):
     """An input called OUT.part is read, a link of that name is not followed, also where the command fails."""
     shutil.copy(place / "new.extxyz", place / "x.xyz.part")

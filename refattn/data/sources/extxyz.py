@@ -5,10 +5,10 @@ of a frame that was cut or has columns too many it says nothing. The comment lin
 is written and only what is a number becomes one.
 """
 
-import gzip
 import io
 import itertools
 import json
+import lzma
 import re
 import typing
 import zlib
@@ -17,9 +17,10 @@ from pathlib import Path
 
 import ase
 import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
 from ase.io.extxyz import read_xyz
 
-from refattn.common.archives import bounded
+from refattn.common.archives import decompressed
 from refattn.errors import DataError, in_one_line
 
 CALCULATOR_ARRAYS = ("forces", "charges", "magmoms", "energies", "stresses")
@@ -32,7 +33,7 @@ TRUTH = {"true": "1", "false": "0"}  # not T and F, which are elements too
 # KEY=VALUE; the value may be in quotes or brackets. The length of a key bounds the work on a long line without any.
 ITEM = re.compile(
     r"""(?<![^\s,])([^\s="'{}\[\],]{1,200})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'"""
-    r"""|\{([^{}]*)\}|\[([^\[\]]*)\]|([^\s"'{\[]\S*))"""
+    r"""|(\{(?:[^{}]|\{[^{}]*\})*\})|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]|([^\s"'{\[]\S*))"""
 )
 KNOWN = {
     "lattice": "Lattice",
@@ -44,6 +45,20 @@ QM9 = re.compile(r"gdb\s+\d+(?:\s+\S+){15}\s*")  # its comment line
 PIECE = 1 << 18  # bytes; every call to the system or to zlib lets other threads go first
 FRAMES_PER_LOOK = 128  # for the same reason
 OTHER_CELLS = {"cell", "box", "unit_cell", "unitcell", "cell_vectors", "lattice_vectors", "latt"}
+ANGLES = {"a", "b", "c", "alpha", "beta", "gamma"}
+# A word for a cell with three numbers behind it, however they are written.
+CELL = re.compile(
+    r"(?i)(?<![^\s,;])(lattice|latt|cell|box|unit[ _]?cell|(?:cell|lattice)[ _](?:vectors|parameters)|VEC1)"
+    r"[\s:=\"'“”{(\[]{1,20}(?:[-+.\d][-+.\deE]{0,40}(?:[\s,;\])]{1,20}|$)){3}"
+)
+NAMED = re.compile(r"(?i)(?<![^\s,])(lattice|properties|pbc|id|occupancy)\s*=")
+WITH_COLON = re.compile(r"(?<![^\s,])(\w{1,100}): +([-+.\d]\S*)")
+PERIODS = {"T", "F", "t", "f", "True", "False", "true", "false", "TRUE", "FALSE", "1", "0"}
+OCCUPANCIES = ("occupancy", "occupancies", "occ", "site_occupancy")
+
+
+class CountError(DataError):
+    """No count of atoms where a frame should begin: that of the frame before may be wrong."""
 
 
 class Frame(typing.NamedTuple):
@@ -60,7 +75,7 @@ class Frame(typing.NamedTuple):
 
 def frame_of(atoms: ase.Atoms) -> Frame:
     """The Frame of an ase.Atoms with info, arrays and perhaps a calculator. Raises DataError for partial occupancy."""
-    check_occupancy(atoms.info.get("occupancy"), atoms.arrays.get("occupancy"))
+    check_occupancy(atoms.info.get("occupancy"), atoms.arrays)
     texts = {key: value for key, value in atoms.info.items() if isinstance(value, str) and key != "id"}
     return Frame(str(atoms.info.get("id", "")).strip(), labels_of(atoms), plain(atoms), arrays_of(atoms), texts)
 
@@ -79,11 +94,11 @@ def strip(atoms: ase.Atoms) -> None:
     atoms.set_constraint()
 
 
-def check_occupancy(kinds: object, column: np.ndarray | None = None) -> None:
+def check_occupancy(kinds: object, arrays: Mapping[str, np.ndarray] = {}) -> None:
     """Raise DataError where a site is shared or not full.
 
-    kinds : what ASE keeps in info["occupancy"], a dict site -> {element: part}, whatever else is no such thing
-    column : (N,) per-site array, optional
+    kinds : what ASE keeps in info["occupancy"], a dict site -> {element: part}; whatever else is no such thing
+    arrays : name -> (N, ...) per-site arrays
     """
     for site, parts in kinds.items() if isinstance(kinds, dict) else ():
         if isinstance(parts, dict) and (len(parts) > 1 or any(part != 1 for part in parts.values())):
@@ -91,8 +106,10 @@ def check_occupancy(kinds: object, column: np.ndarray | None = None) -> None:
             raise DataError(
                 f"the site {site} is shared by several elements or not full ({shares}); order the structure"
             )
-    if column is not None and column.dtype.kind in "iuf" and not np.allclose(column, 1, atol=5e-3):
-        raise DataError("its column `occupancy` says that sites are not full; order the structure")
+    for name in arrays.keys() & OCCUPANCIES:
+        column = arrays[name]
+        if column.dtype.kind not in "iuf" or not np.allclose(column, 1, atol=5e-3):
+            raise DataError(f"its column `{name}` says that sites are not full; order the structure")
 
 
 def labels_of(atoms: ase.Atoms) -> dict[str, int | float]:
@@ -130,24 +147,39 @@ def read_xyz_file(path: Path, id_from: str, progress: Callable[[float], None]) -
     """
     size = max(path.stat().st_size, 1)
     with open(path, "rb") as raw:
-        unpacked = bounded(gzip.GzipFile(fileobj=raw), raw) if path.suffix.lower() == ".gz" else raw
-        # editors on Windows put a byte order mark first
-        lines = io.TextIOWrapper(io.BufferedReader(unpacked, PIECE), encoding="utf-8-sig")
-        for number, (header, comment, rows, line) in enumerate(cut_frames(lines, path)):
-            if number % FRAMES_PER_LOOK == 0:
-                progress(raw.tell() / size)
-            where = f"{path}, frame {number} (line {line})"
-            if number == 0 and QM9.fullmatch(comment):
-                yield _qm9(header + comment + "".join([*rows, *lines]), path)
-                return
-            try:
-                yield read_frame(header, comment, rows, where, id_from)
-            except DataError as error:
-                yield error if str(error).startswith(where) else DataError(f"{where}: {error}")
-            except Exception as error:  # ASE raises anything for columns that are none
-                reason = f"unknown element or key {error}" if isinstance(error, KeyError) else in_one_line(error)
-                yield DataError(f"{where}: cannot be read ({reason}); repair it")
+        # editors on Windows put a byte order mark first; what is no UTF-8 stands in comments, or is refused
+        stream = io.BufferedReader(decompressed(raw, path), PIECE)
+        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
+        last = []  # the frame before: nothing is known of its count until the next begins
+        try:
+            for number, (header, comment, rows, line) in enumerate(cut_frames(lines, path)):
+                yield from last
+                if number % FRAMES_PER_LOOK == 0:
+                    progress(raw.tell() / size)
+                where = f"{path}, frame {number} (line {line})"
+                if number == 0 and QM9.fullmatch(comment):
+                    yield _qm9(header + comment + "".join([*rows, *lines]), path)
+                    return
+                last = [_frame(header, comment, rows, where, id_from)]
+        except CountError:
+            yield from (found for found in last if isinstance(found, DataError))
+            raise
+        except DataError:
+            yield from last
+            raise
+        yield from last
         progress(1)
+
+
+def _frame(header, comment, rows, where, id_from):
+    """A Frame, or the DataError that names where it cannot be had."""
+    try:
+        return read_frame(header, comment, rows, where, id_from)
+    except DataError as error:
+        return error if str(error).startswith(where) else DataError(f"{where}: {error}")
+    except Exception as error:  # ASE raises anything for columns that are none
+        reason = f"unknown element or key {error}" if isinstance(error, KeyError) else in_one_line(error)
+        return DataError(f"{where}: cannot be read ({reason}); repair it")
 
 
 def _qm9(text, path):
@@ -166,28 +198,100 @@ def read_frame(header: str, comment: str, rows: list[str], where: str, id_from: 
     Raises DataError that names `where`; ASE raises anything for columns that are none.
     """
     items = comment_items(comment, where)
-    check_widths(items.get("Properties"), rows, where)
+    properties = items.get("Properties")
+    check_widths(properties, rows, where)
+    if "pbc" in items and not _are_periods(items["pbc"]):
+        raise DataError(f'{where}: pbc is {items["pbc"][:40]!r}; write pbc="T T T", one word for each direction')
     kept = [f'{name}="{items.pop(name)}"' for name in ("Lattice", "Properties", "pbc") if name in items]
+    if properties is None and rows and rows[0].lstrip()[:1].isdigit():
+        rows = _with_symbols(rows, where)
+    if properties and ":Z:I:1" in f":{properties}" and ":species:S:1" in f":{properties}":
+        _check_elements(properties, rows, where)
     text = "".join(rows)
     if re.search(r"(?<!\S)[DT](?!\S)", text):
         text = _without_isotopes(rows, kept)
     atoms = next(read_xyz(io.StringIO(f"{header.strip()}\n{' '.join(kept)}\n{text}"), 0))
-    other = next((key for key in items if key.lower() in OTHER_CELLS and len(items[key].split()) in (3, 6, 9)), None)
-    other = "VEC1" if re.search(r"\bVEC1\b", comment) else other
-    if other and not atoms.cell.any():
-        raise DataError(
-            f'{where}: its cell is called {other}, which nobody reads; write Lattice="..." with nine numbers'
-        )
+    if not atoms.cell.any() and not any(name.startswith("Lattice") for name in kept):
+        _check_cell(comment, items, where)
     id = items.pop("id", "").strip()
     if not id and id_from == "comment":
         id = (comment.split() or [""])[0]
-    numbers = {key: TRUTH.get(value.lower(), value) for key, value in items.items()}
-    labels = {key: float(value) for key, value in numbers.items() if NUMBER.fullmatch(value)}
-    texts = {key: value for key, value in items.items() if key not in labels and len(value.split()) == 1}
-    check_occupancy(_json_of(items.get("occupancy", "")), atoms.arrays.get("occupancy"))
+    if "\ufffd" in comment and ("\ufffd" in id or "\ufffd" in "".join(items)):
+        raise DataError(f"{where}: an id or a name in its comment line is no UTF-8; save the file as UTF-8")
+    occupancy = items.pop("occupancy", None)
+    check_occupancy(None if occupancy is None else _occupancy_of(occupancy), atoms.arrays)
+    labels, texts = labels_and_texts(items)
+    if ": " in comment:
+        for name, value in WITH_COLON.findall(comment):
+            texts.setdefault(name, f"{name}: {value}")
     arrays = arrays_of(atoms)
     strip(atoms)
     return Frame(id, labels, atoms, arrays, texts)
+
+
+def labels_and_texts(items: Mapping[str, str]) -> tuple[dict[str, float], dict[str, str]]:
+    """The values that are one number, and those that are text; lists of numbers are neither."""
+    numbers = {key: TRUTH.get(value.lower(), value) for key, value in items.items()}
+    labels = {key: float(value) for key, value in numbers.items() if NUMBER.fullmatch(value)}
+    others = {key: value.split() for key, value in items.items() if key not in labels}
+    texts = {
+        key: " ".join(words)
+        for key, words in others.items()
+        if len(words) == 1 or not all(map(NUMBER.fullmatch, words))
+    }
+    return labels, texts
+
+
+def _are_periods(text):
+    words = text.replace(",", " ").split()
+    return len(words) in (1, 3) and PERIODS.issuperset(words)
+
+
+def _with_symbols(rows, where):
+    """The lines of a plain frame with symbols for atomic numbers."""
+    cells = [row.split() for row in rows]
+    if not all(len(row) == 4 and row[0].isdecimal() and 0 < int(row[0][:4]) < len(chemical_symbols) for row in cells):
+        raise DataError(f"{where}: begins its lines with numbers that are not all those of elements; write symbols")
+    return [" ".join([chemical_symbols[int(row[0])], *row[1:]]) + "\n" for row in cells]
+
+
+def _check_elements(properties, rows, where):
+    """Raise DataError where the columns `species` and `Z` contradict each other; ASE takes Z."""
+    species, z = (_column(properties, name) for name in ("species", "Z"))
+    for row in map(str.split, rows):
+        symbol = row[species].capitalize()
+        if atomic_numbers.get(ISOTOPES.get(symbol, symbol)) != int(row[z]):
+            raise DataError(f"{where}: an atom is {row[species]} by its symbol and has the atomic number {row[z]}")
+
+
+def _column(properties, name):
+    """The number of the first column of that name."""
+    words = properties.split(":")
+    before = itertools.takewhile(lambda pair: pair[0] != name, zip(words[::3], words[2::3], strict=False))
+    return sum(int(width) for _, width in before if width.isdigit())
+
+
+def _check_cell(comment, items, where):
+    """Raise DataError for a cell that is written in any other way than `Lattice`, of which ASE makes a cluster."""
+    found = CELL.search(comment)
+    other = found and found[1]
+    for key, value in items.items():
+        n_words = len(value.split())
+        other = key if (n_words in (3, 6, 9) and key.lower() in OTHER_CELLS) or (key, n_words) == ("H", 9) else other
+    if not other and len(items) >= len(ANGLES) and set(map(str.lower, items)) >= ANGLES:
+        other = "a, b, c"
+    if other:
+        raise DataError(
+            f'{where}: its cell is called {other}, which nobody reads; write Lattice="..." with nine numbers'
+        )
+
+
+def _occupancy_of(text):
+    """What `occupancy` in a comment line says. Raises DataError for what is neither ASE's notation nor full."""
+    kinds = _json_of(text)
+    if not isinstance(kinds, dict) and not (NUMBER.fullmatch(text) and float(text) == 1):
+        raise DataError(f"its occupancy {text[:40]!r} cannot be read; leave it away where all sites are full")
+    return kinds
 
 
 def comment_items(comment: str, where: str) -> dict[str, str]:
@@ -196,6 +300,10 @@ def comment_items(comment: str, where: str) -> dict[str, str]:
     for match in ITEM.finditer(comment):
         key = KNOWN.get(match[1].lower(), match[1])
         value = next(text for text in match.groups()[1:] if text is not None)
+        if match[4] is not None:
+            value = value if key == "occupancy" else value[1:-1]
+        elif match[5] is not None and "[" in value:
+            value = re.sub(r"[\[\],\s]+", " ", value).strip()
         if match[2] is not None or match[3] is not None:
             value = re.sub(r"\\(.)", r"\1", value)
         value = value.removeprefix("_JSON ") if NUMBER.fullmatch(value.removeprefix("_JSON ")) else value
@@ -203,16 +311,18 @@ def comment_items(comment: str, where: str) -> dict[str, str]:
             raise DataError(
                 f"{where}: {key} is {items[key][:40]} and {value[:40]} in one comment line; keep one of them"
             )
+    if comment.count("=") > len(items):
+        for name in NAMED.findall(comment):
+            if KNOWN.get(name.lower(), name) not in items:
+                raise DataError(f"{where}: {name} in its comment line cannot be read; close its quotes or brackets")
     return items
 
 
 def _without_isotopes(rows, kept):
     """The lines of the atoms with H for D and T, in the column of the symbols."""
     layout = re.search(r'Properties="([^"]*)"', " ".join(kept))
-    words = (layout[1] if layout else "species:S:1:pos:R:3").split(":")
-    columns = dict(zip(words[::3], words[2::3], strict=False))
-    named = list(itertools.takewhile(lambda name: name not in ("species", "symbols"), columns))
-    before = sum(int(columns[name]) for name in named if columns[name].isdigit())
+    properties = layout[1] if layout else "species:S:1:pos:R:3"
+    before = _column(properties, "species" if "species:" in properties else "symbols")
     cells = [row.split() for row in rows]
     for row in cells:
         row[before : before + 1] = [ISOTOPES.get(symbol, symbol) for symbol in row[before : before + 1]]
@@ -248,7 +358,7 @@ def cut_frames(lines: Iterator[str], path: Path | str) -> Iterator[tuple[str, st
                 return
             n_sites = int(header) if COUNT.fullmatch(header.strip()) else -1
             rows = list(itertools.islice(lines, n_sites + 1))
-        except (OSError, EOFError, zlib.error, ValueError) as error:
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
             where = f"{path}, frame {number} (line {line_number + 1})"
             raise DataError(f"{where}: cannot be read on ({in_one_line(error)}); it is damaged, restore it") from None
         if n_sites < 0 or len(rows) < n_sites + 1:
@@ -258,9 +368,11 @@ def cut_frames(lines: Iterator[str], path: Path | str) -> Iterator[tuple[str, st
 
 
 def _refuse(header, rows, n_sites, where):
+    if "\0" in header:
+        raise DataError(f"{where}: holds zero bytes; if it is text in UTF-16, save it as UTF-8")
     if n_sites < 0:
         found = header.strip()[:40]
-        raise DataError(f"{where}: begins with {found!r}, not a number of atoms; the count before may be wrong")
+        raise CountError(f"{where}: begins with {found!r}, not a number of atoms; the count before may be wrong")
     raise DataError(f"{where}: ends after {max(len(rows) - 1, 0)} of {n_sites} atoms; the file was cut, restore it")
 
 

@@ -17,15 +17,15 @@ import ase
 from refattn.common.text import counted
 from refattn.data.sources.archives import ARCHIVES, unpacked
 from refattn.data.sources.extxyz import read_xyz_file
-from refattn.data.sources.labels import DECIMAL_COMMA, LABELS, LabelError, LabelTable, number_of
-from refattn.data.sources.readers import POSCAR, READERS, read_file
+from refattn.data.sources.labels import DECIMAL_COMMA, LABELS, LabelError, LabelTable, normal, number_of
+from refattn.data.sources.readers import PACKED, POSCAR, READERS, read_file
 from refattn.data.store import Record
 from refattn.errors import DataError
 
 SUFFIXES = "|".join([*READERS, "traj", "xsf"])
-STRUCTURE_FILE = re.compile(rf"(?i)(.*\.({SUFFIXES})(\.gz)?|.*\.json\.bz2|(POSCAR|CONTCAR).*)")
+STRUCTURE_FILE = re.compile(rf"(?i)(.*\.({SUFFIXES})(\.(gz|bz2|xz))?|(POSCAR|CONTCAR).*)")
 STRUCTURE_SUFFIX = re.compile(rf"(?i)\.({SUFFIXES})$")
-LIKE_NUMBER = re.compile(r"[+-]?\.?\d.*")
+LIKE_NUMBER = re.compile(r"[+\-−]?\.?\d.*")  # also with the minus of typesetters
 FORTRAN = re.compile(r"[+-]?\d*\.?\d+[dD][+-]?\d+")
 
 Skip = Callable[[str, Exception], None]
@@ -81,6 +81,8 @@ class FilesSource:
         self.path = Path(path)
         if not self.path.exists():
             raise DataError(f"{path}: there is no such file or folder; check the path")
+        if not (self.path.is_file() or self.path.is_dir()):
+            raise DataError(f"{path}: is a pipe or device, which cannot be read twice; give a file")
         self.name = self.path.name
         self.fraction = None
         self.id_from = id_from
@@ -91,6 +93,9 @@ class FilesSource:
         self.units = {}
         self.texts = {}  # name -> (how many, the first, its location) of labels that are no numbers
         self.numeric = set()
+        self.overruled = collections.Counter()  # name -> labels of files of which the table has another value
+        self.unread = None  # where a structure is that cannot be read
+        self.seen = None  # id -> location, where several sources share it
         self.extra_rows = []
         self.files = [self.path]
         if self.path.is_dir():
@@ -103,15 +108,19 @@ class FilesSource:
         self.skip = lambda id, error: self.skipped.append((id, str(error)))
 
     def __iter__(self) -> Iterator[Record]:
-        seen = {}  # id -> location; a location is shorter than the text that names it
+        # id -> location, which is shorter than the text that names it
+        seen = {} if self.seen is None else self.seen
         for location, fallback, frame in self._structures():
             id = fallback if isinstance(frame, DataError) else frame.id or fallback
             try:
                 if isinstance(frame, DataError):
+                    self.unread = self.unread or _where(*location)
+                    if self.table and self.table.in_order:
+                        self._refuse_order()
                     raise frame
                 id, labels = self._labelled(id, location, frame)
-                if id in seen:
-                    other = _where(*seen[id])
+                if normal(id) in seen:
+                    other = _where(*seen[normal(id)])
                     raise DataError(f"{_where(*location)}: the id {id} is also that of {other}; give each its own")
             except LabelError:
                 raise
@@ -120,7 +129,7 @@ class FilesSource:
                     raise
                 self.skip(id, error)
                 continue
-            seen[id] = location
+            seen[normal(id)] = location
             frame.atoms.info["id"] = id
             yield Record(id, frame.atoms, labels, frame.arrays)
         if self.table:
@@ -137,8 +146,10 @@ class FilesSource:
         ]
         if self.table and self.table.in_order:
             notes.append(f"the structures have no ids; those of {self.table.path} were taken in their order")
+        for name, count in self.overruled.items():
+            notes.append(f"{name} of {counted(count, 'structure')} is another in {self.table.path}, which was taken")
         for name, (count, text, location) in self.texts.items():
-            if name in self.numeric or LIKE_NUMBER.fullmatch(text):
+            if name in self.numeric or name in LABELS or LIKE_NUMBER.fullmatch(text):
                 notes.append(
                     f"{name} is no number in {counted(count, 'structure')}, the first time {text[:40]!r} in {location}"
                 )
@@ -154,15 +165,32 @@ class FilesSource:
             key.replace("/", "_"): number_of(value, key, lambda: _where(*location))  # HDF5 keeps the slash for itself
             for key, value in frame.labels.items()
         }
+        if len(labels) < len(frame.labels):
+            names = [key for key in frame.labels if "/" in key]
+            raise DataError(
+                f"{_where(*location)}: {names[0]} and {names[0].replace('/', '_')} are one label; rename it"
+            )
         if self.table:
             self.units.update(self.table.units)
             names = (id, *frame.names, *(_names(location[0]) if location[1] is None else ()))
             is_nameless = not frame.id and location[1] is not None and not self.table.taken
             if self.table.in_order or (is_nameless and not self.table.has(names)):
+                if self.unread:
+                    self._refuse_order()
                 id = self.table.next_id(_where(*location))
                 names = (id,)
-            labels.update(self.table.take(names, _where(*location)))
+            given = self.table.take(names, _where(*location))
+            self.overruled.update(
+                name for name, value in given.items() if name in labels and labels[name] != value == value
+            )
+            labels.update(given)
         return id, labels
+
+    def _refuse_order(self):
+        raise LabelError(
+            f"{self.unread} cannot be read, and the rows of {self.table.path} are taken in the order of the "
+            "structures; repair it, or give every structure its id"
+        )
 
     def _note_text(self, name, text, location):
         """Count a text where a number may have been meant. Raises LabelError where one was."""
@@ -196,7 +224,7 @@ class FilesSource:
 
     def _numbered(self, path, fallback):
         """(number or None, id if it has none, Frame or DataError) of every structure of a file."""
-        read = read_xyz_file if re.search(r"(?i)\.(ext)?xyz(\.gz)?$", path.name) else read_file
+        read = read_xyz_file if re.search(r"(?i)\.(ext)?xyz(\.(gz|bz2|xz))?$", path.name) else read_file
         frames = read(path, self.id_from, self._progress)
         first = next(frames, None)
         if first is None:
@@ -218,7 +246,7 @@ class FilesSource:
         if self.path.name.lower().endswith(ARCHIVES) and self.path.is_file():
             self._part = 0.0
             names = collections.Counter()
-            for name, path in unpacked(self.path, self._is_wanted, self._archive_progress):
+            for name, path in unpacked(self.path, self._is_wanted, self._lose, self._archive_progress):
                 id = _id(PurePosixPath(name))
                 names[id] += 1
                 yield path, f"{self.path}, {name}", id if names[id] == 1 else _without_suffix(PurePosixPath(name))
@@ -234,6 +262,9 @@ class FilesSource:
 
     def _archive_progress(self, fraction):
         self._begun = self.fraction = fraction
+
+    def _lose(self, name):
+        self.passed_over.append(f"{name} (no file)")
 
     def _is_wanted(self, name):
         """Whether a member of an archive is a structure file; others are noted, but for hidden ones."""
@@ -282,8 +313,10 @@ def read_structures(
     With `target` the `label` of that name is in info too, None where it is not known; of several a dict of each. Where
     `skip` is given, it is told what cannot be read, see FilesSource.
     """
+    seen = {}
     for source in sources:
         source.skip = skip
+        source.seen = seen
         source.labels_matter = False
     for record in itertools.chain.from_iterable(sources):
         for name, values in record.arrays.items():
@@ -311,13 +344,13 @@ def _ids(files, root):
 
 def _id(path):
     """The id by the name of a file; ID/POSCAR has that of its folder, POSCAR.mp-1 is one of its own."""
-    if re.fullmatch(r"(?i)(POSCAR|CONTCAR)(\.gz)?", path.name) and path.parent.name:
+    if re.fullmatch(r"(?i)(POSCAR|CONTCAR)(\.(gz|bz2|xz))?", path.name) and path.parent.name:
         return path.parent.as_posix()
     return PurePosixPath(_without_suffix(path)).name
 
 
 def _without_suffix(path):
-    name = path.as_posix().removesuffix(".gz").removesuffix(".bz2")
+    name = PACKED.sub("", path.as_posix())
     match = POSCAR.fullmatch(path.name)
     is_suffix = not match or not match[1] or STRUCTURE_SUFFIX.search(name)
     return name.removesuffix(PurePosixPath(name).suffix) if is_suffix else name

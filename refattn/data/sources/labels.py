@@ -1,5 +1,6 @@
 """Labels: what their usual names stand for, and tables of them in text files."""
 
+import codecs
 import csv
 import math
 import re
@@ -10,10 +11,11 @@ from pathlib import Path
 from refattn.common.text import counted, plain_cell
 from refattn.data.sources.extxyz import NUMBER, TRUTH
 from refattn.data.store import LARGEST_LABEL
-from refattn.errors import DataError
+from refattn.errors import DataError, in_one_line
 
 SEPARATORS = ",;\t|"
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?", re.ASCII)
+MISSING = {"", "na", "n/a", "<na>", "nan", "null", "none"}  # as programs write what is not known
 WITH_UNIT = re.compile(r"(.+?)\s*[(\[]([^()\[\]]*)[)\]]")  # gap (eV), as refattn writes it
 
 # Labels by their usual names: unit, kind, description. Other names have no unit unless the user gives one.
@@ -104,17 +106,24 @@ class LabelTable:
         self.texts = []
         self.in_order = None  # an iterator over the ids, where structures without ids come in their order
         try:
-            with open(path, newline="", encoding="utf-8-sig") as stream:
+            with open(path, "rb") as raw:
+                is_utf16 = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            with open(path, newline="", encoding="utf-16" if is_utf16 else "utf-8-sig") as stream:
                 self._read(stream)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except UnicodeError as error:
+            raise DataError(f"{path}: is no text in UTF-8 ({in_one_line(error)}); save it as UTF-8") from None
+        except (OSError, csv.Error) as error:
             raise DataError(f"{path}: cannot be read as CSV ({error}); check the path and the format") from None
 
     def _read(self, stream):
         first = next((line for line in stream if line.strip() and not line.startswith("#")), "")
-        separator = max(SEPARATORS, key=first.count)
+        named = re.fullmatch(r"(?i)sep=(.)\s*", first)  # as spreadsheets write it
+        separator = named[1] if named else max(SEPARATORS, key=first.count)
         separator = separator if separator in first else None
         stream.seek(0)
-        rows = list(_cells(stream, separator))
+        rows = list(_cells(stream, separator))[1 if named else 0 :]
+        while rows and len(rows[0][1]) > 1 and not any(cells[-1].strip() for _, cells in rows):
+            rows = [(line, cells[:-1]) for line, cells in rows]  # separators at the ends of lines
         header = [normal(plain_cell(name.strip())) for name in rows[0][1]] if rows else []
         if len(header) > 1 and all(_is_number(cell) for cell in header[1:]):
             if len(self.names) != len(header) - 1:
@@ -123,6 +132,11 @@ class LabelTable:
                     f"such as id,gap, or name the {counted(len(header) - 1, 'column')} with --label"
                 )
             rows = [(0, header := ["id", *self.names]), *rows]
+        if len(header) > 1 and (not header[0] or "id" in map(str.lower, header[1:])):
+            raise DataError(
+                f"{self.path}, line {rows[0][0]}: the first column, {header[0] or 'without a name'}, must hold the "
+                "ids; move them there (with pandas: index=False)"
+            )
         if len(header) < 2 or not all(header) or len(set(header)) < len(header):
             raise DataError(f"{self.path}, line 1: must name the columns, an id and one or more labels; repair it")
         columns = self._columns(header, rows[1:], separator)
@@ -139,6 +153,8 @@ class LabelTable:
     def _columns(self, header, rows, separator):
         """Name -> number of the columns that are labels; their units go to self.units."""
         for line, cells in rows:
+            if len(cells) == len(header) + 1 and not cells[-1].strip():
+                del cells[-1]
             if len(cells) != len(header):
                 where = f"{self.path}, line {line}"
                 raise DataError(f"{where}: has {len(cells)} columns instead of {len(header)}; repair the line")
@@ -146,12 +162,19 @@ class LabelTable:
         for k, title in enumerate(header[1:], 1):
             match = WITH_UNIT.fullmatch(title)
             name = match[1] if match else title
-            known = [cells[k].strip() for _, cells in rows if cells[k].strip()]
+            known = [cells[k].strip() for _, cells in rows if cells[k].strip().lower() not in MISSING]
             if self.names and not {name, title} & set(self.names):
                 continue
-            if not self.names and known and not any(_is_number(cell, separator) for cell in known):
+            is_number = any(_is_number(cell, separator) or DECIMAL_COMMA.fullmatch(cell) for cell in known)
+            if not self.names and known and not is_number:
                 self.texts.append(name)
                 continue
+            where = f"{self.path}, line 1"
+            if name in columns:
+                other = header[columns[name]]
+                raise DataError(f"{where}: {other} and {title} are both {name}; choose one by --label {title!r}")
+            if "/" in name:
+                raise DataError(f"{where}: {name} cannot name a label; write a unit in brackets, such as gap (eV)")
             columns[name] = k
             if match:
                 self.units[name] = match[2].strip()
@@ -163,10 +186,13 @@ class LabelTable:
 
     def _number(self, cell, name, where, separator):
         cell = TRUTH.get(cell.strip().lower(), cell.strip())
+        cell = "" if cell.lower() in MISSING else cell
         if separator != "," and DECIMAL_COMMA.fullmatch(cell):
             cell = cell.replace(",", ".")
         if cell and not NUMBER.fullmatch(cell):
-            raise DataError(f"{where}: {name} is {cell[:40]!r}, not a number; repair it, or empty the cell")
+            raise DataError(
+                f"{where}: {name} is {cell[:40]!r}, not a number with a decimal point; repair it, or empty the cell"
+            )
         return number_of(float(cell) if cell else math.nan, name, where)
 
     def has(self, names: Iterable[str]) -> bool:

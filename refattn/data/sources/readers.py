@@ -6,7 +6,6 @@ read on is raised.
 
 import codecs
 import contextlib
-import gzip
 import io
 import re
 import warnings
@@ -20,14 +19,15 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.formats import UnknownFileTypeError, filetype
 from ase.io.res import Res
 
-from refattn.common.archives import bounded
+from refattn.common.archives import decompressed
 from refattn.data.sources.extxyz import ISOTOPES, Frame, frame_of, read_xyz_file
 from refattn.data.sources.guessed import check_elements, check_xsf, with_shelx_elements
 from refattn.errors import DataError, MissingExtra, in_one_line
 
 BEGINNING = 1 << 16  # bytes by which the kinds of JSON are told apart
 MAX_TEXT = 1 << 30  # bytes of a file that is read as a whole
-POSCAR = re.compile(r"(?i)(?:POSCAR|CONTCAR)(.*)|.*\.(?:vasp|poscar)(?:\.gz)?")
+PACKED = re.compile(r"(?i)\.(gz|bz2|xz)$")
+POSCAR = re.compile(r"(?i)(?:POSCAR|CONTCAR)(.*)|.*\.(?:vasp|poscar)(?:\.(?:gz|bz2|xz))?")
 # Lines of SHELX that make more, fewer or other atoms of those that are listed.
 SHELX = re.compile(r"(?mi)^(?:SYMM\b|PART\b|AFIX\b|LATT\s+(?!-1\b)).*$")
 
@@ -81,7 +81,7 @@ def _located(found, path, number):
 
 def _reader(path):
     """The function (path, id_from, progress) that reads a file, by its name, else by what ASE finds in it."""
-    suffix = path.name.lower().removesuffix(".gz").removesuffix(".bz2").rpartition(".")[2]
+    suffix = PACKED.sub("", path.name).lower().rpartition(".")[2]
     if suffix in READERS:
         return READERS[suffix]
     if POSCAR.fullmatch(path.name):
@@ -96,8 +96,7 @@ def _reader(path):
 def _text(path):
     """A file as text; what is no UTF-8 stands in comments, or is no structure."""
     with open(path, "rb") as raw:
-        stream = bounded(gzip.GzipFile(fileobj=raw), raw) if path.suffix.lower() == ".gz" else raw
-        content = stream.read(MAX_TEXT + 1)
+        content = decompressed(raw, path).read(MAX_TEXT + 1)
     if len(content) > MAX_TEXT:
         raise DataError(f"has more than {MAX_TEXT >> 30} GiB; give it in parts, or as extended XYZ")
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:BEGINNING]:
@@ -141,10 +140,9 @@ def _json(path, id_from, progress):
 
 
 def _beginning(path):
-    """The first bytes of a file, unpacked where it is of gzip."""
+    """The first bytes of a file, unpacked."""
     with open(path, "rb") as raw:
-        stream = bounded(gzip.GzipFile(fileobj=raw), raw) if path.suffix.lower() == ".gz" else raw
-        return stream.read(BEGINNING)
+        return decompressed(raw, path).read(BEGINNING)
 
 
 def _smiles(path, *_):

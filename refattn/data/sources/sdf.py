@@ -14,12 +14,13 @@ import ase
 import numpy as np
 from ase.data import atomic_numbers
 
-from refattn.data.sources.extxyz import ISOTOPES, NUMBER, Frame
+from refattn.data.sources.extxyz import ISOTOPES, Frame, labels_and_texts
 from refattn.errors import DataError, in_one_line
 
 END = "$$$$"
 MAX_LINES = 1_000_000  # of a block
 TAG = re.compile(r">.*<([^<>]+)>")
+ATOM = re.compile(r"\s*-?\d+\.\d+\s*-?\d+\.\d+\s*-?\d+\.\d+\s+[A-Z*]")  # a line of V2000
 
 
 def read_sdf(lines: Iterable[str]) -> Iterator[Frame | DataError]:
@@ -45,6 +46,8 @@ def parse_molfile(lines: list[str]) -> ase.Atoms:
         rows = lines[4 : 4 + n_sites]
         if n_sites < 1 or len(rows) < n_sites or not any(line.startswith("M  END") for line in lines):
             raise ValueError("fewer lines than it counts atoms, or no end")
+        if any(map(ATOM.match, itertools.takewhile(lambda line: line[:6] != "M  END", lines[4 + n_sites :]))):
+            raise ValueError(f"it lists more atoms than the {n_sites} that it counts")
         symbols = [row[31:34].strip() for row in rows]
         positions = [[float(row[i : i + 10]) for i in (0, 10, 20)] for row in rows]
     else:
@@ -60,18 +63,21 @@ def parse_molfile(lines: list[str]) -> ase.Atoms:
 
 def _frame(block):
     """The Frame of a block with its tags."""
+    if sum(line.startswith("M  END") for line in block) > 1:
+        raise DataError(f"several molecules without a line {END} between them")
     atoms = parse_molfile(block)
     values = {}
     lines = iter(itertools.dropwhile(lambda line: not line.startswith("M  END"), block))
     for line in lines:
         match = TAG.match(line)
         if match:
-            found = list(itertools.takewhile(str.strip, lines))
-            values[match[1].strip()] = found[0].strip() if len(found) == 1 else ""
+            name = match[1].strip()
+            value = " ".join(" ".join(itertools.takewhile(str.strip, lines)).split())
+            if values.setdefault(name, value) != value:
+                raise DataError(f"its tag {name} is {values[name][:40]} and {value[:40]}; keep one of them")
     title = block[0].strip()
     id = values.pop("id", "")
-    labels = {name: float(value) for name, value in values.items() if NUMBER.fullmatch(value)}
-    texts = {name: value for name, value in values.items() if name not in labels and len(value.split()) == 1}
+    labels, texts = labels_and_texts(values)
     return Frame(id, labels, atoms, {}, texts, (title,) if title else ())
 
 

@@ -1,0 +1,208 @@
+"""What nobody should have to guess: notations that are read right or refused, and what is never silent."""
+
+import bz2
+import io
+import lzma
+import os
+import tarfile
+import unicodedata
+
+import pytest
+from test_kinds_of_files import POSCAR, WATER, collected, labelled, packed, put, sdf, xyz
+
+from refattn.common import archives
+from refattn.data.sources.files import FilesSource, open_files, read_structures
+from refattn.data.sources.labels import LabelError
+from refattn.data.sources.registry import open_source
+from refattn.errors import DataError
+
+CELL = 'Lattice="5 0 0 0 6 0 0 0 7"'
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["Lattice=[[5, 0, 0], [0, 6, 0], [0, 0, 7]] pbc=[T,F,T]", "Lattice={5 0 0 0 6 0 0 0 7} pbc='1 0 1'"],
+)
+def test_arrays_of_the_specification(tmp_path, comment):
+    (record,) = FilesSource(put(tmp_path / "a.extxyz", xyz(comment)))
+    assert record.atoms.cell.array.tolist() == [[5, 0, 0], [0, 6, 0], [0, 0, 7]]
+    assert record.atoms.pbc.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("comment", "reason"),
+    [
+        ('Lattice="5 0 0 0 6 0 0 0 7 gap=1', "Lattice in its comment line cannot be read; close its quotes"),
+        ("cell 5 6 7 gap=1", "its cell is called cell"),
+        ("unit cell: (5.0, 6.0, 7.0)", "its cell is called unit cell"),
+        ("a=5 b=6 c=7 alpha=90 beta=90 gamma=90", "its cell is called a, b, c"),
+        ('H="5 0 0 0 6 0 0 0 7"', "its cell is called H"),
+        (f'{CELL} pbc="xy"', "pbc is 'xy'"),
+        ("occupancy=\"{'0': {'Sr': 0.5, 'La': 0.5}}\"", "its occupancy .* cannot be read"),
+        ('occupancy={"0": {"Sr": 0.5}}', "the site 0 is shared by several elements or not full"),
+        ("occupancy=0.5", "its occupancy '0.5' cannot be read"),
+        ("a/b=1 a_b=2", "a/b and a_b are one label"),
+        ("id=M\ufffd", "is no UTF-8"),
+    ],
+)
+def test_comment_lines_that_are_refused(tmp_path, comment, reason):
+    with pytest.raises(DataError, match=reason):
+        list(FilesSource(put(tmp_path / "a.extxyz", xyz(comment))))
+
+
+def test_columns_that_are_refused(tmp_path):
+    row = "1\nProperties=species:S:1:pos:R:3:{}\nO 0 0 0 {}\n"
+    for column, value, reason in (("occ:R:1", "0.5", "`occ` says"), ("Z:I:1", "7", "O by its symbol and has")):
+        with pytest.raises(DataError, match=reason):
+            list(FilesSource(put(tmp_path / "a.extxyz", row.format(column, value))))
+    assert len(list(FilesSource(put(tmp_path / "a.extxyz", row.format("Z:I:1", "8"))))) == 1
+    (record,) = FilesSource(put(tmp_path / "a.xyz", xyz("", rows=WATER.replace("O", "8").replace("H", "1"))))
+    assert record.atoms.get_chemical_formula() == "H2O"
+    for rows in ("1 O 0 0 0\n", "1 8 0 0 0\n", "119 0 0 0\n"):  # a number of the line, no element
+        with pytest.raises(DataError, match="numbers that are not all those of elements"):
+            list(FilesSource(put(tmp_path / "a.xyz", f"1\n\n{rows}")))
+
+
+def test_texts_of_other_encodings(tmp_path):
+    (record,) = FilesSource(put(tmp_path / "a.xyz", xyz("M\u00fcller gap=1").encode("latin-1")))
+    assert record.labels == {"gap": 1.0}
+    with pytest.raises(DataError, match="UTF-16"):
+        list(FilesSource(put(tmp_path / "a.xyz", xyz("").encode("utf-16"))))
+
+
+def test_labels_that_are_no_numbers_are_never_silent(tmp_path):
+    for text in ('gap="7.5 eV"', "gap=\u22127.5"):
+        with pytest.raises(LabelError, match="gap is '"):
+            collected(put(tmp_path / "a.extxyz", xyz(text)))
+    source = open_source(put(tmp_path / "a.extxyz", xyz("id=a gap: 7.5", "id=b gap=T", 'id=c y="2 kcal" v="1 2 3"')))
+    assert [record.labels for record in source] == [{}, {}, {}]
+    gap, y = source.notes()
+    assert gap.startswith("gap is no number in 2 structures, the first time 'gap: 7.5'")
+    assert y.startswith("y is no number in 1 structure, the first time '2 kcal'")
+
+
+def test_a_wrong_count_leaves_no_part_of_a_molecule(tmp_path):
+    put(tmp_path / "a.xyz", xyz("id=good") + xyz("id=torn").replace("3\n", "2\n", 1))
+    put(tmp_path / "b.xyz", xyz("id=b"))
+    records, skipped = collected(tmp_path)
+    assert [record.id for record in records] == ["good", "b"]
+    assert "the count before may be wrong" in skipped["a"]
+
+
+def test_molfiles_that_hold_more_than_they_count(tmp_path):
+    water = sdf("w", ("gap", "7.5"))
+    for text, reason in (
+        (water.replace("  3  2", "  2  2"), "lists more atoms than the 2"),
+        (2 * water.replace("$$$$\n", ""), "several molecules without"),
+        (sdf("w", ("gap", "7.5"), ("gap", "8.5")), "its tag gap is 7.5 and 8.5"),
+        (water.replace("7.5\n", "7.5\n> <homo>\n-7.5\n"), "gap is '7.5 > <homo> -7.5'"),
+    ):
+        with pytest.raises(DataError, match=reason):
+            list(FilesSource(put(tmp_path / "a.sdf", text)))
+
+
+def test_links_in_a_tar(tmp_path):
+    path = tmp_path / "set.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, kind, target in (
+            ("x/early.xyz", tarfile.SYMTYPE, "../x/hard.xyz"),
+            ("x/a.xyz", tarfile.REGTYPE, ""),
+            ("x/hard.xyz", tarfile.LNKTYPE, "x/a.xyz"),
+            ("x/far.xyz", tarfile.SYMTYPE, "/etc/passwd"),
+            ("x/round.xyz", tarfile.SYMTYPE, "round.xyz"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            info.linkname = target
+            info.size = 0 if target else len(xyz("gap=1"))
+            archive.addfile(info, None if target else io.BytesIO(xyz("gap=1").encode()))
+    source = open_source(path)
+    assert [record.id for record in source] == ["a", "early", "hard"]
+    assert source.passed_over == ["x/far.xyz (no file)", "x/round.xyz (no file)"]
+
+
+def test_long_names_in_an_archive(tmp_path):
+    records, _ = collected(packed(tmp_path / "set.zip", {"n" * 300 + ".xyz": xyz(""), "b.xyz": xyz("")}))
+    assert [len(record.id) for record in records] == [300, 1]
+
+
+@pytest.mark.parametrize(("ending", "compress"), [("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_single_packed_files(tmp_path, monkeypatch, ending, compress):
+    for name, text in (("b.sdf", sdf("w")), ("c.xyz", xyz("")), ("POSCAR", POSCAR)):
+        put(tmp_path / "set" / f"{name}.{ending}", compress(text.encode()))
+    assert [record.id for record in collected(tmp_path / "set")[0]] == ["POSCAR", "b", "c"]
+    for damaged in (compress(xyz("").encode())[:-9], b"nonsense"):
+        with pytest.raises(DataError, match="damaged"):
+            list(FilesSource(put(tmp_path / f"cut.xyz.{ending}", damaged)))
+    monkeypatch.setattr(archives, "SMALL", 1000)
+    with pytest.raises(DataError, match="unpack to"):
+        list(FilesSource(put(tmp_path / f"bomb.xyz.{ending}", compress(b"0" * 3_000_000))))
+
+
+def test_ids_of_several_files(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "id=\u00fc") for form in ("NFC", "NFD"))
+    paths = [put(tmp_path / "a" / "x.xyz", xyz(nfc)), put(tmp_path / "b" / "x.xyz", xyz(nfd, "id=b"))]
+    with pytest.raises(DataError, match="is also that of"):
+        list(read_structures(open_files(paths)))
+    left_out = {}
+    assert len(list(read_structures(open_files(paths), skip=left_out.__setitem__))) == 2
+    assert len(left_out) == 1
+
+
+def test_pipes_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.xyz")
+    with pytest.raises(DataError, match="pipe or device"):
+        FilesSource(tmp_path / "a.xyz")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "sep=;\nid;gap\na;1,5\nb;2,5\n",
+        "id,gap,\na,1.5,\nb,2.5,\n",
+        "id,gap\na,1.5,\nb,2.5,\n",
+        "id,gap,x\na,1.5,NA\nb,2.5,null\n",
+        "id,gap\na,1.5\nb,2.5\n".encode("utf-16"),
+    ],
+)
+def test_tables_of_ordinary_programs(tmp_path, table):
+    found, skipped, _ = labelled(tmp_path, table)
+    assert [found[id]["gap"] for id in "ab"] == [1.5, 2.5]
+    assert not skipped
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (",id,gap\n0,a,1.5\n1,b,2.5\n", "line 1: the first column, without a name, must hold the ids"),
+        ("gap,id\n1.5,a\n2.5,b\n", "line 1: the first column, gap, must hold the ids"),
+        ("id,gap (eV),gap (Ha)\na,1.5,1\nb,2.5,1\n", r"gap \(eV\) and gap \(Ha\) are both gap; choose one by --label"),
+        ("id,gap/eV\na,1.5\nb,2.5\n", "line 1: gap/eV cannot name a label"),
+        ('id,gap,x\na,"1,5",1\nb,"2,5",2\n', "line 2: gap is '1,5', not a number"),
+        ("id,gap\na,1.5\nü,2.5\n".encode("latin-1"), "no text in UTF-8"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path, table, reason):
+    with pytest.raises(DataError, match=f"labels.csv.*{reason}"):
+        labelled(tmp_path, table)
+
+
+def test_columns_of_one_name_are_chosen_by_their_units(tmp_path):
+    found, _, source = labelled(tmp_path, "id,gap (eV),gap (Ha)\na,1.5,1\nb,2.5,1\n", names=("gap (eV)",))
+    assert (found["a"], source.units) == ({"gap": 1.5}, {"gap": "eV"})
+
+
+def test_a_table_wins_and_says_so(tmp_path):
+    path = put(tmp_path / "set.extxyz", xyz("id=a gap=9", "id=b gap=2.5"))
+    source = open_source(path, labels=put(tmp_path / "t.csv", "id,gap\na,1.5\nb,2.5\n"))
+    assert [record.labels["gap"] for record in source] == [1.5, 2.5]
+    assert source.notes() == [f"gap of 1 structure is another in {tmp_path / 't.csv'}, which was taken"]
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_an_order_with_a_hole_is_refused(tmp_path, bad):
+    frames = [xyz(""), xyz(""), xyz("")]
+    frames[bad] = frames[bad].replace("O", "Qq")
+    path = put(tmp_path / "set.xyz", "".join(frames))
+    with pytest.raises(LabelError, match=f"frame {bad}.* taken in the order of the structures"):
+        collected(open_source(path, labels=put(tmp_path / "t.csv", "id,gap\nx,1.5\ny,2.5\n")))
