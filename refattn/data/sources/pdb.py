@@ -12,6 +12,7 @@ from refattn.errors import DataError, in_one_line
 ATOM = re.compile(r"(?m)^(?:ATOM  |HETATM).*$")
 TRITIUM = re.compile(r"(?m)^((?:ATOM  |HETATM).{70}) T")  # gemmi knows no T; D counts as hydrogen too
 ORGANIC = "HDCNOSP"  # what a name with more letters behind the first, such as CA or OXT, is
+HALOGENS = ("CL", "BR")  # no other atom is called so
 END = re.compile(r"(?m)^END(?:MDL)? *$")
 
 
@@ -48,7 +49,13 @@ def _check_element(row):
         is_known = letters[:1] in ORGANIC or (len(letters) == 1 and element_of(letters))
     else:
         readings = [element for element in (letters[:1], letters[:2]) if element_of(element)]
-        is_known = len(letters) == 1 or len(readings) == 1 or is_ion or (len(name.strip()) == 4 and letters[:1] == "H")
+        is_known = (
+            len(letters) == 1
+            or len(readings) == 1
+            or is_ion
+            or letters in HALOGENS
+            or (len(name.strip()) == 4 and letters[:1] == "H")
+        )
     if not is_known:
         raise DataError(f"the atom {name.strip()} has no element in columns 77 and 78, and its name leaves it open")
 

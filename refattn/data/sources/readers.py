@@ -202,14 +202,17 @@ def _poscar(path, *_):
 def _gen(path, *_):
     """ASE reads the first structure of DFTB+'s format only."""
     lines = [line for line in _text(path).splitlines(keepends=True) if line.strip() and line.lstrip()[0] != "#"]
-    while lines:
+    parts = []
+    while lines:  # all of them first: what follows one that counts too few is part of it
         match = re.fullmatch(r"\s*(\d{1,9})\s+([csfh])\b.*\s*", lines[0], re.IGNORECASE)
         end = 2 + int(match[1]) + (0 if match[2] in "cC" else 4) if match else 0
         if not 2 < end <= len(lines):
             raise DataError(f"the line {lines[0].strip()[:40]!r} does not count the atoms that follow; repair it")
-        with _isotopes():
-            yield ase.io.read(io.StringIO("".join(lines[:end])), format="gen")
+        parts.append("".join(lines[:end]))
         lines = lines[end:]
+    for part in parts:
+        with _isotopes():
+            yield ase.io.read(io.StringIO(part), format="gen")
 
 
 def _res(path, *_):

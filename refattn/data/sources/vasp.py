@@ -28,9 +28,12 @@ def read_poscar(text: str) -> ase.Atoms:
     lines = [re.split("[!#]", line)[0] for line in lines]
     head = [re.sub(r"(?<=[\d.])[dD](?=[+-]?\d)", "e", line) for line in lines[:4]]
     is_named = len(lines) > 4 and not COUNTS.fullmatch(lines[4])
-    names = [re.split("[/_]", word)[0] for word in (lines[4] if is_named else title).split()]
+    names = (lines[4] if is_named else re.sub(r"(?<=[A-Za-z])\d+(?=\s|$)", "", title.lstrip("# "))).split()
+    names = [re.split("[/_]", word)[0] for word in names]  # Na_pv
     if not names or not all(ISOTOPES.get(name, name) in atomic_numbers for name in names):
         raise DataError("names no elements; write them in a line above that of the counts")
+    if not any(float(word) for word in head[0].split() if re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", word)):
+        raise DataError("has no scale, a number that is not 0, in its second line; write it")
     lines = lines[5 if is_named else 4 :]
     if not lines or not COUNTS.fullmatch(lines[0]):
         raise DataError("has no line with the number of atoms of each element; write it below that of the elements")

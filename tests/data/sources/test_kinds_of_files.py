@@ -175,7 +175,12 @@ def test_v3000(tmp_path):
 def test_several_structures_of_a_gen(tmp_path):
     water = "3 C\nO H\n1 1 0 0 0\n2 2 0.96 0 0\n3 2 -0.24 0.93 0\n"
     salt = "2 F\nNa Cl\n1 1 0 0 0\n2 2 0.5 0.5 0.5\n0 0 0\n4 0 0\n0 4 0\n0 0 4\n"
-    for damaged in (water.replace("3 C", "-3 C"), water.replace("3 C", 5000 * "9" + " C"), water.replace("3 C", "4 C")):
+    for damaged in (
+        water.replace("3 C", "-3 C"),
+        water.replace("3 C", 5000 * "9" + " C"),
+        water.replace("3 C", "4 C"),
+        water.replace("3", "2", 1),
+    ):
         with pytest.raises(DataError, match="does not count the atoms that follow; repair it"):
             list(FilesSource(put(tmp_path / "a.gen", damaged)))
     records = list(FilesSource(put(tmp_path / "a.gen", water + salt + water)))
@@ -192,8 +197,9 @@ def test_poscar_counts_its_atoms(tmp_path):
         list(FilesSource(put(tmp_path / "POSCAR", POSCAR + ".25 .25 .25\n")))
     with pytest.raises(DataError, match="names no elements"):
         list(FilesSource(put(tmp_path / "POSCAR", POSCAR.replace("NaCl", "salt").replace("Na Cl\n", ""))))
-    (record,) = FilesSource(put(tmp_path / "POSCAR", POSCAR.replace("NaCl", "Na Cl").replace("Na Cl\n1 1", "1 1")))
-    assert record.atoms.get_chemical_formula() == "ClNa"
+    for title in ("Na Cl", "# Na1 Cl1"):
+        (record,) = FilesSource(put(tmp_path / "POSCAR", POSCAR.replace("Na Cl\n", "").replace("NaCl", title)))
+        assert record.atoms.get_chemical_formula() == "ClNa"
     with pytest.raises(DataError, match=r"counts 1 \+ 1 atoms and lists 1"):
         list(FilesSource(put(tmp_path / "POSCAR", POSCAR.replace(".5 .5 .5\n", ""))))
 
@@ -226,6 +232,7 @@ def test_poscar_says_more_than_positions(tmp_path, old, new):
         ("0 0 0\n.5 .5 .5", "0 0 0 Cl\n.5 .5 .5 Na", "row 1 of its atoms is Na by the counts, and says Cl"),
         (".5 .5 .5\n", f".5 .5 .5\n{POSCAR}", "goes on behind its atoms with 'NaCl'"),
         ("Direct\n", "", "no line Direct or Cartesian"),
+        ("\n1.0\n", "\n0\n", "has no scale"),
         ("1 1\n", "3 -1\n", "no line with the number of atoms"),
     ],
 )
