@@ -106,15 +106,15 @@ def is_same(one: Operations, other: Operations) -> bool:
 
     Its hexagonal axes can be put in two ways.
     """
-    return any(
-        _differ_by_origin(one, Operations(*turned)) for turned in ((other.rotation, other.translation), _obverse(other))
-    )
+    if np.array_equal(np.unique(_codes(*one)), np.unique(_codes(*other))):
+        return True
+    return _differ_by_origin(one, other) or _differ_by_origin(one, _turned(other))
 
 
-def _obverse(operations):
-    """Rotations and translations of a group after half a turn about c."""
+def _turned(operations):
+    """A group after half a turn about c."""
     turn = np.diag([-1, -1, 1])
-    return turn @ operations.rotation @ turn, operations.translation @ turn % UNITS
+    return Operations(turn @ operations.rotation @ turn, operations.translation @ turn % UNITS)
 
 
 def _differ_by_origin(one, other):

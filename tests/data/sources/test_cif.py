@@ -175,7 +175,8 @@ REFUSED = {
         "has no cell",
     ),
     "half a cell": (cif(5.64, FCC, SALT).replace("_cell_length_b 5.64", "_cell_length_b ?"), "has no cell"),
-    "an immense cell": (cif(5e300, FCC, SALT), "is none"),
+    "an immense cell": (cif(5e5, FCC, SALT), "is none"),
+    "an immense coordinate": (cif(5.64, FCC, "Na1 Na 0 1e300 0"), "coordinates of Na1 are '1e300'"),
     "impossible angles": (cif((5, 5, 5, 90, 90, 190), P1, SALT), "is none"),
     "a word too many": (
         cif(9, P1, "C1 C 0 0 0 1 .\nC2 C 0.2 0 0 0.5 A 2\nO1 O 0.3 0 0 1 .", "occupancy", "disorder_group"),
