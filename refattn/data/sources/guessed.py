@@ -13,6 +13,8 @@ NO_ELEMENTS = {
     "gpumd": "masses",
     "lammps-data": "numbers of types, or masses",
     "lammps-dump-binary": "numbers of types",
+    "netcdftrajectory": "numbers of types at most",
+    "cp2k-dcd": "positions",
     "lammps-dump-text": "numbers of types",
 }
 
