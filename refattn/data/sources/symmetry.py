@@ -146,8 +146,9 @@ def groups_of(symbol: str, number: int | None) -> list[gemmi.SpaceGroup]:
     text = re.sub(r"(\d)-(?=\s|$)", r"-\1", text)  # P 1-
     text = re.sub(r"^([PFI])\s*4\s*3\s*([mncd])$", r"\1 -4 3 \2", text)  # F 43 m
     centring, *parts = text.split() or [""]
-    if len(parts) == 2 and re.fullmatch("[2346] [1-5]", " ".join(parts)) and parts != ["2", "3"] and centring != "R":
-        return []  # P 3 2 is not P 32
+    is_open = re.fullmatch("[2346] [1-5]", " ".join(parts)) and parts != ["2", "3"] and centring != "R"
+    if is_open and number is None:
+        return []  # P 3 2 may be P 32, or P 3 2 1
     names = [text, _short(text)]
     if len(parts) == 1 or re.fullmatch(r"[A-Z](2|m|[abcn]|21)(/[a-z])?", text):  # the unique axis c, as in older files
         centring, part = (centring, parts[0]) if parts else (text[0], text[1:])

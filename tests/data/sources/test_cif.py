@@ -307,7 +307,8 @@ def test_symbols_of_one_group():
     assert [group.ext for group in groups_of("F d -3 m", None)] == ["1", "2"]
     for name, wanted in {"P 1-": 2, "P 21/b": 14, "P b": 7, "F 43 m": 216, "R -3 m (hex)": 166}.items():
         assert [group.number for group in groups_of(name, None)] == [wanted]
-    assert groups_of("P 3 2", None) == []  # not P 32
+    assert groups_of("P 3 2", None) == []  # P 32, or P 3 2 1
+    assert [group.number for group in groups_of("P 3 2", 145)] == [145]
     assert groups_of("no group", None) == []
     with pytest.raises(DataError, match="listed twice"):
         listed_operations(("x,y,z", "x,y,z"))
