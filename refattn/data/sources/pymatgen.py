@@ -5,9 +5,7 @@ each other, whose keys are their ids. The text is cut into records while it is r
 its length.
 """
 
-import bz2
 import collections
-import gzip
 import io
 import json
 import re
@@ -19,12 +17,11 @@ import ase
 import numpy as np
 from ase.geometry import cell_to_cellpar, cellpar_to_cell
 
-from refattn.common.archives import bounded
+from refattn.common.archives import OPENERS, decompressed
 from refattn.common.jsoncutter import JsonCutter
 from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, numbers_among
 from refattn.errors import DataError, in_one_line
 
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 KEYS = ("structure", "@module", "@class", "lattice", "sites", "composition", "data")  # with which a record may begin
 IDS = ("material_id", "mat_id", "entry_id", "frame_id", "id")
 PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")  # of a lattice, Å and degrees
@@ -60,8 +57,7 @@ def read_pymatgen(path: Path, id_from: str, progress: Callable[[float], None]) -
 
 def unpacked_text(path: Path, raw: BinaryIO) -> io.TextIOWrapper:
     """The text in the open file `raw`, whose `path` says whether it is packed."""
-    opener = OPENERS.get(path.suffix.lower())
-    return io.TextIOWrapper(bounded(opener(raw), raw) if opener else raw, encoding="utf-8")
+    return io.TextIOWrapper(decompressed(raw, path), encoding="utf-8")
 
 
 def with_keys_once(pairs: list[tuple[str, object]]) -> dict:

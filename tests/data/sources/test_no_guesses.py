@@ -128,9 +128,11 @@ def test_long_names_in_an_archive(tmp_path):
 
 @pytest.mark.parametrize(("ending", "compress"), [("bz2", bz2.compress), ("xz", lzma.compress)])
 def test_single_packed_files(tmp_path, monkeypatch, ending, compress):
-    for name, text in (("b.sdf", sdf("w")), ("c.xyz", xyz("")), ("POSCAR", POSCAR)):
+    sites = '"sites": [{"species": [{"element": "Na", "occu": 1}], "abc": [0, 0, 0]}]'
+    salt = '[{"id": "d", "structure": {"lattice": {"matrix": [[3, 0, 0], [0, 3, 0], [0, 0, 3]]}, ' + sites + "}}]"
+    for name, text in (("b.sdf", sdf("w")), ("c.xyz", xyz("")), ("d.json", salt), ("POSCAR", POSCAR)):
         put(tmp_path / "set" / f"{name}.{ending}", compress(text.encode()))
-    assert [record.id for record in collected(tmp_path / "set")[0]] == ["POSCAR", "b", "c"]
+    assert [record.id for record in collected(tmp_path / "set")[0]] == ["POSCAR", "b", "c", "d"]
     for damaged in (compress(xyz("").encode())[:-9], b"nonsense"):
         with pytest.raises(DataError, match="damaged"):
             list(FilesSource(put(tmp_path / f"cut.xyz.{ending}", damaged)))
