@@ -233,12 +233,11 @@ def labels_and_texts(items: Mapping[str, str]) -> tuple[dict[str, float], dict[s
     """The values that are one number, and those that are text; lists of numbers are neither."""
     numbers = {key: TRUTH.get(value.lower(), value) for key, value in items.items()}
     labels = {key: float(value) for key, value in numbers.items() if NUMBER.fullmatch(value)}
-    others = {key: value.split() for key, value in items.items() if key not in labels}
-    texts = {
-        key: " ".join(words)
-        for key, words in others.items()
-        if len(words) == 1 or not all(map(NUMBER.fullmatch, words))
-    }
+    texts = {}
+    for key in [key for key in items if key not in labels]:
+        words = items[key].split()
+        if len(words) == 1 or not all(map(NUMBER.fullmatch, words)):
+            texts[key] = " ".join(words)
     return labels, texts
 
 
@@ -275,9 +274,10 @@ def _check_cell(comment, items, where):
     """Raise DataError for a cell that is written in any other way than `Lattice`, of which ASE makes a cluster."""
     found = CELL.search(comment)
     other = found and found[1]
-    for key, value in items.items():
-        n_words = len(value.split())
-        other = key if (n_words in (3, 6, 9) and key.lower() in OTHER_CELLS) or (key, n_words) == ("H", 9) else other
+    for key in items:
+        if key == "H" or key.lower() in OTHER_CELLS:
+            n_words = len(items[key].split())
+            other = key if n_words == 9 or (n_words in (3, 6) and key != "H") else other
     if not other and len(items) >= len(ANGLES) and set(map(str.lower, items)) >= ANGLES:
         other = "a, b, c"
     if other:
