@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from refattn.common.limits import LAYERS
-from refattn.common.loss import LOSSES, loss_of
+from refattn.common.loss import LOSSES
 from refattn.errors import ConfigError, in_one_line
 
 CHOICES = {
@@ -29,6 +29,7 @@ CHOICES = {
     "training.schedule": ("constant", "cosine", "sgdr"),
     "training.dtype": ("float32", "float64"),
 }
+OF_CLASS = {name for name, loss in LOSSES.items() if loss.of_class}
 POSITIVE = {
     *("model.n_layers", "model.width", "model.n_heads", "model.global_width", "model.head_width"),
     *("model.embedding_width", "model.n_elements", "model.n_targets"),
@@ -296,12 +297,16 @@ class TrainingConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The four sections. `graph` None stands for the neighbour rule of the data set, whatever it is."""
+    """The four sections. `graph` None stands for the neighbour rule of the data set, whatever it is.
+
+    of_class : bool     whether the targets are classes, 0 or 1, and predictions the probabilities of 1; of the loss
+    """
 
     model: ModelConfig = ModelConfig()
     graph: GraphConfig | None = None
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
+    of_class: bool = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, section in SECTIONS.items():
@@ -314,14 +319,10 @@ class Config:
         for target, _ in self.training.attention:
             if target not in targets:
                 raise ConfigError(f"training.attention names {target!r:.60}; it must name one of {', '.join(targets)}")
+        object.__setattr__(self, "of_class", self.training.loss in OF_CLASS)
         if self.of_class and self.model.non_negative:
             raise ConfigError("model.non_negative is true, and the log odds of a class are negative too; leave it out")
         object.__setattr__(self, "model", dataclasses.replace(self.model, n_targets=len(targets)))
-
-    @property
-    def of_class(self) -> bool:
-        """Whether the targets are classes, 0 or 1, and predictions the probabilities of 1."""
-        return loss_of(self.training.loss).of_class
 
 
 SECTIONS = {section.name: section for section in (ModelConfig, GraphConfig, DataConfig, TrainingConfig)}

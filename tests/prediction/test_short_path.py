@@ -57,4 +57,4 @@ def test_the_command_passes_through_twenty(run):
 
     predict()
     files = files_entered(predict)
-    assert 12 <= len(files) <= 20, files
+    assert 12 <= len(files) <= 20, "\n".join(files)

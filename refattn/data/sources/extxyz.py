@@ -20,7 +20,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from ase.io.extxyz import read_xyz
 
-from refattn.common.archives import decompressed
+from refattn.common.archives import OPENERS, decompressed
 from refattn.errors import DataError, in_one_line
 
 CALCULATOR_ARRAYS = ("forces", "charges", "magmoms", "energies", "stresses")
@@ -148,7 +148,8 @@ def read_xyz_file(path: Path, id_from: str, progress: Callable[[float], None]) -
     size = max(path.stat().st_size, 1)
     with open(path, "rb") as raw:
         # editors on Windows put a byte order mark first; what is no UTF-8 stands in comments, or is refused
-        stream = io.BufferedReader(decompressed(raw, path), PIECE)
+        unpacked = decompressed(raw, path) if path.suffix.lower() in OPENERS else raw
+        stream = io.BufferedReader(unpacked, PIECE)
         lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
         last = []  # the frame before: nothing is known of its count until the next begins
         try:

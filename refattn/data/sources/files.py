@@ -119,8 +119,9 @@ class FilesSource:
                         self._refuse_order()
                     raise frame
                 id, labels = self._labelled(id, location, frame)
-                if normal(id) in seen:
-                    other = _where(*seen[normal(id)])
+                known_as = id if id.isascii() else normal(id)
+                if known_as in seen:
+                    other = _where(*seen[known_as])
                     raise DataError(f"{_where(*location)}: the id {id} is also that of {other}; give each its own")
             except LabelError:
                 raise
@@ -129,7 +130,7 @@ class FilesSource:
                     raise
                 self.skip(id, error)
                 continue
-            seen[normal(id)] = location
+            seen[known_as] = location
             frame.atoms.info["id"] = id
             yield Record(id, frame.atoms, labels, frame.arrays)
         if self.table:
