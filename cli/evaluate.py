@@ -90,7 +90,7 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, kee
     checkpoints = model.checkpoints
     settings = model.config
     if coverage is not None or plot:
-        model.check_intervals()
+        model.check_intervals(calibrated=not calibrate)
     if not data and not any(checkpoints[0].split):
         raise DataError(f"{run}: the model has no data of its own; give --data")
     path = data or data_of_run(settings.data.path, run)

@@ -245,12 +245,15 @@ class Predictor:
         half = np.column_stack([c.half_width(d, coverage) for c, d in zip(self.conformals, distance.T, strict=True)])
         return {"distance": distance, "lower": found.value - half, "upper": found.value + half}
 
-    def check_intervals(self) -> None:
-        """Raise ConfigError where predictions are probabilities, which have no intervals of a label."""
+    def check_intervals(self, calibrated: bool = True) -> None:
+        """Raise ConfigError where predictions are probabilities, which have no intervals of a label; where the model is
+        to be `calibrated`, RunError where what it knows of its errors cannot be read."""
         if self.config.of_class:
             raise ConfigError(
                 "predictions are probabilities of a class, and intervals of a coverage are of numbers; leave it out"
             )
+        if calibrated:
+            _ = self.conformals
 
     def distance(self, structs: list[np.ndarray], map_fn: Callable = map) -> np.ndarray:
         """Distance (S, K) to the training set of every target, of the `structs` of MemberPredictions."""
