@@ -244,41 +244,6 @@ def test_poscar_that_contradicts_itself(tmp_path, old, new, words):
         list(FilesSource(put(tmp_path / "POSCAR", text)))
 
 
-def test_elements_are_not_guessed(tmp_path):
-    """Names of atoms, numbers of types and masses are no elements; of rows none is lost."""
-    gro = "t\n    1\n    1NA      NA    1   0.000   0.000   0.000\n   1.00000   1.00000   1.00000\n"
-    put(tmp_path / "a.gro", gro)
-    dump = (
-        "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n1\nITEM: BOX BOUNDS pp pp pp\n0 10\n0 10\n0 10\nITEM: ATOMS id type"
-    )
-    put(tmp_path / "a.lammpstrj", f"{dump} x y z\n1 1 0 0 0\n")
-    put(tmp_path / "a.xsf", "CRYSTAL\nPRIMVEC\n4 0 0\n0 4 0\n0 0 4\nPRIMCOORD\n1 1\n11 0 0 0\n17 2 2 2\n")
-    for name, words in {"gro": "names of atoms", "lammpstrj": "numbers of types", "xsf": "counts 1 atoms"}.items():
-        with pytest.raises(DataError, match=words):
-            list(FilesSource(tmp_path / f"a.{name}"))
-    put(tmp_path / "a.lammpstrj", f"{dump} element x y z\n1 1 O 0 0 0\n")
-    put(tmp_path / "a.xsf", "CRYSTAL\nPRIMVEC\n4 0 0\n0 4 0\n0 0 4\nPRIMCOORD\n2 1\n11 0 0 0\n17 2 2 2\n")
-    for name, formula in {"lammpstrj": "O", "xsf": "ClNa"}.items():
-        (record,) = FilesSource(tmp_path / f"a.{name}")
-        assert record.atoms.get_chemical_formula() == formula
-
-
-def test_shelx_is_read_only_without_symmetry(tmp_path):
-    text = "TITL a\nCELL 1.0 4 4 4 90 90 90\nLATT -1\nSFAC Na Cl\nNa 1 0.0 0.0 0.0 1.0\nCl 2 0.5 0.5 0.5 1.0\nEND\n"
-    for names in ("Na Cl", "Na1 CL2A"):
-        name, other = names.split()
-        named = text.replace("\nNa 1", f"\n{name} 1").replace("\nCl 2", f"\n{other} 2")
-        (record,) = FilesSource(put(tmp_path / "a.res", named))
-        assert record.atoms.get_chemical_formula() == "ClNa"
-    with pytest.raises(DataError, match="the atom Na is number 1 of SFAC, Cl"):
-        list(FilesSource(put(tmp_path / "a.res", text.replace("SFAC Na Cl", "SFAC Cl Na"))))
-    with pytest.raises(DataError, match="no line LATT -1"):
-        list(FilesSource(put(tmp_path / "a.res", text.replace("LATT -1\n", ""))))
-    for old, new in (("LATT -1", "LATT 1"), ("SFAC", "SYMM -X,Y,-Z\nSFAC"), ("5 1.0", "5 0.5")):
-        with pytest.raises(DataError, match="changes the atoms listed|is not full"):
-            list(FilesSource(put(tmp_path / "a.res", text.replace(old, new))))
-
-
 def test_qm9_is_known_by_its_comment_line(tmp_path):
     (record,) = FilesSource(put(tmp_path / "dsgdb9nsd_000001.xyz", METHANE))
     assert record.id == "gdb_1"
