@@ -43,16 +43,8 @@ BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "tra
 # Left out of a configuration file where they have their defaults, so that it is the one of before there were such keys.
 LATER = {"model.head", "data.target_weight", "training.attention", "training.attention_weight"}
 LATER |= {"training.edges_per_shard"}
-LATER |= {
-    "data.weight",
-    "data.split_by",
-    "data.split_group",
-    "data.valid_by",
-    "data.test_part",
-    "data.n_folds",
-    "data.fold",
-}
-LATER |= {"training.warmup_epochs", "training.ema"}
+LATER |= {"data.split_by", "data.split_group", "data.valid_by", "data.test_part", "data.n_folds", "data.fold"}
+LATER |= {"training.warmup_epochs", "training.ema", "data.weight"}
 LARGEST = 2**31 - 1  # of any integer
 LARGEST_SIZE = 2**16  # of the numbers of [model], beyond which nothing fits in memory
 

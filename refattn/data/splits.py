@@ -211,20 +211,24 @@ def check_labels(dataset: Dataset, config: Config, parts: tuple[np.ndarray, ...]
         where = dataset.id[rows[np.argmax(wrong)]]
         names = f"label {targets[0]}" if len(targets) == 1 else f"labels {', '.join(targets)}"
         raise DataError(f"the {names} of structure {where} is not finite; correct it or leave it out")
-    known = ~np.isnan(label[rows])
-    wrong = known & ~np.isin(label[rows], (0, 1))
-    if config.of_class and wrong.any():
-        row, k = np.argwhere(wrong)[0]
-        raise DataError(
-            f"the label {targets[k]} of structure {dataset.id[rows[row]]} is {label[rows[row], k]:.6g}; with the loss "
-            f"{config.training.loss} it must be 0 or 1"
-        )
+    if config.of_class:
+        _check_classes(dataset, config, label, rows)
     if config.data.weight:
         _check_weights(dataset, config.data.weight, parts[0])
     for name, part in zip(("train", "validate"), parts, strict=False):
         for target, column in zip(targets, label[part].T, strict=True):
             if np.isnan(column).all():
                 raise DataError(f"no structure to {name} on has the label {target}; choose another split or target")
+
+
+def _check_classes(dataset, config, label, rows):
+    wrong = ~(np.isnan(label[rows]) | np.isin(label[rows], (0, 1)))
+    if wrong.any():
+        row, k = np.argwhere(wrong)[0]
+        raise DataError(
+            f"the label {config.data.targets[k]} of structure {dataset.id[rows[row]]} is {label[rows[row], k]:.6g}; "
+            f"with the loss {config.training.loss} it must be 0 or 1"
+        )
 
 
 def _check_weights(dataset, name, rows):

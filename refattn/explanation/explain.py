@@ -14,7 +14,7 @@ from refattn.errors import ConfigError, DataError, StructureError
 from refattn.explanation.attribution import gradient_times_input, integrated_gradients, occlusion, removal
 from refattn.explanation.flow import Flow, attention_flow, residual_share
 from refattn.explanation.variants import LARGE, ScoredInput
-from refattn.network.inference import overflow_is_reported, to_labels
+from refattn.network.inference import overflow_is_reported, probability, to_labels
 from refattn.network.params import Parameters
 from refattn.prediction.predictor import Model, Skip, Structures, target_number
 from refattn.structures.batch import GraphBatch
@@ -336,7 +336,7 @@ class _Task:
 
     def _baseline_value(self, subject, mean, output):
         if self.model.config.of_class:
-            return float(1 / (1 + np.exp(-output)))
+            return float(probability(output))
         return mean + self.model.checkpoint.scale.std[subject.target] * output
 
 

@@ -262,9 +262,14 @@ def to_labels(checkpoint: Checkpoint, output: np.ndarray, graphs: GraphBatch, ro
     """Outputs (S, K) of a network for the structures `rows` (S,) of `graphs`, in the labels' units, float64; of classes
     their probabilities."""
     if checkpoint.config.of_class:
-        return np.exp(-np.logaddexp(0, -output.astype(float)))  # 1 / (1 + exp(-output))
+        return probability(output.astype(float))
     values = checkpoint.mean + checkpoint.std * output.astype(float)
     return values if checkpoint.reference is None else values + element_sums(checkpoint.reference, graphs, rows)
+
+
+def probability(log_odds: np.ndarray | float) -> np.ndarray | float:
+    """1 / (1 + exp(-log_odds)), without overflow."""
+    return np.exp(-np.logaddexp(0, -log_odds))
 
 
 def element_sums(reference: np.ndarray, graphs: GraphBatch, rows: np.ndarray) -> np.ndarray:

@@ -17,6 +17,10 @@ NO_ELEMENTS = {
     "cp2k-dcd": "positions",
     "lammps-dump-text": "numbers of types",
 }
+# Instructions of SHELX that numbers follow, as they follow the name of an atom.
+NO_ATOMS = {"ZERR", "CELL", "FVAR", "WGHT", "PLAN", "SIZE", "OMIT", "SHEL", "TWIN", "LATT", "UNIT", "MERG", "FMAP"}
+NO_ATOMS |= {"SFAC", "TEMP", "GRID", "HKLF", "MPLA", "CONF", "BASF", "EXTI", "SWAT", "CGLS", "MOVE", "STIR", "TITL"}
+NO_ATOMS |= {"REM"}
 
 
 def check_elements(kind: str, beginning: bytes) -> None:
@@ -60,22 +64,3 @@ def with_shelx_elements(text: str) -> str:
         return f"{element} {number}{match[3]}"
 
     return re.sub(r"(?m)^([A-Za-z]\w*)[ \t]+(\d{1,3})((?:[ \t]+[+-]?(?:\d+\.?\d*|\.\d+)){3,})", named, text)
-
-
-NO_ATOMS = {
-    "ZERR",
-    "CELL",
-    "FVAR",
-    "WGHT",
-    "PLAN",
-    "SIZE",
-    "OMIT",
-    "SHEL",
-    "TWIN",
-    "LATT",
-    "UNIT",
-    "MERG",
-    "FMAP",
-    "SFAC",
-}
-NO_ATOMS |= {"TEMP", "GRID", "HKLF", "MPLA", "CONF", "BASF", "EXTI", "SWAT", "CGLS", "MOVE", "STIR", "TITL", "REM"}
