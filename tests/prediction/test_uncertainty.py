@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from damage import cut, drop, fill, flip, put, replace
+from extras import needs_crepes
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 from small_data import label, molecules, small_config, write_molecules
@@ -74,6 +75,24 @@ def test_coverage_is_what_the_theorem_says():
         held += abs(e[n]) <= conformal.half_width(d[n:], coverage)[0]
     noise = 4 * math.sqrt(coverage * (1 - coverage) / n_draws)
     assert coverage - noise <= held / n_draws <= coverage + 1 / (n + 1) + noise
+
+
+@needs_crepes
+@pytest.mark.parametrize("n", [30, 250, 1000])  # (n + 1) coverage is no integer, which crepes may round to the next
+def test_intervals_are_those_of_crepes(n):
+    """Its normalised regressor with the same uncertainties; distances of many sizes, no two errors alike."""
+    from crepes import ConformalRegressor
+
+    rng = np.random.default_rng(n)
+    label, prediction = rng.normal(size=n), rng.normal(size=n)
+    distance, new = rng.lognormal(size=n), rng.lognormal(size=50)
+    conformal = Conformal(label, prediction[None], distance[None], [])
+    oracle = ConformalRegressor().fit(label - prediction, conformal.uncertainty(distance))
+    for coverage in (0.5, 0.8, 0.9, 0.95):
+        low, high = oracle.predict_int(np.zeros(50), conformal.uncertainty(new), confidence=coverage).T
+        half = conformal.half_width(new, coverage)
+        np.testing.assert_allclose(high, half, rtol=1e-12)
+        np.testing.assert_allclose(low, -half, rtol=1e-12)
 
 
 def test_coverage_of_new_groups():
