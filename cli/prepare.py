@@ -15,6 +15,7 @@ from refattn.config import CHOICES, GraphConfig, config_from_dict
 from refattn.data import store
 from refattn.data.parts import PartOfSource
 from refattn.data.prepare import prepare as prepare_dataset
+from refattn.data.processes import n_pieces, prepare_in_processes
 from refattn.data.sources.registry import FORMATS, open_source
 
 LOG_SECONDS = 10  # between two lines where stderr is not a terminal
@@ -52,6 +53,9 @@ def parse_units(context: click.Context, parameter: click.Parameter, assignments:
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many structures.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: one per core.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), help="For a large folder; default: one per core, without --threads."
+)
 @PART
 @RECURSIVE
 @ID_FROM
@@ -60,7 +64,7 @@ def parse_units(context: click.Context, parameter: click.Parameter, assignments:
 @click.option("--keep-uncharacterized", is_flag=True, help="QM9: leave none out.")
 @overwrite
 @as_json
-def prepare(source, out, format, labels, units, limit, threads, part, append, overwrite, as_json, **others):
+def prepare(source, out, format, labels, units, limit, threads, processes, part, append, overwrite, as_json, **others):
     """Make the dataset OUT (HDF5) from SOURCE: structures, labels, and the graph of every structure.
 
     SOURCE is a file that ASE or gemmi reads (extended XYZ may be gzipped), a folder or an archive (zip, tar) of them, a
@@ -77,10 +81,13 @@ def prepare(source, out, format, labels, units, limit, threads, part, append, ov
     structures = open_source(source, format, labels, *lists, **reading)
     files = [source, labels, lists[0], *getattr(structures, "files", ())]
     claim_outputs({Path(out): store.FORMAT}, None, (), files, overwrite and not append)
-    threads = threads or available_cores()
-    options = {"append": append, "overwrite": overwrite, "progress": progress_printer(), "note": note}
-    structures = PartOfSource(structures, part) if part else structures
-    report = prepare_dataset(structures, out, config, units, limit, threads, **options)
+    options = {"overwrite": overwrite, "progress": progress_printer(), "note": note}
+    n_processes = processes or (1 if threads else available_cores())
+    if n_processes > 1 and not (part or limit or append) and n_pieces(structures) > 1:
+        report = prepare_in_processes(structures, out, config, units, n_processes, **options)
+    else:
+        structures = PartOfSource(structures, part) if part else structures
+        report = prepare_dataset(structures, out, config, units, limit, threads or available_cores(), append, **options)
     if as_json:
         echo(to_json(dataclasses.asdict(report)))
         return

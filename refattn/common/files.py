@@ -22,6 +22,7 @@ except ImportError:  # Windows: two commands with one output are then kept apart
     fcntl = None
 
 PART = re.compile(r"\.refattn-[0-9a-f]{16}\.part")
+LOCK = re.compile(r"\.refattn-[0-9a-f]{16}\.lock")
 FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 BINARY = getattr(os, "O_BINARY", 0)  # Windows
 

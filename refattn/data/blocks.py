@@ -23,14 +23,16 @@ import llvmlite.binding
 import numba
 import numpy as np
 
-from refattn.common.files import PART, cannot_be_written, temporary_file
+from refattn.common.files import LOCK, PART, cannot_be_written, temporary_file
 from refattn.config import GraphConfig
 from refattn.data.store import Record, Source
 from refattn.errors import OutputError, RefattnError, StructureError
 from refattn.structures.batch import GraphBatch
 
 DIGEST_BYTES = 32
-OURS = re.compile(rf"\d{{6,}}\.block|command\.json|{PART.pattern}")  # files of other names are not removed
+# Files of other names are not removed. Those of several processes are of processes.py.
+OURS = re.compile(rf"\d{{6,}}\.(block|h5|json)|command\.json|{PART.pattern}|{LOCK.pattern}")
+PIECE = re.compile(r"\d{6,}\.h5\.parts")
 GRAPH_ARRAYS = ("site_ptr", "edge_ptr", "nbr", "z", "r", "omega", "weight", "structure", "image", "omega_max")
 
 
@@ -108,10 +110,7 @@ class FinishedBlocks:
     def remove(self) -> None:
         """Remove the folder, but for files that are somebody else's."""
         with contextlib.suppress(OSError):  # what cannot be removed is in nobody's way: it has a digest
-            for file in self.folder.iterdir():
-                if OURS.fullmatch(file.name):
-                    file.unlink()
-            self.folder.rmdir()
+            _remove(self.folder)
 
     def _path(self, number):
         return self.folder / f"{number:06d}.block"
@@ -129,6 +128,15 @@ class FinishedBlocks:
                 digest.update(values.tobytes())
         digest.update(payload)
         return digest.digest()
+
+
+def _remove(folder):
+    for path in folder.iterdir():
+        if PIECE.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            _remove(path)
+        elif OURS.fullmatch(path.name):
+            path.unlink()
+    folder.rmdir()
 
 
 def _is_command(path):

@@ -102,6 +102,8 @@ def join(
     out: Path | str,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    locked: bool = False,
+    unique: bool = False,
 ) -> JoinReport:
     """Write the data set `out` of all parts of a source.
 
@@ -112,6 +114,8 @@ def join(
     ----------
     paths : list of path                the parts, in any order
     progress : callable (done, total)   structures
+    locked : bool                       see DatasetWriter
+    unique : bool                       refuse a structure with the id of another
 
     Raises DataError where parts are missing, repeated or of another data set, naming them, OutputError.
     """
@@ -119,6 +123,8 @@ def join(
     check_parts(parts)
     label_attrs = _label_attrs(parts)
     repeated = _repeated(parts)
+    if unique and any(map(np.any, repeated)):
+        raise DataError(f"{parts[0].path}: an id of its data set is also in another part; give every structure its own")
     starts = pointers([len(part.id) for part in parts])
     order = np.arange(starts[-1])
     if not parts[0].by_files:
@@ -127,7 +133,9 @@ def join(
     if not len(order):
         raise DataError(f"{parts[0].path}: no part has a structure; check the source")
     origin = {name: parts[0].attrs[name] for name in ORIGIN if name != "created_by"}
-    writer = DatasetWriter(out, parts[0].graph_config, **origin, label_attrs=label_attrs, overwrite=overwrite)
+    writer = DatasetWriter(
+        out, parts[0].graph_config, **origin, label_attrs=label_attrs, overwrite=overwrite, locked=locked
+    )
     with writer:
         for first in range(0, len(order), BLOCK):
             writer.add_rows(_block(parts, starts, order[first : first + BLOCK]))

@@ -59,12 +59,16 @@ class PartOfSource:
     """A source of which `prepare` is to take a part; everything else is asked of the source itself.
 
     has_graph : list of bool    of every structure of the part, by prepare
+
+    Parameters
+    ----------
+    input : dict, optional      what input_of says of the whole source, where it is known
     """
 
-    def __init__(self, source: Source, part: Part):
+    def __init__(self, source: Source, part: Part, input: dict[str, str] | None = None):
         self.source = source
         self.part = part
-        self.input = _input_of(source)
+        self.input = input or input_of(source)
         self.by_files = isinstance(source, FilesSource) and part.take_files([source])
         self.has_graph = []
 
@@ -93,7 +97,7 @@ class PartOfSource:
         group["has_graph"] = np.array(self.has_graph, bool)
 
 
-def _input_of(source):
+def input_of(source: Source) -> dict[str, str]:
     """Names and sizes of the files that the parts of one data set have in common, and the table of labels, as digests;
     not where they are: a job may have copied them."""
     files = getattr(source, "files", [Path(getattr(source, "path", ""))])

@@ -39,13 +39,18 @@ def one_file(tmp_path):
     return tmp_path / "set.extxyz"
 
 
+def files_in(folder):
+    """The structures in files of a new folder; one is cut."""
+    folder.mkdir()
+    for number, atoms in enumerate(structures(14)):
+        write_atoms(folder / f"{number:02d}.xyz", atoms, format="extxyz")
+    (folder / "05.xyz").write_text("2\nid=cut\nH 0 0 0\n")
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "set").mkdir()
-    for number, atoms in enumerate(structures(14)):
-        write_atoms(tmp_path / "set" / f"{number:02d}.xyz", atoms, format="extxyz")
-    (tmp_path / "set" / "05.xyz").write_text("2\nid=cut\nH 0 0 0\n")
-    return tmp_path / "set"
+    return files_in(tmp_path / "set")
 
 
 def parts_of(source, n, out):

@@ -7,6 +7,7 @@ readers.py.
 """
 
 import collections
+import copy
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -86,6 +87,7 @@ class FilesSource:
         self.name = self.path.name
         self.fraction = None
         self.id_from = id_from
+        self.recursive = recursive
         self.skip = None
         self.labels_matter = True
         self.skipped = []
@@ -106,6 +108,16 @@ class FilesSource:
     def skip_quietly(self) -> None:
         """Collect what is left out in `skipped`."""
         self.skip = lambda id, error: self.skipped.append((id, str(error)))
+
+    def unread_copy(self) -> "FilesSource":
+        """One of its own of the same files, without a table, that collects what is left out."""
+        own = copy.copy(self)
+        own.skipped = []
+        own.units = {}
+        own.texts = {}
+        own.numeric = set()
+        own.skip_quietly()
+        return own
 
     def __iter__(self) -> Iterator[Record]:
         # id -> location, which is shorter than the text that names it

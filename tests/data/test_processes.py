@@ -1,0 +1,155 @@
+"""prepare by several processes: the data set, the report, the errors and the end of a single one."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import threading
+
+import pytest
+from test_parts import contents, files_in
+
+from refattn.data import processes as module
+from refattn.data.prepare import prepare
+from refattn.data.processes import n_pieces, prepare_in_processes
+from refattn.data.sources.registry import open_source
+from refattn.errors import DataError
+
+CLOCK = {"seconds": 0, "seconds_reading": 0, "seconds_graphs": 0, "seconds_writing": 0}
+
+
+class Inside:
+    """A process of module._process as a thread of this one, with pipes as it has; `dies` before that piece."""
+
+    dies = None
+
+    def __init__(self, order, said):
+        lines, self.stdin = (os.fdopen(end, mode, encoding="utf-8") for end, mode in zip(os.pipe(), "rw", strict=True))
+
+        def numbers():
+            for line in iter(lines.readline, ""):
+                if line.strip() == self.dies:
+                    return
+                yield line
+
+        def serve():
+            module._serve(numbers(), lambda message: said.put((self, message)))
+            said.put((self, None))
+
+        self.thread = threading.Thread(target=serve)
+        self.thread.start()
+        self.stdin.write(module.json.dumps(order) + "\n")
+        self.stdin.flush()
+
+
+@contextlib.contextmanager
+def inside(order, said):
+    process = Inside(order, said)
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        process.thread.join()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return files_in(tmp_path / "set")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(module, "PIECE_BYTES", 1200)
+    monkeypatch.setattr(module, "_process", inside)
+
+
+def without_clock(report):
+    return dataclasses.replace(report, **CLOCK)
+
+
+def check(folder, out, n, **options):
+    """Prepare by one process and by n; the same file and report, and nothing beside it."""
+    expected = prepare(open_source(folder), out / "serial.h5", **options)
+    found = prepare_in_processes(open_source(folder), out / "all.h5", None, None, n, **options)
+    assert contents(out / "all.h5") == contents(out / "serial.h5")
+    assert without_clock(found) == without_clock(expected)
+    assert {path.name for path in out.iterdir()} == {"set", "serial.h5", "all.h5"}
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_they_make_what_one_process_makes(n, folder, tmp_path):
+    (folder / "08.xyz").write_text((folder / "08.xyz").read_text().replace("homo=-4.0", "homo=unknown"))
+    (folder / "readme.txt").write_text("no structure")
+    assert n_pieces(open_source(folder)) > 2
+    check(folder, tmp_path, n)
+
+
+def test_real_processes_do(folder, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "PIECE_BYTES", 1200)
+    check(folder, tmp_path, 2)
+
+
+def test_what_only_the_whole_shows_is_as_in_one_process(folder, tmp_path):
+    """An id of two pieces has the reason of prepare, not of join."""
+    text = (folder / "01.xyz").read_text()
+    (folder / "12.xyz").write_text(text)
+    check(folder, tmp_path, 2)
+
+
+def test_a_process_that_dies_is_made_good(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Inside, "dies", "2")
+    check(folder, tmp_path, 2)
+
+
+def test_the_first_error_is_the_one_of_a_single_process(folder, tmp_path):
+    for number, value in (("07", "1,5"), ("12", "2,5")):
+        text = (folder / f"{number}.xyz").read_text()
+        (folder / f"{number}.xyz").write_text(text.replace("homo=-", f"homo={value} x=-"))
+    said = []
+    for n in (0, 1, 3):
+        with pytest.raises(DataError) as caught:
+            if n:
+                prepare_in_processes(open_source(folder), tmp_path / "all.h5", None, None, n)
+            else:
+                prepare(open_source(folder), tmp_path / "all.h5")
+        said.append(str(caught.value))
+    assert said[0] == said[1] == said[2] and "07.xyz" in said[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_it_goes_on_from_the_pieces_that_are_finished(folder, tmp_path, monkeypatch):
+    def interrupted(done, total, resumed):
+        if done > 6:
+            raise KeyboardInterrupt
+
+    source = open_source(folder)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_in_processes(source, tmp_path / "all.h5", None, None, 1, progress=interrupted)
+    kept = tmp_path / "all.h5.parts"
+    assert len(list(kept.glob("*.h5"))) >= 2 and not (tmp_path / "all.h5").exists()
+    (kept / "000003.h5.parts").mkdir(exist_ok=True)  # of a process that was killed
+    shutil.copy(kept / "command.json", kept / "000003.h5.parts" / "000000.block")
+    report = prepare_in_processes(open_source(folder), tmp_path / "all.h5", None, None, 2)
+    assert report.n_resumed > 3
+    prepare(open_source(folder), tmp_path / "serial.h5")
+    assert contents(tmp_path / "all.h5") == contents(tmp_path / "serial.h5") and not kept.exists()
+
+
+def test_pieces_of_a_folder_that_has_changed_are_made_again(folder, tmp_path):
+    def interrupted(done, total, resumed):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_in_processes(open_source(folder), tmp_path / "all.h5", None, None, 1, progress=interrupted)
+    text = (folder / "00.xyz").read_text()
+    (folder / "00.xyz").write_text(text.replace("homo=-0.0", "homo=-9.0"))
+    notes = []
+    report = prepare_in_processes(open_source(folder), tmp_path / "all.h5", None, None, 2, note=notes.append)
+    assert report.n_resumed == 0 and "starting over" in notes[0]
+
+
+def test_what_is_no_folder_of_files_is_one_piece(folder, tmp_path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("id,gap\nm0,1\n")
+    assert n_pieces(open_source(folder, labels=labels)) == n_pieces(open_source(folder / "00.xyz")) == 1
