@@ -36,13 +36,26 @@ CODE = "from refattn.cli.main import cli; cli()"
 TIMES = ("seconds", "structures_per_second")
 
 
-def write_set(path):
+def shaken_molecules(n):
+    """Small molecules, each with an id and a label `spread` in its info."""
     rng = np.random.default_rng(0)
+    for number in range(n):
+        atoms = molecule(("H2O", "CH4", "NH3", "C2H6", "CH3OH", "C2H4")[number % 6])
+        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+        atoms.info = {"id": f"m{number}", "spread": float(np.ptp(atoms.positions))}
+        yield atoms
+
+
+def config_text(data, epochs):
+    """Of a small network for a set of shaken molecules."""
+    training = f"epochs = {epochs}\nbatch_size = 24\nedges_per_shard = 60\n"
+    return f'model = {{ {MODEL}, n_elements = 10 }}\n[data]\npath = "{data}"\ntarget = "spread"\n[training]\n{training}'
+
+
+def write_set(path):
     with DatasetWriter(path, GraphConfig()) as writer:
-        for number in range(60):
-            atoms = molecule(("H2O", "CH4", "NH3", "C2H6", "CH3OH", "C2H4")[number % 6])
-            atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
-            writer.add([Record(f"m{number}", atoms, {"y": float(np.ptp(atoms.positions))}, {})], [graph_of(atoms)])
+        for atoms in shaken_molecules(60):
+            writer.add([Record(atoms.info["id"], atoms, {"spread": atoms.info["spread"]}, {})], [graph_of(atoms)])
 
 
 def graph_of(atoms: ase.Atoms) -> GraphBatch:
@@ -99,9 +112,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="refattn-") as folder:
         folder = Path(folder)
         write_set(folder / "set.h5")
-        training = "epochs = 40\nbatch_size = 24\nedges_per_shard = 60\n"
-        text = f'model = {{ {MODEL}, n_elements = 10 }}\n[data]\npath = "set.h5"\ntarget = "y"\n[training]\n{training}'
-        (folder / "config.toml").write_text(text.replace("set.h5", str(folder / "set.h5")))
+        (folder / "config.toml").write_text(config_text(folder / "set.h5", 40))
         for n_ranks in (1, 2, 3, 4):
             for n_threads in (1, 2):
                 out = f"ranks_{n_ranks}_{n_threads}"

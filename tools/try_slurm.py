@@ -25,8 +25,7 @@ from pathlib import Path
 
 import ase.io
 import h5py
-import numpy as np
-from ase.build import molecule
+from try_ranks import config_text, shaken_molecules
 
 CONFIGURATION = """
 ClusterName=loopback
@@ -75,7 +74,6 @@ FOLDS = """#!/bin/bash
 #SBATCH --array=0-4 --ntasks=1 --time=10
 {refattn} train config.toml --epochs 2 --folds 5 --fold $SLURM_ARRAY_TASK_ID --out runs/cv --resume --threads 1
 """
-MODEL = "n_layers = 2, width = 16, n_heads = 4, global_width = 16, head_width = 16, embedding_width = 8"
 SECONDS = 1800
 REFATTN = Path(sys.executable).with_name("refattn")
 
@@ -159,18 +157,12 @@ def main():
     folder = folder.resolve()
     library = next(str(file.locate()) for file in importlib.metadata.files("mpich") if file.name == "libmpi.so.12")
     os.environ["MPI4PY_LIBMPI"] = library
-    rng = np.random.default_rng(0)
     (folder / "set").mkdir()
     (folder / "parts").mkdir()
-    for number in range(120):
-        atoms = molecule(("H2O", "CH4", "NH3", "C2H6", "CH3OH", "C2H4")[number % 6])
-        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
-        atoms.info = {"id": f"m{number}", "spread": float(np.ptp(atoms.positions))}
-        ase.io.write(folder / "set" / f"m{number}.extxyz", atoms)
+    for atoms in shaken_molecules(120):
+        ase.io.write(folder / "set" / f"{atoms.info['id']}.extxyz", atoms)
     run(REFATTN, "prepare", "set", "all.h5", cwd=folder)
-    data = 'path = "all.h5"\ntarget = "spread"\n'
-    training = f"epochs = {arguments.epochs}\nbatch_size = 24\nedges_per_shard = 60\n"
-    (folder / "config.toml").write_text(f"model = {{ {MODEL}, n_elements = 10 }}\n[data]\n{data}[training]\n{training}")
+    (folder / "config.toml").write_text(config_text("all.h5", arguments.epochs))
     run(REFATTN, "train", "config.toml", "--out", "runs/alone", "--threads", "1", cwd=folder)
     with slurm(folder):
         print(run("sinfo", "--version").strip(), flush=True)
