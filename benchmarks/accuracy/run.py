@@ -1,0 +1,147 @@
+"""Runs the methods of the comparison, each run in a process of its own, and keeps a JSON of each.
+
+    python benchmarks/accuracy/run.py WORK --peers PEERS/bin/python [--list] [--only METHOD SET N [MINUTES]]
+
+WORK is what sets.py made. A run whose JSON is in the results is not repeated, so the queue may be stopped and started
+at any time. --list prints what remains, with the processor seconds that a run is expected to take and their sum.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import typing
+from pathlib import Path
+
+from sets import SETS
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results" / "accuracy"
+
+
+class Method(typing.NamedTuple):
+    """A method of the comparison.
+
+    script : in peers/
+    sets : that it is for
+    own : whether it runs in refattn's own environment
+    seconds : of one structure, where a method has no budget and ends by itself; 0 where it has one
+    largest : training set that it can take
+    """
+
+    script: str
+    sets: tuple[str, ...] = tuple(SETS)
+    own: bool = False
+    seconds: float = 0.0
+    largest: int = 10**9
+
+
+METHODS = {
+    "forest": Method("forest.py", seconds=0.02),
+    "soap-krr": Method("soap_krr.py", seconds=0.05, largest=10_000),
+    "refattn": Method("refattn_nets.py", own=True),
+    "painn": Method("schnetpack_nets.py"),
+    "schnet": Method("schnetpack_nets.py"),
+    "scann+": Method("refattn_nets.py", own=True),
+    "alignn": Method("alignn_net.py", sets=("mp_e_form",)),
+}
+
+
+class Run(typing.NamedTuple):
+    """One run; `minutes` are those of two processors that are used fully, 0: as long as it takes."""
+
+    method: str
+    set: str
+    n_train: str
+    minutes: int
+    seed: int
+
+    @property
+    def file(self) -> str:
+        minutes = f"_{self.minutes}min" if self.minutes else ""
+        return f"{self.method}_{self.set}_{self.n_train}{minutes}_{self.seed}.json"
+
+    @property
+    def seconds(self) -> float:
+        """Processor seconds that the run is expected to take, without reading and testing."""
+        return 120 * self.minutes or METHODS[self.method].seconds * structures_of(self)
+
+
+def structures_of(run: Run) -> int:
+    """About the number of structures that a run trains on."""
+    return SETS[run.set].n_all if run.n_train == "all" else int(run.n_train)
+
+
+def queue(seeds: int = 1) -> list[Run]:
+    """All runs: set by set, those of few minutes first."""
+    runs = []
+    for seed in range(seeds):
+        for name, chosen in SETS.items():
+            for method, facts in METHODS.items():
+                for size, minutes in chosen.sizes.items():
+                    runs += [Run(method, name, size, m, seed) for m in ((0,) if facts.seconds else minutes)]
+    runs = [run for run in runs if run.set in METHODS[run.method].sets]
+    runs = [run for run in runs if structures_of(run) <= METHODS[run.method].largest]
+    return sorted(runs, key=lambda run: (run.seed, [*SETS].index(run.set), run.minutes))
+
+
+def execute(run: Run, work: Path, peers: str, results: Path, threads: int = 1, budget_s: float | None = None) -> Path:
+    """Do one run and leave its JSON; `budget_s` replaces its minutes, for trials. Raises CalledProcessError."""
+    folder, target = work.resolve() / run.set, results.resolve() / run.file
+    method = METHODS[run.method]
+    order = run._asdict() | {
+        "budget_s": run.seconds * (not method.seconds) if budget_s is None else budget_s,
+        "threads": threads,
+        "structures": str(folder / "structures.npz"),
+        "split": str(folder / f"split_{run.n_train}.json"),
+        "set_facts": str(folder / "set.json"),
+        "result": str(target),
+    }
+    results.mkdir(parents=True, exist_ok=True)
+    one = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL")}
+    with tempfile.TemporaryDirectory(prefix="accuracy-") as scratch:
+        path = Path(scratch) / "order.json"
+        path.write_text(json.dumps(order), encoding="utf-8")
+        command = [sys.executable if method.own else peers, str(HERE / "peers" / method.script), str(path)]
+        subprocess.run(command, check=True, env=os.environ | one, cwd=scratch)
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--peers", help="the interpreter of the peers' environment")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--list", action="store_true", help="print what remains and do nothing")
+    parser.add_argument("--only", nargs="+", metavar="METHOD SET N [MINUTES]", default=[])
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each, with seeds from 0")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--budget", type=float, help="processor seconds in the place of the minutes, for trials")
+    asked = parser.parse_args()
+    wanted = dict(zip(("method", "set", "n_train", "minutes"), asked.only))
+    left = [run for run in queue(asked.seeds) if not (asked.results / run.file).exists()]
+    left = [run for run in left if all(str(getattr(run, key)) == value for key, value in wanted.items())]
+    if asked.list:
+        for run in left:
+            print(f"{run.seconds:8.0f} s  {run.file.removesuffix('.json')}")
+        print(f"{len(left)} runs, {sum(run.seconds for run in left) / 3600:.1f} hours of one processor")
+        return
+    failed = []
+    for run in left:
+        print(run.file, flush=True)
+        try:
+            print(
+                execute(run, asked.work, asked.peers, asked.results, asked.threads, asked.budget).read_text(),
+                flush=True,
+            )
+        except subprocess.CalledProcessError as error:
+            failed.append(run.file)
+            print(f"failed: {error}", flush=True)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The comparison of test errors: the same splits for all methods, and a table from the JSONs that they leave."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import plot
+import pytest
+import run
+import sets
+from small_data import label, molecules, write_molecules
+
+from refattn.data.splits import write_split
+from refattn.data.store import Record, read_dataset
+
+SMALL = sets.Set("", "spread", "Å", 4.0, {"n_valid": 6, "n_test": 10}, {"10": (1,), "30": (1,), "all": (1,)}, 44)
+
+
+def common():
+    """What the methods share; the folder of the methods is no package."""
+    specification = importlib.util.spec_from_file_location("peers_common", run.HERE / "peers" / "common.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return read_dataset(write_molecules(tmp_path_factory.mktemp("accuracy") / "data.h5"))
+
+
+def test_sizes_share_their_test_set_and_hold_each_other(dataset):
+    splits = sets.draw(dataset, SMALL)
+    assert {name: len(split.train) for name, split in splits.items()} == {"10": 10, "30": 30, "all": 44}
+    for small, large in (("10", "30"), ("30", "all")):
+        assert splits[small][1:] == splits[large][1:]
+        assert splits[small].train == splits[large].train[: len(splits[small].train)]
+
+
+def test_methods_read_the_structures_and_labels_of_the_split(dataset, tmp_path):
+    split = sets.draw(dataset, SMALL)["10"]
+    write_split(tmp_path / "split.json", split)
+    sets.write_structures(tmp_path / "structures.npz", dataset, "spread")
+    order = {"structures": tmp_path / "structures.npz", "split": tmp_path / "split.json", "result": str(tmp_path / "r")}
+    found = common().Structures(order)
+    expected = {atoms.info["id"]: atoms for atoms in molecules(60)}
+    for part in split._fields:
+        for row, name in zip(found.rows[part], getattr(split, part), strict=True):
+            assert found.atoms(row) == expected[name]
+            assert found.label[row] == pytest.approx(label(expected[name]))
+    order |= dict(run.Run("forest", "qm9_gap", "10", 0, 0)._asdict(), budget_s=0.0, threads=1)
+    predictions = {part: found.label[found.rows[part]] + shift for part, shift in (("valid", 0.5), ("test", -0.25))}
+    common().write_result(order, found, predictions, train_s=1.0)
+    result = json.loads((tmp_path / "r").read_text())
+    assert (result["valid_mae"], result["test_mae"]) == pytest.approx((0.5, 0.25))
+    assert result["sizes"] == {"n_train": 10, "n_valid": 6, "n_test": 10}
+
+
+def test_structures_without_the_label_are_left_out():
+    records = [Record(str(n), None, labels, {}) for n, labels in enumerate(({"y": 1.0}, {}, {"y": np.nan}, {"y": 0.0}))]
+    assert [record.id for record in sets.Labelled(records, "y")] == ["0", "3"]
+
+
+def test_all_methods_get_the_same_files(monkeypatch, tmp_path):
+    orders = []
+
+    def read(command, **options):
+        orders.append(json.loads(Path(command[-1]).read_text()))
+
+    monkeypatch.setattr(run.subprocess, "run", read)
+    for each in run.queue():
+        run.execute(each, tmp_path, "python", tmp_path)
+    given = {}
+    for order in orders:
+        files = order["structures"], order["split"], order["set_facts"]
+        given.setdefault((order["set"], order["n_train"]), set()).add(files)
+    assert set(given) == {(name, size) for name, chosen in sets.SETS.items() for size in chosen.sizes}
+    assert {len(files) for files in given.values()} == {1}
+    assert len({order["result"] for order in orders}) == len(orders)
+
+
+def test_what_is_there_is_not_run_again(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["run.py", "work", "--results", str(tmp_path), "--list", "--only", "painn", "qm9_gap"]
+    )
+    run.main()
+    before = capsys.readouterr().out
+    (tmp_path / "painn_qm9_gap_all_10min_0.json").write_text("{}")
+    run.main()
+    after = capsys.readouterr().out
+    assert set(before.splitlines()[:-1]) - set(after.splitlines()) == {"    1200 s  painn_qm9_gap_all_10min_0"}
+    last = [text.splitlines()[-1] for text in (before, after)]
+    assert last == ["7 runs, 5.1 hours of one processor", "6 runs, 4.7 hours of one processor"]
+
+
+def result(method, n_train, minutes, valid, test, seed=0):
+    sizes = {"n_train": 37_000 if n_train == "all" else int(n_train)}
+    times = {"prepare_s": 12.0, "train_s": 120.0 * minutes}
+    facts = {"method": method, "set": "qm9_gap", "n_train": n_train, "minutes": minutes, "seed": seed, "sizes": sizes}
+    return facts | times | {"valid_mae": valid, "test_mae": test, "versions": {"x": "1"}}
+
+
+def test_the_table_is_made_of_the_results(tmp_path):
+    results = [
+        result("refattn", "1000", 1, 0.5, 0.4),
+        result("refattn", "1000", 10, 0.4, 0.41),  # validation decides, not the test
+        result("refattn", "all", 10, 0.1, 0.1),
+        result("refattn", "all", 10, 0.1, 0.2, seed=1),
+        result("painn", "all", 10, 0.2, 0.12),
+        result("soap-krr", "1000", 0, 0.6, 0.6),
+    ]
+    for number, each in enumerate(results):
+        (tmp_path / f"{number}.json").write_text(json.dumps(each))
+    found = plot.read_results(tmp_path)
+    assert plot.table(found, "qm9_gap").splitlines() == [
+        "| test MAE, eV | 1000 | 10000 | all | all, 1 min | all, 10 min | all, 60 min |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| refattn | **0.4100** | - | 0.1500 ± 0.0707 | - | 0.1500 ± 0.0707 | - |",
+        "| PaiNN | - | - | **0.1200** | - | **0.1200** | - |",
+        "| SOAP + kernel ridge | 0.6000 | - | - | - | - | - |",
+    ]
+    assert plot.by_time(plot.points(found, "qm9_gap", "soap-krr"))[0].used == pytest.approx(0.1)
+    assert "PaiNN: x 1" in plot.report(found)
+    plot.draw(
+        found,
+        tmp_path / "time.png",
+        "minutes",
+        lambda points: [(p.used, p.test) for p in plot.by_time(points).values()],
+    )
+    assert (tmp_path / "time.png").stat().st_size > 10_000
