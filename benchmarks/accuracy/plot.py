@@ -20,6 +20,7 @@ from sets import SETS
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 MINUTES = (1, 10, 60)
 NAMES = {
@@ -126,8 +127,10 @@ def draw(results: list[dict], path: Path, label: str, curve: typing.Callable) ->
                 style = {"lw": 2.5, "zorder": 3} if method == "refattn" else {"lw": 1.2}
                 panel.plot(*zip(*line, strict=True), "o-", ms=4, color=COLOURS[method], label=NAMES[method], **style)
         panel.set(xscale="log", yscale="log", xlabel=label, title=f"{name} ({SETS[name].unit})")
-        panel.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:.3g}"))
-        panel.yaxis.set_minor_formatter(matplotlib.ticker.LogFormatterSciNotation(labelOnlyBase=False))
+        for axis, places in ((panel.xaxis, (1, 3)), (panel.yaxis, (1, 2, 3, 5))):
+            axis.set_major_locator(LogLocator(subs=places))
+            axis.set_major_formatter("{x:,g}")
+            axis.set_minor_formatter(NullFormatter())
         panel.grid(alpha=0.3, which="both", lw=0.5)
     panels[0][0].set_ylabel("test MAE")
     handles = {text: line for panel in panels[0] for line, text in zip(*panel.get_legend_handles_labels(), strict=True)}

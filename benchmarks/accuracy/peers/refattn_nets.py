@@ -39,7 +39,7 @@ SETTINGS = {
     ("scann+", "fullerene_homo"): ("fullerene", ()),
 }
 PROBED = 24  # batches of an epoch that says how long one takes
-SPARE = 0.96  # of the budget, for what the estimate misses
+SPARE = 0.94  # of the budget, for what the estimate misses
 
 
 def settings(path, target, split, epochs):
@@ -57,28 +57,27 @@ def settings(path, target, split, epochs):
 
 
 def train(config, folder, budget):
-    """Train in `folder` until the budget ends; the Trainer, its Clock, and (epoch, batch, seconds) of all steps."""
+    """Train in a new `folder` until the budget ends: the Trainer, its Clock, (batch, None after an epoch; seconds)."""
+    folder.mkdir()
     trainer = Trainer.start(config, folder, None, "cpu")
     trainer.write_settings(resumed=False)
     clock, marks = common.Clock(budget), []
 
     def report(record):
-        marks.append((record["epoch"], record.get("batch"), clock.seconds()))
+        marks.append((record.get("batch"), clock.seconds()))
 
     with workers(order["threads"]) as map_fn, contextlib.suppress(Interrupted):
         trainer.fit(map_fn, report, lambda: clock.fraction() >= 1)
     return trainer, clock, marks
 
 
-def seconds_of_an_epoch(make_config, split, folder, batch_size):
-    """(processor seconds of a training structure, of the end of an epoch with its validation)."""
-    few = split._replace(train=split.train[: PROBED * batch_size], test=[])
-    write_split(folder / "few.json", few)
+def seconds_of_an_epoch(make_config, split, folder, n_few):
+    """Processor seconds of a training structure, and of the end of an epoch with its validation."""
+    write_split(folder / "few.json", split._replace(train=split.train[:n_few], test=[]))
     _, _, marks = train(make_config(folder / "few.json", 2), folder / "few", 0)
-    *steps, end = [mark for mark in marks if mark[0] == 2]
-    steps = [mark for mark in steps if mark[1]]
-    structure = (steps[-1][2] - steps[0][2]) / (len(few.train) - batch_size)
-    return structure, end[2] - steps[-1][2]
+    ends = [seconds for batch, seconds in marks if batch is None]
+    last_step = max(seconds for batch, seconds in marks if batch is not None)
+    return (last_step - ends[0]) / min(n_few, len(split.train)), ends[1] - last_step
 
 
 def main():
@@ -93,7 +92,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
         folder = Path(folder)
         batch_size = make_config(order["split"], 1).training.batch_size
-        structure, end = seconds_of_an_epoch(make_config, split, folder, min(batch_size, len(split.train) // 2))
+        structure, end = seconds_of_an_epoch(make_config, split, folder, PROBED * batch_size)
         budget = order["budget_s"] * SPARE
         n_used = min(len(split.train), max(int((budget / 2 - end) / structure), 2 * batch_size))
         epochs = max(int(budget / (n_used * structure + end)), 1)
