@@ -8,6 +8,7 @@ changes little.
 import importlib.metadata
 import json
 import math
+import platform
 import sys
 import time
 from pathlib import Path
@@ -73,13 +74,27 @@ def versions(*packages):
     return {name: importlib.metadata.version(name) for name in packages}
 
 
+def processor():
+    """What Linux calls the processor, whose seconds are counted."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
 def write_result(order, structures, predictions, **facts):
     """Write the result: errors of `predictions` {"valid", "test": (S,)}, what the method says of itself, the order."""
     label = {part: structures.label[rows] for part, rows in structures.rows.items()}
     mae = {part: float(np.abs(values - label[part]).mean()) for part, values in predictions.items()}
     asked = {name: order[name] for name in ("method", "set", "n_train", "minutes", "seed", "budget_s", "threads")}
     sizes = {f"n_{part}": len(structures.rows[part]) for part in PARTS}
-    result = {**asked, "sizes": sizes, "valid_mae": mae["valid"], "test_mae": mae["test"], **facts}
+    result = {
+        **asked,
+        "processor": processor(),
+        "sizes": sizes,
+        "valid_mae": mae["valid"],
+        "test_mae": mae["test"],
+        **facts,
+    }
     part = Path(order["result"] + ".part")
     part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     part.replace(order["result"])

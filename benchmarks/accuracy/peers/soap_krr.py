@@ -13,12 +13,12 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import euclidean_distances
 
 TRIED = 2000  # training structures while the two parameters are chosen
-WIDTHS = 4.0 ** np.arange(-2, 5)  # 1 / (median squared distance)
-RIDGES = 10.0 ** np.arange(-10, -1)
+WIDTHS = 4.0 ** np.arange(-5, 4)  # 1 / (median squared distance)
+RIDGES = 10.0 ** np.arange(-11, -1)
 
 
 def descriptors(structures):
-    """{part: (S, F) float32}."""
+    """{part: (S, F)}; in float64, since snapshots of one cage differ by little."""
     periodic = bool(structures.pbc.any())
     species = np.unique(structures.z).tolist()
     compression = {"mode": "mu1nu1" if len(species) > 10 else "off"}
@@ -27,7 +27,7 @@ def descriptors(structures):
     )
     found = {}
     for part, rows in structures.rows.items():
-        features = np.empty((len(rows), soap.get_number_of_features()), np.float32)
+        features = np.empty((len(rows), soap.get_number_of_features()))
         for values, row in zip(features, rows.tolist(), strict=True):
             values[:] = soap.create(structures.atoms(row))
         found[part] = features / np.linalg.norm(features, axis=1, keepdims=True)
