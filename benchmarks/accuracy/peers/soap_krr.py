@@ -14,7 +14,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 TRIED = 2000  # training structures while the two parameters are chosen
 WIDTHS = 4.0 ** np.arange(-5, 4)  # 1 / (median squared distance)
-RIDGES = 10.0 ** np.arange(-11, -1)
+RIDGES = 10.0 ** np.arange(-11, 1)
 
 
 def descriptors(structures):
