@@ -22,6 +22,7 @@ from refattn.cli.options import (
 )
 from refattn.common.environment import available_cores
 from refattn.common.files import only_process
+from refattn.common.hdf5 import Strings
 from refattn.common.threads import workers
 from refattn.config import Config, GraphConfig
 from refattn.data.builtin import data_of_run, open_data
@@ -104,12 +105,12 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, kee
         left_out = LeftOut(StatusLine())
         known = check_data_fit(checkpoints[0], dataset, known, data, left_out if skip_bad else None)
         known = not_seen(checkpoints[0], dataset, known, data, keep_seen)
-        everything = Split([], [], dataset.id[known].tolist())
+        everything = Split([], [], Strings(dataset.id, known))
         checkpoints = [dataclasses.replace(checkpoint, split=everything) for checkpoint in checkpoints]
     else:
         check_data(checkpoints[0], dataset)
     with workers(threads or available_cores()) as map_fn:
-        parts = predict_split(checkpoints, dataset, map_fn, device)
+        parts = predict_split(checkpoints, dataset, map_fn, device, bool(attention or settings.training.attention))
         if calibrate:
             calibrate_run(model, parts, map_fn)
         summary = summarise(checkpoints[0], {name: part for name, part in parts.items() if len(part.rows)})
@@ -150,7 +151,7 @@ def report(
     """How well the intervals of each target hold on a part, as dicts; as a picture too where `plot` is its path."""
     reports = {}
     panels = []
-    distances = model.distance(part.structs, map_fn)
+    distances = model.distance([struct[:] for struct in part.structs], map_fn)
     for k, (target, conformal) in enumerate(zip(model.targets, model.conformals, strict=True)):
         known = ~np.isnan(part.label[:, k])
         label, prediction, distance = (array[known, k] for array in (part.label, part.prediction, distances))

@@ -6,11 +6,12 @@ into an endless loop where it is damaged, so that another process opens it first
 
 import contextlib
 import functools
+import json
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -22,6 +23,7 @@ from refattn.errors import DataError
 
 # What h5py raises for damaged files, and NumPy for what they hold.
 UNREADABLE = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError, MemoryError)
+BLOCK = 1 << 14  # strings that are str at once
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 CHECKED = (SIGNATURE + b"\x02", SIGNATURE + b"\x03")  # beginnings of files whose metadata have checksums
 # Meets all that is in a file, but for the numbers.
@@ -222,11 +224,70 @@ def append(data: h5py.Dataset, values: np.ndarray | list, axis: int = 0) -> None
         data[(slice(None),) * axis + (slice(start, None),)] = values
 
 
-def write_strings(group: h5py.Group, name: str, texts: str | list[str]) -> None:
-    """A text, or a list of them, as strings of one length: those of any length stand where there are no checksums."""
-    encoded = [text.encode() for text in ([texts] if isinstance(texts, str) else texts)]
-    dtype = h5py.string_dtype("utf-8", max([1, *map(len, encoded)]))
-    group.create_dataset(name, data=encoded[0] if isinstance(texts, str) else encoded, dtype=dtype)
+class Strings(Sequence):
+    """A list of strings that are str only when they are asked for: millions of them are to fit into memory.
+
+    values : (S,) str, or bytes of UTF-8
+    rows : (K,) int, optional     which of them, in which order; all by default
+    """
+
+    def __init__(self, values: np.ndarray, rows: np.ndarray | None = None):
+        self.values = values
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.values if self.rows is None else self.rows)
+
+    def __getitem__(self, index: int | slice) -> "str | Strings":
+        if isinstance(index, slice):
+            return Strings(self.values[index]) if self.rows is None else Strings(self.values, self.rows[index])
+        found = self.values[index if self.rows is None else self.rows[index]]
+        return found.decode() if isinstance(found, bytes) else str(found)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), BLOCK):
+            found = self._values(start)
+            yield from np.char.decode(found, "utf-8").tolist() if found.dtype.kind == "S" else found.tolist()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(a == b for a, b in zip(self, other))
+
+    __hash__ = None
+
+    def __add__(self, other: Sequence[str]) -> list[str]:
+        return [*self, *other]
+
+    def __radd__(self, other: Sequence[str]) -> list[str]:
+        return [*other, *self]
+
+    def _values(self, start):
+        """Those of a block, of whichever kind they are."""
+        part = slice(start, start + BLOCK)
+        return self.values[part] if self.rows is None else self.values[self.rows[part]]
+
+
+def write_strings(group: h5py.Group, name: str, texts: str | Sequence[str]) -> None:
+    """A text, or many, as strings of one length: those of any length stand where there are no checksums."""
+    if isinstance(texts, str):
+        encoded = texts.encode()
+        group.create_dataset(name, data=encoded, dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))
+        return
+    length = max((len(text.encode()) for text in texts), default=1)
+    data = group.create_dataset(name, (len(texts),), h5py.string_dtype("utf-8", max(1, length)))
+    for start in range(0, len(texts), BLOCK):
+        data[start : start + BLOCK] = [text.encode() for text in texts[start : start + BLOCK]]
+
+
+def json_blocks(lists: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The text json.dumps(lists), some thousands of strings at a time."""
+    for number, texts in enumerate(lists):
+        yield ", [" if number else "[["
+        for start in range(0, len(texts), BLOCK):
+            yield (", " if start else "") + json.dumps(list(texts[start : start + BLOCK]))[1:-1]
+        yield "]"
+    yield "]"
 
 
 def attribute_text(item: h5py.HLObject, name: str) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+BLOCK = 1 << 14  # structures
+N_ATOMIC = 119  # atomic numbers, from 0
 ROUNDING = 1e-12  # of the largest label: a spread below it is none
 
 
@@ -77,10 +79,21 @@ def element_counts(z: np.ndarray, site_ptr: np.ndarray, n_elements: int) -> np.n
 
 
 def compositions(z: np.ndarray, site_ptr: np.ndarray) -> np.ndarray:
-    """(S,) int: the same number for structures with the same atoms, of atomic numbers z (N,)."""
-    elements, column = np.unique(z, return_inverse=True)
-    counts = element_counts(column, site_ptr, len(elements))
-    return np.unique(counts, axis=0, return_inverse=True)[1].reshape(-1)
+    """(S,) int32: the same number for structures with the same atoms, of atomic numbers z (N,)."""
+    known = {}  # counts of the elements, as bytes -> a number in the order in which they are met
+    numbers = np.zeros(len(site_ptr) - 1, np.int32)
+    for first in range(0, len(numbers), BLOCK):
+        ends = site_ptr[first : first + BLOCK + 1]
+        elements, column = np.unique(z[ends[0] : ends[-1]], return_inverse=True)
+        found, member = np.unique(element_counts(column, ends - ends[0], len(elements)), axis=0, return_inverse=True)
+        rows = np.zeros((len(found), N_ATOMIC), np.int32)
+        rows[:, elements] = found
+        own = [known.setdefault(row.tobytes(), len(known)) for row in rows]
+        numbers[first : first + BLOCK] = np.array(own, np.int32)[member.reshape(-1)]
+    if not known:
+        return numbers
+    everything = np.frombuffer(b"".join(known), np.int32).reshape(len(known), N_ATOMIC)
+    return np.unique(everything, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int32)[numbers]
 
 
 def means_of_groups(group: np.ndarray, label: np.ndarray, wanted: np.ndarray) -> np.ndarray:

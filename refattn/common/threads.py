@@ -18,6 +18,16 @@ def local_map(map_fn: Callable) -> Callable:
     return getattr(map_fn, "local", map_fn)
 
 
+def mapped_to(map_fn: Callable, reduced: Callable) -> Callable:
+    """A function like `map_fn`, of whose results only reduced(result) are passed on."""
+
+    def mapped(function, items):
+        return map_fn(lambda item: reduced(function(item)), items)
+
+    mapped.local = local_map(map_fn)
+    return mapped
+
+
 @contextlib.contextmanager
 def workers(n_threads: int) -> Iterator[Callable]:
     """A function like `map(function, items)`, on `n_threads` threads; results come lazily, in order.

@@ -61,7 +61,8 @@ def same_data(one: Fingerprint | None, other: Fingerprint | None) -> bool:
 
 def graph_digests(graphs: GraphBatch, rows: np.ndarray) -> np.ndarray:
     """(S,) uint64 of the structures `rows`: of their elements, edges, distances and solid angles; not of their ids."""
-    return np.array([digest for block in graphs.blocks(rows) for digest in _digests(block)], dtype=np.uint64)
+    digests = (digest for block in graphs.blocks(rows) for digest in _digests(block))
+    return np.fromiter(digests, np.uint64, len(rows))
 
 
 def _digests(graphs):

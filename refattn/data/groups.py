@@ -13,12 +13,11 @@ from ase.data import atomic_numbers, chemical_symbols
 from ase.formula import Formula
 
 from refattn.common.hdf5 import UNREADABLE, reading_hdf5
-from refattn.common.metrics import compositions, element_counts
+from refattn.common.metrics import N_ATOMIC, compositions, element_counts
 from refattn.config import DataConfig
 from refattn.data.store import Dataset
 from refattn.errors import DataError, in_one_line
 
-N_ATOMIC = 119  # atomic numbers, from 0
 MOST = 0.5  # of the structures: an element that more of them have cannot be left out
 CLUSTERS = 10  # of k-means, or three for each fold
 ITERATIONS = 100  # of k-means

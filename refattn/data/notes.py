@@ -43,12 +43,13 @@ def _notes_on_elements(config: Config, dataset: Dataset, rows: tuple[np.ndarray,
         return
     graphs = dataset.graphs
     seen = graphs.elements(rows[0])
-    is_new = np.logical_or.reduceat(~np.isin(graphs.z, seen), graphs.site_ptr[:-1])
     for name, purpose, part in (
         ("validate", ", and they help to choose the best epoch", rows[1]),
         ("test", "", rows[2]),
     ):
-        unseen = part[is_new[part]]
+        blocks = graphs.blocks(part)
+        is_new = [np.logical_or.reduceat(~np.isin(block.z, seen), block.site_ptr[:-1]) for block in blocks]
+        unseen = part[np.concatenate([np.zeros(0, bool), *is_new])]
         if len(unseen):
             names = ", ".join(chemical_symbols[z] for z in np.setdiff1d(graphs.elements(unseen), seen))
             yield (

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refattn.common.files import write_text
+from refattn.common.files import replacing
+from refattn.common.hdf5 import BLOCK, Strings, json_blocks
 from refattn.common.strict_json import to_json
 from refattn.config import Config, DataConfig
 from refattn.data.groups import draw_parts
@@ -25,11 +26,11 @@ PREFIX = "published:"  # of the names of published splits in a configuration
 
 
 class Split(typing.NamedTuple):
-    """Three disjoint lists of structure ids."""
+    """Three disjoint lists of structure ids, each a list of str or Strings."""
 
-    train: list[str]
-    valid: list[str]
-    test: list[str]
+    train: Sequence[str]
+    valid: Sequence[str]
+    test: Sequence[str]
 
 
 def split_indices(
@@ -76,7 +77,7 @@ def choose_split(dataset: Dataset, data: DataConfig) -> Split:
         return read_split(data.split)
     if data.split_by != "random" or data.n_folds or not data.test_part:
         parts = draw_parts(dataset, labelled_rows(dataset, data.targets), data)
-        return Split(*(dataset.id[part].tolist() for part in parts))
+        return Split(*(Strings(dataset.id, part) for part in parts))
     return make_split(dataset, data.targets, data.n_train, data.n_valid, data.n_test, data.split_seed)
 
 
@@ -89,7 +90,7 @@ def make_split(
     """
     known = labelled_rows(dataset, targets)
     parts = split_indices(len(known), n_train, n_valid, n_test, seed)
-    return Split(*(dataset.id[known[part]].tolist() for part in parts))
+    return Split(*(Strings(dataset.id, known[part]) for part in parts))
 
 
 def published_split(dataset: Dataset, name: str, sizes: tuple[int, int, int] = (0, 0, 0)) -> Split:
@@ -136,8 +137,8 @@ def published_split(dataset: Dataset, name: str, sizes: tuple[int, int, int] = (
     parts = split_indices(n, *n_parts, legacy=True)
     if hashlib.sha256(np.concatenate(parts).astype("<i8").tobytes()).hexdigest() != sha256:
         raise DataError(f"this NumPy draws another permutation than the published split of {name}; install NumPy 1.26")
-    ids = dataset.id[sort(dataset)]
-    return Split(*(ids[part].tolist() for part in parts))
+    order = sort(dataset)
+    return Split(*(Strings(dataset.id, order[part]) for part in parts))
 
 
 def _as_it_is(dataset):
@@ -188,7 +189,9 @@ def labels_of_target(dataset: Dataset, target: str) -> np.ndarray:
 
 
 def labels_of_targets(dataset: Dataset, targets: Sequence[str]) -> np.ndarray:
-    """The labels of K targets (S, K) of a Dataset. Raises DataError as labels_of_target does."""
+    """The labels of K targets (S, K) of a Dataset, read-only. Raises DataError as labels_of_target does."""
+    if len(targets) == 1:  # no copy of what may be mapped
+        return labels_of_target(dataset, targets[0])[:, None]
     return np.column_stack([labels_of_target(dataset, target) for target in targets])
 
 
@@ -244,8 +247,16 @@ def _check_weights(dataset, name, rows):
 
 def write_split(path: Path | str, split: Split) -> None:
     """Write a Split as JSON with a checksum of its ids; the file appears complete or not at all. Raises OutputError."""
-    content = {"format": FORMAT, "version": 1, "sha256": _checksum(split), **split._asdict()}
-    write_text(path, to_json(content, indent=1, ensure_ascii=False))
+    head = to_json({"format": FORMAT, "version": 1, "sha256": _checksum(split)}, indent=1)
+    with replacing(path) as part, open(part, "w", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write(head.removesuffix("\n}"))
+        for name, ids in split._asdict().items():
+            stream.write(f',\n "{name}": [')
+            for start in range(0, len(ids), BLOCK):
+                text = to_json(list(ids[start : start + BLOCK]), indent=1, ensure_ascii=False)
+                stream.write(("," if start else "") + text[1:-2].replace("\n ", "\n  "))
+            stream.write("\n ]" if len(ids) else "]")
+        stream.write("\n}")
 
 
 def read_split(path: Path | str) -> Split:
@@ -284,13 +295,36 @@ def resolve_split(split: Split, dataset: Dataset) -> tuple[np.ndarray, ...]:
 
     Raises DataError that names the first id that the data set lacks.
     """
-    row = {id: number for number, id in enumerate(dataset.id.tolist())}
-    missing = [id for ids in split for id in ids if id not in row]
+    if all(isinstance(ids, Strings) and ids.values is dataset.id and ids.rows is not None for ids in split):
+        return tuple(ids.rows for ids in split)
+    known = _as_bytes(Strings(dataset.id))
+    order = np.argsort(known)
+    known = known[order]
+    parts = []
+    missing = []
+    for ids in split:
+        wanted = _as_bytes(ids)
+        place = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
+        is_there = known[place] == wanted if len(known) else np.zeros(len(wanted), bool)
+        missing += [ids[row] for row in np.flatnonzero(~is_there).tolist()]
+        parts.append(order[place] if is_there.all() else place)
     if missing:
         count = f"{len(missing)} of {sum(map(len, split))}"
         raise DataError(f"the data set lacks {count} ids of the split, such as {missing[0]!r}; use the run's data set")
-    return tuple(np.array([row[id] for id in ids], dtype=np.int64) for ids in split)
+    return tuple(parts)
+
+
+def _as_bytes(ids):
+    """(S,) bytes of UTF-8 of ids; another order than that of text does not matter."""
+    if isinstance(ids, Strings) and ids.values.dtype.kind == "S":
+        return ids.values if ids.rows is None else ids.values[ids.rows]
+    blocks = [[id.encode("utf-8", "surrogatepass") for id in ids[start : start + BLOCK]]
+              for start in range(0, len(ids), BLOCK)]  # fmt: skip
+    return np.concatenate([np.zeros(0, "S1"), *(np.array(block, "S") for block in blocks)])
 
 
 def _checksum(split):
-    return hashlib.sha256(json.dumps(list(split)).encode("utf-8")).hexdigest()
+    digest = hashlib.sha256()
+    for text in json_blocks(split):
+        digest.update(text.encode())
+    return digest.hexdigest()

@@ -2,17 +2,19 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import tomllib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from refattn.common.environment import processor, versions
 from refattn.common.files import replacing
-from refattn.common.hdf5 import UNREADABLE, NewFile, attribute_text, reading_hdf5, write_strings
+from refattn.common.hdf5 import UNREADABLE, NewFile, Strings, attribute_text, json_blocks, reading_hdf5, write_strings
 from refattn.config import Config, config_from_dict, to_toml
 from refattn.data.fingerprint import Fingerprint, check_fingerprint
 from refattn.data.splits import Split
@@ -155,7 +157,7 @@ def _read(file):
         mean=of_each(np.atleast_1d(file.attrs["mean"]).astype(float)),
         std=of_each(np.atleast_1d(file.attrs["std"]).astype(float)),
         elements=tuple(int(z) for z in file["elements"][()]),
-        split=Split(*(file[f"split/{name}"].asstr()[()].tolist() for name in Split._fields)),
+        split=Split(*(_strings(file[f"split/{name}"]) for name in Split._fields)),
         state=state,
         reference=file["reference"][()].astype(float) if "reference" in file else None,
         fingerprint=Fingerprint.read(file["fingerprint"]) if "fingerprint" in file else None,
@@ -170,14 +172,22 @@ def _checksum(checkpoint, toml):
     scale = [*checkpoint.scale.mean.tolist(), *checkpoint.scale.std.tolist()]
     elements = [int(z) for z in checkpoint.elements]
     vector = checkpoint.params.vector.astype(checkpoint.config.training.dtype)
-    parts = [toml, *checkpoint.units, scale, elements, checkpoint.split, vector]
-    parts += [checkpoint.state[name] for name in sorted(checkpoint.state)]
-    parts += [] if checkpoint.reference is None else [checkpoint.reference]
-    parts += [part for part in checkpoint.fingerprint or () if part is not None]
+    parts = [toml, *checkpoint.units, scale, elements]
+    rest = [vector, *(checkpoint.state[name] for name in sorted(checkpoint.state))]
+    rest += [] if checkpoint.reference is None else [checkpoint.reference]
+    rest += [part for part in checkpoint.fingerprint or () if part is not None]
+    texts = (part if isinstance(part, np.ndarray) else json.dumps(part) for part in rest)
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part).encode())
+    for part in itertools.chain(map(json.dumps, parts), json_blocks(checkpoint.split), texts):
+        digest.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part.encode())
     return digest.hexdigest()
+
+
+def _strings(view):
+    """The Strings of a data set of them."""
+    if not h5py.check_string_dtype(view.dtype):
+        raise TypeError(f"{view.name} holds no strings")
+    return Strings(np.array(view[()], "S", ndmin=1))
 
 
 def _floats(group, entry, dtype):

@@ -19,13 +19,18 @@ from refattn.common.metrics import (
     metrics,
 )
 from refattn.common.text import csv_cell
+from refattn.common.threads import mapped_to
 from refattn.data.groups import group_numbers
 from refattn.data.splits import Split, labels_of_targets, resolve_split
 from refattn.data.store import Dataset
 from refattn.network.checkpoint import Checkpoint
-from refattn.network.inference import predict_members
+from refattn.network.inference import MemberPredictions, predict_members, predict_rows, to_labels
 from refattn.ops import load_backend
+from refattn.ops.types import Ops
+from refattn.structures.batch import GraphBatch
 
+MANY = 100_000  # structures of a part of which more than predictions is kept
+BLOCK = 1 << 14  # structures whose rows are written at once
 MARK = re.compile(rb"id,split,[^\n]*prediction[^\n]*\r\n")  # how the file of write_predictions begins
 
 
@@ -34,33 +39,49 @@ class EvaluatedPart(typing.NamedTuple):
 
     rows : (S,) int                          of the data set
     composition : (S,) int                   the same number for structures with the same atoms
-    attention : (N, K)                       global attention of all sites of these structures
+    attention : (N, K)                       global attention of all sites of these structures; None where a part of
+                                             more than MANY need not have it
     label, prediction : (S, K) float64       of K targets, in the labels' units; a label is NaN where it is unknown
     spread : (S, K) float64                  of the members of an ensemble; None for a single run
     predictions : (M, S, K) float64          of the M members, or of the one run
-    structs : list of M (S, K G + 1)         representations in these, see MemberPredictions
+    structs : list of M (S, K G + 1)         representations in these, see MemberPredictions; of more than MANY
+                                             structures LaterStructs
     group : (S,) int                         the same number for structures of a group, by data.split_by; None without
     """
 
     rows: np.ndarray
     composition: np.ndarray
-    attention: np.ndarray
+    attention: np.ndarray | None
     label: np.ndarray
     prediction: np.ndarray
     spread: np.ndarray | None
     predictions: np.ndarray
-    structs: list[np.ndarray]
+    structs: "list[np.ndarray] | list[LaterStructs]"
     group: np.ndarray | None = None
 
 
+class LaterStructs(typing.NamedTuple):
+    """Representations of the structures `rows` of a data set in a network, computed for those that are asked for."""
+
+    checkpoint: Checkpoint
+    ops: Ops
+    graphs: GraphBatch
+    rows: np.ndarray
+    map_fn: Callable
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
+        return predict_members([self.checkpoint], self.ops, self.graphs, self.rows[chosen], self.map_fn).structs[0]
+
+
 def predict_split(
-    checkpoints: list[Checkpoint], dataset: Dataset, map_fn: Callable, device: str
+    checkpoints: list[Checkpoint], dataset: Dataset, map_fn: Callable, device: str, with_attention: bool = True
 ) -> dict[str, EvaluatedPart]:
     """Labels and predictions, in the labels' units, of every part of the split.
 
     Parameters
     ----------
     checkpoints : list of Checkpoint     the members of an ensemble, or one
+    with_attention : bool                of parts with more than MANY structures too
 
     Returns
     -------
@@ -76,12 +97,54 @@ def predict_split(
     group = group_numbers(dataset, first.config.data) if first.split.train else None
     parts = {}
     for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
-        found = predict_members(checkpoints, ops, dataset.graphs, rows, map_fn)
-        attention = np.concatenate([np.zeros((0, label.shape[1])), *found.attention])
+        predict = _predict_few if len(rows) <= MANY else _predict_many
+        found, attention = predict(checkpoints, ops, dataset.graphs, rows, map_fn, with_attention)
         known = rows, composition[rows], attention, label[rows]
         own_group = None if group is None else group[rows]
         parts[name] = EvaluatedPart(*known, found.value, found.spread, found.values, found.structs, own_group)
     return parts
+
+
+def _predict_few(checkpoints, ops, graphs, rows, map_fn, with_attention):
+    """MemberPredictions, and the attention of all sites."""
+    found = predict_members(checkpoints, ops, graphs, rows, map_fn)
+    n_targets = checkpoints[0].config.model.n_targets
+    return found, np.concatenate([np.zeros((0, n_targets)), *found.attention])
+
+
+def _predict_many(checkpoints, ops, graphs, rows, map_fn, with_attention):
+    """The same in bounded memory for each structure: attention only where it is asked for, LaterStructs."""
+    found = [predict_labels(checkpoint, ops, graphs, rows, map_fn, with_attention) for checkpoint in checkpoints]
+    structs = [LaterStructs(checkpoint, ops, graphs, rows, map_fn) for checkpoint in checkpoints]
+    attention = None
+    if with_attention:
+        attention = found[0][1] if len(found) == 1 else np.mean([beta for _, beta in found], axis=0)
+    if len(found) == 1:
+        value = found[0][0]
+        return MemberPredictions(value, [], None, value[None], structs), attention
+    values = np.array([value for value, _ in found])
+    return MemberPredictions(values.mean(axis=0), [], values.std(axis=0, ddof=1), values, structs), attention
+
+
+def predict_labels(
+    checkpoint: Checkpoint,
+    ops: Ops,
+    graphs: GraphBatch,
+    rows: np.ndarray,
+    map_fn: Callable = map,
+    with_attention: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions (S, K) of the structures `rows`, in the labels' units, and their attention (N, K) where it is asked
+    for; no more than that is kept of what the network makes of them."""
+
+    def kept(output):
+        beta = output.beta if with_attention else output.beta[:0].copy()  # not a view, which would keep all of it
+        return output._replace(beta=beta, struct=output.struct[:0].copy())
+
+    output = predict_rows(checkpoint.params, checkpoint.config.model, ops, graphs, rows, mapped_to(map_fn, kept))
+    blocks = [slice(first, first + BLOCK) for first in range(0, max(len(rows), 1), BLOCK)]
+    values = [to_labels(checkpoint, output.prediction[block], graphs, rows[block]) for block in blocks]
+    return np.concatenate(values), output.beta
 
 
 def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
@@ -130,10 +193,12 @@ def write_predictions(path: Path, dataset: Dataset, parts: dict[str, EvaluatedPa
         ]
         writer.writerow(["id", "split", *map(csv_cell, itertools.chain(*heads))])
         for name, part in parts.items():
-            columns = [map(csv_cell, dataset.id[part.rows].tolist()), [name] * len(part.rows)]
-            for k in range(len(targets)):
-                columns.append(["" if np.isnan(y) else y for y in part.label[:, k].tolist()])
-                columns.append(part.prediction[:, k].tolist())
-                if with_spread:
-                    columns.append(part.spread[:, k].tolist())
-            writer.writerows(zip(*columns, strict=True))
+            for first in range(0, len(part.rows), BLOCK):
+                rows = slice(first, first + BLOCK)
+                columns = [map(csv_cell, dataset.id[part.rows[rows]].tolist()), itertools.repeat(name)]
+                for k in range(len(targets)):
+                    columns.append(["" if np.isnan(y) else y for y in part.label[rows, k].tolist()])
+                    columns.append(part.prediction[rows, k].tolist())
+                    if with_spread:
+                        columns.append(part.spread[rows, k].tolist())
+                writer.writerows(zip(*columns))

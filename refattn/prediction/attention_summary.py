@@ -21,6 +21,8 @@ def attention_summary(dataset: Dataset, config: Config, parts: dict[str, Evaluat
 
     Raises DataError as taught_attention does.
     """
+    if not config.training.attention:
+        return {}
     share = taught_attention(dataset, config)
     graphs = {name: dataset.graphs.take(part.rows) for name, part in parts.items() if len(part.rows)}
     n_elements = int(dataset.graphs.z.max(initial=0)) + 1

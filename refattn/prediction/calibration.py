@@ -52,8 +52,8 @@ class Calibration:
         known = _drawn(train.label[:, target], MAX_TRAIN)
         known_valid = _drawn(valid.label[:, target], MAX_VALID)
         n_targets = train.label.shape[1]
-        representation = own_struct(train.structs[member], target, n_targets)[known].astype(np.float32)
-        struct = own_struct(valid.structs[member], target, n_targets)[known_valid]
+        representation = own_struct(train.structs[member][known], target, n_targets).astype(np.float32)
+        struct = own_struct(valid.structs[member][known_valid], target, n_targets)
         distance = TrainingSet(representation).distance(struct, map_fn)
         label, prediction = valid.label[:, target], valid.predictions[member][:, target]
         group = None if valid.group is None or np.isin(valid.group, train.group).any() else valid.group[known_valid]

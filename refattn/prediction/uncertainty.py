@@ -7,6 +7,7 @@ the errors on the validation set, which was not trained on, how wide all of them
 """
 
 import math
+import queue
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -41,7 +42,9 @@ class TrainingSet:
         self.mean = representation.mean(axis=0, dtype=float)
         std = representation.std(axis=0, dtype=float)
         self.std = np.where(std > 0, std, 1)
-        self.points = self._scaled(representation)
+        step = GROUP * BLOCK
+        starts = range(0, max(len(representation), 1), step)
+        self.points = np.concatenate([self._scaled(representation[start : start + step]) for start in starts])
         self.half_square = (self.points**2).sum(axis=1) / 2
 
     def distance(self, struct: np.ndarray, map_fn: Callable = map) -> np.ndarray:
@@ -59,11 +62,23 @@ class TrainingSet:
         Which ones are nearest is decided in float32, how far they are is computed in float64, from the nearest on.
         """
         blocks = [struct[start : start + BLOCK] for start in range(0, len(struct), BLOCK)]
-        return np.concatenate([np.zeros(0), *map_fn(self._block, blocks)])
+        memory = queue.SimpleQueue()  # of ranks: the system takes longer to give it out than a product to be computed
 
-    def _block(self, struct):
+        def of_block(block):
+            try:
+                free = memory.get_nowait()
+            except queue.Empty:
+                free = np.empty((min(BLOCK, len(struct)), len(self.points)), np.float32)
+            found = self._block(block, free[: len(block)])
+            memory.put(free)
+            return found
+
+        return np.concatenate([np.zeros(0), *map_fn(of_block, blocks)])
+
+    def _block(self, struct, rank):
         x, k = self._scaled(struct), min(N_NEAREST, len(self.points))
-        rank = self.half_square - x @ self.points.T  # half the squared distance, less half the square of x
+        np.matmul(x, self.points.T, out=rank)
+        np.subtract(self.half_square, rank, out=rank)  # half the squared distance, less half the square of x
         nearest = smallest(rank, k)
         distance = np.linalg.norm(self.points[nearest].astype(float) - x[:, None], axis=2)
         return np.sort(distance, axis=1).mean(axis=1)

@@ -11,6 +11,7 @@ from refattn.common.text import in_picture
 from refattn.report.png import write_figure
 
 DPI = 160
+MOST_POINTS = 200_000  # of a part, others are left out of the picture
 COLOURS = {"train": "#b0b7c3", "valid": "#e08a3c", "test": "#2b6cb0"}
 
 
@@ -91,12 +92,16 @@ def _share_above(probability, thresholds):
 
 
 def _draw_parity(axes, parts, target, unit):
-    everything = np.concatenate([np.concatenate(part[:2]) for part in parts.values()])
-    low, high = everything.min(), everything.max()
+    every = [values for label, prediction, _ in parts.values() for values in (label, prediction) if len(values)]
+    low = min(values.min() for values in every)
+    high = max(values.max() for values in every)
     margin = 0.04 * (high - low) or 1.0
     axes.plot([low - margin, high + margin], [low - margin, high + margin], color="0.3", lw=0.8, zorder=1)
     for name, (label, prediction, mae) in parts.items():
         size = 3 if len(label) > 2000 else 9
+        if len(label) > MOST_POINTS:
+            chosen = np.random.default_rng(0).choice(len(label), MOST_POINTS, replace=False)
+            label, prediction = (values[chosen] for values in (label, prediction))
         text = f"{name}: MAE {mae:.3g} {in_picture(unit)}".rstrip()
         axes.scatter(label, prediction, s=size, color=COLOURS[name], lw=0, label=text, zorder=2, rasterized=True)
     suffix = f" ({unit})" if unit else ""

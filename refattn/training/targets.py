@@ -4,7 +4,7 @@ import typing
 
 import numpy as np
 
-from refattn.common.metrics import ROUNDING, element_counts
+from refattn.common.metrics import N_ATOMIC, ROUNDING, element_counts
 from refattn.config import Config
 from refattn.data.splits import labels_of_targets
 from refattn.data.store import Dataset
@@ -12,9 +12,9 @@ from refattn.data.taught_attention import taught_attention
 from refattn.network.checkpoint import Checkpoint, Scale
 from refattn.network.inference import element_sums
 from refattn.ops.types import Array
-from refattn.structures.batch import GraphBatch
+from refattn.structures.batch import BLOCK, GraphBatch
 
-N_ATOMIC = 119  # atomic numbers, from 0
+MANY = 200_000  # structures whose numbers of atoms are in memory at once
 
 
 class Targets(typing.NamedTuple):
@@ -36,7 +36,9 @@ class Targets(typing.NamedTuple):
         config = checkpoint.config
         zero = checkpoint.mean
         if checkpoint.reference is not None:
-            zero = element_sums(checkpoint.reference, dataset.graphs, np.arange(len(dataset)))
+            every = np.arange(len(dataset))
+            blocks = (every[first : first + BLOCK] for first in range(0, len(every), BLOCK))
+            zero = np.concatenate([element_sums(checkpoint.reference, dataset.graphs, rows) for rows in blocks])
         scaled = (label - zero) / checkpoint.std
         share = taught_attention(dataset, config)
         dtype = config.training.dtype
@@ -57,14 +59,35 @@ def label_scale(label: np.ndarray, graphs: GraphBatch, rows: np.ndarray, config:
         return scale
     if config.model.readout == "sum" and not config.model.non_negative:
         scale = scale._replace(reference=np.zeros((n_targets, N_ATOMIC)))
-        counts = np.concatenate([element_counts(b.z, b.site_ptr, N_ATOMIC) for b in graphs.blocks(rows)], dtype=float)
     for k, known in enumerate(~np.isnan(label).T):
         values = label[known, k]
         if scale.reference is not None:
-            scale.reference[k] = np.linalg.lstsq(counts[known], values, rcond=None)[0]
-            values = values - counts[known] @ scale.reference[k]
+            scale.reference[k], values = _fit_elements(graphs, rows[known], values)
         elif not config.model.non_negative:
             scale.mean[k] = values.mean()
         spread = values.std()
         scale.std[k] = spread if spread > ROUNDING * np.abs(label[known, k]).max() else 1.0
     return scale
+
+
+def _fit_elements(graphs, rows, values):
+    """The least squares (119,) of minimum norm of `values` (S,) on the numbers of atoms of each element in the
+    structures `rows`, and what is left of the values; of many structures by the normal equations, in bounded memory."""
+
+    def counts_of(part):
+        found = [element_counts(block.z, block.site_ptr, N_ATOMIC) for block in graphs.blocks(rows[part])]
+        return np.concatenate(found, dtype=float)
+
+    parts = [slice(first, first + MANY) for first in range(0, len(rows), MANY)]
+    if len(parts) == 1:
+        counts = counts_of(parts[0])
+        reference = np.linalg.lstsq(counts, values, rcond=None)[0]
+        return reference, values - counts @ reference
+    square = np.zeros((N_ATOMIC, N_ATOMIC))  # whole numbers, which are exact
+    product = np.zeros(N_ATOMIC)
+    for part in parts:
+        counts = counts_of(part)
+        square += counts.T @ counts
+        product += counts.T @ values[part]
+    reference = np.linalg.lstsq(square, product, rcond=None)[0]
+    return reference, np.concatenate([values[part] - counts_of(part) @ reference for part in parts])

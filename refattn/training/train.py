@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from refattn.common.files import holds_text, make_directory, only_process, write_text
+from refattn.common.hdf5 import Strings
 from refattn.common.metrics import known_columns, metrics
 from refattn.common.mpi import ALONE, Ranks
 from refattn.common.threads import workers
@@ -23,7 +24,7 @@ from refattn.data.splits import Split, check_labels, choose_split, labels_of_tar
 from refattn.data.store import Dataset
 from refattn.errors import ConfigError, RunError, TrainingError
 from refattn.network.checkpoint import Checkpoint, check_data, load_checkpoint, model_file, of_each, save_checkpoint
-from refattn.network.inference import predict_rows, to_labels
+from refattn.network.evaluate import predict_labels
 from refattn.network.params import Parameters, initialise, parameter_table
 from refattn.ops import load_backend
 from refattn.prediction.run_directory import (
@@ -117,7 +118,10 @@ def train(
         map_fn = stack.enter_context(workers(n_threads))
         trainer.fit(map_fn, progress or (lambda record: None), stop or (lambda: False))
         best = ranks.from_first(load_checkpoint(out / "model.h5") if ranks.first else None)
-        return write_results(out, best, trainer.dataset, trainer.history, n_threads, ranks.map(map_fn), device, ranks)
+        best.split = trainer.checkpoint.split  # the same, with its rows
+        known = trainer.dataset, trainer.history
+        del trainer  # its memory is needed
+        return write_results(out, best, *known, n_threads, ranks.map(map_fn), device, ranks)
 
 
 class Trainer:
@@ -182,6 +186,7 @@ class Trainer:
         dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
+        checkpoint.split = Split(*(Strings(dataset.id, part) for part in rows))  # the same, with its rows
         check_labels(dataset, checkpoint.config, rows)
         check_data(checkpoint, dataset)
         trainer = cls(out, checkpoint, dataset, rows, device)
@@ -342,8 +347,8 @@ class Trainer:
 
     def predict(self, rows: np.ndarray, map_fn: Callable) -> np.ndarray:
         """Predictions (S, K) of the structures `rows`, in the labels' units."""
-        output = predict_rows(self._predicting(), self.config.model, self.ops, self.dataset.graphs, rows, map_fn)
-        return to_labels(self.checkpoint, output.prediction, self.dataset.graphs, rows)
+        predicting = dataclasses.replace(self.checkpoint, params=self._predicting())
+        return predict_labels(predicting, self.ops, self.dataset.graphs, rows, map_fn)[0]
 
     def _save(self):
         self.saved = time.monotonic()
@@ -382,7 +387,7 @@ def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
     split = choose_split(dataset, config.data)
     rows = resolve_split(split, dataset)
     check_labels(dataset, config, rows)
-    return config, dataset, split, rows
+    return config, dataset, Split(*(Strings(dataset.id, part) for part in rows)), rows
 
 
 def resolve(config: Config, dataset: Dataset) -> Config:

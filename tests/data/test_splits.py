@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from handmade import line, write
 
+from refattn.common import hdf5
+from refattn.common.hdf5 import Strings
+from refattn.common.strict_json import to_json
 from refattn.config import DataConfig
+from refattn.data import splits
 from refattn.data.splits import (
     PUBLISHED_SPLITS,
     Split,
@@ -221,3 +225,31 @@ def test_damaged_files(tmp_path):
     with pytest.raises(DataError, match="twice"):
         read_split(path)
     assert json.loads(good)["train"] == ["a", "ü"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_ids_that_are_no_text_yet_are_those_of_lists(dataset, tmp_path, monkeypatch, size):
+    """In files and checksums too, whatever the blocks are."""
+    for module in (splits, hdf5):
+        monkeypatch.setattr(module, "BLOCK", size)
+    text = np.array(["s7", "ü", "s3", 's"', "s1"])
+    rows = np.array([4, 0, 1])
+    for parts in (([*"abc"], [], ["d"]), ([], [], []), ([], ["ü", 's"'], ["s1"])):
+        wanted = Split(*parts)
+        found = Split(*(Strings(np.array([id.encode() for id in part], "S8")) for part in parts))
+        assert found == wanted and wanted == found and found.train + found.test == wanted.train + wanted.test
+        assert "".join(hdf5.json_blocks(found)) == "".join(hdf5.json_blocks(wanted)) == json.dumps([*wanted])
+        write_split(tmp_path / "split.json", found)
+        head = {"format": splits.FORMAT, "version": 1, "sha256": hashlib.sha256(json.dumps([*wanted]).encode())}
+        head["sha256"] = head["sha256"].hexdigest()
+        whole = to_json({**head, **wanted._asdict()}, indent=1, ensure_ascii=False)
+        assert (tmp_path / "split.json").read_text(encoding="utf-8") == whole
+    chosen = Strings(text, rows)
+    assert [*chosen] == [chosen[0], *chosen[1:]] == ["s1", "s7", "ü"] and chosen != ["s1", "s7", "s7"]
+    split = make_split(dataset, ["homo"], seed=3)
+    lists = Split(*map(list, split))
+    of_bytes = Split(*(Strings(np.array([id.encode() for id in part])) for part in lists))
+    for other in (split, lists, of_bytes):
+        assert all(map(np.array_equal, resolve_split(other, dataset), resolve_split(lists, dataset)))
+    for row, id in zip(resolve_split(of_bytes, dataset)[0], split.train, strict=True):
+        assert dataset.id[row] == id

@@ -8,16 +8,19 @@ import ase.io
 import h5py
 import numpy as np
 import pytest
+import tolerances
 from click.testing import CliRunner
 from small_data import molecules, small_config, write_properties
 
 import refattn
 from refattn.cli.main import cli
+from refattn.common import metrics
 from refattn.common.attention_metrics import attention_metrics
 from refattn.common.metrics import compositions, means_of_groups
 from refattn.data.store import read_dataset
+from refattn.network import evaluate
 from refattn.network.checkpoint import load_checkpoint, save_checkpoint
-from refattn.network.evaluate import predict_split
+from refattn.network.evaluate import predict_split, summarise
 from refattn.prediction.calibration import Calibration, calibrations_of
 from refattn.report.errors_of_run import errors_of_run
 from refattn.training.train import train
@@ -109,6 +112,31 @@ def test_the_calculator_has_every_label(folder, model):
     wanted = model.predict(atoms)
     assert [atoms.calc.results[name] for name in NAMES] == wanted.value[0].tolist()
     assert np.array_equal(attention, wanted.attention[0])
+
+
+def test_of_many_structures_the_same_is_known_without_keeping_all(folder, model, monkeypatch):
+    few = parts_of(folder, model)
+    monkeypatch.setattr(evaluate, "MANY", 0)
+    monkeypatch.setattr(evaluate, "BLOCK", 3)
+    with_attention, without = (
+        predict_split(model.checkpoints, read_dataset(folder / "data.h5"), map, "cpu", wanted) for wanted in (1, 0)
+    )
+    for name, wanted in few.items():
+        assert without[name].attention is None and np.array_equal(with_attention[name].attention, wanted.attention)
+        for found in (with_attention[name], without[name]):
+            for field in ("rows", "composition", "label", "prediction", "predictions"):
+                np.testing.assert_array_equal(getattr(found, field), getattr(wanted, field))
+            assert found.spread is None and np.array_equal(found.structs[0][:], wanted.structs[0])
+    assert summarise(model.checkpoint, without) == summarise(model.checkpoint, few)
+    for found, wanted in zip(*(calibrations_of(p["train"], p["valid"]) for p in (without, few)), strict=True):
+        np.testing.assert_allclose(found.representation, wanted.representation, atol=tolerances.NETWORK_32)
+        assert np.array_equal(found.prediction, wanted.prediction)
+    twice = [model.checkpoint, dataclasses.replace(model.checkpoint, mean=model.checkpoint.mean + 1)]
+    one = predict_split(twice, read_dataset(folder / "data.h5"), map, "cpu")["test"]
+    monkeypatch.undo()
+    other = predict_split(twice, read_dataset(folder / "data.h5"), map, "cpu")["test"]
+    for field in ("prediction", "spread", "predictions", "attention"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
 
 
 # ---- intervals -------------------------------------------------------------------------------------------------------
@@ -221,9 +249,11 @@ def test_the_mean_of_a_composition_by_hand(folder, model):
     assert row and "the training mean of the same composition: MAE" in command("evaluate", folder / "run")
 
 
-def test_a_composition_that_was_not_trained_on_has_the_mean():
+def test_a_composition_that_was_not_trained_on_has_the_mean(monkeypatch):
     z, site_ptr = np.array([1, 8, 1, 8, 1, 1, 6, 1, 6]), np.array([0, 3, 6, 8, 9])
     group = compositions(z, site_ptr)
     assert group[0] == group[1] and len(set(group.tolist())) == 3
+    monkeypatch.setattr(metrics, "BLOCK", 1)
+    assert np.array_equal(compositions(z, site_ptr), group) and not len(compositions(z[:0], site_ptr[:1]))
     found = means_of_groups(group[:3], np.array([1.0, 2.0, 6.0]), group)
     assert found.tolist() == [1.5, 1.5, 6.0, 3.0]

@@ -23,6 +23,7 @@ from refattn.network.model import forward
 from refattn.network.params import initialise
 from refattn.ops import load_backend
 from refattn.structures.batch import GraphBatch
+from refattn.training import targets
 from refattn.training.adam import Adam
 from refattn.training.cpu_stepper import CpuStepper
 from refattn.training.targets import Targets, label_scale
@@ -262,6 +263,19 @@ def test_a_sum_over_elements_is_the_reference_values_alone(data, tmp_path):
     output = (value[:, 1] - [(atoms.numbers > 1).sum() for atoms in structures]) / checkpoint.std[1]
     wanted = predict_rows(checkpoint.params, model.config.model, model.ops, dataset.graphs, np.arange(10)).prediction
     np.testing.assert_allclose(output, wanted[:, 1], rtol=0, atol=1e-5)
+
+
+def test_the_reference_of_many_structures_is_that_of_few(data, monkeypatch):
+    config = config_of(data, ["spread", "heavy"], {"readout": "sum"})
+    dataset = read_dataset(data)
+    label = np.column_stack([dataset.labels[name] for name in NAMES])
+    label[3, 1] = np.nan
+    rows = np.arange(len(dataset))
+    few = label_scale(label, dataset.graphs, rows, config)
+    monkeypatch.setattr(targets, "MANY", 7)
+    many = label_scale(label, dataset.graphs, rows, config)
+    np.testing.assert_allclose(many.reference, few.reference, rtol=0, atol=1e-9)  # of numbers around 1
+    np.testing.assert_allclose(many.std, few.std, rtol=1e-9)
 
 
 # ---- notes -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from refattn.data.sources.extxyz import check_widths
-from refattn.data.sources.files import FilesSource, open_files
+from refattn.data.sources.files import FilesSource, Seen, open_files
 from refattn.data.sources.labels import LABELS, LabelTable
 from refattn.errors import DataError
 
@@ -282,3 +282,12 @@ def test_truth_values_of_a_table_are_1_and_0(tmp_path):
     put(tmp_path / "labels.csv", "id,metal\na,True\nb,false\nc,1\n")
     table = LabelTable(tmp_path / "labels.csv")
     assert [table.take([id], "here")["metal"] for id in "abc"] == [1, 0, 1]
+
+
+def test_every_location_is_found_again_however_many_there_are():
+    seen = Seen()
+    places = {f"m{n}": (f"{n // 700}.xyz", None if n % 9 == 0 else n % 700) for n in range(3000)}
+    for _ in range(2):
+        found = [seen.meet(id, place) for id, place in places.items()]
+    assert found == [*places.values()] and Seen().meet("m1", ("a", 0)) is None
+    assert seen.meet("M1", ("a", 0)) is None
