@@ -3,8 +3,8 @@
 The main thread reads and writes; blocks of structures get their graphs on a pool of threads (the kernels release the
 GIL). Blocks are written in the order in which they were read, so the number of threads does not change the result.
 Nor does a kill: finished blocks are kept beside the dataset (blocks.py) until it is complete, and the same command
-goes on from there. Memory grows with the ids only, some 0.3 kB a structure: source and writer keep them to find those that
-occur twice.
+goes on from there. Memory grows with the ids only, some 0.3 kB a structure: source and writer keep them to
+find those that occur twice.
 """
 
 import collections
