@@ -1,6 +1,6 @@
 """Runs the methods of the comparison, each run in a process of its own, and keeps a JSON of each.
 
-    python benchmarks/accuracy/run.py WORK --peers PEERS/bin/python [--list] [--only METHOD SET N [MINUTES]]
+    python benchmarks/accuracy/run.py WORK --peers PEERS/bin/python [--list] [--only METHOD [SET [N [MINUTES]]]]
 
 WORK is what sets.py made. A run whose JSON is in the results is not repeated, so the queue may be stopped and started
 at any time. --list prints what remains, with the processor seconds that a run is expected to take and their sum.
@@ -45,7 +45,7 @@ class Method(typing.NamedTuple):
 
 
 METHODS = {
-    "forest": Method("forest.py", seconds=0.02),
+    "forest": Method("forest.py", seconds=0.01),
     "soap-krr": Method("soap_krr.py", seconds=0.05, largest=10_000),
     "refattn": Method("refattn_nets.py", own=True),
     "painn": Method("schnetpack_nets.py"),
@@ -76,7 +76,7 @@ class Run(typing.NamedTuple):
 
 
 def structures_of(run: Run) -> int:
-    """About the number of structures that a run trains on."""
+    """The number of structures that a run trains on."""
     return SETS[run.set].n_all if run.n_train == "all" else int(run.n_train)
 
 
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--peers", help="the interpreter of the peers' environment")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--list", action="store_true", help="print what remains and do nothing")
-    parser.add_argument("--only", nargs="+", metavar="METHOD SET N [MINUTES]", default=[])
+    parser.add_argument("--only", nargs="+", metavar=("METHOD", "SET N MINUTES"), default=[])
     parser.add_argument("--seeds", type=int, default=1, help="runs of each, with seeds from 0")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, help="processor seconds in the place of the minutes, for trials")
