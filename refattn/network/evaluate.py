@@ -29,7 +29,8 @@ from refattn.ops import load_backend
 from refattn.ops.types import Ops
 from refattn.structures.batch import GraphBatch
 
-MANY = 100_000  # structures of a part of which more than predictions is kept
+MANY = 400_000  # structures of a part of which more than predictions is kept
+MOST_BYTES = 200_000_000  # of their representations, which are there three times for a moment
 BLOCK = 1 << 14  # structures whose rows are written at once
 MARK = re.compile(rb"id,split,[^\n]*prediction[^\n]*\r\n")  # how the file of write_predictions begins
 
@@ -39,13 +40,13 @@ class EvaluatedPart(typing.NamedTuple):
 
     rows : (S,) int                          of the data set
     composition : (S,) int                   the same number for structures with the same atoms
-    attention : (N, K)                       global attention of all sites of these structures; None where a part of
-                                             more than MANY need not have it
+    attention : (N, K)                       global attention of all sites of these structures; None where a large
+                                             part need not have it
     label, prediction : (S, K) float64       of K targets, in the labels' units; a label is NaN where it is unknown
     spread : (S, K) float64                  of the members of an ensemble; None for a single run
     predictions : (M, S, K) float64          of the M members, or of the one run
-    structs : list of M (S, K G + 1)         representations in these, see MemberPredictions; of more than MANY
-                                             structures LaterStructs
+    structs : list of M (S, K G + 1)         representations in these, see MemberPredictions; of a large part
+                                             LaterStructs
     group : (S,) int                         the same number for structures of a group, by data.split_by; None without
     """
 
@@ -81,7 +82,7 @@ def predict_split(
     Parameters
     ----------
     checkpoints : list of Checkpoint     the members of an ensemble, or one
-    with_attention : bool                of parts with more than MANY structures too
+    with_attention : bool                of large parts too: of more than MANY structures, or MOST_BYTES
 
     Returns
     -------
@@ -97,7 +98,9 @@ def predict_split(
     group = group_numbers(dataset, first.config.data) if first.split.train else None
     parts = {}
     for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
-        predict = _predict_few if len(rows) <= MANY else _predict_many
+        width = first.config.model.n_targets * first.config.model.global_width + 1
+        few = len(rows) <= MANY and 4 * width * len(rows) <= MOST_BYTES
+        predict = _predict_few if few else _predict_many
         found, attention = predict(checkpoints, ops, dataset.graphs, rows, map_fn, with_attention)
         known = rows, composition[rows], attention, label[rows]
         own_group = None if group is None else group[rows]

@@ -18,6 +18,7 @@ from refattn.errors import ConfigError, DataError
 N_NEAREST = 5
 GROUP = 64  # training structures of which the nearest is found first
 BLOCK = 128  # structures whose distances to all training structures are held at a time
+COLUMNS = 1 << 14  # training structures that these are compared with at a time: 8 MB a thread
 SMALLEST = 0.01  # uncertainty of a structure that the training set holds several times
 ROUNDING = 1e-9  # of a sum of shares
 FEW = 100  # scores; with fewer, what intervals hold is far from what was asked for
@@ -68,20 +69,34 @@ class TrainingSet:
             try:
                 free = memory.get_nowait()
             except queue.Empty:
-                free = np.empty((min(BLOCK, len(struct)), len(self.points)), np.float32)
-            found = self._block(block, free[: len(block)])
+                free = np.empty(min(BLOCK, len(struct)) * min(COLUMNS, len(self.points)), np.float32)
+            found = self._block(block, free)
             memory.put(free)
             return found
 
         return np.concatenate([np.zeros(0), *map_fn(of_block, blocks)])
 
-    def _block(self, struct, rank):
-        x, k = self._scaled(struct), min(N_NEAREST, len(self.points))
-        np.matmul(x, self.points.T, out=rank)
-        np.subtract(self.half_square, rank, out=rank)  # half the squared distance, less half the square of x
-        nearest = smallest(rank, k)
+    def _block(self, struct, memory):
+        x = self._scaled(struct)
+        nearest = self._nearest(x, memory)
         distance = np.linalg.norm(self.points[nearest].astype(float) - x[:, None], axis=2)
         return np.sort(distance, axis=1).mean(axis=1)
+
+    def _nearest(self, x, memory):
+        """(S, k) int: the training structures nearest to each of x (S, G), in no order."""
+        columns = []
+        ranks = []
+        for first in range(0, len(self.points), COLUMNS):
+            points = self.points[first : first + COLUMNS]
+            rank = memory[: len(x) * len(points)].reshape(len(x), len(points))
+            np.matmul(x, points.T, out=rank)
+            half_square = self.half_square[first : first + COLUMNS]
+            np.subtract(half_square, rank, out=rank)  # half the squared distance, less half the square of x
+            found = smallest(rank, min(N_NEAREST, len(points)))
+            columns.append(first + found)
+            ranks.append(np.take_along_axis(rank, found, axis=1))
+        of_all = smallest(np.concatenate(ranks, axis=1), min(N_NEAREST, len(self.points)))
+        return np.take_along_axis(np.concatenate(columns, axis=1), of_all, axis=1)
 
     def _scaled(self, struct):
         return ((struct - self.mean) / self.std).astype(np.float32)

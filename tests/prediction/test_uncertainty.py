@@ -124,8 +124,8 @@ def test_groups_of_one_are_structures():
 
 
 @pytest.mark.parametrize(("n_train", "n"), [(1, 3), (4, 10), (700, 300)])
-def test_distance_is_the_mean_to_the_nearest_five(n_train, n):
-    """Against scipy's cdist, with one dimension that is constant, and as many threads as one likes."""
+def test_distance_is_the_mean_to_the_nearest_five(n_train, n, monkeypatch):
+    """Against scipy's cdist, with one dimension that is constant, as many threads and as few columns as one likes."""
     rng = np.random.default_rng(n)
     train_set, x = (rng.normal(3, np.arange(1, 9), (m, 8)).astype(np.float32) for m in (n_train, n))
     train_set[:, 2] = 1.5
@@ -138,6 +138,8 @@ def test_distance_is_the_mean_to_the_nearest_five(n_train, n):
     with workers(2) as run:
         assert np.array_equal(space.distance(x, run), found)
     assert space.distance(x[:0]).shape == (0,)
+    monkeypatch.setattr("refattn.prediction.uncertainty.COLUMNS", 3)
+    np.testing.assert_allclose(space.distance(x), found, rtol=1e-6)
 
 
 def test_a_large_set_is_calibrated_on_some_of_it(monkeypatch):
