@@ -149,7 +149,7 @@ class ScoredInput:
         n_copies, n_sites, width = embeddings.shape
         rows = embeddings.reshape(n_copies * n_sites, width).astype(self.embedding.dtype, copy=False)
         copies = self.graph.repeat(n_copies).to(self.ops)
-        layers = LayersAgain(self.params, copies, self.config, self.ops) if self._is_large else None
+        layers = LayersAgain(self.params, self.config, self.ops) if self._is_large else None
         return forward(self.params, copies, self.config, self.ops, embedding=self.ops.to_device(rows), layers=layers)
 
     @property
@@ -171,16 +171,16 @@ class ScoredInput:
 class LayersAgain:
     """The layers of a Tape without dropout of which only the inputs are kept: the rest is computed when it is read."""
 
-    def __init__(self, params: Parameters, shard: GraphBatch, config: ModelConfig, ops: Ops):
-        self.network = params, shard, config, ops
+    def __init__(self, params: Parameters, config: ModelConfig, ops: Ops):
+        self.network = params, config, ops
         self.inputs = []
 
     def append(self, cache: LayerCache) -> None:
         """Keep what came into a layer."""
-        self.inputs.append((cache.site, cache.geo, cache.mask))
+        self.inputs.append((cache.site, cache.geo, cache.edges))
 
     def __getitem__(self, layer: int) -> LayerCache:
-        params, shard, config, ops = self.network
-        site, geo, mask = self.inputs[layer]
+        params, config, ops = self.network
+        site, geo, edges = self.inputs[layer]
         residual = residual_dropout(config, None, layer)
-        return compute_layer(params.layer(layer), site, geo, shard, mask, config, ops, residual)[0]
+        return compute_layer(params.layer(layer), site, geo, edges, config, ops, residual)[0]

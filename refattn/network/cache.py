@@ -4,6 +4,7 @@ import dataclasses
 
 from refattn.ops.types import (
     Array,
+    EdgeList,
     FilteredAttentionCache,
     GlobalAttentionCache,
     RowDropout,
@@ -38,7 +39,7 @@ class LayerCache:
 
     site: Array  # (N, D) that came in
     geo: Array  # (E, D) that came in; SCANN: (E, G), the expansion
-    mask: Array  # (E, H) dropout of the attention
+    edges: EdgeList  # with the dropout of the attention
     q: Array  # (N, H, C)
     context: Array  # (N, D)
     attention: UpdatedAttentionCache | FilteredAttentionCache

@@ -24,7 +24,7 @@ from refattn.network.model import (
     attend_globally,
     beside_each_other,
     centre_projections,
-    edge_mask,
+    edge_list,
     embed,
     expand_geometry,
     neighbour_projections,
@@ -143,11 +143,11 @@ def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each
         (neighbour[block.sites],) = projections(neighbour_projections, block)
 
     def attend_block(block):
-        mask = edge_mask(block.batch, config, ops, None, 0, None)
+        edges = edge_list(block.batch, config, ops)
         rows, products = geo[block.edges], projections(centre_projections, block)
         if neighbour is not None:
             products = [*products, neighbour]
-        cache, new_geo = attend(weights, site, rows, products, block.batch, mask, config, ops, save_for_backward=False)
+        cache, new_geo = attend(weights, site, rows, products, edges, config, ops, save_for_backward=False)
         dropout = residual_dropout(config, None, 0)
         after[block.sites] = update_sites(weights, cache, config, ops, dropout, save_for_backward=False)
         if new_geo is not rows:

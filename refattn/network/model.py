@@ -6,7 +6,7 @@ an operation from the parameters reads from `grads` where to write their gradien
 """
 
 import functools
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import MutableSequence, Sequence
 from types import ModuleType
 
 import numpy as np
@@ -14,8 +14,8 @@ import numpy as np
 from refattn.config import ModelConfig
 from refattn.network.cache import EmbeddingCache, GeometryCache, HeadCache, LayerCache, ReadOutCache, Tape
 from refattn.network.dropout import Dropout
-from refattn.network.params import Parameters, attention_weights, dense, kernel_of, site_block_weights
-from refattn.ops.types import Array, DenseWeights, EdgeList, Ops, RowDropout
+from refattn.network.params import Parameters, Weights, dense, kernel_of
+from refattn.ops.types import Array, EdgeList, Ops, RowDropout
 from refattn.structures.batch import GraphBatch
 
 
@@ -57,12 +57,11 @@ def forward(
     site, embedded = embed(params, shard, config, ops, dropout, embedding)
     geo, geometry = expand_geometry(params, shard, config, ops)
     layers = [] if layers is None else layers
-    mask = None
+    all_edges = edge_list(shard, config, ops)
     for layer in range(config.n_layers):
-        weights = params.layer(layer)
-        mask = edge_mask(shard, config, ops, dropout, layer, mask)
+        edges = drop_edges(all_edges, config, ops, dropout, layer)
         residual = residual_dropout(config, dropout, layer)
-        cache, geo, site = compute_layer(weights, site, geo, shard, mask, config, ops, residual)
+        cache, geo, site = compute_layer(params.layer(layer), site, geo, edges, config, ops, residual)
         layers.append(cache)
     read_outs = []
     predictions = []
@@ -113,11 +112,11 @@ def backward(
         weights, grad_weights, cache = params.layer(layer), grads.layer(layer), tape.layers[layer]
         grad_sum = _update_sites_backward(grad_site, weights, grad_weights, cache, config, ops)
         grad_site, grad_geo, grad_q = _attend_backward(
-            grad_sum, grad_geo, weights, grad_weights, cache, shard, config, ops, grad_inputs
+            grad_sum, grad_geo, weights, grad_weights, cache, config, ops, grad_inputs
         )
         # forward: q = site w_q + b_q
         grad_q = grad_q.reshape(grad_sum.shape)
-        ops.dense_backward(grad_q, cache.site, weights["query_w"], grad_site, dense(grad_weights, "query"))
+        ops.dense_backward(grad_q, cache.site, weights.query.w, grad_site, grad_weights.query)
     _geometry_backward(grad_geo, params, grads, config, ops, tape.geometry, grad_inputs)
     _embed_backward(grad_site, params, grads, shard, config, ops, dropout, tape.embedding, grad_inputs)
 
@@ -135,21 +134,18 @@ def drop_backward(grad_y: Array, rate: float, ops: Ops, dropout: Dropout | None,
     return ops.dropout_backward(grad_y, dropout.site_keys(slot), rate) if dropout and rate else grad_y
 
 
-def edge_list(shard: GraphBatch, mask: Array, config: ModelConfig) -> EdgeList:
-    """The edges of a shard, with weights for SCANN."""
+def edge_list(shard: GraphBatch, config: ModelConfig, ops: Ops) -> EdgeList:
+    """The edges of a shard, of which none is dropped, with weights for SCANN."""
+    mask = ops.xp.ones((len(shard.r), config.n_heads), dtype=shard.r.dtype)
     return EdgeList(shard.edge_ptr, shard.nbr, mask, shard.weight if config.variant == "scann" else None)
 
 
-def edge_mask(
-    shard: GraphBatch, config: ModelConfig, ops: Ops, dropout: Dropout | None, layer: int, before: Array | None
-) -> Array:
-    """(E, H) factors of the local attention; ones, the same array in every layer, where nothing is dropped."""
-    if before is not None and not (dropout and config.attention_dropout):
-        return before
-    mask = ops.xp.ones((len(shard.r), config.n_heads), dtype=shard.r.dtype)
-    if dropout and config.attention_dropout:
-        mask = ops.dropout_forward(mask, dropout.edge_keys(2 * layer + 1), config.attention_dropout)
-    return mask
+def drop_edges(edges: EdgeList, config: ModelConfig, ops: Ops, dropout: Dropout | None, layer: int) -> EdgeList:
+    """The edges as the attention of a layer sees them; themselves where nothing is dropped."""
+    if not (dropout and config.attention_dropout):
+        return edges
+    mask = ops.dropout_forward(edges.mask, dropout.edge_keys(2 * layer + 1), config.attention_dropout)
+    return edges._replace(mask=mask)
 
 
 # ---- step 1: embedding -------------------------------------------------------------------------------------------
@@ -252,46 +248,42 @@ def _geometry_backward(grad_geo, params, grads, config, ops, cache, grad_inputs)
 # ---- steps 3, 4: geometry features and local attention of a layer ------------------------------------------------
 
 
-def centre_projections(weights: dict[str, Array], site: Array, config: ModelConfig, ops: Ops) -> list[Array]:
+def centre_projections(weights: Weights, site: Array, config: ModelConfig, ops: Ops) -> list[Array]:
     """Query and filter projections of the centre site: [q = site w_q + b_q], SCANN+: [q, centre = site w_1 + b_f].
 
     w_1, w_2, w_3 are the parts of w_f for site_i, geo and site_j; the product of [site_i | geo | site_j] splits into
     one per edge and two per site, which are exact.
     """
-    q = ops.dense_forward(site, *dense(weights, "query"))
-    if config.variant == "scann":
-        return [q]
-    return [q, ops.dense_forward(site, weights["filter_w"][: config.width], weights["filter_b"])]
+    q = ops.dense_forward(site, *weights.query)
+    return [q] if config.variant == "scann" else [q, ops.dense_forward(site, *weights.centre)]
 
 
-def neighbour_projections(weights: dict[str, Array], site: Array, config: ModelConfig, ops: Ops) -> list[Array]:
+def neighbour_projections(weights: Weights, site: Array, config: ModelConfig, ops: Ops) -> list[Array]:
     """Filter projection of the neighbour site: [], SCANN+: [neighbour = site w_3]."""
-    return [] if config.variant == "scann" else [ops.dense_forward(site, weights["filter_w"][2 * config.width :])]
+    return [] if config.variant == "scann" else [ops.dense_forward(site, *weights.neighbour)]
 
 
 def compute_layer(
-    weights: dict[str, Array],
+    weights: Weights,
     site: Array,
     geo: Array,
-    shard: GraphBatch,
-    mask: Array,
+    edges: EdgeList,
     config: ModelConfig,
     ops: Ops,
     residual: RowDropout,
 ) -> tuple[LayerCache, Array, Array]:
     """Steps 3 to 6 of a layer: its LayerCache, and geo and site of the next one; arguments as of attend."""
     projections = centre_projections(weights, site, config, ops) + neighbour_projections(weights, site, config, ops)
-    cache, geo = attend(weights, site, geo, projections, shard, mask, config, ops)
+    cache, geo = attend(weights, site, geo, projections, edges, config, ops)
     return cache, geo, update_sites(weights, cache, config, ops, residual)
 
 
 def attend(
-    weights: dict[str, Array],
+    weights: Weights,
     site: Array,
     geo: Array,
     projections: Sequence[Array],
-    shard: GraphBatch,
-    mask: Array,
+    edges: EdgeList,
     config: ModelConfig,
     ops: Ops,
     save_for_backward: bool = True,
@@ -304,11 +296,10 @@ def attend(
     Parameters
     ----------
     site : (M, D) float
-        Features of the sites that the shard's edges point at; in training its own N sites.
+        Features of the sites that the edges point at; in training the shard's own N sites.
     geo : (E, D) or (E, G) float
     projections : q (N, D); SCANN+: q, centre (N, D), neighbour (M, D)
         See centre_projections and neighbour_projections.
-    mask : (E, H) float
 
     Returns
     -------
@@ -317,45 +308,40 @@ def attend(
     q, *sites = projections
     context_shape = q.shape
     q = q.reshape(len(q), config.n_heads, config.width // config.n_heads)
-    edges = edge_list(shard, mask, config)
-    layer_weights = attention_weights(weights, config)
+    options = q, edges, weights.attention, save_for_backward
     if config.variant == "scann":
-        context, attention = ops.filtered_attention_forward(site, geo, q, edges, layer_weights, save_for_backward)
-        return LayerCache(site, geo, mask, q, context.reshape(context_shape), attention), geo
-    context, new_geo, attention = ops.updated_attention_forward(
-        site, geo, *sites, q, edges, layer_weights, save_for_backward
-    )
-    return LayerCache(site, geo, mask, q, context.reshape(context_shape), attention), new_geo
+        context, attention = ops.filtered_attention_forward(site, geo, *options)
+        return LayerCache(site, geo, edges, q, context.reshape(context_shape), attention), geo
+    context, new_geo, attention = ops.updated_attention_forward(site, geo, *sites, *options)
+    return LayerCache(site, geo, edges, q, context.reshape(context_shape), attention), new_geo
 
 
-def _attend_backward(grad_context, grad_geo, weights, grads, cache, shard, config, ops, grad_inputs):
+def _attend_backward(grad_context, grad_geo, weights, grads, cache, config, ops, grad_inputs):
     """Gradients by site, all but what reaches it by way of q, and by the geometry features of the layer before; by q.
 
     grad_geo is None for SCANN, and in the last layer. grad_context is written over: q is the residual too, so that the
     gradient by it is added to that by context.
     """
     grad_context = grad_context.reshape(cache.q.shape)
-    edges = edge_list(shard, cache.mask, config)
-    layer_weights = attention_weights(weights, config)
-    out = attention_weights(grads, config)
+    known = cache.site, cache.geo, cache.q, cache.edges, weights.attention, cache.attention
     if config.variant == "scann":
+        wanted = grad_inputs is not None
         grad_site, grad_rbf, grad_weight, grad_q, *_ = ops.filtered_attention_backward(
-            grad_context, cache.site, cache.geo, cache.q, edges, layer_weights, cache.attention,
-            grad_inputs is not None, grad_context, out,
-        )  # fmt: skip
-        if grad_inputs is not None:
+            grad_context, *known, wanted, grad_context, grads.attention
+        )
+        if wanted:
             grad_inputs["rbf_r"] = grad_inputs.get("rbf_r", 0) + grad_rbf
             grad_inputs["weight"] = grad_inputs.get("weight", 0) + grad_weight
         return grad_site, None, grad_q
     if grad_geo is None:
-        grad_geo = ops.xp.zeros_like(cache.attention.new_geo)
+        grad_geo = ops.empty(cache.geo.shape, cache.geo.dtype)
+        grad_geo[...] = 0
     grad_site, grad_before, grad_centre, grad_neighbour, grad_q, *_ = ops.updated_attention_backward(
-        grad_context, grad_geo, cache.site, cache.geo, cache.q, edges, layer_weights, cache.attention, grad_context, out
-    )  # fmt: skip
+        grad_context, grad_geo, *known, grad_context, grads.attention
+    )
     # forward: centre = site w_1 + b_f; neighbour = site w_3
-    width, w, grad_w = config.width, weights["filter_w"], grads["filter_w"]
-    ops.dense_backward(grad_centre, cache.site, w[:width], grad_site, DenseWeights(grad_w[:width], grads["filter_b"]))
-    ops.dense_backward(grad_neighbour, cache.site, w[2 * width :], grad_site, DenseWeights(grad_w[2 * width :]))
+    ops.dense_backward(grad_centre, cache.site, weights.centre.w, grad_site, grads.centre)
+    ops.dense_backward(grad_neighbour, cache.site, weights.neighbour.w, grad_site, grads.neighbour)
     return grad_site, grad_before, grad_q
 
 
@@ -368,7 +354,7 @@ def residual_dropout(config: ModelConfig, dropout: Dropout | None, layer: int) -
 
 
 def update_sites(
-    weights: dict[str, Array],
+    weights: Weights,
     cache: LayerCache,
     config: ModelConfig,
     ops: Ops,
@@ -393,9 +379,7 @@ def update_sites(
         )
         return site
     cache.dropout = dropout
-    site, cache.block = ops.site_block_forward(
-        cache.context, q, dropout, site_block_weights(weights), save_for_backward
-    )
+    site, cache.block = ops.site_block_forward(cache.context, q, dropout, weights.block, save_for_backward)
     return site
 
 
@@ -406,15 +390,13 @@ def _update_sites_backward(grad_site, weights, grads, cache, config, ops):
             grad_site, weights["context_gain"], *cache.block
         )
         return grad_sum
-    out = site_block_weights(grads)
-    grad_sum, _ = ops.site_block_backward(grad_site, cache.dropout, site_block_weights(weights), cache.block, out)
-    return grad_sum
+    return ops.site_block_backward(grad_site, cache.dropout, weights.block, cache.block, grads.block)[0]
 
 
 # ---- steps 7, 8: global attention of a target --------------------------------------------------------------------
 
 
-def project(weights: Mapping[str, Array], site: Array, ops: Ops) -> ReadOutCache:
+def project(weights: Weights, site: Array, ops: Ops) -> ReadOutCache:
     """7. site = swish(site w_l + b_l), and q = site w_gq + b_gq, k = site w_gk + b_gk of the global attention.
 
     Returns
@@ -457,9 +439,7 @@ def _read_out_backward(grad_attention, grad_site_before, weights, grads, shard, 
 # ---- step 9: the property ----------------------------------------------------------------------------------------
 
 
-def predict(
-    weights: Mapping[str, Array], cache: ReadOutCache, shard: GraphBatch, config: ModelConfig, ops: Ops
-) -> Array:
+def predict(weights: Weights, cache: ReadOutCache, shard: GraphBatch, config: ModelConfig, ops: Ops) -> Array:
     """9. y = swish(struct w_p + b_p) w_y + b_y; for non-negative targets max(0, y), with the identity as gradient.
 
     Additive head: f_i = swish(k_i w_p + b_p) w_y + b_y of every site, y = sum_i beta_i f_i; read-out "sum": sum_i f_i.

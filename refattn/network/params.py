@@ -5,6 +5,7 @@ themselves, their steps 7 to 9, follows under the prefixes target1., target2., .
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 
@@ -96,18 +97,56 @@ def parameter_table(config: ModelConfig) -> tuple[Parameter, ...]:
     return tuple(table)
 
 
+class Weights(dict):
+    """The arrays of a layer or of a target by name, and what the operations of a layer take of them, made once.
+
+    w_1, w_2 and w_3 of SCANN+ are the parts of the filter's kernel for site_i, geo and site_j.
+    """
+
+    @functools.cached_property
+    def query(self) -> DenseWeights:
+        return dense(self, "query")
+
+    @functools.cached_property
+    def centre(self) -> DenseWeights:
+        """w_1 and the bias of the filter; SCANN+."""
+        return DenseWeights(self["filter_w"][: len(self["query_w"])], self["filter_b"])
+
+    @functools.cached_property
+    def neighbour(self) -> DenseWeights:
+        """w_3; SCANN+."""
+        return DenseWeights(self["filter_w"][2 * len(self["query_w"]) :])
+
+    @functools.cached_property
+    def attention(self) -> FilteredAttentionWeights | UpdatedAttentionWeights:
+        """Filter and key, FilteredAttentionWeights of SCANN, UpdatedAttentionWeights of SCANN+."""
+        key = self["key_w"], self["key_b"]
+        if "geometry_gain" not in self:
+            return FilteredAttentionWeights(self["filter_w"], self["filter_b"], *key)
+        width = len(self["query_w"])
+        w_2 = self["filter_w"][width : 2 * width]
+        return UpdatedAttentionWeights(w_2, self["geometry_gain"], self["geometry_offset"], *key)
+
+    @functools.cached_property
+    def block(self) -> SiteBlockWeights:
+        """The residual block, with the norm before it."""
+        norm = self["context_gain"], self["context_offset"]
+        names = "residual_w1", "residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset"
+        return SiteBlockWeights(*norm, *(self[name] for name in names))
+
+
 class Parameters:
     """A mapping name -> array; all arrays are views of one flat `vector`, so that Adam is one loop."""
 
     def __init__(self, table: tuple[Parameter, ...], vector: Array):
         self.table, self.vector = table, vector
-        self._views, self._layers, start = {}, {}, 0
+        self._views, self._layers, start = Weights(), {}, 0
         for entry in table:
             view = vector[start : start + entry.size].reshape(entry.shape)
             self._views[entry.name], start = view, start + entry.size
             layer, dot, name = entry.name.partition(".")
             if dot:
-                self._layers.setdefault(layer, {})[name] = view
+                self._layers.setdefault(layer, Weights())[name] = view
 
     def __reduce__(self):
         return Parameters, (self.table, self.vector)  # a copy has views of its own vector
@@ -118,11 +157,11 @@ class Parameters:
     def __iter__(self):
         return iter(self._views)
 
-    def layer(self, number: int) -> dict[str, Array]:
+    def layer(self, number: int) -> Weights:
         """The parameters of one local attention layer, under their names without the prefix."""
         return self._layers[f"layer{number}"]
 
-    def target(self, number: int) -> dict[str, Array]:
+    def target(self, number: int) -> Weights:
         """The parameters of a target's steps 7 to 9, under their names without the prefix; of target 0, all it has."""
         return self._layers[f"target{number}"] if number else self._views
 
@@ -183,20 +222,3 @@ def dense(arrays: Mapping[str, Array], name: str) -> DenseWeights:
 def kernel_of(arrays: Mapping[str, Array], name: str) -> DenseWeights:
     """The DenseWeights of a dense layer whose bias is added by what follows it."""
     return DenseWeights(arrays[f"{name}_w"])
-
-
-def attention_weights(
-    arrays: Mapping[str, Array], config: ModelConfig
-) -> FilteredAttentionWeights | UpdatedAttentionWeights:
-    """The FilteredAttentionWeights of a layer of SCANN, the UpdatedAttentionWeights of one of SCANN+."""
-    key = arrays["key_w"], arrays["key_b"]
-    if config.variant == "scann":
-        return FilteredAttentionWeights(arrays["filter_w"], arrays["filter_b"], *key)
-    w = arrays["filter_w"][config.width : 2 * config.width]
-    return UpdatedAttentionWeights(w, arrays["geometry_gain"], arrays["geometry_offset"], *key)
-
-
-def site_block_weights(arrays: Mapping[str, Array]) -> SiteBlockWeights:
-    """The SiteBlockWeights of a layer."""
-    names = "residual_w1", "residual_b1", "residual_w2", "residual_b2", "residual_gain", "residual_offset"
-    return SiteBlockWeights(arrays["context_gain"], arrays["context_offset"], *(arrays[name] for name in names))
