@@ -160,7 +160,7 @@ def networks_parity(setting):
     networks = configurations()
     for name, config in networks[::10] if setting.quick else networks:
         shard, params = small_shard(config), small_network(config)
-        loss, dropout = SmallLoss.of(name, shard, config), Dropout(0, 0, shard)
+        loss, dropout = SmallLoss.of(name, shard, config), Dropout(0, 0, shard, config.n_layers)
         both = []
         for device_name in ("cuda", "cpu"):
             ops = load_backend(device_name)

@@ -272,7 +272,7 @@ def check_network(name: str, config: ModelConfig, backends: Iterable[str] = BACK
     The difference quotients are those of the `cpu` forward, for all backends: one loss, and a backward pass for each.
     """
     shard, params = small_shard(config), small_network(config)
-    dropout, loss_of_output = Dropout(0, 0, shard), SmallLoss.of(name, shard, config)
+    dropout, loss_of_output = Dropout(0, 0, shard, config.n_layers), SmallLoss.of(name, shard, config)
     if config.non_negative:  # the gradient of a clipped prediction is the identity by definition: stay above zero
         free = forward(params, shard, dataclasses.replace(config, non_negative=False), load_backend("cpu"), dropout)
         params["output_b"][...] += 1 - free.prediction.min()

@@ -14,33 +14,40 @@ from refattn.structures.batch import GraphBatch
 
 
 class Dropout:
-    """Masks of one training step for the sites and edges of a shard; a function of seed, step and structure."""
+    """Masks of one training step for the sites and edges of a shard; a function of seed, step and structure.
 
-    def __init__(self, seed: int, step: int, shard: GraphBatch):
-        self.shard, self.site_key = shard, item_keys(structure_keys(seed, step, shard.structure), shard.site_ptr)
-        self.keys = {}
+    Keys of all slots are made at once: a call of NumPy's for so few numbers costs more than they do.
+    """
+
+    def __init__(self, seed: int, step: int, shard: GraphBatch, n_layers: int):
+        self.shard = shard
+        self.n_layers = n_layers
+        self.structure_key = structure_keys(seed, step, shard.structure)
 
     def to(self, ops: Ops) -> "Dropout":
         """The masks where the operations of a backend compute; themselves on the CPU."""
         if not ops.on_device:
             return self
         placed = copy.copy(self)
-        placed.keys = {}
         placed.site_key = ops.to_device(self.site_key)
         placed.edge_key = ops.to_device(self.edge_key)
         return placed
 
-    def site_keys(self, slot: int) -> Array:
-        """(N,) uint64: keys of the sites in a slot; kept, because backward asks again."""
-        if slot not in self.keys:
-            self.keys[slot] = slot_keys(self.site_key, slot)
-        return self.keys[slot]
+    @functools.cached_property
+    def _site(self):
+        """(N,) uint64."""
+        return item_keys(self.structure_key, self.shard.site_ptr)
+
+    @functools.cached_property
+    def site_key(self) -> Array:
+        """(L + 1, N) uint64: keys of the sites in the slots 0, 2, 4, ..."""
+        return slot_keys(self._site, range(0, 2 * self.n_layers + 1, 2))
 
     @functools.cached_property
     def edge_key(self) -> Array:
-        """(E,) uint64; made when the local attention is dropped from."""
-        return item_keys(self.site_key, self.shard.edge_ptr)
+        """(L, E) uint64: keys of the edges in the slots 1, 3, ...; made when the local attention is dropped from."""
+        return slot_keys(item_keys(self._site, self.shard.edge_ptr), range(1, 2 * self.n_layers, 2))
 
-    def edge_keys(self, slot: int) -> Array:
-        """(E,) uint64: keys of the edges in a slot."""
-        return slot_keys(self.edge_key, slot)
+    def site_keys(self, slot: int) -> Array:
+        """(N,) uint64: keys of the sites in a slot."""
+        return self.site_key[slot // 2]

@@ -24,7 +24,7 @@ from refattn.network.model import (
     attend_globally,
     beside_each_other,
     centre_projections,
-    edge_list,
+    edge_lists,
     embed,
     expand_geometry,
     neighbour_projections,
@@ -143,7 +143,7 @@ def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each
         (neighbour[block.sites],) = projections(neighbour_projections, block)
 
     def attend_block(block):
-        edges = edge_list(block.batch, config, ops)
+        edges = edge_lists(block.batch, config, ops, None)[0]
         rows, products = geo[block.edges], projections(centre_projections, block)
         if neighbour is not None:
             products = [*products, neighbour]

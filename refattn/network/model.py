@@ -57,9 +57,7 @@ def forward(
     site, embedded = embed(params, shard, config, ops, dropout, embedding)
     geo, geometry = expand_geometry(params, shard, config, ops)
     layers = [] if layers is None else layers
-    all_edges = edge_list(shard, config, ops)
-    for layer in range(config.n_layers):
-        edges = drop_edges(all_edges, config, ops, dropout, layer)
+    for layer, edges in enumerate(edge_lists(shard, config, ops, dropout)):
         residual = residual_dropout(config, dropout, layer)
         cache, geo, site = compute_layer(params.layer(layer), site, geo, edges, config, ops, residual)
         layers.append(cache)
@@ -134,18 +132,19 @@ def drop_backward(grad_y: Array, rate: float, ops: Ops, dropout: Dropout | None,
     return ops.dropout_backward(grad_y, dropout.site_keys(slot), rate) if dropout and rate else grad_y
 
 
-def edge_list(shard: GraphBatch, config: ModelConfig, ops: Ops) -> EdgeList:
-    """The edges of a shard, of which none is dropped, with weights for SCANN."""
-    mask = ops.xp.ones((len(shard.r), config.n_heads), dtype=shard.r.dtype)
+def edge_list(shard: GraphBatch, config: ModelConfig, mask: Array) -> EdgeList:
+    """The edges of a shard, with weights for SCANN."""
     return EdgeList(shard.edge_ptr, shard.nbr, mask, shard.weight if config.variant == "scann" else None)
 
 
-def drop_edges(edges: EdgeList, config: ModelConfig, ops: Ops, dropout: Dropout | None, layer: int) -> EdgeList:
-    """The edges as the attention of a layer sees them; themselves where nothing is dropped."""
+def edge_lists(shard: GraphBatch, config: ModelConfig, ops: Ops, dropout: Dropout | None) -> list[EdgeList]:
+    """The edges of a shard as the attention of each layer sees them; with masks of ones where nothing is dropped."""
+    n_edges, n_layers, n_heads = len(shard.r), config.n_layers, config.n_heads
     if not (dropout and config.attention_dropout):
-        return edges
-    mask = ops.dropout_forward(edges.mask, dropout.edge_keys(2 * layer + 1), config.attention_dropout)
-    return edges._replace(mask=mask)
+        return n_layers * [edge_list(shard, config, ops.xp.ones((n_edges, n_heads), dtype=shard.r.dtype))]
+    ones = ops.xp.ones((n_layers * n_edges, n_heads), dtype=shard.r.dtype)
+    masks = ops.dropout_forward(ones, dropout.edge_key.reshape(-1), config.attention_dropout)
+    return [edge_list(shard, config, mask) for mask in masks.reshape(n_layers, n_edges, n_heads)]
 
 
 # ---- step 1: embedding -------------------------------------------------------------------------------------------

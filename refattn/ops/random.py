@@ -7,7 +7,7 @@ Source   keys: Steele, Lea & Flood, Fast splittable pseudorandom number generato
          numbers: Wellons, Prospecting for hash functions, 2018 (lowbias32), with half of the key between its rounds
 """
 
-import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -60,12 +60,6 @@ def structure_keys(seed: int, step: int, structure: Array) -> Array:
     return mix(stream + structure.astype(np.uint64))
 
 
-def slot_keys(keys: Array, slot: int) -> Array:
-    """Keys of another stream for each slot, a place in the network where something is dropped."""
-    return mix(keys ^ _slot_key(slot))
-
-
-@functools.cache
-def _slot_key(slot):
-    """A number, which CuPy's arrays take as well."""
-    return mix(np.full(1, slot, dtype=np.uint64))[0]
+def slot_keys(keys: Array, slots: Sequence[int]) -> Array:
+    """(n_slots, N) keys of another stream for each slot, a place in the network where something is dropped."""
+    return mix(keys ^ mix(np.array(slots, dtype=np.uint64))[:, None])

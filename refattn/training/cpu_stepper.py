@@ -223,7 +223,7 @@ class CpuStepper:
         training = self.config.training
         model = self.config.model
         shard = self.graphs.take(rows).for_network(model, self.params.vector.dtype)
-        dropout = Dropout(training.seed, step, shard)
+        dropout = Dropout(training.seed, step, shard, model.n_layers)
         tape = forward(self.params, shard, model, self.ops, dropout)
         label = self.targets.label[rows]
         slope = np.zeros_like(tape.prediction)

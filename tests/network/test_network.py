@@ -121,12 +121,12 @@ def test_float32_gradients_are_as_good_as_the_authors(name):
 def test_forward_is_the_plain_network(name, backend):
     config = NETWORKS[name]
     shard, params, ops = small_shard(config), small_network(config), load_backend(backend)
-    dropout = Dropout(3, 4, shard)
+    dropout = Dropout(3, 4, shard, config.n_layers)
     masks = {"site": ops.dropout_forward(np.ones((9, config.width)), dropout.site_keys(0), config.dropout)}
     for layer in range(config.n_layers):
         key, rate = dropout.site_keys(2 * layer + 2), config.dropout
         masks["residual", layer] = ops.dropout_forward(np.ones((9, config.width)), key, rate)
-        key, rate = dropout.edge_keys(2 * layer + 1), config.attention_dropout
+        key, rate = dropout.edge_key[layer], config.attention_dropout
         masks["attention", layer] = ops.dropout_forward(np.ones((14, config.n_heads)), key, rate)
     for mask, drop in (({}, None), (masks, dropout)):
         tape = forward(params, shard, config, ops, drop)
@@ -141,7 +141,8 @@ def test_forward_is_the_plain_network(name, backend):
 def test_backends_agree(name):
     config = NETWORKS[name]
     shard, params = small_shard(config), small_network(config)
-    weights, dropout = np.random.default_rng(5).normal(size=(len(shard), config.n_targets)), Dropout(0, 1, shard)
+    weights = np.random.default_rng(5).normal(size=(len(shard), config.n_targets))
+    dropout = Dropout(0, 1, shard, config.n_layers)
     tape, grads, inputs = run_gradients(shard, params, config, "reference", weights, dropout)
     cpu_tape, cpu_grads, cpu_inputs = run_gradients(shard, params, config, "cpu", weights, dropout)
     close(cpu_tape.prediction, tape.prediction, tolerances.NETWORK)
@@ -174,11 +175,13 @@ def test_gradients_of_shards_add_up(variant):
     shard, params, config, _ = authors_network(variant)
     config = dataclasses.replace(config, attention_dropout=0.2)
     weights = np.random.default_rng(0).normal(size=len(shard))
-    whole, grads, _ = run_gradients(shard, params, config, "cpu", weights, Dropout(0, 7, shard))
+    whole, grads, _ = run_gradients(shard, params, config, "cpu", weights, Dropout(0, 7, shard, config.n_layers))
     total, predictions = np.zeros_like(params.vector), []
     for structures in ([0, 1, 2], [3], [4, 5, 6, 7, 8]):
         part, _, _ = take(shard, structures)
-        tape, part_grads, _ = run_gradients(part, params, config, "cpu", weights[structures], Dropout(0, 7, part))
+        tape, part_grads, _ = run_gradients(
+            part, params, config, "cpu", weights[structures], Dropout(0, 7, part, config.n_layers)
+        )
         total += part_grads.vector
         predictions += tape.prediction.tolist()
     np.testing.assert_allclose(predictions, whole.prediction, rtol=tolerances.COMPANY)

@@ -106,14 +106,14 @@ def test_what_fills_a_batch_up_is_a_graph_of_its_own(data):
 def test_keys_of_the_dropout_have_the_bits_of_the_cpu_s(data):
     device, shard = batch_on_both(data, n_layers=2, dropout=0.1, attention_dropout=0.1)
     seed, step = 3, 41
-    expected = Dropout(seed, step, shard)
+    expected = Dropout(seed, step, shard, 2)
     size = filled_up(device.size(ROWS))
     plan = Plan.of(ROWS, stream=mix(mix(np.full(1, seed, np.uint64)) + np.uint64(step)))
     found = device.dropout(device.gather(plan, size), plan, size)
     for place in (0, 2, 4):
         assert np.array_equal(host(found.site_keys(place))[: len(shard.z)], expected.site_keys(place))
     for place in (1, 3):
-        assert np.array_equal(host(found.edge_keys(place))[: len(shard.r)], expected.edge_keys(place))
+        assert np.array_equal(host(found.edge_key[place // 2])[: len(shard.r)], expected.edge_key[place // 2])
 
 
 def test_batches_are_filled_up_to_few_sizes():

@@ -110,7 +110,8 @@ def run_on_device(name, dtype):
     loss = dataclasses.replace(loss, weights=loss.weights.astype(dtype), share=loss.share.astype(dtype))
     found = []
     for ops in (REFERENCE, CUDA):
-        tape, gradients = predict_with_gradients(loss, params, shard, config, ops, Dropout(0, 0, shard))
+        dropout = Dropout(0, 0, shard, config.n_layers)
+        tape, gradients = predict_with_gradients(loss, params, shard, config, ops, dropout)
         arrays = {"prediction": tape.prediction, "beta": tape.beta[-1], "alpha": tape.alpha[-1]}
         found.append(gradients | {key: ops.to_host(array) for key, array in arrays.items()})
     return found

@@ -84,31 +84,36 @@ def test_every_thread_has_a_pool_of_its_own():
         assert (here == 1).all()
 
 
+@memory.scratch
+def scratch(cut, dtype, *shapes):
+    return cut(dtype, *shapes)
+
+
 def test_scratch_arrays_are_made_once_for_each_thread():
     shapes = ((3, 4), (0, 5), (7,))
 
     def in_a_thread():
-        first = memory.scratch(np.dtype(np.float32), *shapes)
+        first = scratch(np.dtype(np.float32), *shapes)
         for n, array in enumerate(first):
             array[...] = n
         assert [array.shape for array in first] == list(shapes)
         assert all((array == n).all() for n, array in enumerate(first))
         assert all(array.ctypes.data % memory.ALIGNMENT == 0 for array in first)
-        assert memory.scratch(np.dtype(np.float32), *shapes) is first
-        (larger,) = memory.scratch(np.dtype(np.float64), (100_000,))  # a new block, from which all are cut now
-        again = memory.scratch(np.dtype(np.float32), *shapes)
+        assert scratch(np.dtype(np.float32), *shapes) is first
+        (larger,) = scratch(np.dtype(np.float64), (100_000,))  # a new block, from which all are cut now
+        again = scratch(np.dtype(np.float32), *shapes)
         assert again is not first
         assert again[0].ctypes.data == larger.ctypes.data
         return again[0].ctypes.data
 
-    memory.scratch(np.dtype(np.float32), *shapes)
-    assert in_new_thread(in_a_thread) != memory.scratch(np.dtype(np.float32), *shapes)[0].ctypes.data
+    scratch(np.dtype(np.float32), *shapes)
+    assert in_new_thread(in_a_thread) != scratch(np.dtype(np.float32), *shapes)[0].ctypes.data
 
 
 def test_no_more_scratch_arrays_are_kept_than_stated():
     def in_a_thread():
         for n in range(2 * memory.KEPT):
-            memory.scratch(np.dtype(np.float32), (n,))
+            scratch(np.dtype(np.float32), (n,))
         return len(memory._thread.scratch.arrays)
 
     assert 0 < in_new_thread(in_a_thread) <= memory.KEPT

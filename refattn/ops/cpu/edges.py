@@ -17,8 +17,8 @@ from refattn.ops.cpu.heads import (
     transpose,
 )
 from refattn.ops.cpu.layers import inverse_deviation
-from refattn.ops.cpu.memory import empty, plain, scratch, zeros_like
-from refattn.ops.cpu.simd.gemm import multiply, pack, panels_of
+from refattn.ops.cpu.memory import empties, empty, plain, zeros_like
+from refattn.ops.cpu.simd.gemm import multiply, pack
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
 from refattn.ops.cpu.simd.vector import load, number_of, row_view, store, sum_of, zeros
@@ -29,9 +29,9 @@ from refattn.ops.cpu.work import (
     ForwardWork,
     RowGradients,
     Static,
-    backward_shapes,
+    backward_work,
     empty_like,
-    forward_shapes,
+    forward_work,
     static_sizes,
 )
 from refattn.ops.types import (
@@ -61,17 +61,16 @@ def updated_attention_forward(
     Memory   an (H, D) array a site of a tile; without save_for_backward new_geo is written over geo
     """
     dtype, width = geo.dtype, geo.shape[1]
-    rows, max_degree = tile_capacity(edges.edge_ptr)
-    kept = len(geo) if save_for_backward else rows  # else a tile of v is enough, and stays in the cache
+    capacity = tile_capacity(edges.edge_ptr)
+    kept = len(geo) if save_for_backward else capacity[0]  # else a tile of v is enough, and stays in the cache
     new_geo = empty(geo.shape, dtype) if save_for_backward else geo
-    context = empty(q.shape, dtype)
-    alpha = empty(edges.mask.shape, dtype)
-    cache = UpdatedAttentionCache(alpha, new_geo, empty((kept, width), dtype), *empty((2, kept), dtype))
-    work = ForwardWork(*scratch(dtype, *forward_shapes(width, width, q.shape[1], max_degree, dtype)))
+    shapes = q.shape, edges.mask.shape, (kept, width), (kept,), (kept,)
+    context, alpha, v, mean, rstd = empties(dtype, *shapes)
+    cache = UpdatedAttentionCache(alpha, new_geo, v, mean, rstd)
+    work = forward_work(weights.w.shape, q.shape[1], capacity, dtype, True)
     inputs = AttentionInputs(site, flat(q), geo, centre, neighbour)
-    static = static_sizes(*q.shape[1:], dtype)
-    structs = plain(work, inputs, edges, weights, static)
-    _updated_attention_forward_kernel(flat(context), cache, save_for_backward, *structs)
+    structs = plain(inputs, edges, weights, static_sizes(*q.shape[1:], dtype))
+    _updated_attention_forward_kernel(flat(context), cache, save_for_backward, work, *structs)
     return context, new_geo, cache if save_for_backward else UpdatedAttentionCache(alpha)
 
 
@@ -86,16 +85,15 @@ def updated_attention_backward(
                     which is in the processor's cache where it was needed last
     Deterministic   edges are added to their sites, tiles to the gradients of the weights, in order
     """
-    dtype, width = geo.dtype, geo.shape[1]
-    capacity = tile_capacity(edges.edge_ptr)
+    dtype = geo.dtype
     grad_q = zeros_like(q) if accumulate_into is None else accumulate_into
     grad_site, grad_centre, grad_neighbour = empty((3, *site.shape), dtype)
     grad_weights = out or empty_like(weights)
-    work = BackwardWork(*scratch(dtype, *backward_shapes(width, width, q.shape[1], *capacity, dtype), (2, width)))
+    work = backward_work(weights.w.shape, q.shape[1], tile_capacity(edges.edge_ptr), dtype, True)
     grads = AttentionInputs(grad_site, flat(grad_q), cache.new_geo, grad_centre, grad_neighbour)
     inputs = AttentionInputs(site, flat(q), geo)
-    structs = plain(work, inputs, edges, weights, cache, static_sizes(*q.shape[1:], dtype))
-    _updated_attention_backward_kernel(grads, grad_weights, flat(grad_context), grad_new_geo, *structs)
+    structs = plain(inputs, edges, weights, cache, static_sizes(*q.shape[1:], dtype))
+    _updated_attention_backward_kernel(grads, grad_weights, flat(grad_context), grad_new_geo, work, *structs)
     return grad_site, cache.new_geo, grad_centre, grad_neighbour, grad_q, grad_weights
 
 
@@ -107,15 +105,12 @@ def filtered_attention_forward(
 
     Memory   a tile of v, and an (H, D) array a site of a tile
     """
-    dtype, width = site.dtype, site.shape[1]
-    rows, max_degree = tile_capacity(edges.edge_ptr)
-    context = empty(q.shape, dtype)
-    alpha = empty(edges.mask.shape, dtype)
-    shapes = forward_shapes(len(weights.w), width, q.shape[1], max_degree, dtype)
-    work = ForwardWork(*scratch(dtype, *shapes, (rows, width)))
+    dtype = site.dtype
+    context, alpha = empties(dtype, q.shape, edges.mask.shape)
+    work = forward_work(weights.w.shape, q.shape[1], tile_capacity(edges.edge_ptr), dtype, False)
     inputs = AttentionInputs(site, flat(q), rbf)
-    structs = plain(work, inputs, edges, weights, static_sizes(*q.shape[1:], dtype))
-    _filtered_attention_forward_kernel(flat(context), alpha, *structs)
+    structs = plain(inputs, edges, weights, static_sizes(*q.shape[1:], dtype))
+    _filtered_attention_forward_kernel(flat(context), alpha, work, *structs)
     return context, FilteredAttentionCache(alpha)
 
 
@@ -129,19 +124,17 @@ def filtered_attention_backward(
     Memory          two tiles, and two (H, D) arrays a site of a tile
     Deterministic   edges are added to their sites, tiles to the gradients of the weights, in order
     """
-    dtype, (depth, width) = site.dtype, weights.w.shape
-    rows, max_degree = tile_capacity(edges.edge_ptr)
+    dtype = site.dtype
     grad_inputs = (empty(rbf.shape, dtype), empty(rbf.shape[:1], dtype)) if input_gradients else None
     grad_site = empty(site.shape, dtype)
     grad_q = zeros_like(q) if accumulate_into is None else accumulate_into
     grad_weights = out or empty_like(weights)
-    shapes = backward_shapes(depth, width, q.shape[1], rows, max_degree, dtype)
-    *arrays, v, panels_w = scratch(dtype, *shapes, (rows, width), (panels_of(depth, width, dtype),))
-    work = BackwardWork(*arrays, v=v, panels_w=panels_w)
+    work = backward_work(weights.w.shape, q.shape[1], tile_capacity(edges.edge_ptr), dtype, False)
     grads = AttentionInputs(grad_site, flat(grad_q))
     inputs = AttentionInputs(site, flat(q), rbf)
-    structs = plain(work, inputs, edges, weights, static_sizes(*q.shape[1:], dtype))
-    _filtered_attention_backward_kernel(grads, grad_inputs, grad_weights, flat(grad_context), cache.alpha, *structs)
+    structs = plain(inputs, edges, weights, static_sizes(*q.shape[1:], dtype))
+    outputs = grads, grad_inputs, grad_weights
+    _filtered_attention_backward_kernel(*outputs, flat(grad_context), cache.alpha, work, *structs)
     return grad_site, *(grad_inputs or (None, None)), grad_q, grad_weights
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from refattn.ops.cpu.memory import empty, zeros_like
+from refattn.ops.cpu.memory import empties, empty, zeros_like
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.types import Array, GlobalAttentionCache
 
@@ -12,9 +12,9 @@ def global_attention_forward(
 ) -> tuple[Array, GlobalAttentionCache]:
     """See the reference."""
     n_structures = len(site_ptr) - 1
-    struct, q_sum = (empty((n_structures, q.shape[1]), q.dtype) for _ in range(2))
-    beta, score = (empty(q.shape[:1], q.dtype) for _ in range(2))
-    cache = GlobalAttentionCache(beta, score, empty((n_structures,), q.dtype), q_sum)
+    structs = (n_structures, q.shape[1])
+    struct, *arrays = empties(q.dtype, structs, q.shape[:1], q.shape[:1], (n_structures,), structs)
+    cache = GlobalAttentionCache(*arrays)
     _global_attention_forward_kernel(struct, cache, q, k, site_ptr, intensive, normalise)
     return struct, cache
 
@@ -31,15 +31,12 @@ def global_attention_backward(
     grad_score: Array | None = None,
 ) -> tuple[Array, Array]:
     """See the reference."""
-    grad_q = empty(q.shape, q.dtype)
-    grad_k = empty(k.shape, k.dtype)
-    grad_s = empty(q.shape[:1], q.dtype)
+    grad_q, grad_k, grad_s, weighted = empties(q.dtype, q.shape, k.shape, q.shape[:1], q.shape[1:])
     known = None
     if not (grad_beta is None and grad_score is None):
         known = [zeros_like(cache.beta) if grad is None else grad for grad in (grad_beta, grad_score)]
         known = tuple(known)  # a kernel without what it does not need, and one with both
     _grad_score_kernel(grad_s, grad_struct, k, site_ptr, intensive, normalise, cache, known)
-    weighted = empty(q.shape[1:], q.dtype)
     _global_attention_backward_kernel(grad_q, grad_k, weighted, grad_struct, grad_s, q, k, site_ptr, intensive, cache)
     return grad_q, grad_k
 
@@ -144,8 +141,7 @@ def site_sum_forward(f: Array, weight: Array, site_ptr: Array) -> Array:
 
 def site_sum_backward(grad_y: Array, f: Array, weight: Array, site_ptr: Array) -> tuple[Array, Array]:
     """See the reference."""
-    grad_f = empty(f.shape, f.dtype)
-    grad_weight = empty(f.shape, f.dtype)
+    grad_f, grad_weight = empties(f.dtype, f.shape, f.shape)
     _site_sum_backward_kernel(grad_f, grad_weight, grad_y, f, weight, site_ptr)
     return grad_f, grad_weight
 

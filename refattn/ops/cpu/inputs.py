@@ -1,6 +1,6 @@
 """What the network starts from, as Numba kernels; equations in reference/inputs.py."""
 
-from refattn.ops.cpu.memory import empty
+from refattn.ops.cpu.memory import empties, empty
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import exponential, sigmoid
 from refattn.ops.types import Array
@@ -65,10 +65,9 @@ def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Arra
 
 def geometry_embed_backward(grad_geo: Array, v_r: Array, v_omega: Array) -> tuple[Array, Array, Array, Array]:
     """See the reference."""
-    grad_u_r, grad_u_omega = (empty(v_r.shape, v_r.dtype) for _ in range(2))
-    grad_b_r, grad_b_omega = (empty(v_r.shape[1:], v_r.dtype) for _ in range(2))
-    _geometry_embed_backward_kernel(grad_u_r, grad_u_omega, grad_b_r, grad_b_omega, grad_geo, v_r, v_omega)
-    return grad_u_r, grad_u_omega, grad_b_r, grad_b_omega
+    grads = empties(v_r.dtype, v_r.shape, v_r.shape, v_r.shape[1:], v_r.shape[1:])
+    _geometry_embed_backward_kernel(*grads, grad_geo, v_r, v_omega)
+    return tuple(grads)
 
 
 @kernel(fastmath=True)

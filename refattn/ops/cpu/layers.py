@@ -2,10 +2,11 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from refattn.ops.cpu.memory import empty, scratch
+from refattn.ops.cpu.memory import empties, empty, scratch
 from refattn.ops.cpu.simd.dropout import drop
 from refattn.ops.cpu.simd.gemm import add_transposed_product, multiply, pack, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
@@ -20,7 +21,7 @@ DEPTH = 192  # rows of x that are summed up at once for grad_w: their panel of g
 def dense_forward(x: Array, w: Array, b: Array | None = None) -> Array:
     """See the reference."""
     y = empty((x.shape[0], w.shape[1]), x.dtype)
-    _dense_forward_kernel(y, *scratch(x.dtype, (panels_of(*w.shape, x.dtype),)), x, w, b)
+    _dense_forward_kernel(y, *_panels(x.dtype, w.shape), x, w, b)
     return y
 
 
@@ -40,11 +41,22 @@ def dense_backward(
     grad_x = accumulate_into
     if input_gradients and grad_x is None:
         grad_x = empty((grad_y.shape[0], w.shape[0]), dtype)
-    out = out or DenseWeights(empty(w.shape, dtype), empty(w.shape[1:], dtype))
-    grads = out if out.b is not None else DenseWeights(out.w, empty((0,), dtype))
-    panels = (panels_of(*w.shape[::-1], dtype),), (panels_of(DEPTH, w.shape[1], dtype),)
-    _dense_backward_kernel(grad_x, grads, *scratch(dtype, *panels), accumulate_into, grad_y, x, w)
+    out = out or DenseWeights(*empties(dtype, w.shape, w.shape[1:]))
+    grad_b = _no_numbers(dtype) if out.b is None else out.b
+    panels = _panels(dtype, w.shape[::-1], (DEPTH, w.shape[1]))
+    _dense_backward_kernel(grad_x, out.w, grad_b, *panels, accumulate_into, grad_y, x, w)
     return grad_x, *out
+
+
+@scratch
+def _panels(cut: Callable, dtype: np.dtype, *shapes: tuple) -> tuple:
+    """Work arrays for the panels of factors of these shapes."""
+    return cut(dtype, *((panels_of(*shape, dtype),) for shape in shapes))
+
+
+@functools.cache
+def _no_numbers(dtype):
+    return np.empty(0, dtype)
 
 
 @kernel
@@ -54,20 +66,20 @@ def _dense_forward_kernel(y, panels, x, w, b):
 
 
 @kernel(fastmath=True)
-def _dense_backward_kernel(grad_x, grads, panels_w, panels, start, grad_y, x, w):
-    """grads.b has no numbers, and grad_x is None, where it is not asked for."""
+def _dense_backward_kernel(grad_x, grad_w, grad_b, panels_w, panels, start, grad_y, x, w):
+    """grad_b has no numbers, and grad_x is None, where it is not asked for."""
     if grad_x is not None:
         pack(panels_w, w.T)
         multiply(grad_x, start, grad_y, panels_w)
-    grads.w[:] = 0
+    grad_w[:] = 0
     for first in range(0, len(x), DEPTH):
         last = min(first + DEPTH, len(x))
-        add_transposed_product(grads.w, x[first:last], grad_y[first:last], panels)
-    if len(grads.b):
-        grads.b[:] = 0
+        add_transposed_product(grad_w, x[first:last], grad_y[first:last], panels)
+    if len(grad_b):
+        grad_b[:] = 0
         for n in range(len(grad_y)):
-            for d in range(len(grads.b)):
-                grads.b[d] += grad_y[n, d]
+            for d in range(len(grad_b)):
+                grad_b[d] += grad_y[n, d]
 
 
 def swish_forward(u: Array, b: Array) -> tuple[Array, Array]:
@@ -85,8 +97,7 @@ def swish_backward(grad_y: Array, v: Array) -> tuple[Array, Array]:
 
     Accumulator   grad_b in the type of v, row by row
     """
-    grad_u = empty(v.shape, v.dtype)
-    grad_b = empty(v.shape[1:], v.dtype)
+    grad_u, grad_b = empties(v.dtype, v.shape, v.shape[1:])
     _swish_backward_kernel(grad_u, grad_b, grad_y, v)
     return grad_u, grad_b
 
@@ -114,8 +125,7 @@ def _swish_backward_kernel(grad_u, grad_b, grad_y, v):
 
 def residual_layernorm_forward(x: Array, residual: Array, gain: Array, offset: Array) -> tuple[Array, Array, Array]:
     """See the reference."""
-    y, x_hat = (empty(x.shape, x.dtype) for _ in range(2))
-    rstd = empty(x.shape[:1], x.dtype)
+    y, x_hat, rstd = empties(x.dtype, x.shape, x.shape, x.shape[:1])
     _residual_layernorm_forward_kernel(y, x_hat, rstd, x, residual, gain, offset, lanes_for(x.shape[1], x.dtype))
     return y, x_hat, rstd
 
@@ -125,8 +135,7 @@ def residual_layernorm_backward(grad_y: Array, gain: Array, x_hat: Array, rstd: 
 
     Accumulator   grad_gain and grad_offset in the type of x_hat, row by row
     """
-    grad_x = empty(x_hat.shape, x_hat.dtype)
-    grad_gain, grad_offset = (empty(gain.shape, gain.dtype) for _ in range(2))
+    grad_x, grad_gain, grad_offset = empties(x_hat.dtype, x_hat.shape, gain.shape, gain.shape)
     lanes = lanes_for(x_hat.shape[1], x_hat.dtype)
     _residual_layernorm_backward_kernel(grad_x, grad_gain, grad_offset, grad_y, gain, x_hat, rstd, lanes)
     return grad_x, grad_gain, grad_offset

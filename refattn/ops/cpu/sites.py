@@ -4,10 +4,13 @@ The kernels walk over tiles of TILE sites. What lies between the layer norms and
 memory sees what comes in, what goes out, and four (N, D) arrays that backward needs.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from refattn.ops.cpu.layers import add_and_normalise_row, add_row_gradient, drop_row, threshold_of
-from refattn.ops.cpu.memory import empty, plain, scratch
+from refattn.ops.cpu.memory import empties, empty, plain, scratch
 from refattn.ops.cpu.simd.gemm import BLOCK, multiply, pack, padded, panels_of
 from refattn.ops.cpu.simd.kernel import kernel
 from refattn.ops.cpu.simd.sigmoid import sigmoid
@@ -49,15 +52,12 @@ def site_block_forward(
     """
     dtype, (n_sites, width) = context.dtype, context.shape
     kept = n_sites if save_for_backward else min(TILE, n_sites)  # else a tile of the cache is enough
-    site = empty(context.shape, dtype)
-    context_hat, v, site_hat = empty((3, kept, width), dtype)
-    context_rstd, site_rstd = empty((2, kept), dtype)
-    cache = SiteBlockCache(context_hat, context_rstd, v, site_hat, site_rstd)
-    threshold = threshold_of(dropout.rate, dtype)
-    work = SiteWork(*_tiles(3, weights.w_1.shape, dtype))
-    lanes = lanes_for(width, dtype)
-    structs = plain(work, weights)
-    _site_block_forward_kernel(site, cache, *structs, context, q, dropout.key, threshold, save_for_backward, lanes)
+    rows = (kept, width)
+    site, *arrays = empties(dtype, context.shape, rows, (kept,), rows, rows, (kept,))
+    cache = SiteBlockCache(*arrays)
+    structs = _tiles(3, weights.w_1.shape, dtype), *plain(weights)
+    options = dropout.key, threshold_of(dropout.rate, dtype), save_for_backward, lanes_for(width, dtype)
+    _site_block_forward_kernel(site, cache, *structs, context, q, *options)
     return site, cache if save_for_backward else None
 
 
@@ -76,18 +76,17 @@ def site_block_backward(
     dtype = cache.v.dtype
     grad_context = empty(cache.v.shape, dtype)
     grads = out or empty_like(weights)
-    threshold = threshold_of(dropout.rate, dtype)
-    work = SiteGradientWork(*_tiles(5, weights.w_1.shape, dtype))
-    lanes = lanes_for(cache.v.shape[1], dtype)
-    structs = plain(work, weights, cache)
-    _site_block_backward_kernel(grad_context, grads, *structs, grad_site, dropout.key, threshold, lanes)
+    structs = _tiles(5, weights.w_1.shape, dtype), *plain(weights, cache)
+    options = dropout.key, threshold_of(dropout.rate, dtype), lanes_for(cache.v.shape[1], dtype)
+    _site_block_backward_kernel(grad_context, grads, *structs, grad_site, *options)
     return grad_context, grads
 
 
-def _tiles(n_tiles, shape, dtype):
-    """Work arrays: (TILE, D) tiles, and panels of two kernels of a `shape`."""
+@scratch
+def _tiles(cut: Callable, n_tiles: int, shape: tuple, dtype: np.dtype) -> tuple:
+    """SiteWork or SiteGradientWork as a tuple: (TILE, D) tiles, and panels of two kernels of a `shape`."""
     panels = (panels_of(*shape, dtype),)
-    tiles, *panels = scratch(dtype, (n_tiles, TILE, padded(shape[1], dtype)), panels, panels)
+    tiles, *panels = cut(dtype, (n_tiles, TILE, padded(shape[1], dtype)), panels, panels)
     return *tiles[:, :, : shape[1]], *panels
 
 

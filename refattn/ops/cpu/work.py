@@ -1,11 +1,12 @@
 """What the kernels of edges.py get: named tuples of inputs, static sizes and work arrays, and the shapes of these."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from refattn.ops.cpu.memory import empty
+from refattn.ops.cpu.memory import empties, scratch
 from refattn.ops.cpu.simd.gemm import padded, panels_of
 from refattn.ops.cpu.simd.vector import lanes_for
 from refattn.ops.types import Array
@@ -92,7 +93,7 @@ class RowGradients(NamedTuple):
 
 def empty_like(weights: tuple) -> tuple:
     """Arrays for the gradients by a named tuple of weights."""
-    return type(weights)(*(empty(array.shape, array.dtype) for array in weights))
+    return type(weights)(*empties(weights[0].dtype, *(array.shape for array in weights)))
 
 
 @functools.cache
@@ -101,20 +102,33 @@ def static_sizes(n_heads: int, n_channels: int, dtype: np.dtype) -> Static:
     return Static(lanes_for(n_heads * n_channels, dtype), (0,) * n_heads, (0,) * n_channels)
 
 
-@functools.cache
-def forward_shapes(depth: int, width: int, n_heads: int, max_degree: int, dtype: np.dtype) -> tuple:
-    """Shapes of the first six arrays of ForwardWork; the filter's kernel is (depth, width)."""
-    site_shapes = (max_degree, width), (max_degree, n_heads)
+@scratch
+def forward_work(cut: Callable, w: tuple, n_heads: int, capacity: tuple, dtype: np.dtype, plus: bool) -> tuple:
+    """ForwardWork as a tuple.
+
+    w : shape of the filter's kernel;  capacity : of tile_capacity;  plus : of SCANN+, not SCANN
+    """
+    depth, width = w
+    rows, max_degree = capacity
+    sites = (n_heads, SITES, width), (max_degree, width), (max_degree, n_heads)
     panels = (panels_of(depth, width, dtype),), *panels_of_heads(width, n_heads, dtype)
-    return (n_heads, SITES, width), *site_shapes, *panels
+    own = [] if plus else [(rows, width)]
+    return tuple(ForwardWork(*cut(dtype, *sites, *panels, *own)))
 
 
-@functools.cache
-def backward_shapes(depth: int, width: int, n_heads: int, rows: int, max_degree: int, dtype: np.dtype) -> tuple:
-    """Shapes of the first nine arrays of BackwardWork."""
-    site_shapes = (max_degree, width), (max_degree, width), (max_degree, 2 * n_heads)
+@scratch
+def backward_work(cut: Callable, w: tuple, n_heads: int, capacity: tuple, dtype: np.dtype, plus: bool) -> tuple:
+    """BackwardWork as a tuple; see forward_work."""
+    depth, width = w
+    rows, max_degree = capacity
+    tiles = (rows, padded(width, dtype)), (width, width), (2 * n_heads, SITES, width)
+    sites = (max_degree, width), (max_degree, width), (max_degree, 2 * n_heads)
     panels = (panels_of(width, depth, dtype),), *panels_of_heads(width, n_heads, dtype)
-    return (rows, padded(width, dtype)), (width, width), (2 * n_heads, SITES, width), *site_shapes, *panels
+    if plus:
+        return tuple(BackwardWork(*cut(dtype, *tiles, *sites, *panels, (2, width))))
+    own = (rows, width), (panels_of(depth, width, dtype),)
+    *arrays, v, panels_w = cut(dtype, *tiles, *sites, *panels, *own)
+    return tuple(BackwardWork(*arrays, v=v, panels_w=panels_w))
 
 
 def panels_of_heads(width: int, n_heads: int, dtype: np.dtype) -> tuple:

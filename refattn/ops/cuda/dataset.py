@@ -78,10 +78,6 @@ class Dropout:
         """(N,) uint64: slot 0, 2, 4, ... of the network."""
         return self.site_key[slot // 2]
 
-    def edge_keys(self, slot: int) -> Array:
-        """(E,) uint64: slot 1, 3, ... of the network."""
-        return self.edge_key[slot // 2]
-
 
 class DeviceDataset:
     """The arrays of a GraphBatch that a network reads, on the device, with the edges that point at each site.
