@@ -22,7 +22,7 @@ class Dropout:
     def __init__(self, seed: int, step: int, shard: GraphBatch, n_layers: int):
         self.shard = shard
         self.n_layers = n_layers
-        self.structure_key = structure_keys(seed, step, shard.structure)
+        self._site = item_keys(structure_keys(seed, step, shard.structure), shard.site_ptr)
 
     def to(self, ops: Ops) -> "Dropout":
         """The masks where the operations of a backend compute; themselves on the CPU."""
@@ -32,11 +32,6 @@ class Dropout:
         placed.site_key = ops.to_device(self.site_key)
         placed.edge_key = ops.to_device(self.edge_key)
         return placed
-
-    @functools.cached_property
-    def _site(self):
-        """(N,) uint64."""
-        return item_keys(self.structure_key, self.shard.site_ptr)
 
     @functools.cached_property
     def site_key(self) -> Array:

@@ -132,19 +132,17 @@ def drop_backward(grad_y: Array, rate: float, ops: Ops, dropout: Dropout | None,
     return ops.dropout_backward(grad_y, dropout.site_keys(slot), rate) if dropout and rate else grad_y
 
 
-def edge_list(shard: GraphBatch, config: ModelConfig, mask: Array) -> EdgeList:
-    """The edges of a shard, with weights for SCANN."""
-    return EdgeList(shard.edge_ptr, shard.nbr, mask, shard.weight if config.variant == "scann" else None)
-
-
 def edge_lists(shard: GraphBatch, config: ModelConfig, ops: Ops, dropout: Dropout | None) -> list[EdgeList]:
-    """The edges of a shard as the attention of each layer sees them; with masks of ones where nothing is dropped."""
-    n_edges, n_layers, n_heads = len(shard.r), config.n_layers, config.n_heads
-    if not (dropout and config.attention_dropout):
-        return n_layers * [edge_list(shard, config, ops.xp.ones((n_edges, n_heads), dtype=shard.r.dtype))]
-    ones = ops.xp.ones((n_layers * n_edges, n_heads), dtype=shard.r.dtype)
-    masks = ops.dropout_forward(ones, dropout.edge_key.reshape(-1), config.attention_dropout)
-    return [edge_list(shard, config, mask) for mask in masks.reshape(n_layers, n_edges, n_heads)]
+    """The edges of a shard as each layer's attention sees them: with masks, and with weights for SCANN."""
+    n_layers, n_edges, dtype = config.n_layers, len(shard.r), shard.r.dtype
+    if dropout and config.attention_dropout:
+        ones = ops.xp.ones((n_layers * n_edges, config.n_heads), dtype=dtype)
+        masks = ops.dropout_forward(ones, dropout.edge_key.reshape(-1), config.attention_dropout)
+        masks = masks.reshape(n_layers, n_edges, config.n_heads)
+    else:
+        masks = n_layers * [ops.xp.ones((n_edges, config.n_heads), dtype=dtype)]
+    weight = shard.weight if config.variant == "scann" else None
+    return [EdgeList(shard.edge_ptr, shard.nbr, mask, weight) for mask in masks]
 
 
 # ---- step 1: embedding -------------------------------------------------------------------------------------------

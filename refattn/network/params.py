@@ -98,10 +98,7 @@ def parameter_table(config: ModelConfig) -> tuple[Parameter, ...]:
 
 
 class Weights(dict):
-    """The arrays of a layer or of a target by name, and what the operations of a layer take of them, made once.
-
-    w_1, w_2 and w_3 of SCANN+ are the parts of the filter's kernel for site_i, geo and site_j.
-    """
+    """The arrays of a layer or of a target by name, and what the operations of a layer take of them, made once."""
 
     @functools.cached_property
     def query(self) -> DenseWeights:
@@ -109,12 +106,12 @@ class Weights(dict):
 
     @functools.cached_property
     def centre(self) -> DenseWeights:
-        """w_1 and the bias of the filter; SCANN+."""
+        """The part of the filter for site_i, with its bias; SCANN+."""
         return DenseWeights(self["filter_w"][: len(self["query_w"])], self["filter_b"])
 
     @functools.cached_property
     def neighbour(self) -> DenseWeights:
-        """w_3; SCANN+."""
+        """The part of the filter for site_j; SCANN+."""
         return DenseWeights(self["filter_w"][2 * len(self["query_w"]) :])
 
     @functools.cached_property
@@ -124,8 +121,8 @@ class Weights(dict):
         if "geometry_gain" not in self:
             return FilteredAttentionWeights(self["filter_w"], self["filter_b"], *key)
         width = len(self["query_w"])
-        w_2 = self["filter_w"][width : 2 * width]
-        return UpdatedAttentionWeights(w_2, self["geometry_gain"], self["geometry_offset"], *key)
+        norm = self["geometry_gain"], self["geometry_offset"]
+        return UpdatedAttentionWeights(self["filter_w"][width : 2 * width], *norm, *key)
 
     @functools.cached_property
     def block(self) -> SiteBlockWeights:
