@@ -24,7 +24,6 @@ from refattn.network.model import (
     attend_globally,
     beside_each_other,
     centre_projections,
-    edge_lists,
     embed,
     expand_geometry,
     neighbour_projections,
@@ -34,7 +33,7 @@ from refattn.network.model import (
     update_sites,
 )
 from refattn.network.params import Parameters
-from refattn.ops.types import Array, Ops
+from refattn.ops.types import Array, EdgeList, Ops
 from refattn.structures.batch import GraphBatch, ragged_rows
 
 ROWS_PER_BLOCK = 4096  # sites and edges: enough to forget the calls' own time, few enough for every thread to have some
@@ -90,6 +89,7 @@ def infer(
     neighbour = ops.empty((n_sites, config.width), dtype) if plus else None
     geo = ops.empty((len(shard.nbr), config.width if plus else config.n_radial), dtype)
     elements = embed_by_element(params, shard, config, ops)
+    ones = ops.xp.ones((max(len(block.batch.nbr) for block in blocks), config.n_heads), dtype)
 
     def embed_block(block):
         if elements is None:
@@ -101,8 +101,8 @@ def infer(
 
     for_each_block(embed_block)
     for layer in range(config.n_layers):
-        weights = params.layer(layer)
-        _layer(weights, elements if layer == 0 else None, site, after, neighbour, geo, config, ops, for_each_block)
+        first = elements if layer == 0 else None
+        _layer(params.layer(layer), first, ones, site, after, neighbour, geo, config, ops, for_each_block)
         site, after = after, site
     read_outs = []
     predictions = []
@@ -127,10 +127,10 @@ def network_output(read_outs: list[ReadOutCache], prediction: Array, ops: Ops) -
     return NetworkOutput(prediction, beta, beside_each_other([cache.struct for cache in read_outs], ops))
 
 
-def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each_block):
+def _layer(weights, elements, ones, site, after, neighbour, geo, config, ops, for_each_block):
     """Steps 3 to 6 of one layer: from site (N, D) to `after` (N, D); writes over geo and neighbour.
 
-    elements : in the first layer what embed_by_element gives; None in the others
+    elements : in the first layer what embed_by_element gives; None in the others;  ones : (E, H), of a block at least
     """
 
     def projections(make, block):
@@ -143,7 +143,8 @@ def _layer(weights, elements, site, after, neighbour, geo, config, ops, for_each
         (neighbour[block.sites],) = projections(neighbour_projections, block)
 
     def attend_block(block):
-        edges = edge_lists(block.batch, config, ops, None)[0]
+        batch = block.batch
+        edges = EdgeList(batch.edge_ptr, batch.nbr, ones[: len(batch.nbr)], batch.weight if neighbour is None else None)
         rows, products = geo[block.edges], projections(centre_projections, block)
         if neighbour is not None:
             products = [*products, neighbour]
