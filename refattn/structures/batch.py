@@ -256,7 +256,7 @@ def cut_shards(n_edges: np.ndarray, limit: int = EDGES_PER_SHARD) -> list[slice]
     n_edges : (S,) int
         Edges of each structure of the batch.
     limit : int
-        There are as few runs as keep the edges of one, on average, below it.
+        There are as few runs as keep the edges of one, on average, below it; two from half of it on, for two threads.
 
     Returns
     -------
@@ -265,7 +265,7 @@ def cut_shards(n_edges: np.ndarray, limit: int = EDGES_PER_SHARD) -> list[slice]
     total = int(np.sum(n_edges))
     if not len(n_edges):
         return []
-    n_shards = 1 if total <= limit else 2 * -(-total // (2 * limit))
+    n_shards = 1 if 2 * total <= limit else 2 * -(-total // (2 * limit))
     # A structure goes to the run in which its middle edge lies.
     middle = np.cumsum(n_edges) - np.asarray(n_edges) / 2
     run = np.minimum(middle * n_shards // max(total, 1), n_shards - 1)

@@ -247,7 +247,8 @@ def test_shards_are_runs_of_whole_structures():
     assert len(slices) == 10  # the even number that keeps the 6,858 edges that there are below 700 on average
     assert all(0 < n_edges[part].sum() <= n_edges.sum() / 10 + n_edges.max() for part in slices)
     assert cut_shards([]) == []
-    assert cut_shards([300, 300], 700) == [slice(0, 2)]
+    assert cut_shards([300, 50], 700) == [slice(0, 2)]
+    assert cut_shards([300, 51], 700) == [slice(0, 1), slice(1, 2)]
     assert cut_shards([0, 0, 0], 700) == [slice(0, 3)]
     assert [list(range(3)[part]) for part in cut_shards([900, 900, 1], 700)] == [[0], [1], [2]]
 
