@@ -300,7 +300,8 @@ def _serve(lines: Iterator[str], say: Callable[[dict], None]) -> None:
 
 
 def _say_line(message):
-    print(json.dumps(message), flush=True)
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
