@@ -29,6 +29,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from try_ranks import config_text
 
 from refattn.common.environment import available_cores
 from refattn.data.sources.extxyz import cut_frames, read_frame
@@ -36,24 +37,6 @@ from refattn.data.sources.extxyz import cut_frames, read_frame
 PER_PART = 100_000  # structures
 NOISE = 0.03  # Å, and eV
 BASE = 5000  # molecules that are repeated
-CONFIG = """
-[model]
-n_layers = 2
-width = 16
-n_heads = 4
-global_width = 16
-head_width = 16
-embedding_width = 8
-n_elements = 10
-
-[data]
-path = "{data}"
-target = "xtb_homo"
-
-[training]
-epochs = 1
-batch_size = {batch}
-"""
 
 
 def molecules(source: Path, n_atoms: int) -> list[tuple[list[str], np.ndarray, float]]:
@@ -171,7 +154,7 @@ def main() -> None:
         steps["join"] = command("join", *parts, data)
         shutil.rmtree(folder / "parts")
         config = folder / "small.toml"
-        config.write_text(CONFIG.format(data=data.as_posix(), batch=options.batch))
+        config.write_text(config_text(data.as_posix(), 1, "xtb_homo", f"batch_size = {options.batch}"))
         threads = "--threads", options.threads
         steps["train"] = command("train", config, "--out", folder / "run", *threads)
         steps["resume"] = command("train", "--out", folder / "run", "--resume", *threads)

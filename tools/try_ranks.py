@@ -46,10 +46,10 @@ def shaken_molecules(n):
         yield atoms
 
 
-def config_text(data, epochs):
-    """Of a small network for a set of shaken molecules."""
-    training = f"epochs = {epochs}\nbatch_size = 24\nedges_per_shard = 60\n"
-    return f'model = {{ {MODEL}, n_elements = 10 }}\n[data]\npath = "{data}"\ntarget = "spread"\n[training]\n{training}'
+def config_text(data, epochs, target="spread", options="batch_size = 24\nedges_per_shard = 60"):
+    """Of a small network; by default for shaken molecules, of which even a small batch falls apart into shards."""
+    sections = f'[data]\npath = "{data}"\ntarget = "{target}"\n[training]\nepochs = {epochs}\n{options}\n'
+    return f"model = {{ {MODEL}, n_elements = 10 }}\n{sections}"
 
 
 def write_set(path):

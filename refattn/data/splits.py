@@ -32,6 +32,11 @@ class Split(typing.NamedTuple):
     valid: Sequence[str]
     test: Sequence[str]
 
+    @classmethod
+    def of_rows(cls, dataset: Dataset, parts: Sequence[np.ndarray]) -> "Split":
+        """The Split whose parts are these rows of a Dataset."""
+        return cls(*(Strings(dataset.id, rows) for rows in parts))
+
 
 def split_indices(
     n: int, n_train: int = 0, n_valid: int = 0, n_test: int = 0, seed: int = 0, legacy: bool = False
@@ -77,7 +82,7 @@ def choose_split(dataset: Dataset, data: DataConfig) -> Split:
         return read_split(data.split)
     if data.split_by != "random" or data.n_folds or not data.test_part:
         parts = draw_parts(dataset, labelled_rows(dataset, data.targets), data)
-        return Split(*(Strings(dataset.id, part) for part in parts))
+        return Split.of_rows(dataset, parts)
     return make_split(dataset, data.targets, data.n_train, data.n_valid, data.n_test, data.split_seed)
 
 
@@ -90,7 +95,7 @@ def make_split(
     """
     known = labelled_rows(dataset, targets)
     parts = split_indices(len(known), n_train, n_valid, n_test, seed)
-    return Split(*(Strings(dataset.id, known[part]) for part in parts))
+    return Split.of_rows(dataset, [known[part] for part in parts])
 
 
 def published_split(dataset: Dataset, name: str, sizes: tuple[int, int, int] = (0, 0, 0)) -> Split:
@@ -138,7 +143,7 @@ def published_split(dataset: Dataset, name: str, sizes: tuple[int, int, int] = (
     if hashlib.sha256(np.concatenate(parts).astype("<i8").tobytes()).hexdigest() != sha256:
         raise DataError(f"this NumPy draws another permutation than the published split of {name}; install NumPy 1.26")
     order = sort(dataset)
-    return Split(*(Strings(dataset.id, order[part]) for part in parts))
+    return Split.of_rows(dataset, [order[part] for part in parts])
 
 
 def _as_it_is(dataset):

@@ -75,14 +75,14 @@ class LaterStructs(typing.NamedTuple):
 
 
 def predict_split(
-    checkpoints: list[Checkpoint], dataset: Dataset, map_fn: Callable, device: str, with_attention: bool = True
+    checkpoints: list[Checkpoint], dataset: Dataset, map_fn: Callable, device: str, with_attention: bool | None = None
 ) -> dict[str, EvaluatedPart]:
     """Labels and predictions, in the labels' units, of every part of the split.
 
     Parameters
     ----------
     checkpoints : list of Checkpoint     the members of an ensemble, or one
-    with_attention : bool                of large parts too: of more than MANY structures, or MOST_BYTES
+    with_attention : bool     of parts of more than MANY structures or MOST_BYTES too; by default where it was taught
 
     Returns
     -------
@@ -96,12 +96,13 @@ def predict_split(
     ops = load_backend(device)
     composition = compositions(dataset.graphs.z, dataset.graphs.site_ptr)
     group = group_numbers(dataset, first.config.data) if first.split.train else None
+    wanted = bool(first.config.training.attention) if with_attention is None else with_attention
     parts = {}
     for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
         width = first.config.model.n_targets * first.config.model.global_width + 1
         few = len(rows) <= MANY and 4 * width * len(rows) <= MOST_BYTES
         predict = _predict_few if few else _predict_many
-        found, attention = predict(checkpoints, ops, dataset.graphs, rows, map_fn, with_attention)
+        found, attention = predict(checkpoints, ops, dataset.graphs, rows, map_fn, wanted)
         known = rows, composition[rows], attention, label[rows]
         own_group = None if group is None else group[rows]
         parts[name] = EvaluatedPart(*known, found.value, found.spread, found.values, found.structs, own_group)

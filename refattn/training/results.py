@@ -30,7 +30,7 @@ def write_results(
 
     All ranks evaluate, and the first one writes.
     """
-    parts = predict_split([checkpoint], dataset, map_fn, device, bool(checkpoint.config.training.attention))
+    parts = predict_split([checkpoint], dataset, map_fn, device)
     calibrations = calibrations_of(parts["train"], parts["valid"], 0, map_fn)
     if not ranks.first:
         return {}
@@ -62,7 +62,7 @@ def write_ensemble_results(
 
     members : list of dict     metrics.json of each
     """
-    parts = predict_split(checkpoints, dataset, map_fn, device, bool(checkpoints[0].config.training.attention))
+    parts = predict_split(checkpoints, dataset, map_fn, device)
     summary = summarise(checkpoints[0], parts)
     for target, found in targets_of(summary).items():
         found["member_test_mae"] = [targets_of(member)[target]["test"]["mae"] for member in members]

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from refattn.common.files import holds_text, make_directory, only_process, write_text
-from refattn.common.hdf5 import Strings
 from refattn.common.metrics import known_columns, metrics
 from refattn.common.mpi import ALONE, Ranks
 from refattn.common.threads import workers
@@ -186,7 +185,7 @@ class Trainer:
         dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
-        checkpoint.split = Split(*(Strings(dataset.id, part) for part in rows))  # the same, with its rows
+        checkpoint.split = Split.of_rows(dataset, rows)  # the same, with its rows
         check_labels(dataset, checkpoint.config, rows)
         check_data(checkpoint, dataset)
         trainer = cls(out, checkpoint, dataset, rows, device)
@@ -387,7 +386,7 @@ def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
     split = choose_split(dataset, config.data)
     rows = resolve_split(split, dataset)
     check_labels(dataset, config, rows)
-    return config, dataset, Split(*(Strings(dataset.id, part) for part in rows)), rows
+    return config, dataset, Split.of_rows(dataset, rows), rows
 
 
 def resolve(config: Config, dataset: Dataset) -> Config:

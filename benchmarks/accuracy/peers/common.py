@@ -81,6 +81,32 @@ def processor():
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
+def run_without_budget(features_of, fit, *packages):
+    """Carry out the order of a method that takes the time it takes.
+
+    features_of : callable (structures) -> {part: (S, F)}
+    fit : callable (order, features, {part: (S,) labels}) -> its predict (S, F) -> (S,), and its settings
+    """
+    order = read_order()
+    structures = Structures(order)
+    prepared = Clock()
+    features = features_of(structures)
+    prepare_s = prepared.seconds()
+    clock = Clock()
+    labels = {part: structures.label[rows] for part, rows in structures.rows.items()}
+    predict, settings = fit(order, features, labels)
+    write_result(
+        order,
+        structures,
+        {part: predict(features[part]) for part in PARTS[1:]},
+        prepare_s=prepare_s,
+        train_s=clock.seconds(),
+        wall_s=prepared.wall(),
+        recipe=settings | {"features": features["train"].shape[1]},
+        versions=versions(*packages),
+    )
+
+
 def write_result(order, structures, predictions, **facts):
     """Write the result: errors of `predictions` {"valid", "test": (S,)}, what the method says of itself, the order."""
     label = {part: structures.label[rows] for part, rows in structures.rows.items()}

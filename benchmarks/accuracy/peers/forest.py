@@ -29,26 +29,11 @@ def features_of(structures):
     return {part: np.array([features(row) for row in rows.tolist()]) for part, rows in structures.rows.items()}
 
 
-def main():
-    order = common.read_order()
-    structures = common.Structures(order)
-    prepared = common.Clock()
-    features = features_of(structures)
-    prepare_s = prepared.seconds()
-    clock = common.Clock()
+def fit(order, features, labels):
     model = RandomForestRegressor(random_state=order["seed"], n_jobs=order["threads"])
-    model.fit(features["train"], structures.label[structures.rows["train"]])
-    common.write_result(
-        order,
-        structures,
-        {part: model.predict(features[part]) for part in ("valid", "test")},
-        prepare_s=prepare_s,
-        train_s=clock.seconds(),
-        wall_s=prepared.wall(),
-        recipe={"n_estimators": model.n_estimators, "features": features["train"].shape[1]},
-        versions=common.versions("matminer", "scikit-learn"),
-    )
+    model.fit(features["train"], labels["train"])
+    return model.predict, {"n_estimators": model.n_estimators}
 
 
 if __name__ == "__main__":
-    main()
+    common.run_without_budget(features_of, fit, "matminer", "scikit-learn")

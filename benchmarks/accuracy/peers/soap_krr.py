@@ -38,16 +38,9 @@ def squared_distances(first, second):
     return euclidean_distances(first, second, squared=True)
 
 
-def main():
-    order = common.read_order()
-    structures = common.Structures(order)
-    prepared = common.Clock()
-    features = descriptors(structures)
-    prepare_s = prepared.seconds()
-    clock = common.Clock()
-    label = {part: structures.label[rows] for part, rows in structures.rows.items()}
-    mean = label["train"].mean()
-    tried = slice(min(TRIED, len(label["train"])))
+def fit(order, features, labels):
+    mean = labels["train"].mean()
+    tried = slice(min(TRIED, len(labels["train"])))
     inner = squared_distances(features["train"][tried], features["train"][tried])
     outer = squared_distances(features["valid"], features["train"][tried])
     scale = 1 / np.median(inner)
@@ -55,21 +48,12 @@ def main():
     for gamma in scale * WIDTHS:
         kernel, between = np.exp(-gamma * inner), np.exp(-gamma * outer)
         for alpha in RIDGES:
-            model = KernelRidge(alpha=alpha, kernel="precomputed").fit(kernel, label["train"][tried] - mean)
-            errors[gamma, alpha] = np.abs(model.predict(between) + mean - label["valid"]).mean()
+            model = KernelRidge(alpha=alpha, kernel="precomputed").fit(kernel, labels["train"][tried] - mean)
+            errors[gamma, alpha] = np.abs(model.predict(between) + mean - labels["valid"]).mean()
     gamma, alpha = min(errors, key=errors.get)
-    model = KernelRidge(alpha=alpha, kernel="rbf", gamma=gamma).fit(features["train"], label["train"] - mean)
-    common.write_result(
-        order,
-        structures,
-        {part: model.predict(features[part]) + mean for part in ("valid", "test")},
-        prepare_s=prepare_s,
-        train_s=clock.seconds(),
-        wall_s=prepared.wall(),
-        recipe={"gamma_times_median": gamma / scale, "alpha": alpha, "features": features["train"].shape[1]},
-        versions=common.versions("dscribe", "scikit-learn"),
-    )
+    model = KernelRidge(alpha=alpha, kernel="rbf", gamma=gamma).fit(features["train"], labels["train"] - mean)
+    return lambda x: model.predict(x) + mean, {"gamma_times_median": gamma / scale, "alpha": alpha}
 
 
 if __name__ == "__main__":
-    main()
+    common.run_without_budget(descriptors, fit, "dscribe", "scikit-learn")
