@@ -1,6 +1,5 @@
 """The one decorator for compiled functions (docs/design.md section 6): every Numba kernel of refattn is made by it."""
 
-import contextlib
 import functools
 import hashlib
 import inspect
@@ -10,6 +9,9 @@ from pathlib import Path
 
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+
+from refattn.common.notices import tell
+from refattn.errors import in_one_line
 
 # Sums may be reordered, which vectorises them, and a product fused with a sum; NaN and infinity keep their meaning,
 # because a loss that is not finite must be seen.
@@ -64,16 +66,25 @@ class _Cache(FunctionCache):
             return None
 
     def save_overload(self, sig, data):
-        with contextlib.suppress(Exception):  # the disk is full, or the index is damaged: the same as above
+        try:
             super().save_overload(sig, data)
+        except Exception as error:  # the disk is full, or the index is damaged: as above
+            _tell_not_kept(in_one_line(error))
 
 
 def _cache_of(function):
     """The function's cache; one that keeps nothing where no folder for it can be written."""
     try:
         return _Cache(function)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError) as error:
+        _tell_not_kept(in_one_line(error))
         return NullCache()
+
+
+@functools.cache
+def _tell_not_kept(reason):
+    """Said once for each reason."""
+    tell(f"compiled kernels cannot be kept ({reason}); they are compiled again in the next process")
 
 
 @functools.cache

@@ -30,10 +30,11 @@ scaled = helpers.scaled
 def kernel(x):
     return scaled(x + 1)
 """
+OURS = "common/jit.py", "common/notices.py", "errors.py"  # the decorator, and what it says by
 PACKAGE = {
     "__init__.py": "",
     "common/__init__.py": "",
-    "common/jit.py": Path(jit.__file__).read_text(encoding="utf-8"),
+    **{name: (Path(jit.__file__).parents[1] / name).read_text(encoding="utf-8") for name in OURS},
     "numbers.py": "FACTOR = 3\n",
     "helpers.py": HELPERS,
     "kernels.py": KERNELS,
@@ -86,7 +87,13 @@ def test_files_that_a_file_imports_are_found():
 
 
 def test_kernels_that_cannot_be_kept_are_compiled(monkeypatch):
-    """No folder for them, a full disk, a file that is none: the kernel is compiled, and everything else goes on."""
+    """No folder for them, a full disk, a file that is none: the kernel is compiled, and everything else goes on.
+
+    What is not kept is said once.
+    """
+    said = []
+    monkeypatch.setattr(jit, "tell", said.append)
+    jit._tell_not_kept.cache_clear()
 
     def refuse(*_):
         raise OSError(28, "No space left on device")
@@ -102,3 +109,4 @@ def test_kernels_that_cannot_be_kept_are_compiled(monkeypatch):
     kernel = jit.jit(add)
     assert isinstance(kernel._cache, NullCache)
     assert kernel(1.5, 2) == 3.5
+    assert len(said) == 1 and "(No space left on device)" in said[0].replace("[Errno 28] ", "")
