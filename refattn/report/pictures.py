@@ -32,7 +32,7 @@ DPI = 300
 INCH = 2.54  # cm, as all lengths down to MAX_ROW
 WIDTH = 17.0  # two columns of a journal
 BAR = 2.2  # colour bar
-TITLE = 1.4
+TITLE = 1.4  # with one line of predictions
 HEAD = 0.6
 FOOT = 0.8  # scale bar
 GAP = 0.35  # between the views
@@ -45,7 +45,8 @@ LETTER_WIDTH = 0.2  # cm, of a letter of the text on the average
 LINE = 0.42  # cm, from one line of text to the next
 NUMBER = 9  # pt: numbers of the colour bar
 SMALL = 7.5  # pt: its name
-BAR_LETTERS = 14  # in a line of its name
+BAR_LINE = 0.28  # cm, from one line of its name to the next
+BAR_LETTERS = 12  # in a line of its name
 MAX_LETTERS = 80  # drawn atoms
 MIN_LETTER = 4.5  # pt
 SHRINK = (1, 1, 0.85, 0.65, 0.5, 0.42)  # of a text of so many letters
@@ -114,15 +115,17 @@ def drawing(finding: ExplainedStructure, stacks: list[list[str]], background: st
     scale = min(MAX_SCALE, room / sizes[:, 0].sum(), MAX_ROW / sizes[:, 1].max())
     sizes *= scale
     row = max(MIN_ROW, sizes[:, 1].max() + 2 * gap)
+    below = _wrapped(amounts_of_all(finding), WIDTH)
+    title = TITLE + LINE * below.count("\n")
     headings = [[_row_heading(finding, names, row, width) for row in range(len(names))] for names in stacks]
     head = HEAD + LINE * max(text.count("\n") for texts in headings for text in texts)
     n_rows = max(map(len, stacks))
-    height = TITLE + n_rows * (head + row) + FOOT
+    height = title + n_rows * (head + row) + FOOT
     figure = Figure(figsize=(WIDTH / INCH, height / INCH), dpi=DPI, facecolor=theme.background)
     spare = (room - sizes[:, 0].sum()) / (len(rects) + 1) + gap
     for stack, number in itertools.product(range(len(stacks)), range(n_rows)):
         column = finding.columns[stacks[stack][number]]
-        bottom = height - TITLE - (number + 1) * (head + row)
+        bottom = height - title - (number + 1) * (head + row)
         left = stack * width + spare
         for view, rect, size in zip(views, rects, sizes, strict=True):
             place = left, bottom + (row - size[1]) / 2, *size
@@ -132,7 +135,7 @@ def drawing(finding: ExplainedStructure, stacks: list[list[str]], background: st
         corner = (stack * width + GAP) / WIDTH, (bottom + row + head / 2) / height
         figure.text(*corner, headings[stack][number], **style)
         _colour_bar(figure, (stack + 1) * width - BAR + GAP, bottom, row, column, theme)
-    _heading(figure, finding, theme)
+    _heading(figure, finding, below, theme)
     _scale_bar(figure, scale, theme)
     return figure
 
@@ -307,8 +310,10 @@ def _in_points(length, scale):
 
 def _colour_bar(figure, left, bottom, row, column, theme):
     width, height = figure.get_size_inches() * INCH
-    length = min(0.76 * row, 4.0)
-    place = (left, bottom + (0.9 * row - length) / 2, 0.3, length)
+    label = textwrap.fill(with_unit(column.name.replace("_", " "), printable(column.unit)), BAR_LETTERS)
+    above = 0.15 + BAR_LINE * (1 + label.count("\n"))
+    length = min(0.76 * row, 4.0, row - above)
+    place = (left, bottom + (row - length - above) / 2, 0.3, length)
     axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
     bar = figure.colorbar(ScalarMappable(Normalize(*column.limits), MAPS[column.signed]), cax=axes)
     bar.locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
@@ -316,7 +321,6 @@ def _colour_bar(figure, left, bottom, row, column, theme):
     bar.update_ticks()
     bar.outline.set(edgecolor=theme.text, linewidth=0.5)
     axes.tick_params(labelsize=NUMBER, colors=theme.text, width=0.5, length=2.5)
-    label = textwrap.fill(with_unit(column.name.replace("_", " "), printable(column.unit)), BAR_LETTERS)
     x, y = (place[0] - 0.1) / width, (place[1] + length + 0.15) / height
     figure.text(x, y, label, color=theme.text, fontsize=SMALL, va="bottom", linespacing=1.05, parse_math=False)
 
@@ -330,19 +334,24 @@ def _row_heading(finding, names, row, width):
     rho = finding.correlations.get((names[first], name), np.nan)
     which = f"row {first + 1}:" if first else "the first row"
     text += "" if np.isnan(rho) else f"; Spearman correlation with {which} {rho:.2f}".replace("-", "−")
-    return text if width == WIDTH else textwrap.fill(text, int((width - GAP) / LETTER_WIDTH))
+    return _wrapped(text, width)
 
 
-def _heading(figure, finding, theme):
+def _wrapped(text, width):
+    """Text on lines of `width` cm."""
+    return textwrap.fill(text, int((width - GAP) / LETTER_WIDTH))
+
+
+def _heading(figure, finding, below, theme):
     """Id and formula, and below them prediction and label."""
     height = figure.get_figheight() * INCH
     name = printable(finding.id)
     name = name if len(name) <= 44 else f"{name[:20]}…{name[-22:]}"
     above = finding.formula if name.translate(SUBSCRIPTS) == finding.formula else f"{name}   {finding.formula}"
-    below = amounts_of_all(finding)
     style = {"color": theme.text, "fontsize": LETTER, "va": "center", "parse_math": False}
     figure.text(GAP / WIDTH, 1 - 0.45 / height, above, weight="bold", **style)
-    figure.text(GAP / WIDTH, 1 - 0.95 / height, below, **style)
+    middle = 0.95 + LINE / 2 * below.count("\n")
+    figure.text(GAP / WIDTH, 1 - middle / height, below, **style)
 
 
 def amounts_of_all(finding: ExplainedStructure) -> str:

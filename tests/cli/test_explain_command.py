@@ -4,6 +4,7 @@ import base64
 import csv
 import dataclasses
 import gzip
+import itertools
 import json
 import re
 import signal
@@ -19,6 +20,7 @@ from ase.build import molecule
 from click.testing import CliRunner
 from explanation_cases import rattled_salt
 from extras import needs_xtb
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 from scipy.stats import spearmanr
 
@@ -32,7 +34,7 @@ from refattn.network.checkpoint import save_checkpoint
 from refattn.report.findings import Column, ExplainedStructure, findings
 from refattn.report.folder import files_of, stacks_of
 from refattn.report.pages import page_data, write_page
-from refattn.report.pictures import amounts, picture
+from refattn.report.pictures import amounts, drawing, picture
 
 NAMES = ("beta", "scaled_beta", "impact", "gradient_times_input", "occlusion")
 UNITS = {"gradient_times_input": "eV", "occlusion": "eV"}
@@ -283,6 +285,27 @@ def test_dark_pictures(make, model, tmp_path):
     pixels = imread(tmp_path / "dark.png")
     assert (pixels[0, 0, :3] < 0.15).all()
     assert n_colours(pixels) > 100
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["below each other", "beside each other"])
+def test_no_text_of_a_picture_is_clipped_or_covers_another(beside, model):
+    """Whatever the names and units of the targets are."""
+    explanation = refattn.explain(model, rattled_salt(), scores=[])
+    names = ["formation energy of the relaxed cell", "band_gap"]
+    finding = ExplainedStructure(
+        explanation.atoms,
+        {name: dataclasses.replace(explanation, target=name, unit="eV/formula unit") for name in names},
+        dict.fromkeys(names, -0.2888),
+    )
+    columns = [finding.column_name(score, name) for name in names for score in ("gradient_times_input", "scaled_beta")]
+    figure = drawing(finding, [columns[:2], columns[2:]] if beside else [columns])
+    FigureCanvasAgg(figure).draw()
+    boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
+    for box in boxes:
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width and 0 <= box.y0 < box.y1 <= figure.bbox.height
+    assert len(boxes) == 2 + 2 * len(columns) + 1
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
 
 
 def test_a_range_of_colours_is_never_so_narrow_that_it_shows_rounding():
