@@ -45,6 +45,8 @@ LATER = {"model.head", "data.target_weight", "training.attention", "training.att
 LATER |= {"training.edges_per_shard"}
 LATER |= {"data.split_by", "data.split_group", "data.valid_by", "data.test_part", "data.n_folds", "data.fold"}
 LATER |= {"training.warmup_epochs", "training.ema", "data.weight"}
+COLLECTIONS = {"data.target", "data.target_weight", "training.attention"}
+WEIGHTS = {"data.target_weight", "training.attention_weight"}  # of each target
 LARGEST = 2**31 - 1  # of any integer
 LARGEST_SIZE = 2**16  # of the numbers of [model], beyond which nothing fits in memory
 
@@ -58,7 +60,7 @@ class Section:
         for field in dataclasses.fields(self):
             name = f"{self.name}.{field.name}"
             value = getattr(self, field.name)
-            if field.name in ("target", "target_weight", "attention"):
+            if name in COLLECTIONS or (name in WEIGHTS and isinstance(value, list | tuple)):
                 object.__setattr__(self, field.name, _collected(value, name))
                 continue
             if type(value) is not type(field.default):
@@ -85,7 +87,7 @@ def _collected(value, name):
     if name == "training.attention" and isinstance(value, Mapping):
         value = tuple(value.items())
     items = tuple(value) if isinstance(value, list | tuple) else (None,)
-    if name == "data.target_weight":
+    if name in WEIGHTS:
         right = all(isinstance(w, numbers.Real) and type(w) is not bool and 0 < w < float("inf") for w in items)
         wanted = "a list of numbers greater than 0"
     elif name == "data.target":
@@ -98,7 +100,7 @@ def _collected(value, name):
         raise ConfigError(f"{name} is {value!r:.60}; it must be {wanted}")
     if name == "data.target" and len(items) == 1:
         return items[0]
-    return tuple(map(float, items)) if name == "data.target_weight" else items
+    return tuple(map(float, items)) if name in WEIGHTS else items
 
 
 def _check_texts(value, name):
@@ -273,7 +275,7 @@ class TrainingConfig(Section):
     ema: float = 0.0  # decay of the moving average of the parameters that predicts in their place; 0: none (average.py)
     scale_target: bool = True  # learn (y - mean) / std of the training labels
     attention: tuple[tuple[str, str], ...] = ()  # table: target -> per-site array that its global attention is taught
-    attention_weight: float = 0.4  # of the cross entropy with that; measured: 0.4 is better than 0.1 for the HOMO
+    attention_weight: float | tuple[float, ...] = 0.4  # of the cross entropy with that; also a list, one of each target
     patience: int = 200  # epochs without a better validation MAE before stopping (code)
     dtype: str = "float32"
     seed: int = 0
@@ -308,6 +310,9 @@ class Config:
         targets = self.data.targets
         if len(self.data.weights) != len(targets):
             raise ConfigError(f"data.target_weight has {len(self.data.weights)} weights for {len(targets)} targets")
+        if len(self.attention_weights) != len(targets):
+            n = len(self.attention_weights)
+            raise ConfigError(f"training.attention_weight has {n} weights for {len(targets)} targets")
         for target, _ in self.training.attention:
             if target not in targets:
                 raise ConfigError(f"training.attention names {target!r:.60}; it must name one of {', '.join(targets)}")
@@ -315,6 +320,12 @@ class Config:
         if self.of_class and self.model.non_negative:
             raise ConfigError("model.non_negative is true, and the log odds of a class are negative too; leave it out")
         object.__setattr__(self, "model", dataclasses.replace(self.model, n_targets=len(targets)))
+
+    @property
+    def attention_weights(self) -> tuple[float, ...]:
+        """The weight of each target's attention in the loss."""
+        weight = self.training.attention_weight
+        return weight if isinstance(weight, tuple) else (weight,) * len(self.data.targets)
 
 
 SECTIONS = {section.name: section for section in (ModelConfig, GraphConfig, DataConfig, TrainingConfig)}

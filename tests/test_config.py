@@ -138,6 +138,27 @@ def test_mistakes_in_python_are_one_sentence_and_leave_no_folder(make, words, tm
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["data.target_weight", "training.attention_weight"])
+def test_every_target_may_have_a_weight(name, tmp_path):
+    section, key = name.split(".")
+    two = override(
+        Config(), ['data.target=["homo", "lumo"]', 'training.attention={ homo = "where" }', f"{name}=[2, 0.5]"]
+    )
+    assert getattr(getattr(two, section), key) == (2.0, 0.5)
+    (tmp_path / "config.toml").write_text(to_toml(two), encoding="utf-8")
+    assert load_config(tmp_path / "config.toml") == two
+    assert f"{name} has 3 weights for 2 targets" in message_of(override, two, [f"{name}=[1, 2, 3]"])
+    for wrong in ("[1, 0]", "[1, -1]", "[1, inf]", '[1, "1"]', "[1, true]"):
+        assert f"{name} is " in message_of(override, two, [f"{name}={wrong}"])
+
+
+def test_one_weight_of_attention_is_that_of_every_target():
+    assert override(Config(), ['data.target=["homo", "lumo"]', "training.attention_weight=3"]).attention_weights == (
+        3,
+        3,
+    )
+
+
 def test_numbers_of_numpy_and_paths_are_taken():
     config = Config(
         model=ModelConfig(width=np.int64(64), radial_max=np.float32(6)), data=DataConfig(path=Path("set.h5"))

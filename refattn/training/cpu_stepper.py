@@ -173,7 +173,7 @@ class CpuStepper:
         factors = np.zeros((2, self.n_targets))
         terms = (
             (self.config.data.weights, self.loss.reduce),
-            (self.n_targets * [self.config.training.attention_weight], mean),
+            (self.config.attention_weights, mean),
         )
         for term, (weights, reduce) in enumerate(terms):
             for k, weight in enumerate(weights):

@@ -74,7 +74,7 @@ class CudaStepper:
             k = config.data.targets.index(target)
             share, first_site = self.targets.share[:, k].copy(), self.graphs.site_ptr[:-1].astype(np.int64)
             first_site[np.add.reduceat(share, first_site) <= 0] = -1
-            self.taught[k] = to_device(share), to_device(first_site), config.training.attention_weight
+            self.taught[k] = to_device(share), to_device(first_site), config.attention_weights[k]
         self.weights = config.data.weights
         radial_centres(self.config.model, params.vector.dtype, self.ops.xp)  # made here, not from a graph's memory
         self.device_params = Parameters(params.table, to_device(params.vector.copy()))

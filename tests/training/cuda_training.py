@@ -128,7 +128,9 @@ def batch_and_steppers(data, dtype, loss, model, devices=(CUDA, REFERENCE), targ
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, target=targets, target_weight=weights),
-        training=dataclasses.replace(config.training, attention=dict.fromkeys(taught, "population")),
+        training=dataclasses.replace(
+            config.training, attention=dict.fromkeys(taught, "population"), attention_weight=weights
+        ),
     )
     dataset = read_dataset(data)
     ring = np.random.default_rng(0).integers(0, 2, (len(dataset.graphs.z), 2)).astype(float)

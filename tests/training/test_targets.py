@@ -71,7 +71,7 @@ def loss_by_hand(config, targets, dataset, rows, params):
             value = sum(w * loss.point(p, y, config.training.huber_delta)[0] for p, y, w in known)
             total += weight * loss.reduce(value, sum(w for _, _, w in known))[0]
         if target in dict(config.training.attention):
-            total += config.training.attention_weight * np.mean(
+            total += config.attention_weights[k] * np.mean(
                 [entropy for entropy in entropies(tape.beta[k], targets.share[:, k], dataset, rows) if entropy]
             )
     return total
@@ -91,7 +91,12 @@ CASES = [
     ({"loss": "huber"}, {}, ["spread", "heavy", "none"], "reference"),
     ({"loss": "cross_entropy"}, {}, ["spread"], "cpu"),
     ({"attention": {"spread": "population"}}, {"readout": "published"}, ["spread"], "cpu"),
-    ({"attention": {"heavy": "population"}}, {"head": "additive"}, ["spread", "heavy"], "cpu"),
+    (
+        {"attention": {"spread": "population", "heavy": "population"}, "attention_weight": [0.3, 2.0]},
+        {"head": "additive"},
+        ["spread", "heavy"],
+        "cpu",
+    ),
     ({"attention": {"spread": "population"}, "loss": "mae"}, {"readout": "sum"}, ["spread", "none"], "reference"),
 ]
 
