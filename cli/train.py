@@ -159,15 +159,27 @@ def read_settings(
         settings = load_experiment(SETS[data or "molecules"].experiment) if data in {None, *SETS} else Config()
     else:
         settings = experiment_or_file(config)
-    changes = {"path": data, "target": target}
-    changes = {key: value for key, value in changes.items() if value not in (None, ())}
-    data_config = dataclasses.replace(settings.data, **changes)
-    taught = tuple(pair for pair in settings.training.attention if pair[0] in data_config.targets)
-    training = dataclasses.replace(settings.training, attention=taught if target else settings.training.attention)
-    settings = dataclasses.replace(settings, data=data_config, training=training)
+    if target:
+        settings = with_targets(settings, target)
+    if data is not None:
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, path=data))
     if epochs:
         settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
     return override(settings, assignments)
+
+
+def with_targets(settings: "Config", targets: tuple[str, ...]) -> "Config":
+    """The Config for these targets, each with the weights that it has there, and what its attention is taught."""
+    data = dataclasses.replace(settings.data, target=targets)
+    training = settings.training
+    taught = tuple(pair for pair in training.attention if pair[0] in targets)
+    if data.target_weight:
+        known = dict(zip(settings.data.targets, data.target_weight, strict=True))
+        data = dataclasses.replace(data, target_weight=[known.get(name, 1.0) for name in targets])
+    if isinstance(training.attention_weight, tuple):
+        known = dict(zip(settings.data.targets, training.attention_weight, strict=True))
+        training = dataclasses.replace(training, attention_weight=[known.get(name, 1.0) for name in targets])
+    return dataclasses.replace(settings, data=data, training=dataclasses.replace(training, attention=taught))
 
 
 def settings_of_run(out: Path) -> "Config | None":

@@ -86,3 +86,18 @@ def test_what_runs_without_arguments():
     assert read_settings(None, "fullerene", ("lumo",), None, (), None).data.target == "lumo"
     one = read_settings(None, None, ("xtb_lumo",), None, (), None)
     assert one.training.attention == (("xtb_lumo", "lumo_population"),)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if len(load_config(path).data.targets) > 1], ids=lambda path: path.stem
+)
+def test_every_target_of_several_can_be_learned_alone(path):
+    """It keeps its own weights."""
+    config = load_config(path)
+    for k, target in enumerate(config.data.targets):
+        one = read_settings(path.stem, None, (target, "another"), None, (), None)
+        assert one.data.targets == (target, "another")
+        assert one.training.attention == tuple(pair for pair in config.training.attention if pair[0] == target)
+        assert one.data.weights == (config.data.weights[k], 1.0)
+        assert one.attention_weights[0] == config.attention_weights[k]
+        assert read_settings(path.stem, None, (target,), None, (), None).data.target == target
