@@ -40,11 +40,6 @@ POSITIVE = {
 }
 AT_MOST_ONE = {"graph.min_distance"}
 BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2", "training.ema"}
-# Left out of a configuration file where they have their defaults, so that it is the one of before there were such keys.
-LATER = {"model.head", "data.target_weight", "training.attention", "training.attention_weight"}
-LATER |= {"training.edges_per_shard"}
-LATER |= {"data.split_by", "data.split_group", "data.valid_by", "data.test_part", "data.n_folds", "data.fold"}
-LATER |= {"training.warmup_epochs", "training.ema", "data.weight"}
 COLLECTIONS = {"data.target", "data.target_weight", "training.attention"}
 WEIGHTS = {"data.target_weight", "training.attention_weight"}  # of each target
 LARGEST = 2**31 - 1  # of any integer
@@ -188,9 +183,7 @@ class GraphConfig(Section):
     r_max: float = 4.0  # Å, longest edge kept
     omega_min: float = 0.4  # sr, smallest solid angle kept
     weight_min: float = 0.2  # 1, smallest solid angle relative to the site's largest
-    min_distance: float = (
-        0.5  # 1, of two atoms over their covalent radii together: nearer ones are an error; 0: none is
-    )
+    min_distance: float = 0.5  # 1, of two atoms over the sum of their covalent radii; nearer is an error; 0: never
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,13 +201,12 @@ class DataConfig(Section):
     n_valid: int = 0  # structures to validate on; 0: a tenth
     n_test: int = 0  # structures to test on; 0: a tenth
     split_seed: int = 0
-    split_by: str = (
-        "random"  # what is new in the test part (groups.py): whole groups, which are not trained on; "file":
-    )
-    # the split of data.split
-    split_group: str = ""  # of "group": a label, or a text up to which the ids of a group are the same; empty: ids
-    # without the number at the end, which are trajectories. Of "elements": the one to leave out; empty: drawn. Of
-    # "cluster": an embedding by `refattn embed`; empty: composition, size and edges
+    # What is new in the test part (groups.py), whole groups that are not trained on; "file": the split of data.split.
+    split_by: str = "random"
+    # Of "group": a label, or a text up to which the ids of a group are the same; empty: ids without the number at the
+    # end, which are trajectories. Of "elements": the one to leave out; empty: drawn. Of "cluster": an embedding by
+    # `refattn embed`; empty: composition, size and edges.
+    split_group: str = ""
     valid_by: str = "random"  # "random": validate on other structures of the groups to train on; "group": on new groups
     test_part: bool = True  # false: no structure is kept to test on
     n_folds: int = 0  # parts of which each is the test part once; 0: none
@@ -398,16 +390,12 @@ def _in_toml(value):
 
 
 def _sections(config):
-    """The sections as nested dictionaries, without a [graph] that is not given, keys that are derived, and defaults of
-    LATER."""
+    """The sections as nested dictionaries, without a [graph] that is not given and keys that are derived."""
     found = {}
     for section, kind in SECTIONS.items():
         part = getattr(config, section)
         fields = [] if part is None else [field for field in dataclasses.fields(kind) if not field.metadata]
         values = {field.name: getattr(part, field.name) for field in fields}
-        for field in fields:
-            if f"{section}.{field.name}" in LATER and values[field.name] == field.default:
-                del values[field.name]
         if "attention" in values:
             values["attention"] = dict(values["attention"])
         if part is not None:
