@@ -104,6 +104,9 @@ def prepare(source, out, format, labels, units, limit, threads, processes, part,
             echo(f"  {printable(id)}: {printable(reason)}")
     for text in report.notes:
         echo(f"note: {printable(text)}")
+    if report.usual_units:
+        usual = ", ".join(f"{name} ({report.labels[name]})" for name in report.usual_units)
+        echo(f"note: taken for what is usual under this name: {usual}; where a unit is another, give --unit NAME=UNIT")
     units = {name: unit or "no unit" for name, unit in report.labels.items()}
     named = [f"{name} ({unit}) of {report.n_labelled[name]}" for name, unit in units.items()]
     echo(f"{structures}, {report.n_skipped} left out; labels: {', '.join(named) or 'none'}")

@@ -241,8 +241,9 @@ class Progress:
         if len(self.times) > 1:  # the first epoch compiles
             seconds = (self.times[-1] - self.times[0]) / (len(self.times) - 1) * (self.n_epochs - record["epoch"])
             left = f"  about {_duration(seconds)} left"
+        epochs = f"/{self.n_epochs}" if self.n_epochs else ""
         self.status.line(
-            f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  MAE train {record['train_mae']:.4g} "
+            f"epoch {record['epoch']:>3}{epochs}  loss {record['loss']:.4f}  MAE train {record['train_mae']:.4g} "
             f"valid {record['valid_mae']:.4g} {self.unit}  {record['structures_per_second']:.0f} structures/s{left}"
         )
 

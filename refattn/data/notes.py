@@ -53,6 +53,6 @@ def _notes_on_elements(config: Config, dataset: Dataset, rows: tuple[np.ndarray,
         if len(unseen):
             names = ", ".join(chemical_symbols[z] for z in np.setdiff1d(graphs.elements(unseen), seen))
             yield (
-                f"{len(unseen)} of {len(part)} structures to {name} on hold {names}, which none to train on does"
-                f"{purpose}; leave them out, or choose another split"
+                f"no structure to train on holds {names}, which {len(unseen)} of {len(part)} to {name} on do{purpose}; "
+                "leave them out, or choose another split"
             )

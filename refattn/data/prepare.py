@@ -39,6 +39,7 @@ class PrepareReport:
     `reasons` holds (id, reason) of the first few structures that were skipped, `labels` the unit of every label of the
     data set under its name; "" where it is not known. `n_resumed` structures have their graphs from the checkpoint of
     an earlier run, `n_labelled` of each label says how many have it, `notes` what else should be known of the source.
+    `usual_units` are the labels whose unit neither the source nor the user says, but their name.
     `seconds` is by the clock, the other seconds are of a processor: they say where the work is, however
     many threads share it.
     """
@@ -56,6 +57,7 @@ class PrepareReport:
     labels: dict[str, str]
     n_labelled: dict[str, int]
     notes: list[str]
+    usual_units: list[str]
 
 
 def prepare(
@@ -157,6 +159,7 @@ def prepare(
         labels=labels,
         n_labelled={name: n_labelled[name] for name in labels},
         notes=notes,
+        usual_units=_usual_units(source, labels, units or {}),
     )
 
 
@@ -166,6 +169,14 @@ def _label_attrs(units):
     for name, unit in units.items():
         attrs[name] = {"kind": "", "description": "", **LABELS.get(name, {}), "unit": unit}
     return attrs
+
+
+def _usual_units(source, labels, given):
+    """The labels whose unit is known by nothing but their names."""
+    if not hasattr(source, "notes"):  # of one published set, or of a kind of file that has units
+        return []
+    said = {name for name, unit in getattr(source, "units", {}).items() if unit}
+    return [name for name in labels if LABELS.get(name, {}).get("unit") and name not in {*said, *given}]
 
 
 def _take_units(label_attrs, said, given):

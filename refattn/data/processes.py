@@ -116,6 +116,7 @@ def prepare_in_processes(
         labels=dict(sorted(labels.items())),
         n_labelled={name: n_labelled[name] for name in sorted(labels)},
         notes=source.notes(),
+        usual_units=sorted(set().union(*(report.usual_units for report in reports))),
         **sums,
     )
 

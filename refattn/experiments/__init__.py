@@ -22,4 +22,9 @@ def load_experiment(name: str) -> Config:
 
 def experiment_or_file(name: str) -> Config:
     """Config of the experiment with that name, or else of a TOML file. Raises ConfigError."""
-    return load_experiment(name) if name in experiment_names() else load_config(name)
+    if name in experiment_names():
+        return load_experiment(name)
+    if not Path(name).exists():
+        names = ", ".join(experiment_names())
+        raise ConfigError(f"{name}: there is no such file, and no such experiment; the experiments are {names}")
+    return load_config(name)

@@ -331,10 +331,10 @@ def test_resume_is_the_same_command_again(folder, tmp_path):
     message = refused(1, *command, "--set", "training.seed=9", "--set", "model.n_heads=2")
     assert "model.n_heads = " in message and "(asked for: 2), training.seed = " in message
     longer = run(*command, "--epochs", 9).stderr
-    assert "now ends after 9" in longer and "epoch   9 " in longer
+    assert "now ends after 9" in longer and "epoch   9/9 " in longer
     assert load_config(tmp_path / "run" / "config.toml").training.epochs == 9
     assert "training.epochs = 9" in refused(1, *command, "--epochs", 8)
-    assert "epoch  10 " in run("train", "--out", tmp_path / "run", "--resume", "--epochs", 10).stderr
+    assert "epoch  10/10 " in run("train", "--out", tmp_path / "run", "--resume", "--epochs", 10).stderr
 
 
 def test_a_log_has_a_line_a_minute(monkeypatch, capsys):

@@ -236,3 +236,21 @@ def test_a_full_stdout():
     assert len(result.stderr.splitlines()) == 1
     assert "the system refuses" in result.stderr
     assert signal.getsignal(signal.SIGPIPE)
+
+
+def test_units_that_only_a_name_says_are_printed(place):
+    structures = molecules(3)
+    for number, atoms in enumerate(structures):
+        atoms.info = {"id": f"m{number}", "homo": -0.2, "lumo": 0.1, "spread": 1.0}
+    ase.io.write("x.extxyz", structures, format="extxyz")
+    (place / "t.csv").write_text("id,gap (Hartree)\nm0,1\nm1,2\nm2,3\n")
+    said = run("prepare", "x.extxyz", "x.h5", "--labels", "t.csv", "--unit", "lumo=Hartree").output
+    assert "usual under this name: homo (eV); where a unit is another, give --unit NAME=UNIT" in said
+    assert "labels: gap (Hartree) of 3, homo (eV) of 3, lumo (Hartree) of 3, spread (no unit) of 3" in said
+
+
+def test_an_experiment_that_does_not_exist(place):
+    for name in ("mine.toml", "qm9_gap10k"):
+        message = refused("train", name, "--data", "data.h5")
+        assert f"{name}: there is no such file, and no such experiment; the experiments are " in message
+        assert "qm9_gap_10k" in message

@@ -299,4 +299,4 @@ def test_a_training_from_the_command_line(data, tmp_path):
     assert "its ensemble has 2 members (asked for: 3)" in message
     arguments[arguments.index("--epochs") + 1] = 2
     result = CliRunner().invoke(cli, [*map(str, arguments), "--resume"])
-    assert result.exit_code == 0 and result.stderr.count("epoch   2 ") == 2, result.stderr
+    assert result.exit_code == 0 and result.stderr.count("epoch   2/") == 2, result.stderr

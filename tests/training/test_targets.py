@@ -318,6 +318,6 @@ def test_elements_that_only_other_parts_have_are_noted(data):
     """m2 is NH3, m1 CH4, m4 CH3OH, m9 CO2, m7 HCN; element features know of every element."""
     dataset = read_dataset(data)
     chosen, tested = notes(config_of(data, ["spread"]), dataset, [(1, 11), (4, 21), (7, 9)])
-    assert chosen.startswith("1 of 2 structures to validate on hold O, which none to train on does, and they help")
-    assert tested.startswith("2 of 2 structures to test on hold N, O, which none to train on does; leave")
+    assert chosen.startswith("no structure to train on holds O, which 1 of 2 to validate on do, and they help")
+    assert tested.startswith("no structure to train on holds N, O, which 2 of 2 to test on do; leave")
     assert notes(config_of(data, ["spread"], {"features": "cgcnn"}), dataset, [(1, 11), (4, 21), (7, 9)]) == []
