@@ -216,7 +216,7 @@ class Progress:
         self.title = title
         self.name = name
         self.n_epochs = 0
-        self.unit = ""
+        self.units = []
         self.times = []
         self.member = None
 
@@ -233,7 +233,7 @@ class Progress:
             self.status.line(f"{self.name} {self.member + 1} of {record['n_members']}")
         if "batch" in record:
             self.n_epochs = record["n_epochs"]
-            self.unit = record["unit"]
+            self.units = record["units"]
             self.status.update(f"epoch {record['epoch']}: batch {record['batch']}/{record['n_batches']}")
             return
         self.times = [*self.times[-5:], time.perf_counter()]
@@ -243,9 +243,16 @@ class Progress:
             left = f"  about {_duration(seconds)} left"
         epochs = f"/{self.n_epochs}" if self.n_epochs else ""
         self.status.line(
-            f"epoch {record['epoch']:>3}{epochs}  loss {record['loss']:.4f}  MAE train {record['train_mae']:.4g} "
-            f"valid {record['valid_mae']:.4g} {self.unit}  {record['structures_per_second']:.0f} structures/s{left}"
+            f"epoch {record['epoch']:>3}{epochs}  loss {record['loss']:.4f}  MAE {self._errors(record)}  "
+            f"{record['structures_per_second']:.0f} structures/s{left}"
         )
+
+    def _errors(self, record):
+        if "targets" not in record:
+            return f"train {record['train_mae']:.4g} valid {record['valid_mae']:.4g} {''.join(self.units)}".rstrip()
+        errors = [f"{name} {found['valid_mae']:.4g}" for name, found in record["targets"].items()]
+        each = zip(errors, self.units or len(errors) * [""], strict=True)
+        return f"valid {', '.join(f'{error} {unit}'.rstrip() for error, unit in each)}"
 
 
 def _duration(seconds):

@@ -75,7 +75,7 @@ def train(
         these settings, but for more training.epochs (see continued_config): the same call begins and goes on.
     init : path, optional   a run or model file whose parameters to start from (fine-tuning)
     progress : callable (dict), optional
-        Called at the start and after every batch with epoch, n_epochs, batch, n_batches and unit, after every epoch
+        Called at the start and after every batch with epoch, n_epochs, batch, n_batches and units, after every epoch
         with its record.
     stop : callable () -> bool, optional
         Asked after every batch; when true, the place is saved and Interrupted raised.
@@ -246,11 +246,7 @@ class Trainer:
     def _reached(self):
         """How far the training is, for `report`."""
         reached = {"epoch": self.progress["epoch"], "batch": self.progress["batch"], "n_batches": self.n_batches}
-        return {**reached, "n_epochs": self.config.training.epochs, "unit": self._unit()}
-
-    def _unit(self):
-        """Of the errors in the history: of several targets, that is the spread of each."""
-        return self.checkpoint.unit if self.config.model.n_targets == 1 else "standard deviations"
+        return {**reached, "n_epochs": self.config.training.epochs, "units": list(self.checkpoint.units)}
 
     def _out_of_patience(self):
         return self.history and self.progress["epoch"] - 1 - self._best()["epoch"] >= self.config.training.patience

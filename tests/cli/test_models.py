@@ -109,11 +109,22 @@ def test_the_first_epoch_is_no_measure_of_the_time_left():
     lines = []
     status = type("Status", (), {"line": lambda self, text: lines.append(text), "update": lambda self, text: None})()
     progress = Progress(status, "")
-    progress({"epoch": 1, "batch": 0, "n_epochs": 3, "n_batches": 1, "unit": "eV"})
+    progress({"epoch": 1, "batch": 0, "n_epochs": 3, "n_batches": 1, "units": ["eV"]})
     numbers = dict.fromkeys(("loss", "train_mae", "valid_mae", "structures_per_second"), 1.0)
     for epoch in (1, 2, 3):
         progress({"epoch": epoch, **numbers})
     assert "left" not in lines[0] and all("left" in line for line in lines[1:])
+    assert lines[0] == "epoch   1/3  loss 1.0000  MAE train 1 valid 1 eV  1 structures/s"
+
+
+def test_an_epoch_has_the_error_of_every_target_in_its_unit():
+    lines = []
+    status = type("Status", (), {"line": lambda self, text: lines.append(text), "update": lambda self, text: None})()
+    progress = Progress(status, "")
+    progress({"epoch": 1, "batch": 0, "n_epochs": 12, "n_batches": 1, "units": ["eV", ""]})
+    targets = {"homo": {"valid_mae": 0.25}, "label": {"valid_mae": 0.5}}
+    progress({"epoch": 1, "loss": 2.0, "structures_per_second": 9.0, "targets": targets})
+    assert lines == ["epoch   1/12  loss 2.0000  MAE valid homo 0.25 eV, label 0.5  9 structures/s"]
 
 
 def test_compiling_is_said_once(monkeypatch):
