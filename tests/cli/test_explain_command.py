@@ -4,7 +4,6 @@ import base64
 import csv
 import dataclasses
 import gzip
-import itertools
 import json
 import re
 import signal
@@ -18,9 +17,8 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from click.testing import CliRunner
-from explanation_cases import rattled_salt
+from explanation_cases import n_colours, rattled_salt
 from extras import needs_xtb
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 from scipy.stats import spearmanr
 
@@ -31,10 +29,9 @@ from refattn.errors import DataError
 from refattn.explanation import comparison
 from refattn.explanation.comparison import populations
 from refattn.network.checkpoint import save_checkpoint
-from refattn.report.findings import Column, ExplainedStructure, findings
+from refattn.report.findings import ExplainedStructure, findings
 from refattn.report.folder import files_of, stacks_of
 from refattn.report.pages import page_data, write_page
-from refattn.report.pictures import amounts, drawing, picture
 
 NAMES = ("beta", "scaled_beta", "impact", "gradient_times_input", "occlusion")
 UNITS = {"gradient_times_input": "eV", "occlusion": "eV"}
@@ -260,11 +257,6 @@ def test_the_orbital_that_the_target_is_about_is_drawn(model):
 # ---- pictures ------------------------------------------------------------------------------------------------------
 
 
-def n_colours(pixels):
-    """How many colours there are; a pixel (R, G, B, A) is one number, because rows are slow to sort."""
-    return len(np.unique(np.round(255 * pixels).astype(np.uint8).view(np.uint32)))
-
-
 def test_pictures_are_17_cm_wide_and_not_blank(folder):
     for path in (folder / "out" / "pictures").iterdir():
         pixels = imread(path)
@@ -276,54 +268,6 @@ def test_pictures_are_17_cm_wide_and_not_blank(folder):
         pixels = imread(path)
         assert pixels.shape == (160, 240, 4)
         assert 0.05 < (pixels[:, :, 3] > 0.5).mean() < 0.95
-
-
-@pytest.mark.parametrize("make", [lambda: ase.Atoms("C"), rattled_salt], ids=["atom", "salt"])
-def test_dark_pictures(make, model, tmp_path):
-    finding = ExplainedStructure(make(), {"gap": refattn.explain(model, make(), scores=[])})
-    picture(tmp_path / "dark.png", finding, [["beta"]], "dark")
-    pixels = imread(tmp_path / "dark.png")
-    assert (pixels[0, 0, :3] < 0.15).all()
-    assert n_colours(pixels) > 100
-
-
-@pytest.mark.parametrize("beside", [False, True], ids=["below each other", "beside each other"])
-def test_no_text_of_a_picture_is_clipped_or_covers_another(beside, model):
-    """Whatever the names and units of the targets are."""
-    explanation = refattn.explain(model, rattled_salt(), scores=[])
-    names = ["formation energy of the relaxed cell", "band_gap"]
-    finding = ExplainedStructure(
-        explanation.atoms,
-        {name: dataclasses.replace(explanation, target=name, unit="eV/formula unit") for name in names},
-        dict.fromkeys(names, -0.2888),
-    )
-    columns = [finding.column_name(score, name) for name in names for score in ("gradient_times_input", "scaled_beta")]
-    figure = drawing(finding, [columns[:2], columns[2:]] if beside else [columns])
-    FigureCanvasAgg(figure).draw()
-    boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
-    for box in boxes:
-        assert 0 <= box.x0 < box.x1 <= figure.bbox.width and 0 <= box.y0 < box.y1 <= figure.bbox.height
-    assert len(boxes) == 2 + 2 * len(columns) + 1
-    for one, other in itertools.combinations(boxes, 2):
-        assert not one.overlaps(other)
-
-
-def test_a_range_of_colours_is_never_so_narrow_that_it_shows_rounding():
-    even = 1 + 1e-13 * np.arange(6)
-    low, high = Column("beta", "", "", False, even).limits
-    assert low == pytest.approx(0.99) and high == pytest.approx(1.01)
-    assert Column("occlusion", "", "eV", True, np.array([-3.0, 1])).limits == (-3, 3)
-    assert Column("removal", "", "eV", True, np.array([np.nan])).limits == (-1, 1)
-    assert Column("homo_population", "", "", False, np.array([0.2, 0.8])).limits == (0, 0.8)
-
-
-def test_prediction_and_label_have_the_same_decimal_places(model):
-    explanation = refattn.explain(model, ase.Atoms("C"), scores=[])
-    cases = {(-11.5, -11.105): "−11.50 eV predicted, −11.11 eV label", (0.25, None): "0.2500 eV predicted"}
-    cases |= {(2e-9, 1e-9): "2e−09 eV predicted, 1e−09 eV label", (0.0, None): "0.000 eV predicted"}
-    for (value, label), words in cases.items():
-        object.__setattr__(explanation, "value", value)
-        assert amounts(explanation, label) == words
 
 
 # ---- pages ---------------------------------------------------------------------------------------------------------

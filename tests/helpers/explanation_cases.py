@@ -97,3 +97,8 @@ def populated_structures(populations):
             atoms.set_array(orbital, share / share.sum())
         found.append(atoms)
     return found
+
+
+def n_colours(pixels):
+    """How many colours there are; a pixel (R, G, B, A) is one number, because rows are slow to sort."""
+    return len(np.unique(np.round(255 * pixels).astype(np.uint8).view(np.uint32)))
