@@ -102,11 +102,11 @@ def prepare(source, out, format, labels, units, limit, threads, processes, part,
         echo(f"{skipped} {verb} left out (all of them, with reasons, are in /skipped):")
         for id, reason in report.reasons:
             echo(f"  {printable(id)}: {printable(reason)}")
-    for text in report.notes:
-        echo(f"note: {printable(text)}")
     if report.usual_units:
         usual = ", ".join(f"{name} ({report.labels[name]})" for name in report.usual_units)
-        echo(f"note: taken for what is usual under this name: {usual}; where a unit is another, give --unit NAME=UNIT")
+        echo(f"note: a unit that is not given is the usual one of the name: {usual}; for another give --unit NAME=UNIT")
+    for text in report.notes:
+        echo(f"note: {printable(text)}")
     units = {name: unit or "no unit" for name, unit in report.labels.items()}
     named = [f"{name} ({unit}) of {report.n_labelled[name]}" for name, unit in units.items()]
     echo(f"{structures}, {report.n_skipped} left out; labels: {', '.join(named) or 'none'}")

@@ -83,7 +83,7 @@ def _collected(value, name):
         value = tuple(value.items())
     items = tuple(value) if isinstance(value, list | tuple) else (None,)
     if name in WEIGHTS:
-        right = all(isinstance(w, numbers.Real) and type(w) is not bool and 0 < w < float("inf") for w in items)
+        right = all(isinstance(w, numbers.Real) and type(w) is not bool and 0 < w <= LARGEST for w in items)
         wanted = "a list of numbers greater than 0"
     elif name == "data.target":
         right = items and len({*items}) == len(items) and all(isinstance(x, str) and x for x in items)
@@ -301,10 +301,11 @@ class Config:
                 raise ConfigError(f"{name} is {found!r:.60}; it must be a {section.__name__}")
         targets = self.data.targets
         if len(self.data.weights) != len(targets):
-            raise ConfigError(f"data.target_weight has {len(self.data.weights)} weights for {len(targets)} targets")
+            n = len(self.data.weights)
+            raise ConfigError(f"data.target_weight has {n} weights for {len(targets)} targets; give each target one")
         if len(self.attention_weights) != len(targets):
             n = len(self.attention_weights)
-            raise ConfigError(f"training.attention_weight has {n} weights for {len(targets)} targets")
+            raise ConfigError(f"training.attention_weight has {n} weights for {len(targets)} targets; give each one")
         for target, _ in self.training.attention:
             if target not in targets:
                 raise ConfigError(f"training.attention names {target!r:.60}; it must name one of {', '.join(targets)}")

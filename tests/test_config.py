@@ -148,7 +148,7 @@ def test_every_target_may_have_a_weight(name, tmp_path):
     (tmp_path / "config.toml").write_text(to_toml(two), encoding="utf-8")
     assert load_config(tmp_path / "config.toml") == two
     assert f"{name} has 3 weights for 2 targets" in message_of(override, two, [f"{name}=[1, 2, 3]"])
-    for wrong in ("[1, 0]", "[1, -1]", "[1, inf]", '[1, "1"]', "[1, true]"):
+    for wrong in ("[1, 0]", "[1, -1]", "[1, inf]", '[1, "1"]', "[1, true]", f"[1, 1{400 * '0'}]"):
         assert f"{name} is " in message_of(override, two, [f"{name}={wrong}"])
 
 

@@ -10,9 +10,6 @@ from pathlib import Path
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 
-from refattn.common.notices import tell
-from refattn.errors import in_one_line
-
 # Sums may be reordered, which vectorises them, and a product fused with a sum; NaN and infinity keep their meaning,
 # because a loss that is not finite must be seen.
 REORDER = {"reassoc", "contract", "arcp", "nsz"}
@@ -69,7 +66,7 @@ class _Cache(FunctionCache):
         try:
             super().save_overload(sig, data)
         except Exception as error:  # the disk is full, or the index is damaged: as above
-            _tell_not_kept(in_one_line(error))
+            _tell_not_kept(error)
 
 
 def _cache_of(function):
@@ -77,14 +74,21 @@ def _cache_of(function):
     try:
         return _Cache(function)
     except (OSError, RuntimeError) as error:
-        _tell_not_kept(in_one_line(error))
+        _tell_not_kept(error)
         return NullCache()
 
 
-@functools.cache
-def _tell_not_kept(reason):
-    """Said once for each reason."""
-    tell(f"compiled kernels cannot be kept ({reason}); they are compiled again in the next process")
+_not_kept = []  # why, the first time
+
+
+def _tell_not_kept(error):
+    """Say it once. What this imports is no part of any kernel, so that it has no place among the imports above."""
+    from refattn.common.notices import tell
+    from refattn.errors import in_one_line
+
+    if not _not_kept:
+        _not_kept.append(in_one_line(error))
+        tell(f"compiled kernels cannot be kept ({_not_kept[0]}); they are compiled again in the next process")
 
 
 @functools.cache

@@ -159,7 +159,7 @@ def prepare(
         labels=labels,
         n_labelled={name: n_labelled[name] for name in labels},
         notes=notes,
-        usual_units=_usual_units(source, labels, units or {}),
+        usual_units=_usual_units(source, +n_labelled, units or {}),
     )
 
 
@@ -171,12 +171,12 @@ def _label_attrs(units):
     return attrs
 
 
-def _usual_units(source, labels, given):
+def _usual_units(source, n_labelled, given):
     """The labels whose unit is known by nothing but their names."""
     if not hasattr(source, "notes"):  # of one published set, or of a kind of file that has units
         return []
     said = {name for name, unit in getattr(source, "units", {}).items() if unit}
-    return [name for name in labels if LABELS.get(name, {}).get("unit") and name not in {*said, *given}]
+    return [name for name in sorted(n_labelled) if LABELS.get(name, {}).get("unit") and name not in {*said, *given}]
 
 
 def _take_units(label_attrs, said, given):

@@ -1,5 +1,6 @@
 """One commented TOML file per experiment; `refattn train NAME` and `load_experiment(NAME)` read them."""
 
+import os
 from pathlib import Path
 
 from refattn.config import Config, load_config
@@ -24,7 +25,7 @@ def experiment_or_file(name: str) -> Config:
     """Config of the experiment with that name, or else of a TOML file. Raises ConfigError."""
     if name in experiment_names():
         return load_experiment(name)
-    if not Path(name).exists():
+    if not os.path.exists(name):
         names = ", ".join(experiment_names())
         raise ConfigError(f"{name}: there is no such file, and no such experiment; the experiments are {names}")
     return load_config(name)

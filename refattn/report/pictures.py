@@ -19,6 +19,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
 from refattn.common.text import printable
@@ -41,12 +43,12 @@ MIN_ROW = 2.6
 MAX_ROW = 6.0
 MAX_SCALE = 1.15  # cm/Å
 LETTER = 10  # pt: text
-LETTER_WIDTH = 0.2  # cm, of a letter of the text on the average
 LINE = 0.42  # cm, from one line of text to the next
 NUMBER = 9  # pt: numbers of the colour bar
 SMALL = 7.5  # pt: its name
 BAR_LINE = 0.28  # cm, from one line of its name to the next
-BAR_LETTERS = 12  # in a line of its name
+BAR_ROOM = 1.9  # for its name
+MIN_BAR = 1.2
 MAX_LETTERS = 80  # drawn atoms
 MIN_LETTER = 4.5  # pt
 SHRINK = (1, 1, 0.85, 0.65, 0.5, 0.42)  # of a text of so many letters
@@ -114,8 +116,9 @@ def drawing(finding: ExplainedStructure, stacks: list[list[str]], background: st
     room = width - BAR - (len(rects) + 1) * gap
     scale = min(MAX_SCALE, room / sizes[:, 0].sum(), MAX_ROW / sizes[:, 1].max())
     sizes *= scale
-    row = max(MIN_ROW, sizes[:, 1].max() + 2 * gap)
-    below = _wrapped(amounts_of_all(finding), WIDTH)
+    bars = {name: _bar_name(finding.columns[name]) for name in itertools.chain(*stacks)}
+    row = max(MIN_ROW, sizes[:, 1].max() + 2 * gap, MIN_BAR + max(map(_height_of, bars.values())))
+    below = _wrapped(amounts_of_all(finding), WIDTH - 2 * GAP, LETTER)
     title = TITLE + LINE * below.count("\n")
     headings = [[_row_heading(finding, names, row, width) for row in range(len(names))] for names in stacks]
     head = HEAD + LINE * max(text.count("\n") for texts in headings for text in texts)
@@ -124,7 +127,8 @@ def drawing(finding: ExplainedStructure, stacks: list[list[str]], background: st
     figure = Figure(figsize=(WIDTH / INCH, height / INCH), dpi=DPI, facecolor=theme.background)
     spare = (room - sizes[:, 0].sum()) / (len(rects) + 1) + gap
     for stack, number in itertools.product(range(len(stacks)), range(n_rows)):
-        column = finding.columns[stacks[stack][number]]
+        name = stacks[stack][number]
+        column = finding.columns[name]
         bottom = height - title - (number + 1) * (head + row)
         left = stack * width + spare
         for view, rect, size in zip(views, rects, sizes, strict=True):
@@ -134,7 +138,7 @@ def drawing(finding: ExplainedStructure, stacks: list[list[str]], background: st
         style = {"color": theme.text, "fontsize": LETTER, "va": "center", "parse_math": False}
         corner = (stack * width + GAP) / WIDTH, (bottom + row + head / 2) / height
         figure.text(*corner, headings[stack][number], **style)
-        _colour_bar(figure, (stack + 1) * width - BAR + GAP, bottom, row, column, theme)
+        _colour_bar(figure, (stack + 1) * width - BAR + GAP, bottom, row, column, bars[name], theme)
     _heading(figure, finding, below, theme)
     _scale_bar(figure, scale, theme)
     return figure
@@ -308,10 +312,19 @@ def _in_points(length, scale):
     return length * scale * 72 / INCH
 
 
-def _colour_bar(figure, left, bottom, row, column, theme):
+def _bar_name(column):
+    """What stands above a colour bar, on lines as wide as there is room."""
+    return _wrapped(with_unit(column.name.replace("_", " "), printable(column.unit)), BAR_ROOM, SMALL)
+
+
+def _height_of(name):
+    """Height of the name of a colour bar, and of the room around it, in cm."""
+    return 0.15 + BAR_LINE * (1 + name.count("\n"))
+
+
+def _colour_bar(figure, left, bottom, row, column, name, theme):
     width, height = figure.get_size_inches() * INCH
-    label = textwrap.fill(with_unit(column.name.replace("_", " "), printable(column.unit)), BAR_LETTERS)
-    above = 0.15 + BAR_LINE * (1 + label.count("\n"))
+    above = _height_of(name)
     length = min(0.76 * row, 4.0, row - above)
     place = (left, bottom + (row - length - above) / 2, 0.3, length)
     axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
@@ -322,7 +335,7 @@ def _colour_bar(figure, left, bottom, row, column, theme):
     bar.outline.set(edgecolor=theme.text, linewidth=0.5)
     axes.tick_params(labelsize=NUMBER, colors=theme.text, width=0.5, length=2.5)
     x, y = (place[0] - 0.1) / width, (place[1] + length + 0.15) / height
-    figure.text(x, y, label, color=theme.text, fontsize=SMALL, va="bottom", linespacing=1.05, parse_math=False)
+    figure.text(x, y, name, color=theme.text, fontsize=SMALL, va="bottom", linespacing=1.05, parse_math=False)
 
 
 def _row_heading(finding, names, row, width):
@@ -334,12 +347,24 @@ def _row_heading(finding, names, row, width):
     rho = finding.correlations.get((names[first], name), np.nan)
     which = f"row {first + 1}:" if first else "the first row"
     text += "" if np.isnan(rho) else f"; Spearman correlation with {which} {rho:.2f}".replace("-", "−")
-    return _wrapped(text, width)
+    return _wrapped(text, width - 2 * GAP, LETTER)
 
 
-def _wrapped(text, width):
-    """Text on lines of `width` cm."""
-    return textwrap.fill(text, int((width - GAP) / LETTER_WIDTH))
+def _wrapped(text, width, size):
+    """Text of `size` pt on lines of at most `width` cm; words that are longer are cut."""
+    letters = max(len(text), 1)
+    while True:
+        lines = textwrap.wrap(text, letters)
+        widest = max((_width_of(line, size) for line in lines), default=0)
+        if widest <= width or letters == 1:
+            return "\n".join(lines)
+        letters = max(1, min(letters - 1, int(letters * width / widest)))
+
+
+def _width_of(line, size):
+    """Width of a line of text of `size` pt, in cm."""
+    width, *_ = text_to_path.get_text_width_height_descent(line, FontProperties(size=size), ismath=False)
+    return width / 72 * INCH
 
 
 def _heading(figure, finding, below, theme):

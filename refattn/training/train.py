@@ -219,9 +219,11 @@ class Trainer:
         if not resumed:
             remove_run(self.out)
             self._save()
-        if not holds_text(self.out / "config.toml", to_toml(self.config)):
-            (self.out / "metrics.json").unlink(missing_ok=True)  # of fewer epochs: the mark of a finished run
-            write_text(self.out / "config.toml", to_toml(self.config))
+        path = self.out / "config.toml"
+        if not holds_text(path, to_toml(self.config)):
+            if not path.exists() or notes_on_edits(self.out, self.config):  # metrics.json marks a finished run
+                (self.out / "metrics.json").unlink(missing_ok=True)
+            write_text(path, to_toml(self.config))
         if not (self.out / "split.json").exists():
             write_split(self.out / "split.json", self.checkpoint.split)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from click.testing import CliRunner
-from damage import cut, drops, fills, flip, folder, put, remove, swap, swaps, texts, values
+from damage import cut, cut_in_a_line, drops, fills, flip, folder, put, remove, swap, swaps, texts, values
 from qm9_molecules import METHANE
 from small_data import molecules, small_config, write_molecules
 from upstream_fixtures import unpack_model
@@ -108,6 +108,7 @@ def check_message(status, stderr):
 
 PARTS = (0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
 CUTS = {f"cut at {part}": cut(part) for part in PARTS}
+LINES = {f"cut in a line at {part}": cut_in_a_line(part) for part in PARTS}
 JUNK = {
     "binary": put(b"\x00\x01\x02\xff\xfe" * 40),
     "text": put("nothing"),
@@ -213,8 +214,8 @@ CASES = [
     ("data.h5", {**ROWS, "junk": put("x")}, ("train config.toml --data {} --out new", "evaluate run --data {}")),
     ("data.h5", drops("labels/spread"), ("evaluate run --data {} --out out.csv", "train config.toml --data {}")),
     ("data.h5", values("labels/spread", np.full(24, NAN)), ("evaluate run --data {} --out out.csv",)),
-    ("config.toml", {**CUTS, **JUNK, **TOML}, ("train {} --data data.h5 --out new --epochs 1",)),
-    ("config.toml", {"cut": cut(0.5)}, ("gradcheck {}",)),
+    ("config.toml", {**LINES, **JUNK, **TOML}, ("train {} --data data.h5 --out new --epochs 1",)),
+    ("config.toml", {"cut": cut_in_a_line(0.5)}, ("gradcheck {}",)),
     ("run/model.h5", {**CUTS, **JUNK}, ("info run", "evaluate run --out out.csv", "train --out run --resume")),
     ("run/model.h5", MODEL, ("predict run molecules.extxyz --out out.h5",)),
     ("run/model.h5", {"cut": cut(0.8)}, ("train config.toml --out new --init run",)),

@@ -245,12 +245,12 @@ def test_units_that_only_a_name_says_are_printed(place):
     ase.io.write("x.extxyz", structures, format="extxyz")
     (place / "t.csv").write_text("id,gap (Hartree)\nm0,1\nm1,2\nm2,3\n")
     said = run("prepare", "x.extxyz", "x.h5", "--labels", "t.csv", "--unit", "lumo=Hartree").output
-    assert "usual under this name: homo (eV); where a unit is another, give --unit NAME=UNIT" in said
+    assert "not given is the usual one of the name: homo (eV); for another give --unit NAME=UNIT" in said
     assert "labels: gap (Hartree) of 3, homo (eV) of 3, lumo (Hartree) of 3, spread (no unit) of 3" in said
 
 
 def test_an_experiment_that_does_not_exist(place):
-    for name in ("mine.toml", "qm9_gap10k"):
+    for name in ("mine.toml", "qm9_gap10k", 300 * "n"):
         message = refused("train", name, "--data", "data.h5")
         assert f"{name}: there is no such file, and no such experiment; the experiments are " in message
         assert "qm9_gap_10k" in message

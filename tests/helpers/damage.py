@@ -17,6 +17,17 @@ def cut(part):
     return damage
 
 
+def cut_in_a_line(part):
+    """Keep the first `part` of the lines, and the beginning of the next: a configuration is whole after any."""
+
+    def damage(path):
+        lines = [line for line in path.read_text().splitlines(keepends=True) if line.strip()]
+        n = int(part * len(lines))
+        path.write_text("".join(lines[:n]) + lines[n][:2])
+
+    return damage
+
+
 def flip(seed, n=1):
     """Change `n` bytes at random places."""
 

@@ -25,10 +25,13 @@ def test_dark_pictures(make, model, tmp_path):
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["below each other", "beside each other"])
-def test_no_text_of_a_picture_is_clipped_or_covers_another(beside, model):
+@pytest.mark.parametrize(
+    "name", ["formation energy of the relaxed cell", 9 * "long name of m ", "mmmm_MMMM_mmm", 90 * "W"]
+)
+def test_no_text_of_a_picture_is_clipped_or_covers_another(name, beside, model):
     """Whatever the names and units of the targets are."""
     explanation = refattn.explain(model, rattled_salt(), scores=[])
-    names = ["formation energy of the relaxed cell", "band_gap"]
+    names = [name, "band_gap"]
     finding = ExplainedStructure(
         explanation.atoms,
         {name: dataclasses.replace(explanation, target=name, unit="eV/formula unit") for name in names},
