@@ -110,7 +110,7 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, kee
     else:
         check_data(checkpoints[0], dataset)
     with workers(threads or available_cores()) as map_fn:
-        parts = predict_split(checkpoints, dataset, map_fn, device, bool(attention) or None)
+        parts = predict_split(checkpoints, dataset, map_fn, device, True if attention else None)
         if calibrate:
             calibrate_run(model, parts, map_fn)
         summary = summarise(checkpoints[0], {name: part for name, part in parts.items() if len(part.rows)})

@@ -170,16 +170,21 @@ def read_settings(
 
 def with_targets(settings: "Config", targets: tuple[str, ...]) -> "Config":
     """The Config for these targets, each with the weights that it has there, and what its attention is taught."""
-    data = dataclasses.replace(settings.data, target=targets)
+
+    def chosen(weights):
+        if not (isinstance(weights, tuple) and weights):
+            return weights  # one for all
+        known = dict(zip(settings.data.targets, weights, strict=True))
+        return [known.get(name, 1.0) for name in targets]
+
     training = settings.training
     taught = tuple(pair for pair in training.attention if pair[0] in targets)
-    if data.target_weight:
-        known = dict(zip(settings.data.targets, data.target_weight, strict=True))
-        data = dataclasses.replace(data, target_weight=[known.get(name, 1.0) for name in targets])
-    if isinstance(training.attention_weight, tuple):
-        known = dict(zip(settings.data.targets, training.attention_weight, strict=True))
-        training = dataclasses.replace(training, attention_weight=[known.get(name, 1.0) for name in targets])
-    return dataclasses.replace(settings, data=data, training=dataclasses.replace(training, attention=taught))
+    weight = chosen(training.attention_weight)
+    return dataclasses.replace(
+        settings,
+        data=dataclasses.replace(settings.data, target=targets, target_weight=chosen(settings.data.target_weight)),
+        training=dataclasses.replace(training, attention=taught, attention_weight=weight),
+    )
 
 
 def settings_of_run(out: Path) -> "Config | None":

@@ -300,12 +300,11 @@ class Config:
             if not (isinstance(found, section) or (name == "graph" and found is None)):
                 raise ConfigError(f"{name} is {found!r:.60}; it must be a {section.__name__}")
         targets = self.data.targets
-        if len(self.data.weights) != len(targets):
-            n = len(self.data.weights)
-            raise ConfigError(f"data.target_weight has {n} weights for {len(targets)} targets; give each target one")
-        if len(self.attention_weights) != len(targets):
-            n = len(self.attention_weights)
-            raise ConfigError(f"training.attention_weight has {n} weights for {len(targets)} targets; give each one")
+        weights = {"data.target_weight": self.data.weights, "training.attention_weight": self.attention_weights}
+        for name, found in weights.items():
+            if len(found) != len(targets):
+                n = len(found)
+                raise ConfigError(f"{name} has {n} weights for {len(targets)} targets; give each target one")
         for target, _ in self.training.attention:
             if target not in targets:
                 raise ConfigError(f"training.attention names {target!r:.60}; it must name one of {', '.join(targets)}")

@@ -41,6 +41,10 @@ class Structures:
         split = json.loads(Path(order["split"]).read_text(encoding="utf-8"))
         self.rows = {part: np.array([row[name] for name in split[part]]) for part in PARTS}
 
+    def labels(self):
+        """{part: (S,)}."""
+        return {part: self.label[rows] for part, rows in self.rows.items()}
+
     def numbers(self, row):
         """Atomic numbers of a structure."""
         return self.z[self.first[row] : self.first[row + 1]]
@@ -93,8 +97,7 @@ def run_without_budget(features_of, fit, *packages):
     features = features_of(structures)
     prepare_s = prepared.seconds()
     clock = Clock()
-    labels = {part: structures.label[rows] for part, rows in structures.rows.items()}
-    predict, settings = fit(order, features, labels)
+    predict, settings = fit(order, features, structures.labels())
     write_result(
         order,
         structures,
@@ -109,7 +112,7 @@ def run_without_budget(features_of, fit, *packages):
 
 def write_result(order, structures, predictions, **facts):
     """Write the result: errors of `predictions` {"valid", "test": (S,)}, what the method says of itself, the order."""
-    label = {part: structures.label[rows] for part, rows in structures.rows.items()}
+    label = structures.labels()
     mae = {part: float(np.abs(values - label[part]).mean()) for part, values in predictions.items()}
     asked = {name: order[name] for name in ("method", "set", "n_train", "minutes", "seed", "budget_s", "threads")}
     sizes = {f"n_{part}": len(structures.rows[part]) for part in PARTS}
