@@ -119,9 +119,9 @@ def _clip(n, g, p, q, d, slack, place, line, new_place, new_line):
     Source   Sutherland & Hodgman, Commun. ACM 17, 32 (1974)
     """
     m = 0
+    here = p * place[0, 0] + q * place[0, 1] - d
     for k in range(n):
-        after = (k + 1) % n
-        here = p * place[k, 0] + q * place[k, 1] - d
+        after = k + 1 if k + 1 < n else 0
         there = p * place[after, 0] + q * place[after, 1] - d
         if here <= slack:
             new_place[m, 0], new_place[m, 1] = place[k, 0], place[k, 1]
@@ -133,6 +133,7 @@ def _clip(n, g, p, q, d, slack, place, line, new_place, new_line):
             new_place[m, 1] = place[k, 1] + part * (place[after, 1] - place[k, 1])
             new_line[m] = g if here <= slack else line[k]
             m += 1
+        here = there
     return m
 
 
@@ -144,8 +145,10 @@ def _sharpen(f, n, vector, across, along, place, line):
     for k in range(n):
         if line[k] < 0:
             return -1
+    if n:
+        p_2, q_2, d_2 = _line(v, row(vector, line[n - 1]), across, along)
     for k in range(n):
-        p_1, q_1, d_1 = _line(v, row(vector, line[k - 1 if k else n - 1]), across, along)
+        p_1, q_1, d_1 = p_2, q_2, d_2
         p_2, q_2, d_2 = _line(v, row(vector, line[k]), across, along)
         area = p_1 * q_2 - p_2 * q_1
         if abs(area) > PARALLEL * np.sqrt((p_1 * p_1 + q_1 * q_1) * (p_2 * p_2 + q_2 * q_2)):
@@ -153,7 +156,7 @@ def _sharpen(f, n, vector, across, along, place, line):
             place[k, 1] = (p_1 * d_2 - p_2 * d_1) / area
     m = 0
     for k in range(n):
-        after = (k + 1) % n
+        after = k + 1 if k + 1 < n else 0
         if (place[after, 0] - place[k, 0]) ** 2 + (place[after, 1] - place[k, 1]) ** 2 < SAME * SAME:
             continue
         place[m, 0], place[m, 1] = place[k, 0], place[k, 1]
