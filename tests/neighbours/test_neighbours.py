@@ -155,7 +155,7 @@ class Site:
 
 
 class Structure(list):
-    """What VoronoiNN asks of pymatgen's Structure; tools/compare_neighbours.py has the real one."""
+    """What VoronoiNN asks of pymatgen's Structure; benchmarks/compare_neighbours.py has the real one."""
 
     def __init__(self, atoms):
         super().__init__(Site([s], x, None) for s, x in zip(atoms.symbols, atoms.get_scaled_positions(wrap=False)))

@@ -1,6 +1,6 @@
 """refattn.neighbours beside pymatgen, freud, ASE, matscipy and vesin: the same numbers, and the time of each.
 
-    python tools/compare_neighbours.py crystals.extxyz.gz --number 40 --page docs/neighbours.md --json OUT.json
+    python benchmarks/compare_neighbours.py crystals.extxyz.gz --number 40 --page docs/neighbours.md --json OUT.json
 
 Whatever of these is installed takes part. Crystals are taken evenly from the file. Times are processor times of one
 thread, of all programs on one crystal after another, ours the mean of many calls. pymatgen's VoronoiNN is called as it
