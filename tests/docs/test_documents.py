@@ -1,5 +1,6 @@
 """The documents point to what is there: links, anchors, files, sections and names."""
 
+import configparser
 import functools
 import re
 import subprocess
@@ -112,3 +113,25 @@ def test_the_readme_is_short():
     assert text.count("\n") < 200
     assert len(re.findall(r"^\| --- ", text, re.MULTILINE)) <= 3
     assert "](docs/gradients.md)" in text
+
+
+def test_the_recipe_of_conda_asks_for_what_setup_cfg_does():
+    settings = configparser.ConfigParser()
+    settings.read_string(text_of("setup.cfg"))
+    options = settings["options"]
+    recipe = text_of("packaging/conda/meta.yaml")
+    asked = re.findall(r"^    - (\S+) (>=\S+)$", recipe.split("  run:\n")[1], re.MULTILINE)
+    wanted = [line.partition(">=") for line in options["install_requires"].split()]
+    wanted = {name.replace("matplotlib", "matplotlib-base"): f">={version}" for name, _, version in wanted}
+    assert dict(asked) == {"python": options["python_requires"], **wanted}
+    assert f'version = "{refattn.__version__}"' in recipe
+    assert f"version: {refattn.__version__}\n" in text_of("CITATION.cff")
+    for script in settings["options.entry_points"]["console_scripts"].strip().splitlines():
+        assert f"    - {script}\n" in recipe
+
+
+def test_every_data_set_in_the_package_has_its_licence_in_the_notices():
+    notices = text_of("THIRD_PARTY.md")
+    sets = {path.relative_to(ROOT).as_posix() for path in (ROOT / "refattn/data/sets").iterdir()}
+    assert sets
+    assert {name for name in sets if f"`{name}`" not in notices} == set()
