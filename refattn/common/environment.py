@@ -1,7 +1,6 @@
 """What this machine and installation are: cores, memory, versions."""
 
 import functools
-import importlib.metadata
 import os
 import platform
 import sys
@@ -74,6 +73,8 @@ def versions() -> dict[str, str]:
 
 @functools.cache  # a checkpoint has them, and a training writes many
 def _version(name):
+    import importlib.metadata  # a third of the time of `refattn --help`
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
