@@ -131,6 +131,18 @@ def test_the_same_bits_for_any_number_of_threads(folder):
         assert (folder / "out" / name).read_bytes() == (folder / "two" / name).read_bytes(), name
 
 
+def test_parts_are_the_whole_in_turns(folder):
+    """Of one file every third structure; its vectors do not depend on who else is embedded."""
+    with h5py.File(folder / "out" / "embedding.h5") as file:
+        ids, vectors = file["structures/id"].asstr()[:], file["structures/structure_vector"][()]
+    for k in range(3):
+        run(folder, "set.extxyz", f"part_{k}", "--part", f"{k + 1}/3")
+        with h5py.File(folder / f"part_{k}" / "embedding.h5") as file:
+            assert file["structures/id"].asstr()[:].tolist() == ids[k::3].tolist()
+            np.testing.assert_allclose(file["structures/structure_vector"][()], vectors[k::3], rtol=0, atol=EXACT)
+    assert "4/3" in refused(2, folder, "set.extxyz", "none", "--part", "4/3")
+
+
 def test_a_sample_of_the_sites(folder):
     """A part of all, in their order, at the same places, and the same one again."""
     for out in ("some", "again"):
