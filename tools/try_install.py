@@ -60,12 +60,18 @@ def built(folder):
     return wheel, sources
 
 
-def lowest_versions():
-    """Constraints, such as numpy==1.26, for everything that refattn asks for."""
+def asked():
+    """What setup.cfg asks for: the lines of what refattn needs, and those of pytest and its plugin."""
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
-    lines = settings["options"]["install_requires"].split()
-    return [line.replace(">=", "==") for line in lines]
+    tests = settings["options.extras_require"]["test"].split()
+    return settings["options"]["install_requires"].split(), [line for line in tests if line.startswith("pytest")]
+
+
+def lowest_versions():
+    """Constraints, such as numpy==1.26, for everything that `asked` has."""
+    needed, tests = asked()
+    return [line.replace(">=", "==") for line in needed + tests]
 
 
 def try_wheel(python, wheel, sources, folder, tests, constraints):
@@ -87,7 +93,7 @@ def try_wheel(python, wheel, sources, folder, tests, constraints):
     elsewhere = {"cwd": folder, "stdout": subprocess.DEVNULL}
     run(binaries / "refattn", "--help", **elsewhere)
     run(binaries / "refattn", "info", **elsewhere)
-    run(*pip, "pytest>=8", "pytest-xdist>=3.6")
+    run(*pip, *asked()[1])
     # safe path: `python -c` in a test would find the sources too
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "numba"), "PYTHONSAFEPATH": "1"}
     # not `python -m pytest`, which would find the sources and not the wheel
