@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 QUICK = ("tests/test_config.py", "tests/structures/test_elements.py", "tests/network/test_params.py")
 QUICK += ("tests/data/test_splits.py", "tests/docs/test_documents.py", "tests/common")
 NUMERICAL = ("tests/ops/test_ops.py", "tests/network/test_network.py", "tests/structures/test_voronoi.py")
-NUMERICAL += ("tests/cli/test_cli.py",)
+NUMERICAL += ("tests/explanation/test_explain.py", "tests/cli/test_cli.py")
 DEVELOPERS = {"pytest", "ruff", "sphinx", "tblite", "torch", "build"}  # no wheel brings them
 # pip's names of platforms; a machine takes wheels of all that its line names
 PLATFORMS = {

@@ -122,8 +122,9 @@ def run(tmp_path_factory):
 def start(n_ranks, code, *arguments):
     """Python code on ranks; what it prints on stderr. Arguments are sys.argv[1:]."""
     files = {file.name: str(file.locate()) for file in importlib.metadata.files("mpich")}
-    paths = [str(Path(small_data.__file__).parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "MPI4PY_LIBMPI": files["libmpi.so.12"], "PYTHONPATH": os.pathsep.join(paths)}
+    paths = [str(Path(small_data.__file__).parent), os.environ.get("PYTHONPATH")]
+    path = os.pathsep.join(filter(None, paths))  # an empty one would be the sources of an unpacked sdist
+    environment = {**os.environ, "MPI4PY_LIBMPI": files["libmpi.so.12"], "PYTHONPATH": path}
     command = [files["mpiexec"], "-n", str(n_ranks), sys.executable, "-c", code, *map(str, arguments)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     return result.returncode, result.stdout, result.stderr
