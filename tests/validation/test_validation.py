@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from explanation_cases import NAMES, OPS, SAME, STD, network, own_rows, populated_structures, shard_of
+from scipy.integrate import trapezoid
 from scipy.spatial.distance import jensenshannon, pdist
 from scipy.stats import norm, spearmanr
 
@@ -131,7 +132,7 @@ def test_deletion_and_insertion_are_those_of_a_network_without_the_sites():
 
 def test_area_of_curves():
     x = np.linspace(0, 1, STEPS + 1)
-    np.testing.assert_allclose(area(np.stack([x, 1 - x**2])), np.trapezoid(np.stack([x, 1 - x**2]), x, axis=1))
+    np.testing.assert_allclose(area(np.stack([x, 1 - x**2])), trapezoid(np.stack([x, 1 - x**2]), x, axis=1))
 
 
 def test_orders_fall_by_magnitude_and_break_ties_at_random():
