@@ -38,9 +38,9 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
     """Train a network, and write the run directory: model, metrics, predictions, pictures.
 
     CONFIG is a TOML file or the name of an experiment that ships with refattn. Without it --data is trained on with
-    the default settings, and with the network of --init. Without --data too, or with the name of a built-in set as
-    --data, its own experiment runs, in minutes on two cores: by default HOMO and LUMO of molecules, with attention that
-    is taught where these orbitals are.
+    the default settings for --target, or with the network and the targets of --init. Without --data too, or with the
+    name of a built-in set as --data, its own experiment runs, in minutes on two cores: by default HOMO and LUMO of
+    molecules, with attention that is taught where these orbitals are.
     With --ensemble the run directory has a complete run in each of member_0, member_1, ..., one after the other with
     the seeds training.seed, training.seed + 1, ... and the same split, and the errors of their mean prediction.
     --resume of its folder skips the members that are finished.
@@ -146,17 +146,24 @@ def read_settings(
     own: "Config | None" = None,
 ) -> "Config":
     """The Config of a training from a file or name, or from that of a run, and the options that change it."""
-    from refattn.config import Config, override
+    from refattn.config import Config, DataConfig, override
     from refattn.data.builtin import SETS
+    from refattn.data.store import open_dataset
     from refattn.experiments import experiment_or_file, load_experiment
     from refattn.network.checkpoint import load_checkpoint, model_file
 
     if config is None and own:
         settings = own
     elif config is None and init:
-        settings = Config(model=load_checkpoint(model_file(init)).config.model)
+        start = load_checkpoint(model_file(init)).config
+        settings = Config(model=start.model, data=DataConfig(target=start.data.target))
     elif config is None:
         settings = load_experiment(SETS[data or "molecules"].experiment) if data in {None, *SETS} else Config()
+        named = target or any(text.startswith("data.target=") for text in assignments)
+        if not named and data not in {None, *SETS}:
+            with open_dataset(data) as file:
+                labels = ", ".join(file["labels"])
+            raise click.UsageError(f"name what to learn by --target; the labels of {data} are: {labels}")
     else:
         settings = experiment_or_file(config)
     if target:

@@ -36,7 +36,9 @@ def verify(run, steps, init, threads, device, as_json):
     if as_json:
         echo(to_json(dataclasses.asdict(found)))
     if found.first_difference is not None:
-        reason = changed or "the same processor and versions; was it trained with other data, --init or --device?"
+        if found.first_difference == 0:
+            raise RunError(f"{run}: it begins with other parameters; give the --init that it was trained with, or none")
+        reason = changed or "processor and versions are the same, another --device or other code trained it"
         raise RunError(f"{run}: the parameters differ after step {found.first_difference}: {reason}")
     if not as_json:
         echo(f"{run}: the same bits after {len(found.steps)} of its steps, the last of them {found.steps[-1]}")

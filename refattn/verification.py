@@ -6,6 +6,7 @@ the versions of NumPy, SciPy and Python.
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import tempfile
@@ -20,7 +21,9 @@ from refattn.data.splits import resolve_split
 from refattn.errors import RunError
 from refattn.network.checkpoint import check_data, load_checkpoint
 from refattn.network.params import initialise
-from refattn.training.train import Interrupted, Trainer, digest_of, load_initial
+from refattn.prediction.run_directory import load_initial
+from refattn.training.schedule import Schedule
+from refattn.training.train import Interrupted, Trainer, digest_of
 
 
 @dataclasses.dataclass
@@ -28,7 +31,7 @@ class Verification:
     """What came out.
 
     steps : list of int               optimiser steps after which the parameters were compared
-    first_difference : int or None    the first of them after which they differed; None: all have the same bits
+    first_difference : int or None    the first of them after which they differed; 0: at the beginning; None: nowhere
     changed : dict                    processor and versions that were others: name -> (then, now)
     """
 
@@ -73,19 +76,45 @@ def verify(
         trainer = Trainer(Path(folder), fresh, dataset, resolve_split(checkpoint.split, dataset), device)
         try:
             then = digests(state.get("digests", {}), state.get("history", []), trainer.n_batches)
+            lengthened = [(int(step), int(epochs)) for step, epochs in state.get("lengthened", [])]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(f"{run / 'last.h5'}: its digests cannot be read ({error}); train again") from None
         limit = max([step for step in then if steps is None or step <= steps], default=0)
         if not limit:
             asked = "" if steps is None else f" of its first {steps} steps"
             raise RunError(f"{run}: keeps no digests{asked}; train it again with this version, or ask for more steps")
-        n_done = iter(range(1, limit + 1))
-        with contextlib.suppress(Interrupted):
-            trainer.fit(map_fn, progress or (lambda record: None), lambda: next(n_done) == limit)
+        train_again(trainer, lengthened, limit, map_fn, progress or (lambda record: None))
         now = digests(trainer.digests, trainer.history, trainer.n_batches) | {limit: digest_of(trainer.params)}
     compared = sorted(then.keys() & now.keys())
     different = [step for step in compared if then[step] != now[step]]
-    return Verification(compared, different[0] if different else None, changes(run / "last.h5"))
+    steps = [step for step in compared if step]
+    return Verification(steps, different[0] if different else None, changes(run / "last.h5"))
+
+
+def train_again(
+    trainer: Trainer, lengthened: list, limit: int, map_fn: Callable, report: Callable[[dict], None]
+) -> None:
+    """Train for `limit` steps; where more epochs were asked for later, with the schedule of the fewer until then.
+
+    Parameters
+    ----------
+    lengthened : list of (steps taken, epochs asked for until then)
+    """
+    config = trainer.config
+    n_done = 0
+    for end, epochs in [*lengthened, (limit, config.training.epochs)]:
+        end = min(end, limit)
+        if end <= n_done:
+            continue
+        taken = itertools.count(n_done + 1)
+        training = dataclasses.replace(config.training, epochs=epochs)
+        trainer.config = dataclasses.replace(config, training=training)
+        schedule = trainer.schedule.state
+        trainer.schedule = Schedule(training, trainer.n_batches)
+        trainer.schedule.state = schedule
+        with contextlib.suppress(Interrupted):
+            trainer.fit(map_fn, report, lambda taken=taken, end=end: next(taken) == end)
+        n_done = end
 
 
 def digests(at_steps: dict[str, str], history: list[dict], n_batches: int) -> dict[int, str]:

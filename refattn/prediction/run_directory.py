@@ -14,7 +14,8 @@ import numpy as np
 from refattn.config import SECTIONS, Config, load_config
 from refattn.data.builtin import SETS, data_of_run
 from refattn.errors import ConfigError, OutputError, RunError
-from refattn.network.checkpoint import Checkpoint
+from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file
+from refattn.network.params import Parameters, parameter_table
 from refattn.prediction.ensemble import is_ensemble, is_of_folds
 
 FILES = (
@@ -116,6 +117,19 @@ def notes_on_epochs(before: Config, now: Config) -> list[str]:
         f"note: the cosine of the learning rate was to end after {before.training.epochs} epochs and now ends after "
         f"{now.training.epochs}: the rate rises again, and the network is not that of as many epochs in one"
     ]
+
+
+def load_initial(init: str | os.PathLike, config: Config) -> Parameters:
+    """Parameters of a run or model file to start from. Raises RunError when its network is another."""
+    start = load_checkpoint(model_file(init))
+    theirs = start.config.model
+    ours = config.model
+    same = all(getattr(theirs, name) == getattr(ours, name) for name in ("n_heads", "radial_max", "radial_width"))
+    if same and theirs.n_targets != ours.n_targets:
+        raise RunError(f"{init}: the number of its targets is {theirs.n_targets}, not {ours.n_targets}; learn as many")
+    if not same or parameter_table(theirs) != parameter_table(ours):
+        raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
+    return start.params
 
 
 def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches: int) -> dict:

@@ -22,15 +22,16 @@ from refattn.data.notes import notes_on
 from refattn.data.splits import Split, check_labels, choose_split, labels_of_targets, resolve_split, write_split
 from refattn.data.store import Dataset
 from refattn.errors import ConfigError, RunError, TrainingError
-from refattn.network.checkpoint import Checkpoint, check_data, load_checkpoint, model_file, of_each, save_checkpoint
+from refattn.network.checkpoint import Checkpoint, check_data, load_checkpoint, of_each, save_checkpoint
 from refattn.network.evaluate import predict_labels
-from refattn.network.params import Parameters, initialise, parameter_table
+from refattn.network.params import Parameters, initialise
 from refattn.ops import load_backend
 from refattn.prediction.run_directory import (
     EPOCH_START,
     checked_state,
     continued_config,
     free_directory,
+    load_initial,
     notes_on_edits,
     notes_on_epochs,
     refuse_existing,
@@ -109,6 +110,8 @@ def train(
         ranks.wait()
         if begun:
             trainer = Trainer.resume(out, device, config)
+            if init and trainer.digests.get("0") not in {None, digest_of(load_initial(init, trainer.config))}:
+                raise RunError(f"{out}: its run did not begin with {init}; leave --init out, or choose another --out")
             ranks.wait()
         elif ranks.first:
             refuse_existing(out, overwrite)  # another process may have begun
@@ -152,7 +155,8 @@ class Trainer:
         self.progress = self._epoch_start(1)
         self.history = []
         self.average = Average(self.params, config.training.ema) if config.training.ema else None
-        self.digests = {}  # of the parameters after 1, 2, 4, 8, ... steps
+        self.digests = {"0": digest_of(self.params)}  # of the parameters after 0, 1, 2, 4, 8, ... steps
+        self.lengthened = []  # (steps taken, epochs asked for until then) of each time that more were asked for
         self.notes = []
         self.ranks = ALONE
         self.saved = time.monotonic()
@@ -200,6 +204,7 @@ class Trainer:
             trainer.progress = state["place"]
             trainer.history = state["history"]
             trainer.digests = state.get("digests", {})
+            trainer.lengthened = [*state.get("lengthened", [])]
             if trainer.average:
                 trainer.average.vector[:] = state["ema"]
         except (KeyError, ValueError, TypeError) as error:
@@ -208,6 +213,8 @@ class Trainer:
             best = load_checkpoint(out / "model.h5")  # better found damaged now than after the last epoch
             if best.config != checkpoint.config:
                 save_checkpoint(out / "model.h5", dataclasses.replace(best, config=checkpoint.config))
+        if checkpoint.config.training.epochs > before.training.epochs:
+            trainer.lengthened.append([trainer.adam.step, before.training.epochs])
         if checkpoint.config != before:
             trainer._save()
         return trainer
@@ -359,6 +366,7 @@ class Trainer:
             "place": self.progress,
             "history": self.history,
             "digests": self.digests,
+            "lengthened": self.lengthened,
             **({"ema": self.average.vector} if self.average else {}),
         }
         save_checkpoint(self.out / "last.h5", dataclasses.replace(self.checkpoint, state=state))
@@ -407,14 +415,3 @@ def resolve(config: Config, dataset: Dataset) -> Config:
     path = config.data.path if config.data.path in SETS else os.path.abspath(config.data.path)
     data = dataclasses.replace(config.data, path=path)
     return Config(config.model, graph, data, config.training)
-
-
-def load_initial(init: str | os.PathLike, config: Config) -> Parameters:
-    """Parameters of a run or model file to start from. Raises RunError when its network is another."""
-    start = load_checkpoint(model_file(init))
-    theirs = start.config.model
-    ours = config.model
-    same = all(getattr(theirs, name) == getattr(ours, name) for name in ("n_heads", "radial_max", "radial_width"))
-    if not same or parameter_table(theirs) != parameter_table(ours):
-        raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
-    return start.params

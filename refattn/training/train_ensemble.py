@@ -13,9 +13,9 @@ from refattn.config import Config, load_config
 from refattn.data.builtin import data_of_run, open_data
 from refattn.errors import ConfigError, RunError, in_one_line
 from refattn.prediction.ensemble import MAX_MEMBERS, PLAN, Plan, load_members, members_of, read_plan, write_plan
-from refattn.prediction.run_directory import continued_config, free_directory, refuse_existing
+from refattn.prediction.run_directory import continued_config, free_directory, load_initial, refuse_existing
 from refattn.training.results import targets_of, write_ensemble_results
-from refattn.training.train import load_initial, open_split, train
+from refattn.training.train import open_split, train
 
 
 def train_ensemble(
@@ -57,7 +57,7 @@ def train_ensemble(
         read_plan(out)
     with only_process(out):
         if begun:
-            plan = continued_plan(out, config, n_members)
+            plan = continued_plan(out, config, n_members, init)
         else:
             refuse_existing(out)  # another process may have begun
             write_plan(out, plan)
@@ -79,7 +79,8 @@ def train_runs(
         if is_finished(run, plan.config):
             continue
         report = progress and functools.partial(_report_member, progress, number, plan.n_members)
-        train(plan.config_of(number), run, n_threads, True, plan.init, report, stop, device)
+        init = "" if (run / "last.h5").exists() else plan.init  # which may be gone when a run has begun
+        train(plan.config_of(number), run, n_threads, True, init, report, stop, device)
 
 
 def _report_member(progress, member, n_members, record):
@@ -102,12 +103,16 @@ def checked_plan(plan: Plan, out: Path, init: str | os.PathLike | None) -> Plan:
     return plan._replace(config=config, init=os.path.abspath(init) if init else "")
 
 
-def continued_plan(out: Path, config: Config | None, n_members: int | None, of_folds: bool = False) -> Plan:
+def continued_plan(
+    out: Path, config: Config | None, n_members: int | None, init: str | os.PathLike | None, of_folds: bool = False
+) -> Plan:
     """The Plan in `out`, with what may change in it. Raises RunError where other settings are asked for."""
     plan = read_plan(out, of_folds)
     if n_members not in (None, plan.n_members):
         what = f"it has {plan.n_members} folds" if of_folds else f"its ensemble has {plan.n_members} members"
         raise RunError(f"{out}: {what} (asked for: {n_members}); choose another --out")
+    if init and os.path.abspath(init) != plan.init:
+        raise RunError(f"{out}: its runs do not begin with {init}; leave --init out, or choose another --out")
     now = plan._replace(config=continued_config(plan.config, config, out))
     if now != plan:
         write_plan(out, now)

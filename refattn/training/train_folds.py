@@ -52,8 +52,8 @@ def train_folds(
     """
     out = Path(out) if out else free_directory("-".join(config.data.targets))
     if is_of_folds(out) and (resume or only is not None):
-        first = config and Plan(config, n_folds, of_folds=True).config_of(0)
-        plan = continued_plan(out, first, n_folds, of_folds=True)
+        first = config and Plan(config, n_folds or read_plan(out, True).n_members, of_folds=True).config_of(0)
+        plan = continued_plan(out, first, n_folds, init, of_folds=True)
     elif config is None:
         plan = read_plan(out, of_folds=True)  # which is not there
     else:

@@ -335,6 +335,7 @@ def test_resume_is_the_same_command_again(folder, tmp_path):
     assert load_config(tmp_path / "run" / "config.toml").training.epochs == 9
     assert "training.epochs = 9" in refused(1, *command, "--epochs", 8)
     assert "epoch  10/10 " in run("train", "--out", tmp_path / "run", "--resume", "--epochs", 10).stderr
+    assert "the same bits after" in run("verify", tmp_path / "run").stdout  # with the learning rates of each time
 
 
 def test_a_log_has_a_line_a_minute(monkeypatch, capsys):
@@ -412,6 +413,17 @@ def test_init_starts_from_the_other_run(folder, tmp_path):
     run("train", folder / "small.toml", *options)
     before, after = (json.loads((path / "metrics.json").read_text()) for path in (folder / "run", out))
     assert after["test"]["mae"] == pytest.approx(before["test"]["mae"], rel=1e-3)
+    run("train", folder / "small.toml", *options, "--resume")
+    options[5] = out
+    message = refused(1, "train", folder / "small.toml", *options, "--resume")
+    assert f"its run did not begin with {out}" in message
+    assert "it begins with other parameters; give the --init" in refused(1, "verify", out)
+    assert "the same bits after" in run("verify", out, "--init", folder / "run").stdout
+
+
+def test_ones_own_data_need_a_target(folder):
+    message = refused(2, "train", "--data", folder / "set.h5")
+    assert "name what to learn by --target; the labels of " in message and message.endswith("set.h5 are: spread\n")
 
 
 # ---- the authors' models -------------------------------------------------------------------------------------------

@@ -69,6 +69,10 @@ def test_processes_that_share_the_folds_leave_the_same(config, finished, tmp_pat
     other = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=6))
     with pytest.raises(RunError, match="training.seed = 5 .asked for: 6."):
         train_folds(other, 3, tmp_path / "shared", only=1)
+    command = ["train", "--out", tmp_path / "shared", "--resume", "--epochs", 3, "--threads", 1]
+    assert CliRunner().invoke(cli, [*map(str, command)]).exit_code == 0
+    runs = [tmp_path / "shared" / f"fold_{k}" for k in range(3)]
+    assert [json.loads((run / "metrics.json").read_text())["epochs"] for run in runs] == [3, 3, 3]
 
 
 def test_intervals_are_calibrated_by_the_groups(finished):

@@ -29,7 +29,7 @@ from refattn.network.checkpoint import load_checkpoint, save_checkpoint
 from refattn.network.model import backward, forward
 from refattn.network.params import from_arrays
 from refattn.ops import load_backend
-from refattn.prediction.run_directory import FILES
+from refattn.prediction.run_directory import FILES, load_initial
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.schedule import Schedule
@@ -361,6 +361,9 @@ def test_another_network_is_no_start(data, finished, tmp_path):
         other = dataclasses.replace(config, model=dataclasses.replace(config.model, **change))
         with pytest.raises(RunError, match="its network is not that of"):
             train(other, tmp_path / "other", init=finished[0])
+    two = dataclasses.replace(config, data=dataclasses.replace(config.data, target=("spread", "other")))
+    with pytest.raises(RunError, match="the number of its targets is 1, not 2"):
+        load_initial(finished[0], two)
 
 
 @pytest.mark.parametrize(
