@@ -88,7 +88,7 @@ def embed(
             yield block
             kept.extend(block[0] if alone else ())
             done += len(block[0])
-            status.update(f"{done} structures")
+            status.update(counted(done, "structure"))
 
     summaries = {}
     skip = left_out if skip_bad else None
@@ -113,7 +113,7 @@ def embed(
             print_axes(summary, f"{target}: " if len(summaries) > 1 else "")
     summary = summaries[target]
     structures = counted(summary["structures"], "structure")
-    status.line(f"{structures}{left_out.in_words()}, {summary['sites']} sites, written to {out}")
+    status.line(f"{structures}{left_out.in_words()}, {counted(summary['sites'], 'site')}, written to {out}")
 
 
 def folders_of(out: str, model: Model, target: str | None) -> dict[str, Path]:

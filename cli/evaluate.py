@@ -29,7 +29,7 @@ from refattn.data.builtin import data_of_run, open_data
 from refattn.data.fingerprint import graph_digests
 from refattn.data.splits import Split, labelled_rows
 from refattn.data.store import Dataset
-from refattn.errors import DataError
+from refattn.errors import ConfigError, DataError
 from refattn.network.checkpoint import Checkpoint, check_data
 from refattn.network.evaluate import MARK, EvaluatedPart, predict_split, summarise, write_predictions
 from refattn.prediction.attention_summary import attention_summary
@@ -133,6 +133,10 @@ def compare_attention(
     dataset: Dataset, settings: Config, parts: dict[str, EvaluatedPart], wanted: tuple[tuple[str, str], ...]
 ) -> dict[str, dict]:
     """The attention_summary of the wanted pairs, or of what was taught as far as the data set has the arrays."""
+    for target, array in wanted:
+        if target not in settings.data.targets:
+            names = ", ".join(settings.data.targets)
+            raise ConfigError(f"--attention {target}={array}: the model has no such target; choose one of {names}")
     taught = tuple(pair for pair in settings.training.attention if pair[1] in dataset.arrays)
     training = dataclasses.replace(settings.training, attention=wanted or taught)
     return attention_summary(dataset, dataclasses.replace(settings, training=training), parts)

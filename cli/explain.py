@@ -1,6 +1,7 @@
 """refattn explain: what predictions rest on, as tables, pictures and pages."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import click
@@ -28,7 +29,7 @@ from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, OF_ADDITIVE_HEAD, SITE_SCORES
 from refattn.prediction.predictor import Model, load, target_number
 from refattn.report.chemiscope import MARK, explanation_file, is_chemiscope
-from refattn.report.findings import ExplainedStructure, findings, in_words
+from refattn.report.findings import ExplainedStructure, findings
 from refattn.report.folder import ReportOptions, ReportWriter, explanation_folder, files_of
 from refattn.report.pictures import THEMES
 from refattn.validation.study import Settings
@@ -145,12 +146,13 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
         for finding in findings(model, structures, bool(compare), left_out if skip_bad else None, **options):
             writer.add(finding)
             total.add(finding)
-            status.update(f"{total.n} structures")
+            status.update(counted(total.n, "structure"))
             if not as_json:
                 echo(line_of(finding, shown["score"]))
     note_of_sources(sources)
     for name, count in total.weak.items():
-        note(f"note: the predictions of {count} structures hardly depend on what {name} shows; see its title")
+        of = counted(count, "structure")
+        note(f"note: the predictions of {of} hardly depend on what {name} shows; see its title")
     if as_json:
         echo(to_json(total.record(writer)))
     status.line(total.in_words(writer))
@@ -170,7 +172,7 @@ def line_of(finding: ExplainedStructure, names: tuple[str, ...]) -> str:
             )
         for (score, population), rho in finding.correlations.items():
             if score == columns[0]:
-                parts.append(f"Spearman {population} {in_words(rho, '')}")
+                parts.append(f"Spearman {population} {'-' if math.isnan(rho) else format(rho, '.4g')}")
     return row(finding.id, *parts)
 
 

@@ -4,6 +4,7 @@ import click
 
 from refattn.cli.options import as_json, cell, echo
 from refattn.common.strict_json import to_json
+from refattn.common.text import counted
 from refattn.models import FOLDER, model_names, read_card
 
 
@@ -30,7 +31,9 @@ def print_card(card: dict, everything: bool) -> None:
     size = sum(path.stat().st_size for path in (FOLDER / card["name"]).iterdir()) / 1e6
     echo(f"{card['name']}: {card['description']} ({size:.1f} MB; licence: {card['licence']})")
     for target, found in card["errors"].items():
-        parts = [f"MAE {cell(found['test']['mae'], '.4g')} on {found['test']['n']} structures kept for the test"]
+        parts = [
+            f"MAE {cell(found['test']['mae'], '.4g')} on {counted(found['test']['n'], 'structure')} kept for the test"
+        ]
         if "split_by" in found:
             parts = [f"{parts[0]}, of new groups (split_by {found['split_by']})"]
             parts.append(f"{cell(found['valid']['mae'], '.4g')} on others of the groups trained on")

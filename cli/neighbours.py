@@ -39,6 +39,7 @@ def neighbours(files, out, r_max, omega_min, weight_min, skip_bad, recursive, id
     FILES are read as by predict. Without thresholds all facets are written, down to 1e-10 sr.
     """
     from refattn.common.strict_json import to_json
+    from refattn.common.text import counted
     from refattn.data.sources.files import open_files, read_structures
     from refattn.errors import StructureError
     from refattn.neighbours.cells import voronoi, voronoi_many
@@ -75,9 +76,9 @@ def neighbours(files, out, r_max, omega_min, weight_min, skip_bad, recursive, id
             counts["structures"] += len(kept)
             counts["sites"] += sum(map(len, kept))
             counts["facets"] += sum(map(len, found))
-            status.update(f"{counts['structures']} structures")
+            status.update(counted(counts["structures"], "structure"))
     note_of_sources(sources)
     if as_json:
         echo(to_json({"out": str(out), **counts, "left_out": left_out.ids}))
-    words = ", ".join(f"{count} {name}" for name, count in counts.items())
+    words = ", ".join(counted(count, name.removesuffix("s")) for name, count in counts.items())
     status.line(f"{words}{left_out.in_words()}, written to {out}")

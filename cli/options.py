@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refattn.common.strict_json import to_json
-from refattn.common.text import printable
+from refattn.common.text import counted, printable
 
 if TYPE_CHECKING:
     from refattn.common.outputs import Mark
@@ -104,11 +104,11 @@ def note_of_few_scores(model: "Predictor", coverage: float) -> None:
     for target, conformal in zip(model.targets, model.conformals, strict=True):
         n = conformal.n_exchangeable
         if n < FEW:
-            kind = "structures" if conformal.group is None else "groups"
+            kind = "structure" if conformal.group is None else "group"
             low, high = held_coverage(n, coverage)
             note(
-                f"note: the intervals of {target} rest on {n} validation {kind}; {coverage:g} were asked for, and "
-                f"9 of 10 sets of that size hold {low:.2f} to {high:.2f}"
+                f"note: the intervals of {target} rest on {counted(n, f'validation {kind}')}; {coverage:g} were asked "
+                f"for, and 9 of 10 sets of that size hold {low:.2f} to {high:.2f}"
             )
 
 
@@ -202,7 +202,7 @@ def print_metrics(summary: dict, as_json: bool) -> None:
 
 def _print_folds(found, n_folds):
     title = found["target"] + (f" ({found['unit']})" if found["unit"] else "")
-    echo(f"{title:<16}{'n':>7} {'MAE':>10} {'spread':>10}  of {n_folds} folds")
+    echo(f"{title:<16}{'n':>7} {'MAE':>10} {'spread':>10}  of {counted(n_folds, 'fold')}")
     for name in ("valid", "test"):
         part = found[name]
         each = ", ".join(cell(mae, ".4g") for mae in part["mae_of_folds"])
@@ -283,8 +283,8 @@ def _print_attention(found):
     shares = [found[parts[-1]].get(who, {}).get("top_1_without_hydrogen") for who in ("network", "element")]
     if None not in shares:
         echo(
-            "  the atom with most of it, hydrogen apart: found in {:.0%}, by the element alone in {:.0%}".format(
-                *shares
+            "  the atom with most of it, hydrogen apart: found in {:.0f} %, by the element alone in {:.0f} %".format(
+                *(100 * share for share in shares)
             )
         )
 

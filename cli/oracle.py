@@ -22,6 +22,7 @@ def oracle(source, out, structures, overwrite, as_json):
     exactly alike. `refattn.testing.compare` reads the file.
     """
     from refattn.common.strict_json import to_json
+    from refattn.common.text import counted
     from refattn.testing.oracle import FORMAT, make_oracle, write_oracle
 
     claim_outputs({Path(out): FORMAT}, source if Path(source).is_dir() else None, (), [source], overwrite)
@@ -31,7 +32,7 @@ def oracle(source, out, structures, overwrite, as_json):
     names = [*made.steps["float64"].outputs]
     if as_json:
         echo(to_json({"out": out, "structures": len(made.graph), "outputs": names}))
-    note(f"{len(made.graph)} structures, {len(names)} outputs of layers, written to {out}")
+    note(f"{counted(len(made.graph), 'structure')}, {len(names)} outputs of layers, written to {out}")
 
 
 def of_run(run, n):

@@ -45,7 +45,7 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
     the seeds training.seed, training.seed + 1, ... and the same split, and the errors of their mean prediction.
     --resume of its folder skips the members that are finished.
     With --folds it has a run in each of fold_0, fold_1, ..., each of which is the test part once (data.split_by says
-    what is kept together), and the mean and spread of their errors; With --fold only that one is
+    what is kept together), and the mean and spread of their errors. With --fold only that one is
     trained, so that several processes or an array job can share the work; the last to finish writes the mean.
     With --resume the same command begins a run and goes on with it, as a job that is queued again needs it. Settings
     may be left out or must be those of the run; --epochs may be more than before. Ctrl-C and SIGTERM, which SLURM sends
@@ -108,7 +108,14 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
             for found in summary.get("targets", {"": summary}).values():
                 alone = ", ".join(cell(mae, ".4g") for mae in found["member_test_mae"])
                 note(f"test MAE of the members alone: {alone}")
-        note(f"model, predictions and pictures are in {out}")
+        note(where_results_are(out, summary, fold))
+
+
+def where_results_are(out: Path | str, summary: dict, fold: int | None) -> str:
+    """A line that says where the model, the predictions and the pictures of a training are."""
+    if "n_folds" in summary:
+        return f"the runs fold_0 to fold_{summary['n_folds'] - 1} in {out} have models, predictions and pictures"
+    return f"model, predictions and pictures are in {out if fold is None else Path(out) / f'fold_{fold}'}"
 
 
 def check_options(

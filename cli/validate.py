@@ -64,7 +64,7 @@ def validate_scores(
     else:
         for sentence in sentences(record):
             verdict = f"{sentence.verdict}: " if sentence.verdict else ""
-            echo(f"{sentence.topic}\t{verdict}{sentence.text}")
+            echo(f"{sentence.topic}\t{verdict}{sentence.text}".replace("−", "-"))  # as all commands print it
     structures, runs = counted(record["n_structures"], "structure"), counted(record["n_runs"], "run")
     status.line(f"{structures}, {runs}; open {Path(out) / FILES[1]}")
 
@@ -91,7 +91,7 @@ def read_held_out(
     structures = [atoms for atoms in everything if not learned(model, atoms)]
     if len(structures) < len(everything):
         n_learned = len(everything) - len(structures)
-        status.line(f"left out {n_learned} structures of the training and validation set")
+        status.line(f"left out {counted(n_learned, 'structure')} of the training and validation set")
     return structures, [file for source in sources for file in source.files]
 
 

@@ -90,7 +90,7 @@ def _collected(value, name):
         wanted = "the name of a label, or a list of different ones"
     else:
         right = all(isinstance(x, tuple) and len(x) == 2 and all(isinstance(y, str) and y for y in x) for x in items)
-        wanted = "a table of target = name of a per-site array"
+        wanted = 'a table of target = name of a per-site array, such as { homo = "homo_population" }'
     if not right:
         raise ConfigError(f"{name} is {value!r:.60}; it must be {wanted}")
     if name == "data.target" and len(items) == 1:
@@ -356,20 +356,25 @@ def load_config(path: Path | str) -> Config:
     return config_from_dict(sections, str(path))
 
 
-def override(config: Config, assignments: Iterable[str]) -> Config:
-    """Apply `section.key=value` strings (a TOML value, or a bare word for a string). Raises ConfigError."""
+def override(config: Config, assignments: Iterable[str], where: str = "--set") -> Config:
+    """Apply `section.key=value` strings (a TOML value, or a bare word for a string).
+
+    Raises ConfigError, naming `where` they are given.
+    """
     sections = _sections(config)
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         section, dot, key = name.strip().partition(".")
         if not (equals and dot):
-            raise ConfigError(f"--set {assignment}: is no assignment; write section.key=value, such as model.n_heads=4")
+            raise ConfigError(
+                f"{where} {assignment}: is no assignment; write section.key=value, such as model.n_heads=4"
+            )
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except UNREADABLE:
             value = text.strip()
         sections.setdefault(section, {})[key] = value
-    return config_from_dict(sections, "--set")
+    return config_from_dict(sections, where)
 
 
 def to_toml(config: Config) -> str:

@@ -7,11 +7,12 @@ the end. A process that is killed leaves such a file; the next one that writes i
 import contextlib
 import errno
 import hashlib
+import numbers
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from refattn.errors import OutputError, in_one_line
@@ -91,6 +92,9 @@ def put_in_place(part: Path, path: Path) -> None:
 
 def cannot_be_written(path: Path | str, error: OSError) -> OutputError:
     """The error for an output that the system refuses."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        return OutputError(f"{path}: cannot be written, there is no folder {folder}; make it, or choose another")
     return OutputError(f"{path}: cannot be written ({in_one_line(error)}); check the folder and its space")
 
 
@@ -104,6 +108,18 @@ def holds_text(path: Path | str, text: str) -> bool:
     """Whether the file `path` is there and holds that text."""
     path = Path(path)
     return path.is_file() and path.read_bytes() == text.encode(errors="backslashreplace")
+
+
+def other_format(content: Mapping, format: str, version: int, advice: str) -> str:
+    """What is wrong with a file whose `format` and `version` in its content or attributes are others; else nothing."""
+    found = content.get("version")
+    if content.get("format") != format:
+        return f"is not a {format} of version {version}; {advice}"
+    if found == version:
+        return ""
+    newer = isinstance(found, numbers.Integral) and found > version
+    do = "a newer refattn wrote it: install that one" if newer else advice
+    return f"is a {format} of version {found!s:.20}, and this refattn reads version {version}; {do}"
 
 
 def make_directory(path: Path | str) -> None:

@@ -14,6 +14,7 @@ from ase.formula import Formula
 
 from refattn.common.hdf5 import UNREADABLE, reading_hdf5
 from refattn.common.metrics import N_ATOMIC, compositions, element_counts
+from refattn.common.text import counted
 from refattn.config import DataConfig
 from refattn.data.store import Dataset
 from refattn.errors import DataError, in_one_line
@@ -211,9 +212,14 @@ def draw_parts(dataset: Dataset, known: np.ndarray, data: DataConfig) -> tuple[n
         valid = left[:n_valid]
     train = left[~np.isin(left, valid)][: data.n_train or None]
     if not (len(train) and len(valid) and all(folds)) or (data.test_part and not len(test)):
+        if data.split_by in ("random", "file"):
+            raise DataError(
+                f"{counted(len(known), 'structure')} with the label cannot fill every part of the split; "
+                "give a data set with more, smaller parts (data.n_valid, data.n_test), or fewer folds"
+            )
         raise DataError(
-            f"data.split_by = {data.split_by!r} makes {len(groups.rows)} groups, which leave a part of the split empty;"
-            " choose more groups (data.split_group), fewer folds, or data.valid_by = 'random'"
+            f"data.split_by = {data.split_by!r} makes {counted(len(groups.rows), 'group')}, and a part of the split "
+            "stays empty; choose more groups (data.split_group), fewer folds, or data.valid_by = 'random'"
         )
     return train, valid, shuffled[is_test[shuffled]]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refattn.common.files import replacing
+from refattn.common.files import other_format, replacing
 from refattn.common.hdf5 import BLOCK, Strings, json_blocks
 from refattn.common.strict_json import to_json
 from refattn.config import Config, DataConfig
@@ -58,12 +58,14 @@ def split_indices(
 
     Raises DataError when n is too small for the sizes.
     """
+    asked = n_train, n_valid, n_test
     n_valid = n_valid or max(n // 10, 1)
     n_test = n_test or max(n // 10, 1)
     n_train = n_train or max(n - n_valid - n_test, 1)
     if n_train + n_valid + n_test > n:
         wanted = f"{n_train} + {n_valid} + {n_test} structures (train + valid + test)"
-        raise DataError(f"a split of {wanted} needs more than the {n} that have the label; ask for fewer")
+        advice = "ask for fewer" if any(asked) else "give a data set with more"
+        raise DataError(f"a split of {wanted} needs more than the {n} with the label; {advice}")
     if legacy:
         order = np.random.RandomState(seed).permutation(n)
         return order[:n_train], order[n_train:][:n_valid], order[n_train + n_valid :][:n_test]
@@ -81,7 +83,7 @@ def choose_split(dataset: Dataset, data: DataConfig) -> Split:
     if data.split:
         return read_split(data.split)
     if data.split_by != "random" or data.n_folds or not data.test_part:
-        parts = draw_parts(dataset, labelled_rows(dataset, data.targets), data)
+        parts = draw_parts(dataset, _some_labelled_rows(dataset, data.targets), data)
         return Split.of_rows(dataset, parts)
     return make_split(dataset, data.targets, data.n_train, data.n_valid, data.n_test, data.split_seed)
 
@@ -93,7 +95,7 @@ def make_split(
 
     Returns a Split. Raises DataError for a label that the data set does not have, and as split_indices does.
     """
-    known = labelled_rows(dataset, targets)
+    known = _some_labelled_rows(dataset, targets)
     parts = split_indices(len(known), n_train, n_valid, n_test, seed)
     return Split.of_rows(dataset, [known[part] for part in parts])
 
@@ -205,6 +207,15 @@ def labelled_rows(dataset: Dataset, targets: Sequence[str]) -> np.ndarray:
     return np.flatnonzero(~np.isnan(labels_of_targets(dataset, targets)).all(axis=1))
 
 
+def _some_labelled_rows(dataset, targets):
+    """The same, at least one; or DataError."""
+    known = labelled_rows(dataset, targets)
+    if not len(known):
+        names = " or ".join(targets)
+        raise DataError(f"none of the {len(dataset)} structures has a known {names}; choose another label or data set")
+    return known
+
+
 def check_labels(dataset: Dataset, config: Config, parts: tuple[np.ndarray, ...]) -> None:
     """Raise DataError where a label is missing: a structure's only one, or a target's all; where one of a class is
     neither 0 nor 1; and where a structure to train on has no weight, though there are some.
@@ -278,8 +289,8 @@ def read_split(path: Path | str) -> Split:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as a split ({error}); restore it or start the run again") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != 1:
-        raise DataError(f"{path}: is not a {FORMAT} of version 1; give the split of a run")
+    if wrong := other_format(content if isinstance(content, dict) else {}, FORMAT, 1, "give the split of a run"):
+        raise DataError(f"{path}: {wrong}")
     parts = [content.get(name) for name in PARTS]
     if not all(isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in parts):
         raise DataError(f"{path}: train, valid and test must be lists of ids; restore it or start the run again")

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from refattn.common import hdf5
+from refattn.common.files import other_format
 from refattn.common.hdf5 import attribute_text, reading_hdf5
 from refattn.config import GraphConfig, config_from_dict
 from refattn.errors import ConfigError, DataError, in_one_line
@@ -178,8 +179,8 @@ def open_dataset(path: Path | str) -> Iterator[h5py.File]:
         with reading_hdf5(path) as file:
             if file.attrs.get("format") != FORMAT:
                 raise DataError(f"it is HDF5 but not a {FORMAT}; make one with `refattn prepare`")
-            if file.attrs.get("version") != VERSION:
-                raise DataError(f"its version is {file.attrs.get('version')}, this program reads {VERSION}; {ADVICE}")
+            if wrong := other_format(file.attrs, FORMAT, VERSION, ADVICE):
+                raise DataError(wrong)
             yield file
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; check the path") from None

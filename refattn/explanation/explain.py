@@ -16,7 +16,7 @@ from refattn.explanation.flow import Flow, attention_flow, residual_share
 from refattn.explanation.variants import LARGE, ScoredInput
 from refattn.network.inference import overflow_is_reported, probability, to_labels
 from refattn.network.params import Parameters
-from refattn.prediction.predictor import Model, Skip, Structures, target_number
+from refattn.prediction.predictor import Model, Skip, Structures, checked_structures, target_number
 from refattn.structures.batch import GraphBatch
 
 
@@ -201,7 +201,7 @@ def explain(
     """
     alone = isinstance(structures, ase.Atoms)
     options = {"dtype": dtype, "n_threads": n_threads, "target": target}
-    stream = explain_stream(model, [structures] if alone else structures, scores, share, **options)
+    stream = explain_stream(model, checked_structures(structures), scores, share, **options)
     found = [explanation for _, explanation in stream]
     return found[0] if alone else found
 

@@ -33,6 +33,18 @@ def shipped(run: str | os.PathLike) -> Path:
     return named if path.name == str(run) and (named / CARD).is_file() and not path.exists() else path
 
 
+def why_no_model(path: Path) -> str:
+    """Why there is no model file `path`, and where others are: a file or the folder of several runs is no run."""
+    run = path.parent
+    if run.is_file():
+        return f"{run}: is a file, and no directory of a run; give the directory of a run of `refattn train`"
+    for pattern, what in (("fold_*", "folds, a run each"), ("member_*", "the members of an ensemble, a run each")):
+        runs = sorted(folder for folder in run.glob(pattern) if (folder / "last.h5").exists())
+        if runs:
+            return f"{run}: holds {what}; give one of these, such as {runs[0]}"
+    return f"{path}: there is no such file; give the directory of a run that has trained, or one of `refattn models`"
+
+
 def read_card(name: str) -> dict:
     """The card of a shipped model, with the keys KEYS. Raises RunError for an unknown name or a damaged card."""
     if name not in model_names():

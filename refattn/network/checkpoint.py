@@ -13,14 +13,14 @@ import h5py
 import numpy as np
 
 from refattn.common.environment import processor, versions
-from refattn.common.files import replacing
+from refattn.common.files import other_format, replacing
 from refattn.common.hdf5 import UNREADABLE, NewFile, Strings, attribute_text, json_blocks, reading_hdf5, write_strings
 from refattn.config import Config, config_from_dict, to_toml
 from refattn.data.fingerprint import Fingerprint, check_fingerprint
 from refattn.data.splits import Split
 from refattn.data.store import Dataset
 from refattn.errors import RefattnError, RunError, in_one_line
-from refattn.models import shipped
+from refattn.models import shipped, why_no_model
 from refattn.network.params import Parameters, from_arrays, parameter_table
 
 FORMAT, VERSION = "refattn-model", 1
@@ -126,13 +126,11 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a Checkpoint. Raises RunError for a file that is missing, cut, damaged or of another kind."""
     try:
         with reading_hdf5(path) as file:
-            if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
-                raise RunError(f"{path}: is not a {FORMAT} of version {VERSION}; give a run of `refattn train`")
+            if wrong := other_format(file.attrs, FORMAT, VERSION, "give a run of `refattn train`"):
+                raise RunError(f"{path}: {wrong}")
             return _read(file)
-    except FileNotFoundError:
-        raise RunError(
-            f"{path}: there is no such file; give the directory of a run that has trained, or one of `refattn models`"
-        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(why_no_model(Path(path))) from None
     except RefattnError as error:
         raise RunError(f"{error}" if str(path) in str(error) else f"{path}: {error}") from None
     except UNREADABLE as error:

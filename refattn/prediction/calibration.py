@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refattn.common.files import replacing
+from refattn.common.files import other_format, replacing
 from refattn.common.hdf5 import UNREADABLE, NewFile, reading_hdf5
 from refattn.errors import RunError, in_one_line
 from refattn.network.checkpoint import Checkpoint
@@ -108,8 +108,8 @@ def read_calibrations(path: Path | str, checkpoint: Checkpoint) -> list[Calibrat
     again = f"make it again with `refattn evaluate {Path(path).parent} --calibrate`"
     try:
         with reading_hdf5(path) as file:
-            if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
-                raise RunError(f"{path}: is not a {FORMAT} of version {VERSION}; {again}")
+            if wrong := other_format(file.attrs, FORMAT, VERSION, again):
+                raise RunError(f"{path}: {wrong}")
             if file.attrs["model"] != _fingerprint(checkpoint):
                 raise RunError(f"{path}: belongs to another model; {again}")
             found = [

@@ -16,7 +16,7 @@ import numpy as np
 from refattn.errors import DataError
 from refattn.network.inference import overflow_is_reported, to_labels
 from refattn.network.model import forward
-from refattn.prediction.predictor import Model, Skip, Structures, target_number
+from refattn.prediction.predictor import Model, Skip, Structures, checked_structures, target_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def embed(
     Raises what Model.predict raises, ConfigError for an unknown target, and DataError for a structure whose
     vectors are not finite.
     """
-    structures = [structures] if isinstance(structures, ase.Atoms) else list(structures)
+    structures = checked_structures(structures)
     if target is None and len(model.targets) > 1:
         return {name: embed(model, structures, n_threads, name) for name in model.targets}
     task = functools.partial(_embedded, model, target_number(model, target))

@@ -11,7 +11,7 @@ import tomllib
 import typing
 from pathlib import Path
 
-from refattn.common.files import write_text
+from refattn.common.files import other_format, write_text
 from refattn.common.strict_json import to_json
 from refattn.config import Config, config_from_dict, to_toml
 from refattn.data.fingerprint import same_data
@@ -133,10 +133,13 @@ def read_plan(folder: Path | str, of_folds: bool = False) -> Plan:
     Raises RunError for a file that is missing, of another kind or changed.
     """
     path = Path(folder) / (FOLDS if of_folds else PLAN)
+    if not path.exists() and (path.parent / "last.h5").exists():
+        option, what = ("--folds", "folds") if of_folds else ("--ensemble", "ensemble")
+        raise RunError(f"{folder}: holds a single run and no {what}; leave {option} out, or choose another --out")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT or content["version"] != VERSION:
-            raise RunError(f"{path}: is not a {FORMAT} of version {VERSION}; restore it, or train again")
+        if wrong := other_format(content, FORMAT, VERSION, "restore it, or train again"):
+            raise RunError(f"{path}: {wrong}")
         plan = Plan(config_from_dict(tomllib.loads(content["config"])), content["n_members"], content["init"], of_folds)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise RunError(

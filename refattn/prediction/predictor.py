@@ -12,7 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from refattn.common.environment import available_cores
-from refattn.common.text import encodable
+from refattn.common.text import counted, encodable
 from refattn.common.threads import workers
 from refattn.errors import ConfigError, DataError, RunError, StructureError
 from refattn.network.checkpoint import Checkpoint, calibration_file, load_checkpoint, model_file
@@ -25,6 +25,7 @@ from refattn.structures.batch import GraphBatch
 
 BLOCK_SITES = 1 << 17  # sites that are predicted at once, and those of one structure
 BESIDE = 0.05  # Å; an edge that is longer or shorter than all in training by less is none to speak of
+WANTED = "give ase.Atoms or a list of them, such as ase.io.read(file, ':')"
 SMALL = 256  # sites of a structure that one thread predicts before others would have begun
 Structures = ase.Atoms | Iterable[ase.Atoms]
 Skip = Callable[[str, Exception], None]
@@ -139,7 +140,7 @@ class Predictor:
         structure is called by `id` in its info, else by its number. What was asked for may raise RunError, where the
         run has no calibration.h5, and what conformal_quantile raises.
         """
-        structures = [structures] if isinstance(structures, ase.Atoms) else list(structures)
+        structures = checked_structures(structures)
         task = functools.partial(self._predict, uncertainty, coverage)
         return self.compute(structures, task, n_threads, blas=_asks_distance(uncertainty, coverage))[1]
 
@@ -250,7 +251,7 @@ class Predictor:
         to be `calibrated`, RunError where what it knows of its errors cannot be read."""
         if self.config.of_class:
             raise ConfigError(
-                "predictions are probabilities of a class, and intervals of a coverage are of numbers; leave it out"
+                "predictions are probabilities of a class, and have no intervals; ask for no coverage or plot of it"
             )
         if calibrated:
             _ = self.conformals
@@ -292,11 +293,30 @@ class Predictor:
         return self.checkpoints[0].params.vector.dtype
 
 
+def checked_structures(structures: Structures) -> list[ase.Atoms]:
+    """One ase.Atoms or an iterable of them as a list. Raises TypeError for anything else."""
+    if isinstance(structures, ase.Atoms):
+        return [structures]
+    if isinstance(structures, str | bytes | Path) or not isinstance(structures, Iterable):
+        raise TypeError(f"the structures are {structures!r:.60}; {WANTED}")
+    structures = list(structures)
+    for number, atoms in enumerate(structures):
+        check_atoms(number, atoms)
+    return structures
+
+
+def check_atoms(number: int, atoms: object) -> None:
+    """Raise TypeError where structure `number` is no ase.Atoms."""
+    if not isinstance(atoms, ase.Atoms):
+        raise TypeError(f"structure {number} is of type {type(atoms).__name__}; {WANTED}")
+
+
 def _blocks(structures, size, max_sites):
     """Lists of successive structures."""
     block = []
     n_sites = 0
-    for atoms in structures:
+    for number, atoms in enumerate(structures):
+        check_atoms(number, atoms)
         block.append(atoms)
         n_sites += len(atoms)
         if len(block) == size or n_sites >= max_sites:
@@ -392,7 +412,9 @@ class Outside:
         if not self.found:
             return []
         kinds = "; ".join(f"{count} such as {example}" for count, example in self.found.values())
-        return [f"note: {len(self.ids)} of {self.n} structures lie outside of what the model was trained on: {kinds}"]
+        lie = "lies" if len(self.ids) == 1 else "lie"
+        n = counted(self.n, "structure")
+        return [f"note: {len(self.ids)} of {n} {lie} outside of what the model was trained on: {kinds}"]
 
 
 def check_elements(checkpoint: Checkpoint, id: str, z: np.ndarray) -> None:

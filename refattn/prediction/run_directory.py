@@ -115,7 +115,8 @@ def notes_on_epochs(before: Config, now: Config) -> list[str]:
         return []
     return [
         f"note: the cosine of the learning rate was to end after {before.training.epochs} epochs and now ends after "
-        f"{now.training.epochs}: the rate rises again, and the network is not that of as many epochs in one"
+        f"{now.training.epochs}: the rate rises again, and the network is not the one that {now.training.epochs} "
+        "epochs at once would give"
     ]
 
 

@@ -21,7 +21,7 @@ from refattn.common.files import make_directory
 from refattn.common.limits import OCCLUDED_SITES, PICTURE_SITES
 from refattn.common.outputs import Mark, is_output
 from refattn.common.strict_json import to_json
-from refattn.common.text import encodable
+from refattn.common.text import counted, encodable
 from refattn.errors import OutputError
 from refattn.prediction.predictor import Model, target_number
 from refattn.report import png
@@ -112,7 +112,7 @@ def explanation_folder(
                 raise
             stopped = error
     if stopped:
-        note(f"the tables in {folder} hold the {writer.n_done} structures before what went wrong")
+        note(f"the tables in {folder} hold the {counted(writer.n_done, 'structure')} before what went wrong")
         raise stopped
 
 

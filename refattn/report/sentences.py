@@ -2,6 +2,7 @@
 
 import typing
 
+from refattn.common.text import counted
 from refattn.validation.agreement import BASELINES
 from refattn.validation.equivalence import EQUAL
 from refattn.validation.study import UNTRAINED
@@ -65,7 +66,7 @@ def sentences(record: dict) -> list[Sentence]:
 def _prediction(record):
     known = [mae for mae in record["mae"] if mae is not None]
     runs = f"{record['n_runs']} runs" if record["n_runs"] > 1 else "one run"
-    text = f"{record['n_structures']} structures with {record['n_sites']} sites, {runs}."
+    text = f"{counted(record['n_structures'], 'structure')} with {counted(record['n_sites'], 'site')}, {runs}."
     if known:
         low, high = min(known), max(known)
         error = f"{low:.3g}" if len(known) == 1 else f"{low:.3g} to {high:.3g}"
@@ -116,7 +117,8 @@ def _follows(topic, name, rows, record):
     if verdict == HOLDS and row["spearman"]["mean"] < FOLLOWS:
         says = "hardly at all, though better than"
         verdict = FAILS
-    share = "" if row["better_than_element"] is None else f", better in {row['better_than_element']:.0%} of structures"
+    better = row["better_than_element"]
+    share = "" if better is None else f", better in {100 * better:.0f} % of structures"
     text = (
         f"{title_of(name, record)}: rank correlation {with_error(row['spearman'])} over {row['spearman']['n']} "
         f"structures, {says} the element alone (gain {with_error(row['gain_on_element'])}{share})."
@@ -228,9 +230,10 @@ def _equivalence(record):
     if numbers["data"]:
         name = max(numbers["data"], key=lambda name: numbers["data"][name]["largest"])
         row = numbers["data"][name]
+        have = "has" if numbers["n_symmetric"] == 1 else "have"
         text = (
-            f"Of the structures, {numbers['n_symmetric']} have sites that are equivalent within 0.001 Å; their scores "
-            f"differ by at most {row['largest']:.1e} of the largest ({title_of(name, record)} in {row['id']})."
+            f"Of the structures, {numbers['n_symmetric']} {have} sites that are equivalent within 0.001 Å; their "
+            f"scores differ by at most {row['largest']:.1e} of the largest ({title_of(name, record)} in {row['id']})."
         )
         verdict = HOLDS if row["largest"] <= EQUAL else FAILS if row["largest"] > UNEQUAL else UNDECIDED
         found.append(Sentence("equivalent sites", "" if own else verdict, text))

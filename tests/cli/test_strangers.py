@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -254,3 +255,64 @@ def test_an_experiment_that_does_not_exist(place):
         message = refused("train", name, "--data", "data.h5")
         assert f"{name}: there is no such file, and no such experiment; the experiments are " in message
         assert "qm9_gap_10k" in message
+
+
+TABLE = "id,a\nm0,1\n"
+REFUSED = {
+    "predict run labels.csv": "has no column smiles, so it holds no structures; name it so, or give a table of labels",
+    "prepare s.extxyz x.h5 --labels nothere.csv": "nothere.csv: there is no such file; check the path of the labels",
+    "predict run s.extxyz --out nodir/x.csv": "nodir/x.csv: cannot be written, there is no folder nodir; make it, or",
+    "prepare s.extxyz nodir/x.h5": "nodir/x.h5: cannot be written, there is no folder ",
+    "neighbours s.extxyz --out nodir/x.h5": "nodir/x.h5: cannot be written, there is no folder nodir; make it, or",
+    "evaluate run --attention homo=site": "--attention homo=site: the model has no such target; choose one of spread",
+    "train --out run --resume --ensemble 3": "run: holds a single run and no ensemble; leave --ensemble out, or choose",
+    "train --out run --resume --folds 3": "run: holds a single run and no folds; leave --folds out, or choose another",
+    "verify data.h5": "data.h5: is a file, and no directory of a run; give the directory of a run of `refattn train`",
+    "train --data data.h5 --target spread --set training.attention=site": 'such as { homo = "homo_population" }',
+    "train --data none.h5 --target spread": "none of the 3 structures has a known spread; choose another label or",
+    "train --data one.h5 --target spread --folds 2": "1 structure with the label cannot fill every part of the split;",
+    "train --data one.h5 --target spread": "needs more than the 1 with the label; give a data set with more",
+}
+
+
+def test_messages_name_what_was_typed(place):
+    ase.io.write("s.extxyz", molecules(2), format="extxyz")
+    (place / "labels.csv").write_text(TABLE)
+    write_molecules("none.h5", n=3, labels=[np.nan] * 3)
+    write_molecules("one.h5", n=1)
+    for command, message in REFUSED.items():
+        said = refused(*command.split())
+        assert message in said, command
+        assert "Errno" not in said and ".part" not in said
+
+
+def test_files_of_a_newer_version(place):
+    reading = {
+        "run/model.h5": "info run",
+        "run/calibration.h5": "evaluate run --coverage 0.5",
+        "data.h5": "info data.h5",
+    }
+    for path, command in reading.items():
+        shutil.copy(path, "kept")
+        with h5py.File(path, "r+") as file:
+            file.attrs["version"] = 99
+        said = refused(*command.split())
+        assert "version 99, and this refattn reads version 1; a newer refattn wrote it: install that one" in said
+        shutil.copy("kept", path)
+    commands = {"split": "--data data.h5 --target spread --set data.split=split.json", "ensemble": "--out new --resume"}
+    (place / "new").mkdir()
+    for name, command in commands.items():
+        path = place / ("new" if name == "ensemble" else "") / f"{name}.json"
+        path.write_text(json.dumps({"format": f"refattn-{name}", "version": 99}))
+        said = refused("train", *command.split())
+        assert f"{name}.json: is a refattn-{name} of version 99, and this refattn reads version 1; a newer" in said
+
+
+def test_one_is_one(place):
+    """No command speaks of 1 structures."""
+    ase.io.write("one.extxyz", molecules(1), format="extxyz")
+    plain = "--scores none --no-pages --max-pictures 0"
+    commands = ("neighbours one.extxyz --out x.csv", "predict run one.extxyz", "prepare one.extxyz x.h5")
+    for words in (*commands, "embed run one.extxyz --out new", f"explain run one.extxyz --out new {plain}"):
+        said = run(*words.split()).output
+        assert "1 structure" in said and not re.search(r"\b1 [a-z]+s\b", said)

@@ -88,7 +88,7 @@ def test_an_element_that_most_have_is_not_left_out(tmp_path):
     split = choose_split(set_of_two, DataConfig(target="homo", split_by="elements"))
     assert {*split.test} == {"s0", "s1", "s2", "s3"}
     assert group_numbers(set_of_two, DataConfig(split_by="elements")).tolist() == [0] * 4 + [1] * 16
-    with pytest.raises(DataError, match="makes 1 groups, which leave a part of the split empty"):
+    with pytest.raises(DataError, match="makes 1 group, and a part of the split stays empty"):
         choose_split(set_of_two, DataConfig(target="homo", split_by="elements", n_folds=3))
 
 

@@ -8,7 +8,6 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.utils import estimator_checks
 from small_data import label, molecules, sent
 
-from refattn.errors import DataError
 from refattn.interop.sklearn import StructureClassifier, StructureRegressor
 
 # The network of small_data.small_config, which other tests compile
@@ -60,5 +59,44 @@ def test_classes_and_weights():
     assert estimator.score(structures, y) > 0.8
     weighted = clone(estimator).fit(structures, y, sample_weight=np.where(y == "oxide", 10.0, 1.0))
     assert weighted.predict_proba(structures)[:, 1].mean() > probability[:, 1].mean() + 0.05
-    with pytest.raises(DataError, match="y has 1 different values"):
-        estimator.fit(structures, ["oxide"] * 30)
+
+
+SIX = molecules(6)
+Y = [float(n) for n in range(6)]
+REFUSED = {
+    "lengths": (ValueError, SIX, Y[:-1], {}, r"y has the shape \(5,\) and X 6 structures; give each one label"),
+    "a third axis": (ValueError, SIX, np.zeros((6, 1, 1)), {}, r"y has the shape \(6, 1, 1\)"),
+    "weights": (ValueError, SIX, Y, {"sample_weight": Y[1:]}, r"sample_weight has the shape \(5,\) and X 6"),
+    "a weight": (ValueError, SIX, Y, {"sample_weight": [1, 1, -1, 1, 1, 1]}, r"sample_weight\[2\] is -1; it must be"),
+    "unknown": (ValueError, SIX, [np.nan] * 6, {}, "y is known for 0 of 6 structures; a training needs two"),
+    "one unknown": (ValueError, SIX, [[1, np.nan]] * 6, {}, "y is known for 6, 0 of 6 structures"),
+    "infinite": (ValueError, SIX, [np.inf, *Y[1:]], {}, r"y\[0\] is infinite; labels are finite"),
+    "one": (ValueError, SIX[:1], Y[:1], {}, "y is known for 1 of 1 structures; a training needs two"),
+    "none": (ValueError, [], [], {}, "X holds no structures; give at least two"),
+    "text": (ValueError, SIX, [*"abcdef"], {}, "y is .'a', .*; it must hold numbers"),
+    "a file": (TypeError, "x.xyz", [1], {}, "the structures are 'x.xyz'; give ase.Atoms or a list of them"),
+    "files": (TypeError, ["x.xyz"], [1], {}, "structure 0 is of type str; give ase.Atoms"),
+    "setting": (ValueError, SIX, Y, {}, "^settings: training.epochs is -1; it must be"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_fitted(case):
+    """One sentence, in the names of fit's parameters."""
+    kind, structures, y, more, message = REFUSED[case]
+    estimator = StructureRegressor(("training.epochs=-1",) if case == "setting" else ())
+    with pytest.raises(kind, match=message):
+        estimator.fit(structures, y, **more)
+    with pytest.raises(TypeError, match="settings is 'training.epochs=1'; give a tuple"):
+        StructureRegressor("training.epochs=1").fit(SIX, Y)
+
+
+def test_what_is_no_two_classes():
+    for y, message in (
+        (["oxide"] * 6, "y has one class; a classifier takes two"),
+        ([1, 2, 3, 1, 2, 3], "y has 3 classes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            StructureClassifier().fit(SIX, y)
+    with pytest.raises(ValueError, match=r"y has the shape \(6, 1\); give a class for each"):
+        StructureClassifier().fit(SIX, [[0], [1]] * 3)

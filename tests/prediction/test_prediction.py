@@ -3,6 +3,8 @@
 import copy
 import csv
 import dataclasses
+import functools
+import itertools
 import json
 
 import ase
@@ -117,6 +119,18 @@ def test_no_structures(model):
     result = model.predict([])
     assert result.value.shape == (0,)
     assert result.attention == result.id == []
+
+
+def test_what_is_no_structure(model):
+    """One sentence from everything that takes structures."""
+    one = molecules(1)[0]
+    calls = [model.predict, functools.partial(refattn.explain, model), functools.partial(refattn.embed, model)]
+    cases = (("x", "the structures are 'x'"), (5, "the structures are 5"), ([one, "x"], "structure 1 is of type str"))
+    for call, (structures, message) in itertools.product(calls, cases):
+        with pytest.raises(TypeError, match=f"{message}; give ase.Atoms or a list of them"):
+            call(structures)
+    with pytest.raises(TypeError, match="structure 1 is of type int"):
+        list(model.predict_stream([one, 5]))
 
 
 def test_isolated_atoms_have_all_the_attention(model):

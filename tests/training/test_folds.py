@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -63,6 +65,9 @@ def test_processes_that_share_the_folds_leave_the_same(config, finished, tmp_pat
         command = ["train", path, "--folds", 3, "--fold", fold, "--out", tmp_path / "shared", "--threads", 1]
         result = CliRunner().invoke(cli, [*map(str, command)])
         assert result.exit_code == 0, result.stderr
+        alone = f"model, predictions and pictures are in {tmp_path / 'shared' / f'fold_{fold}'}\n"
+        assert result.stderr.endswith(alone) == (fold != 1)
+    assert f"the runs fold_0 to fold_2 in {tmp_path / 'shared'} have models, predictions" in result.stderr
     assert "of 3 folds" in result.stdout and "new groups too" in result.stdout
     shared = json.loads((tmp_path / "shared" / "metrics.json").read_text())
     assert {**shared, "seconds": 0} == {**summary, "seconds": 0}
@@ -73,6 +78,23 @@ def test_processes_that_share_the_folds_leave_the_same(config, finished, tmp_pat
     assert CliRunner().invoke(cli, [*map(str, command)]).exit_code == 0
     runs = [tmp_path / "shared" / f"fold_{k}" for k in range(3)]
     assert [json.loads((run / "metrics.json").read_text())["epochs"] for run in runs] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(("name", "what"), [("fold", "folds"), ("member", "the members of an ensemble")])
+def test_a_folder_of_runs_in_the_place_of_one(finished, tmp_path, name, what):
+    """What needs one network says where they are."""
+    for k in (0, 1):
+        shutil.copytree(finished[0] / f"fold_{k}", tmp_path / f"{name}_{k}")
+    message = f"{tmp_path}: holds {what}, a run each; give one of these, such as {tmp_path / f'{name}_0'}"
+    commands = [["verify"]]
+    if name == "fold":
+        shutil.copy(finished[0] / "folds.json", tmp_path)
+        commands += [["evaluate"], ["info"], ["predict", "x.xyz"], ["explain", "x.xyz", "--out", "out"]]
+        with pytest.raises(RunError, match=re.escape(message)):
+            refattn.load(tmp_path)
+    for command, *rest in commands:
+        result = CliRunner().invoke(cli, [command, str(tmp_path), *rest])
+        assert (result.exit_code, result.stderr) == (1, f"refattn: {message}\n")
 
 
 def test_intervals_are_calibrated_by_the_groups(finished):

@@ -112,8 +112,12 @@ class LabelTable:
                 self._read(stream)
         except UnicodeError as error:
             raise DataError(f"{path}: is no text in UTF-8 ({in_one_line(error)}); save it as UTF-8") from None
+        except FileNotFoundError:
+            raise DataError(f"{path}: there is no such file; check the path of the labels") from None
         except (OSError, csv.Error) as error:
-            raise DataError(f"{path}: cannot be read as CSV ({error}); check the path and the format") from None
+            raise DataError(
+                f"{path}: cannot be read as CSV ({in_one_line(error)}); check the path and the format"
+            ) from None
 
     def _read(self, stream):
         first = next((line for line in stream if line.strip() and not line.startswith("#")), "")

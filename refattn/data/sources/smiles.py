@@ -31,7 +31,9 @@ def read_smiles_table(text: str) -> Iterator[Frame | DataError]:
     rows = csv.DictReader(io.StringIO(text))
     names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
     if COLUMN not in names:
-        raise DataError("has no column smiles; name it so, or give a table of labels by --labels")
+        raise DataError(
+            "has no column smiles, so it holds no structures; name it so, or give a table of labels to prepare --labels"
+        )
     id_name = next((names[name] for name in IDS if name in names), None)
     for row in rows:
         found = frame_of_smiles((row[names[COLUMN]] or "").strip(), (row.get(id_name) or "").strip())
