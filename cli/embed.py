@@ -126,4 +126,6 @@ def folders_of(out: str, model: Model, target: str | None) -> dict[str, Path]:
 def print_axes(summary: dict, about: str = "") -> None:
     """A line for each map: how much of the variance its two axes hold; `about` names the target."""
     for name, parts in summary.get("variance_fraction", {}).items():
+        if not any(parts):  # of a single point
+            continue
         echo(f"{about}{name}\t{' and '.join(f'{100 * part:.1f} %' for part in parts)} of the variance")

@@ -97,10 +97,9 @@ def note_of_sources(sources: Iterable) -> None:
 
 
 def note_of_few_scores(model: "Predictor", coverage: float) -> None:
-    """What intervals assume, and for every target whose intervals rest on little, what they can be expected to hold."""
+    """For every target whose intervals rest on little, what they can be expected to hold."""
     from refattn.prediction.uncertainty import FEW, held_coverage
 
-    note(f"note: the intervals assume that {model.conformals[0].assumption}")
     for target, conformal in zip(model.targets, model.conformals, strict=True):
         n = conformal.n_exchangeable
         if n < FEW:

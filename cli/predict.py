@@ -101,6 +101,7 @@ def predict(
     for text in model.outside.notes():
         note(text)
     if coverage:
+        note(f"note: the intervals assume that {model.conformals[0].assumption}")
         note_of_few_scores(model, coverage)
     status.line(f"{counted(done, 'structure')}{left_out.in_words()}" + (f", written to {out}" if out else ""))
 

@@ -105,6 +105,10 @@ def prepare(source, out, format, labels, units, limit, threads, processes, part,
     if report.usual_units:
         usual = ", ".join(f"{name} ({report.labels[name]})" for name in report.usual_units)
         echo(f"note: a unit that is not given is the usual one of the name: {usual}; for another give --unit NAME=UNIT")
+    if report.n_structures and not report.n_edges:
+        echo(
+            f"note: no site has a neighbour up to {config.r_max:g} Å: a network would know elements alone; see --r-max"
+        )
     for text in report.notes:
         echo(f"note: {printable(text)}")
     units = {name: unit or "no unit" for name, unit in report.labels.items()}

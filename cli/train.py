@@ -86,10 +86,8 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
         stop = StopFlag()
         status = StatusLine()
         title = f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch"
-        progress = Progress(status, title, "fold" if folds or (resume and is_of_folds(out)) else "member")
-        progress = (
-            with_tensorboard(progress, Path(out) / "tensorboard") if how["tensorboard"] and ranks.first else progress
-        )
+        shown = Progress(status, title, "fold" if folds or (resume and is_of_folds(out)) else "member")
+        progress = with_tensorboard(shown, Path(out) / "tensorboard") if how["tensorboard"] and ranks.first else shown
         try:
             if ensemble or (resume and is_ensemble(out)):
                 summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
@@ -108,7 +106,10 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
             for found in summary.get("targets", {"": summary}).values():
                 alone = ", ".join(cell(mae, ".4g") for mae in found["member_test_mae"])
                 note(f"test MAE of the members alone: {alone}")
-        note(where_results_are(out, summary, fold))
+        if own and not shown.trained:
+            note(f"{out}: had reached its end, and nothing was trained; for more give a larger --epochs")
+        else:
+            note(where_results_are(out, summary, fold))
 
 
 def where_results_are(out: Path | str, summary: dict, fold: int | None) -> str:
@@ -235,11 +236,15 @@ class Progress:
         self.title = title
         self.name = name
         self.n_epochs = 0
+        self.trained = False  # whether anything was
         self.units = []
         self.times = []
         self.member = None
 
     def __call__(self, record: dict) -> None:
+        if "notes" in record and record["epoch"] > record["n_epochs"]:
+            return  # nothing is left to do
+        self.trained = self.trained or "notes" not in record
         if self.title:
             self.status.line(self.title)
             self.title = ""

@@ -118,8 +118,8 @@ def other_format(content: Mapping, format: str, version: int, advice: str) -> st
     if found == version:
         return ""
     newer = isinstance(found, numbers.Integral) and found > version
-    do = "a newer refattn wrote it: install that one" if newer else advice
-    return f"is a {format} of version {found!s:.20}, and this refattn reads version {version}; {do}"
+    do = "a newer refattn wrote it: install that one, or " if newer else ""
+    return f"is a {format} of version {found!s:.20}, and this refattn reads version {version}; {do}{advice}"
 
 
 def make_directory(path: Path | str) -> None:

@@ -326,12 +326,12 @@ def test_resume_is_the_same_command_again(folder, tmp_path):
     command = ["train", folder / "small.toml", "--data", folder / "set.h5", "--out", tmp_path / "run", "--resume"]
     assert "training in" in run(*command).stderr
     first = (tmp_path / "run" / "model.h5").read_bytes()
-    assert "resuming in" in run(*command).stderr
+    assert "had reached its end" in run(*command).stderr
     assert (tmp_path / "run" / "model.h5").read_bytes() == first
     message = refused(1, *command, "--set", "training.seed=9", "--set", "model.n_heads=2")
     assert "model.n_heads = " in message and "(asked for: 2), training.seed = " in message
     longer = run(*command, "--epochs", 9).stderr
-    assert "now ends after 9" in longer and "epoch   9/9 " in longer
+    assert "resuming in" in longer and "now ends after 9" in longer and "epoch   9/9 " in longer
     assert load_config(tmp_path / "run" / "config.toml").training.epochs == 9
     assert "training.epochs = 9" in refused(1, *command, "--epochs", 8)
     assert "epoch  10/10 " in run("train", "--out", tmp_path / "run", "--resume", "--epochs", 10).stderr
@@ -349,7 +349,9 @@ def test_a_log_has_a_line_a_minute(monkeypatch, capsys):
 
 def test_resume_of_a_finished_run(folder):
     before = (folder / "run" / "model.h5").read_bytes()
-    assert "spread" in run("train", "--out", folder / "run", "--resume").stdout
+    result = run("train", "--out", folder / "run", "--resume")
+    assert "spread" in result.stdout and "resuming" not in result.stderr and "pictures are in" not in result.stderr
+    assert "had reached its end, and nothing was trained; for more give a larger --epochs" in result.stderr
     assert (folder / "run" / "model.h5").read_bytes() == before
 
 

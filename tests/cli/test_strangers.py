@@ -316,3 +316,12 @@ def test_one_is_one(place):
     for words in (*commands, "embed run one.extxyz --out new", f"explain run one.extxyz --out new {plain}"):
         said = run(*words.split()).output
         assert "1 structure" in said and not re.search(r"\b1 [a-z]+s\b", said)
+
+
+def test_nothing_is_said_of_nothing_nor_twice(place):
+    ase.io.write("one.extxyz", molecules(1), format="extxyz")
+    assert "structures\t" not in run("embed", "run", "one.extxyz", "--out", "new").stdout
+    said = run("prepare", "one.extxyz", "x.h5", "--r-max", "0.5").stdout
+    assert "0 edges" in said and "note: no site has a neighbour up to 0.5 Å" in said
+    assert run("evaluate", "run", "--coverage", "0.5").output.count("drawn as the") == 1
+    assert run("predict", "run", "one.extxyz", "--coverage", "0.5").output.count("drawn as the") == 1
