@@ -8,6 +8,7 @@ of Matplotlib are told apart with every common kind of colour blindness.
 
 import itertools
 import math
+import re
 import textwrap
 import typing
 from pathlib import Path
@@ -118,7 +119,7 @@ def drawing(finding: ExplainedStructure, stacks: list[list[str]], background: st
     sizes *= scale
     bars = {name: _bar_name(finding.columns[name]) for name in itertools.chain(*stacks)}
     row = max(MIN_ROW, sizes[:, 1].max() + 2 * gap, MIN_BAR + max(map(_height_of, bars.values())))
-    below = _wrapped(amounts_of_all(finding), WIDTH - 2 * GAP, LETTER)
+    below = _wrapped(_kept_together(amounts_of_all(finding)), WIDTH - 2 * GAP, LETTER)
     title = TITLE + LINE * below.count("\n")
     headings = [[_row_heading(finding, names, row, width) for row in range(len(names))] for names in stacks]
     head = HEAD + LINE * max(text.count("\n") for texts in headings for text in texts)
@@ -348,6 +349,11 @@ def _row_heading(finding, names, row, width):
     which = f"row {first + 1}:" if first else "the first row"
     text += "" if np.isnan(rho) else f"; Spearman correlation with {which} {rho:.2f}".replace("-", "−")
     return _wrapped(text, width - 2 * GAP, LETTER)
+
+
+def _kept_together(text):
+    """Text whose lines do not break between a name, its value and the unit."""
+    return re.sub(r" (?=[−\d])|(?<=\d) ", "\N{NO-BREAK SPACE}", text)
 
 
 def _wrapped(text, width, size):

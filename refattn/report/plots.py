@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from refattn.common.metrics import means_of_groups
-from refattn.common.text import in_picture
+from refattn.common.text import counted, in_picture
 from refattn.report.png import write_figure
 
 DPI = 160
@@ -56,6 +56,7 @@ def parity_plot(path: Path | str, targets: list[tuple], within: list[tuple] = ()
     """
     rows = [list(targets), *([list(within)] if within else [])]
     figure = Figure(figsize=(4.6 * len(targets), 4.6 * len(rows)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1)  # inches; a long title would touch the edge
     panels = figure.subplots(len(rows), len(targets), squeeze=False)
     for axes, (parts, target, unit) in zip(panels.flat, [panel for row in rows for panel in row], strict=True):
         _draw_parity(axes, parts, target, unit)
@@ -148,7 +149,8 @@ def within_groups(parts: dict, columns: dict, summary: dict[str, dict]) -> list[
 def uncertainty_plot(path: Path | str, targets: list[tuple]) -> None:
     """Absolute error against uncertainty, and found against wanted coverage, a row for each target.
 
-    The line on the left joins the mean errors of up to ten groups of equal size, in the order of their uncertainty.
+    The line on the left joins the mean errors of groups of equal size, in the order of their uncertainty: ten, or fewer
+    where they would have fewer than ten structures.
 
     Parameters
     ----------
@@ -169,21 +171,25 @@ def _draw_uncertainty(left, right, error, uncertainty, curve, unit, name):
     size = 3 if len(error) > 2000 else 9
     top = np.quantile(error, 0.995) * 1.05 or 1.0
     above = error > top
-    left.scatter(uncertainty[~above], error[~above], s=size, color=COLOURS["train"], lw=0, rasterized=True)
+    points = uncertainty[~above], error[~above]
+    left.scatter(*points, s=size, color=COLOURS["train"], lw=0, rasterized=True, clip_on=False)
     if above.any():  # at the upper edge, so that nothing is left out unseen
         text = f"{above.sum()} larger, up to {error.max():.3g}"
         at_edge = np.full(above.sum(), top)
         left.scatter(uncertainty[above], at_edge, s=18, marker="^", color=COLOURS["valid"], clip_on=False, label=text)
-    groups = np.array_split(np.argsort(uncertainty, kind="stable"), min(10, len(error)))
+    n_groups = min(10, max(len(error) // 10, 2), len(error))
+    groups = np.array_split(np.argsort(uncertainty, kind="stable"), n_groups)
     means = np.array([[uncertainty[group].mean(), error[group].mean()] for group in groups])
-    left.plot(*means.T, "o-", color=COLOURS["test"], label="means of tenths")
+    of = "tenths" if n_groups == 10 else counted(n_groups, "group")
+    left.plot(*means.T, "o-", color=COLOURS["test"], clip_on=False, label=f"means of {of}")
     left.set_ylim(0, top)
     left.set_xlabel("uncertainty (1: median of the validation set)")
     title = in_picture(f"{name}absolute error")
     left.set_ylabel(f"{title} ({in_picture(unit)})" if unit else title)
-    left.legend(frameon=False)
+    small = {"fontsize": "small", "columnspacing": 1.2, "borderpad": 0}
+    left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, **small)  # over no point
     right.plot([0, 1], [0, 1], color="0.3", lw=0.8)
-    right.plot(curve["wanted"], curve["found"], "o-", color=COLOURS["test"])
+    right.plot(curve["wanted"], curve["found"], "o-", color=COLOURS["test"], clip_on=False)
     right.set_xlim(0, 1)
     right.set_ylim(0, 1)
     right.set_aspect("equal")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import ase
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 import refattn
+from refattn.report import pictures
 from refattn.report.findings import Column, ExplainedStructure
 from refattn.report.pictures import amounts, drawing, picture
 
@@ -64,3 +66,10 @@ def test_prediction_and_label_have_the_same_decimal_places(model):
     for (value, label), words in cases.items():
         object.__setattr__(explanation, "value", value)
         assert amounts(explanation, label) == words
+
+
+def test_no_line_ends_between_a_name_and_its_value():
+    text = "; ".join(f"name {n} −{n}.25 eV predicted, {n}.50 eV label" for n in range(9))
+    for width in range(3, 18):
+        lines = pictures._wrapped(pictures._kept_together(text), width, pictures.LETTER).splitlines()
+        assert not any(re.match(r"[−\d]|eV", line) for line in lines), lines
