@@ -22,13 +22,14 @@ from refattn.cli.options import (
     reading_options,
     threads,
 )
+from refattn.common.outputs import remove_earlier
 from refattn.common.strict_json import to_json
 from refattn.common.text import counted
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.embedding import embed_stream
 from refattn.prediction.predictor import Model, load, target_number
 from refattn.report.chemiscope import MARK, is_chemiscope, write_embedding
-from refattn.report.maps import COLOURS, MARKS, SITE_COLOURS, MapOptions, files_of, write_maps
+from refattn.report.maps import COLOURS, MARKS, SITE_COLOURS, MapOptions, earlier_files, files_of, write_maps
 from refattn.report.projection import LAYOUTS
 
 
@@ -78,8 +79,8 @@ def embed(
     options = MapOptions(**shown | ({"max_points": sys.maxsize} if alone else {}))
     paths = {path: MARKS[name] for folder in folders.values() for name, path in files_of(folder, options).items()}
     claim_outputs({Path(out): MARK} if alone else paths, run, sources, (), overwrite)
+    earlier = [] if alone else earlier_files(out)
     left_out = LeftOut(status)
-
     kept = []
 
     def reported(blocks):
@@ -96,9 +97,10 @@ def embed(
         structures = read_structures(sources, target, skip)
         structures = part.take_turns(structures) if in_turn else structures
         blocks = embed_stream(model, structures, n_threads=threads, skip=skip, target=target)
-        own = dataclasses.replace(options, target=target)
+        own = dataclasses.replace(options, target=target, of_several=len(folders) > 1)
         summaries[target] = write_maps(folder, model, run, reported(blocks), own)
         skip = skip and (lambda id, error: None)  # it was said of the first target
+    remove_earlier(earlier, paths)
     note_of_sources(sources)
     if alone:
         with temporary as folder:

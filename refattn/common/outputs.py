@@ -3,6 +3,7 @@
 An earlier output is recognised by how it begins: an HDF5 file by its attribute `format`, others by their first bytes.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from refattn.common.hdf5 import UNREADABLE, reading_hdf5
-from refattn.errors import DataError, OutputError
+from refattn.errors import DataError, OutputError, in_one_line
 
 BEGINNING = 4096  # bytes that are looked at
 OF_RUNS = ("refattn-model", "refattn-calibration")  # the formats that only the commands which write them replace
@@ -71,3 +72,29 @@ def is_output(path: Path | str, mark: Mark) -> bool:
     except (*UNREADABLE, zlib.error):
         return os.path.isfile(path) and os.path.getsize(path) == 0
     return not beginning or mark.match(beginning) is not None
+
+
+def remove_earlier(files: Iterable[Path], kept: Iterable[Path]) -> None:
+    """Remove what an earlier call left and this one did not write, and the folders that this empties.
+
+    Parameters
+    ----------
+    files : iterable      outputs of the earlier call; links and empty files among them stay, which may be anybody's
+    kept : iterable       those of this call, also under other names, as on systems that do not tell cases apart
+
+    Raises OutputError where the system refuses.
+    """
+    written = {_identity(path.stat()) for path in kept}
+    for path in files:
+        try:
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_size and _identity(found) not in written:
+                path.unlink()
+        except OSError as error:
+            raise OutputError(f"{path}: is of an earlier call, and cannot be removed ({in_one_line(error)})") from None
+        with contextlib.suppress(OSError):  # it holds other files
+            path.parent.rmdir()
+
+
+def _identity(found):
+    return found.st_dev, found.st_ino

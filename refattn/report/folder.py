@@ -5,7 +5,7 @@
     index.html  pages/NAME.html  thumbnails/NAME.png  and what they share       see pages.py
 
 Every file appears complete or not at all. Those that hold all structures appear when all are done, or when something
-goes wrong that is not theirs: then with the structures before it.
+goes wrong that is not theirs: then with the structures before it. What is left of an earlier call goes last.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from pathlib import Path
 import refattn
 from refattn.common.files import make_directory
 from refattn.common.limits import OCCLUDED_SITES, PICTURE_SITES
-from refattn.common.outputs import Mark, is_output
+from refattn.common.outputs import Mark, is_output, remove_earlier
 from refattn.common.strict_json import to_json
 from refattn.common.text import counted, encodable
 from refattn.errors import OutputError
@@ -35,6 +35,7 @@ UNDRAWN = f"pictures and pages are of structures of up to {PICTURE_SITES} (REFAT
 UNOCCLUDED = f"occlusion and removal are of structures of up to {OCCLUDED_SITES} sites (REFATTN_OCCLUDED_SITES)"
 LONGEST = 60  # characters of a file's name
 BESIDE = 2  # stacks of a picture
+DRAWN = ("pictures", "pages", "thumbnails")  # folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,18 @@ def files_of(folder: Path | str, pages: bool = True) -> dict[Path, Mark]:
     return {Path(folder) / name: mark for name, mark in marks.items()}
 
 
+def _earlier_files(folder):
+    """What an earlier call left in the folder; pictures and pages are only looked for beside its other files."""
+    found = [path for path, mark in files_of(folder).items() if path.is_file() and is_output(path, mark)]
+    drawn = [path for name in DRAWN for path in folder.glob(f"{name}/*")] if found else []
+    return found + [path for path in drawn if _is_own(path)]
+
+
+def _is_own(path):
+    """Whether a file is a picture or page of explanations."""
+    return path.is_file() and (is_output(path, MARK) if path.suffix == ".html" else png.is_own(path))
+
+
 @contextlib.contextmanager
 def explanation_folder(
     folder: Path | str,
@@ -88,7 +101,8 @@ def explanation_folder(
     Raises OutputError where the folder cannot be written.
     """
     folder = Path(folder)
-    for name in ("", "pictures", *(("pages", "thumbnails") if shown.pages else ())):
+    earlier = _earlier_files(folder)
+    for name in ("", *(DRAWN if shown.pages else DRAWN[:1])):
         make_directory(folder / name)
     rule = to_json(dataclasses.asdict(model.config.graph))
     targets = [shown.target] if shown.target else list(model.targets)
@@ -114,12 +128,16 @@ def explanation_folder(
     if stopped:
         note(f"the tables in {folder} hold the {counted(writer.n_done, 'structure')} before what went wrong")
         raise stopped
+    left_out = set() if shown.edges else {folder / "edges.csv"}
+    written = files_of(folder, shown.pages).keys() - left_out
+    remove_earlier(earlier, [*written, *writer.drawn])
 
 
 class ReportWriter:
     """Adds structures to the tables, draws the first of them, and lists all.
 
     n_done, n_pictures, n_pages : int     how many there are so far
+    drawn : list of pathlib.Path          pictures, pages and thumbnails
     is_whole : bool                       whether the tables end with a whole structure
     """
 
@@ -137,6 +155,7 @@ class ReportWriter:
         self.list = None
         self.names = set()
         self.waiting = []
+        self.drawn = []
         self.n_done = 0
         self.is_whole = True
         self.n_pictures = 0
@@ -170,6 +189,7 @@ class ReportWriter:
             name = name or self._name_for(finding.id)
             self.n_pages += 1
             links |= {"page": f"pages/{name}.html", "thumbnail": f"thumbnails/{name}.png"}
+        self.drawn += [self.folder / link for link in links.values()]
         if self.shown.one_scale and links:
             self.waiting.append((finding, links))
         else:
@@ -214,10 +234,8 @@ class ReportWriter:
 
     def _is_free(self, name):
         """Whether pictures and pages of that name would replace nothing but earlier ones."""
-        pictures = [f"pictures/{name}.{self.shown.picture_format}", f"thumbnails/{name}.png"]
-        own = {self.folder / file: png.is_own for file in pictures}
-        own[self.folder / f"pages/{name}.html"] = lambda path: is_output(path, MARK)
-        return all(not os.path.lexists(path) or is_ours(path) for path, is_ours in own.items())
+        files = (f"pictures/{name}.{self.shown.picture_format}", f"pages/{name}.html", f"thumbnails/{name}.png")
+        return all(not os.path.lexists(self.folder / file) or _is_own(self.folder / file) for file in files)
 
 
 def stacks_of(finding: ExplainedStructure, scores: Iterable[str]) -> list[list[str]]:

@@ -23,7 +23,8 @@ from ase.data import chemical_symbols
 
 import refattn
 from refattn.common.files import make_directory, replacing
-from refattn.common.hdf5 import NewFile
+from refattn.common.hdf5 import NewFile, reading_hdf5
+from refattn.common.outputs import is_output
 from refattn.common.strict_json import to_json
 from refattn.common.text import csv_cell, encodable
 from refattn.errors import DataError
@@ -58,6 +59,7 @@ class MapOptions:
     sites : bool                         whether there is a map of the sites
     target : str                         of several, whose read-out made the vectors; None: the only one
     max_points : int                     sites on it at most, drawn at random with seed 0
+    of_several : bool                    whether each of several targets has a folder, of which this is one
     """
 
     map: str = "pca"
@@ -66,12 +68,24 @@ class MapOptions:
     sites: bool = True
     target: str | None = None
     max_points: int = 20000
+    of_several: bool = False
 
 
 def files_of(folder: Path | str, shown: MapOptions) -> dict[str, Path]:
     """{name: pathlib.Path} of all files that are written."""
     names = ["embedding.h5", "map.csv", "structures.png"] + ["site_map.csv", "sites.png"] * shown.sites
     return {name: Path(folder) / name for name in names}
+
+
+def earlier_files(folder: Path | str) -> list[Path]:
+    """What an earlier call left in the folder, or in folders of its targets there, which embedding.h5 knows as such."""
+    folders = [Path(folder)]
+    for path in folders[0].glob("*/embedding.h5"):
+        if path.is_file() and is_output(path, MARKS[path.name]):
+            with reading_hdf5(path) as file:
+                folders += [path.parent] * bool(file.attrs.get("of_several"))
+    marks = {place / name: mark for place in folders for name, mark in MARKS.items()}
+    return [path for path, mark in marks.items() if path.is_file() and is_output(path, mark)]
 
 
 def write_maps(
@@ -100,6 +114,7 @@ def write_maps(
     make_directory(folder)
     rule = to_json(dataclasses.asdict(model.config.graph))
     record = {"run": encodable(run), "neighbour_rule": rule, "created_by": f"refattn {refattn.__version__}"}
+    record["of_several"] = shown.of_several
     with contextlib.ExitStack() as stack:
         # The last one is named when the disk is full: the largest.
         parts = {name: stack.enter_context(replacing(files[name])) for name in reversed(files)}

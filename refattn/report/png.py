@@ -27,4 +27,5 @@ def write_figure(path: Path | str, figure: Figure, dpi: float) -> None:
 
 def is_own(path: Path) -> bool:
     """Whether a file is a picture that write_figure wrote."""
-    return path.is_file() and SIGNS[path.suffix[1:].lower()] in path.read_bytes()
+    sign = SIGNS.get(path.suffix[1:].lower())
+    return sign is not None and path.is_file() and sign in path.read_bytes()

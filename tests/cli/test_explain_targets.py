@@ -143,10 +143,11 @@ def test_every_target_has_vectors_of_its_own(folder, wanted, tmp_path):
     summary = json.loads(invoke(*arguments, "--json"))
     assert [summary["targets"][name]["structures"] for name in TARGETS] == [3, 3]
     assert "xtb_lumo: structures\t" in invoke(*arguments)
-    assert json.loads(invoke(*arguments, "--target", "xtb_lumo", "--json"))["target"] == "xtb_lumo"
     folders = {name: tmp_path / name for name in TARGETS}
     vectors = refattn.embed(refattn.load(folder / "model.h5"), ase.io.read(folder / "set.extxyz", ":"), n_threads=1)
-    for name, out in [*folders.items(), ("xtb_lumo", tmp_path)]:
+    arguments = (*arguments[:4], tmp_path / "one", "--target", "xtb_lumo", "--json")
+    assert json.loads(invoke(*arguments))["target"] == "xtb_lumo"
+    for name, out in [*folders.items(), ("xtb_lumo", tmp_path / "one")]:
         with h5py.File(out / "embedding.h5") as file:
             assert (file.attrs["target"], file.attrs["unit"]) == (name, "eV")
             assert np.array_equal(file["structures/value"], vectors[name].value)
@@ -154,3 +155,19 @@ def test_every_target_has_vectors_of_its_own(folder, wanted, tmp_path):
                 e = found[name]
                 assert file["structures/value"][n] == pytest.approx(e.value)
                 np.testing.assert_allclose(file["structures/structure_vector"][n], e.structure_vector, rtol=1e-9)
+
+
+def test_folders_of_targets_and_the_vectors_of_one_do_not_stay_beside_each_other(folder, tmp_path):
+    """A folder of a target that a call of its own made stays."""
+    arguments = ("embed", folder / "model.h5", folder / "set.extxyz", "--no-sites", "--out")
+    one = {"embedding.h5", "map.csv", "structures.png"}
+    invoke(*arguments, tmp_path / "other", "--target", "xtb_lumo")
+    invoke(*arguments, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*TARGETS, "other"}
+    (tmp_path / "xtb_homo" / "mine.csv").write_text("id,site,element,x,y\n")
+    invoke(*arguments, tmp_path, "--target", "xtb_lumo")
+    assert {path.name for path in tmp_path.iterdir()} == {*one, "xtb_homo", "other"}
+    assert [path.name for path in (tmp_path / "xtb_homo").iterdir()] == ["mine.csv"]
+    invoke(*arguments, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*TARGETS, "other"}
+    assert {path.name for path in (tmp_path / "other").iterdir()} == one

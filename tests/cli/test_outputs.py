@@ -98,6 +98,50 @@ def test_earlier_outputs_are_replaced_and_inputs_stay(place, command):
     assert before.items() <= after.items()
 
 
+MINE = (
+    "edges.txt",
+    "pictures/mine.png",
+    "pages/mine.html",
+    "pages/mine.txt",
+    "validation.html",
+    "thumbnails/empty.png",
+)
+
+
+def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new_tables(place):
+    """Explanations with and without edges, pages and pictures; files of others, links and empty ones stay."""
+    command = "explain run {} --scores none --out x"
+    run(command.format("new.extxyz") + " --edges --max-pictures 2 --picture-format svg --max-pages 1")
+    for name in MINE:
+        (place / "x" / name).write_text("" if "empty" in name else "mine")
+    (place / "x" / "pictures" / "link.svg").symlink_to(next((place / "x" / "pictures").glob("*.svg")).name)
+    ase.io.write(place / "other.extxyz", molecules(5)[3:], format="extxyz")
+    before = digests(place / "x")
+    assert {"edges.csv", "page.css", "index.html"} <= before.keys()
+    (place / "bad.extxyz").write_text("1\nid=bad\nXx 0 0 0\n")
+    run(command.format("bad.extxyz"), 1)
+    assert before.items() <= digests(place / "x").items()
+    run(command.format("other.extxyz") + " --max-pictures 1 --no-pages")
+    tables = {"structures.csv", "sites.csv", "explained.extxyz", "explanations.h5"}
+    pictures = {path.name for path in (place / "x" / "pictures").iterdir()}
+    assert len(pictures) == 3
+    assert {name for name in digests(place / "x") if not name.startswith("pictures")} == {*MINE} - {MINE[1]} | tables
+
+
+def test_pictures_of_an_earlier_call_stay_where_it_had_another_folder(place):
+    """Such as pictures that somebody gathers; and a map of sites does not outlive its vectors."""
+    run("explain run new.extxyz --scores none --max-pictures 1 --no-pages --out x")
+    shutil.copytree(place / "x" / "pictures", place / "y" / "pictures")
+    gathered = digests(place / "y")
+    run("explain run new.extxyz --scores none --max-pictures 0 --no-pages --out y")
+    assert gathered.items() <= digests(place / "y").items()
+    run("embed run new.extxyz --out x")
+    assert {"site_map.csv", "sites.png", "sites.csv"} <= digests(place / "x").keys()
+    run("embed run new.extxyz --out x --no-sites")
+    assert not {"site_map.csv", "sites.png"} & digests(place / "x").keys()
+    assert "sites.csv" in digests(place / "x")
+
+
 @pytest.mark.parametrize(
     "command",
     [
