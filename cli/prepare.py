@@ -59,7 +59,7 @@ def parse_units(context: click.Context, parameter: click.Parameter, assignments:
 @PART
 @RECURSIVE
 @ID_FROM
-@click.option("--append", is_flag=True, help="Add to OUT instead of replacing it.")
+@click.option("--append", is_flag=True, help="Add to OUT instead of replacing it; none of its ids may come again.")
 @click.option("--uncharacterized", type=click.Path(), help="QM9: molecules to leave out.")
 @click.option("--keep-uncharacterized", is_flag=True, help="QM9: leave none out.")
 @overwrite
@@ -68,8 +68,8 @@ def prepare(source, out, format, labels, units, limit, threads, processes, part,
     """Make the dataset OUT (HDF5) from SOURCE: structures, labels, and the graph of every structure.
 
     SOURCE is a file that ASE or gemmi reads (extended XYZ may be gzipped), a folder or an archive (zip, tar) of them, a
-    database of ASE, or QM9's archive or folder. Structures that cannot be read, have the id of another, or have no
-    graph are left out, and recorded in OUT with the reason.
+    database of ASE, or QM9's archive or folder. Structures that cannot be read, have the id of another in SOURCE, or
+    have no graph are left out, and recorded in OUT with the reason.
 
     With --part K/N the jobs of an array share the work, and `refattn join` makes one data set of theirs.
 

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def prepare(
         for id, reason in skipped:
             writer.skip(id, reason)
         labels = writer.label_units()
-        notes = source.notes() if hasattr(source, "notes") else []
+        notes = notes_of(source, units or {}, labels)
     if progress:
         progress(count["done"], count["done"], count["resumed"])
     return PrepareReport(
@@ -161,6 +161,13 @@ def prepare(
         notes=notes,
         usual_units=_usual_units(source, +n_labelled, units or {}),
     )
+
+
+def notes_of(source: Source, units: dict[str, str], labels: Iterable[str]) -> list[str]:
+    """Sentences on what should be known of a source, and on units that are given for none of the labels."""
+    there = f"there are {', '.join(labels)}" if labels else "there is none"
+    unknown = [f"the unit of {name} is given, which is no label; {there}" for name in units if name not in labels]
+    return [*(source.notes() if hasattr(source, "notes") else []), *unknown]
 
 
 def _label_attrs(units):

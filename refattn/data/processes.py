@@ -33,7 +33,7 @@ from refattn.config import GraphConfig
 from refattn.data.blocks import FinishedBlocks, command_of
 from refattn.data.join import join
 from refattn.data.parts import Part, PartOfSource, input_of
-from refattn.data.prepare import REASONS_KEPT, PrepareReport, prepare
+from refattn.data.prepare import REASONS_KEPT, PrepareReport, notes_of, prepare
 from refattn.data.sources.files import FilesSource
 from refattn.data.store import Source, open_dataset, read_strings
 from refattn.errors import DataError, RefattnError
@@ -102,7 +102,7 @@ def prepare_in_processes(
     source.numeric.update(*(piece.numeric for piece in found))
     reports = [piece.report for piece in found]
     n_labelled = sum((collections.Counter(report.n_labelled) for report in reports), collections.Counter())
-    labels = {name: unit for report in reports for name, unit in report.labels.items()}
+    labels = dict(sorted((name, unit) for report in reports for name, unit in report.labels.items()))
     sums = {name: sum(getattr(report, name) for report in reports) for name in SUMMED}
     sums["seconds_writing"] += spent
     n_done = sum(report.n_structures + report.n_skipped for report in reports)
@@ -113,9 +113,9 @@ def prepare_in_processes(
         n_skipped=n_skipped,
         reasons=reasons,
         seconds=time.perf_counter() - start,
-        labels=dict(sorted(labels.items())),
-        n_labelled={name: n_labelled[name] for name in sorted(labels)},
-        notes=source.notes(),
+        labels=labels,
+        n_labelled={name: n_labelled[name] for name in labels},
+        notes=notes_of(source, units or {}, labels),
         usual_units=sorted(set().union(*(report.usual_units for report in reports))),
         **sums,
     )

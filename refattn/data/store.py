@@ -187,6 +187,11 @@ def open_dataset(path: Path | str) -> Iterator[h5py.File]:
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except UNREADABLE as error:
+        is_named = Path(path).suffix in (".h5", ".hdf5") and not Path(path).is_dir()
+        if not (is_named or isinstance(error, PermissionError) or h5py.is_hdf5(path)):
+            raise DataError(
+                f"{path}: is no data set; `refattn prepare {path} data.h5` makes one of structures"
+            ) from None
         raise DataError(f"{path}: cannot be read as a dataset ({in_one_line(error)}); {ADVICE}") from None
 
 

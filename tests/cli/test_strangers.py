@@ -248,6 +248,8 @@ def test_units_that_only_a_name_says_are_printed(place):
     said = run("prepare", "x.extxyz", "x.h5", "--labels", "t.csv", "--unit", "lumo=Hartree").output
     assert "not given is the usual one of the name: homo (eV); for another give --unit NAME=UNIT" in said
     assert "labels: gap (Hartree) of 3, homo (eV) of 3, lumo (Hartree) of 3, spread (no unit) of 3" in said
+    said = run("prepare", "x.extxyz", "x.h5", "--unit", "gpa=eV").output
+    assert "the unit of gpa is given, which is no label; there are homo, lumo, spread" in said
 
 
 def test_an_experiment_that_does_not_exist(place):

@@ -196,6 +196,10 @@ def test_files_that_are_not_datasets(tmp_path):
     for name in ("text.h5", "empty.h5", "other.h5", "absent.h5", "."):
         with pytest.raises(DataError, match=str(tmp_path)):
             read_dataset(tmp_path / name)
+    (tmp_path / "water.xyz").write_text("3\n\nO 0 0 0\nH 0 0 1\nH 0 1 0\n")
+    for name in ("water.xyz", "."):
+        with pytest.raises(DataError, match="is no data set; `refattn prepare .* data.h5` makes one of structures"):
+            read_dataset(tmp_path / name)
 
 
 def test_every_cut_and_many_flipped_bytes_are_errors_or_harmless(path):

@@ -165,11 +165,17 @@ class FilesSource:
             notes.append(f"the structures have no ids; those of {self.table.path} were taken in their order")
         for name, count in self.overruled.items():
             notes.append(f"{name} of {counted(count, 'structure')} is another in {self.table.path}, which was taken")
+        others = []
         for name, (count, text, location) in self.texts.items():
             if name in self.numeric or name in LABELS or LIKE_NUMBER.fullmatch(text):
                 notes.append(
                     f"{name} is no number in {counted(count, 'structure')}, the first time {text[:40]!r} in {location}"
                 )
+            else:
+                others.append(f"{name} of {counted(count, 'structure')} (first {text[:20]!r})")
+        if others:
+            more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+            notes.append(f"text, and so no labels: {', '.join(others[:NAMED])}{more}")
         return notes
 
     def _labelled(self, id, location, frame):

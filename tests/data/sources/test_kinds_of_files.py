@@ -70,7 +70,10 @@ def test_texts_are_counted_where_others_are_numbers(tmp_path):
     source = open_source(path)
     records, _ = collected(source)
     assert [record.labels for record in records] == [{"y": 1.0}, {}, {}]
-    assert source.notes() == [f"y is no number in 2 structures, the first time 'none' in {path}, frame 1"]
+    assert source.notes() == [
+        f"y is no number in 2 structures, the first time 'none' in {path}, frame 1",
+        "text, and so no labels: kind of 3 structures (first 'bulk')",
+    ]
 
 
 def test_comment_lines(tmp_path):
