@@ -49,7 +49,7 @@ def test_report_of_an_ensemble(folder):
     assert "left out 2 structures of the training and validation set" in result.stderr
     record = json.loads((folder / "out" / "validation.json").read_text())
     assert (record["n_runs"], record["n_structures"], record["left_out"]) == (2, 7, [])
-    told = {sentence["text"] for sentence in record["sentences"]}
+    told = {sentence["text"].replace("−", "-") for sentence in record["sentences"]}
     assert all(line.split("\t")[1].split(": ", 1)[-1] in told or line.split("\t")[1] in told
                for line in result.stdout.splitlines())  # fmt: skip
     page = (folder / "out" / "validation.html").read_text()
