@@ -23,7 +23,6 @@ from refattn.cli.options import (
     threads,
 )
 from refattn.common.strict_json import to_json
-from refattn.common.text import counted
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.files import json_records, mark_of, prediction_writer
 from refattn.prediction.predictor import Outside, load
@@ -96,14 +95,14 @@ def predict(
         for chunk, result in model.predict_stream(structures, skip=left_out if skip_bad else None, **asked):
             add(chunk, result)
             done += len(chunk)
-            status.update(counted(done, "structure"))
+            status.update(f"{done} structure{'s' * (done != 1)}")
     note_of_sources(sources)
     for text in model.outside.notes():
         note(text)
     if coverage:
         note(f"note: the intervals assume that {model.conformals[0].assumption}")
         note_of_few_scores(model, coverage)
-    status.line(f"{counted(done, 'structure')}{left_out.in_words()}" + (f", written to {out}" if out else ""))
+    status.line(f"{done} structure{'s' * (done != 1)}{left_out.in_words()}" + (f", written to {out}" if out else ""))
 
 
 def print_result(as_json: bool) -> Callable:

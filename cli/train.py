@@ -242,15 +242,16 @@ class Progress:
         self.member = None
 
     def __call__(self, record: dict) -> None:
-        if "notes" in record and record["epoch"] > record["n_epochs"]:
-            return  # nothing is left to do
         self.trained = self.trained or "notes" not in record
-        if self.title:
+        is_at_end = "notes" in record and record["epoch"] > record["n_epochs"]
+        if self.title and not is_at_end:
             self.status.line(self.title)
             self.title = ""
             self.times = []
         for text in record.get("notes", ()):
             self.status.line(text)
+        if is_at_end:
+            return  # nothing is left to do
         if record.get("member", self.member) != self.member:
             self.member = record["member"]
             self.times = []

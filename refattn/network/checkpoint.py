@@ -126,8 +126,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """Read a Checkpoint. Raises RunError for a file that is missing, cut, damaged or of another kind."""
     try:
         with reading_hdf5(path) as file:
-            if wrong := other_format(file.attrs, FORMAT, VERSION, "give a run of `refattn train`"):
-                raise RunError(f"{path}: {wrong}")
+            if (file.attrs.get("format"), file.attrs.get("version")) != (FORMAT, VERSION):
+                raise RunError(f"{path}: {other_format(file.attrs, FORMAT, VERSION, 'give a run of `refattn train`')}")
             return _read(file)
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(why_no_model(Path(path))) from None

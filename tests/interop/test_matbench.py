@@ -99,7 +99,7 @@ def finished(task, config, tmp_path_factory):
     """Folder and output of all folds: fold 3 trained alone, fold 0 stopped in its second epoch, then the rest."""
     out = tmp_path_factory.mktemp("matbench") / "out"
     alone = call(task, config, "--out", out, "--fold", 3)
-    assert "not trained yet: --fold 0, 1, 2, 4" in alone.stderr and "of 1 folds" in alone.stdout
+    assert "not trained yet: --fold 0, 1, 2, 4" in alone.stderr and "of 1 fold\n" in alone.stdout
     assert "2 structures of 25 without a graph" in alone.stderr and "mb-jdft2d-08: cannot be read" in alone.stderr
     assert not (out / "results.json.gz").exists()
     times = (out / "data.h5").stat().st_mtime_ns, (out / "fold_3" / "model.h5").stat().st_mtime_ns

@@ -214,7 +214,7 @@ def test_an_array_is_compared_with_attention_element_and_nothing(folder, model):
     assert "test, element only" in text and "test, untaught: even" in text
     assert "Its attention was taught population" in errors_of_run(folder / "run", [*NAMES])
     assert "has no array 'orbital'" in command("evaluate", folder / "run", "--attention", "heavy=orbital", status=1)
-    assert "name one of spread, heavy" in command("evaluate", folder / "run", "--attention", "x=population", status=1)
+    assert "choose one of spread, heavy" in command("evaluate", folder / "run", "--attention", "x=population", status=1)
 
 
 # ---- what is reached without a network -------------------------------------------------------------------------------
