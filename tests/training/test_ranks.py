@@ -142,7 +142,7 @@ def stop():
 try:
     train(load_config(sys.argv[1]), sys.argv[2], n_threads=1, stop=stop, ranks=ranks)
 except Interrupted as reached:
-    print(f"{reached}")
+    sys.stdout.write(f"{reached}\\n")  # print would write the end of the line apart, and ranks share the pipe
 """
 COMMAND = "import sys; from refattn.cli.main import cli; cli(sys.argv[1:])"
 FAIL_ON_ONE = """
