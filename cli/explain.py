@@ -10,6 +10,7 @@ from refattn.cli.options import (
     LeftOut,
     StatusLine,
     as_json,
+    cell,
     claim_outputs,
     device,
     echo,
@@ -172,7 +173,7 @@ def line_of(finding: ExplainedStructure, names: tuple[str, ...]) -> str:
             )
         for (score, population), rho in finding.correlations.items():
             if score == columns[0]:
-                parts.append(f"Spearman {population} {'-' if math.isnan(rho) else format(rho, '.4g')}")
+                parts.append(f"Spearman {population} {cell(None if math.isnan(rho) else rho, '.4g')}")
     return row(finding.id, *parts)
 
 

@@ -80,6 +80,7 @@ def predict(
     in_turn = part and not part.take_files(sources)
     status = StatusLine()
     done = 0
+    structures_done = "0 structures"
     if out:
         claim_outputs({Path(out): mark_of(out)}, run, sources, (), overwrite)
     left_out = LeftOut(status)
@@ -95,14 +96,15 @@ def predict(
         for chunk, result in model.predict_stream(structures, skip=left_out if skip_bad else None, **asked):
             add(chunk, result)
             done += len(chunk)
-            status.update(f"{done} structure{'s' * (done != 1)}")
+            structures_done = f"{done} structure{'s' * (done != 1)}"
+            status.update(structures_done)
     note_of_sources(sources)
     for text in model.outside.notes():
         note(text)
     if coverage:
         note(f"note: the intervals assume that {model.conformals[0].assumption}")
         note_of_few_scores(model, coverage)
-    status.line(f"{done} structure{'s' * (done != 1)}{left_out.in_words()}" + (f", written to {out}" if out else ""))
+    status.line(f"{structures_done}{left_out.in_words()}" + (f", written to {out}" if out else ""))
 
 
 def print_result(as_json: bool) -> Callable:

@@ -114,9 +114,12 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
 
 def where_results_are(out: Path | str, summary: dict, fold: int | None) -> str:
     """A line that says where the model, the predictions and the pictures of a training are."""
+    from refattn.prediction.ensemble import FOLD
+
     if "n_folds" in summary:
-        return f"the runs fold_0 to fold_{summary['n_folds'] - 1} in {out} have models, predictions and pictures"
-    return f"model, predictions and pictures are in {out if fold is None else Path(out) / f'fold_{fold}'}"
+        first, last = FOLD.format(0), FOLD.format(summary["n_folds"] - 1)
+        return f"the runs {first} to {last} in {out} have models, predictions and pictures"
+    return f"model, predictions and pictures are in {out if fold is None else Path(out) / FOLD.format(fold)}"
 
 
 def check_options(
@@ -165,10 +168,11 @@ def read_settings(
     elif config is None and init:
         start = load_checkpoint(model_file(init)).config
         settings = Config(model=start.model, data=DataConfig(target=start.data.target))
+    elif config is None and data in {None, *SETS}:
+        settings = load_experiment(SETS[data or "molecules"].experiment)
     elif config is None:
-        settings = load_experiment(SETS[data or "molecules"].experiment) if data in {None, *SETS} else Config()
-        named = target or any(text.startswith("data.target=") for text in assignments)
-        if not named and data not in {None, *SETS}:
+        settings = Config()
+        if not (target or any(text.startswith("data.target=") for text in assignments)):
             with open_dataset(data) as file:
                 labels = ", ".join(file["labels"])
             raise click.UsageError(f"name what to learn by --target; the labels of {data} are: {labels}")

@@ -45,6 +45,6 @@ class MissingExtra(RefattnError):
 
 def in_one_line(error: Exception | str) -> str:
     """The reason that a library or server gives, as part of a sentence: one line, without HDF5's notes."""
-    said = getattr(error, "strerror", None) or error  # of the system without its number and the file
-    text = re.split(r": time = |, errno", " ".join(str(said).split()))[0]
+    text = re.split(r": time = |, errno", " ".join(str(error).split()))[0]
+    text = re.sub(r"^\[Errno \d+\] ", "", text)
     return text[:200] or type(error).__name__

@@ -95,7 +95,9 @@ def cannot_be_written(path: Path | str, error: OSError) -> OutputError:
     folder = Path(path).parent
     if not folder.is_dir():
         return OutputError(f"{path}: cannot be written, there is no folder {folder}; make it, or choose another")
-    return OutputError(f"{path}: cannot be written ({in_one_line(error)}); check the folder and its space")
+    return OutputError(
+        f"{path}: cannot be written ({in_one_line(error.strerror or error)}); check the folder and its space"
+    )
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -131,10 +131,10 @@ class StructureClassifier(ClassifierMixin, _StructureEstimator):
         """
         if np.ndim(y) != 1:
             raise ValueError(f"y has the shape {np.shape(y)}; give a class for each structure, (S,)")
-        classes = sorted({*np.asarray(y).tolist()}, key=str)
-        if len(classes) != 2:
+        n_classes = len({*np.asarray(y).tolist()})
+        if n_classes != 2:
             raise ValueError(
-                f"y has {'one class' if len(classes) == 1 else f'{len(classes)} classes'}; a classifier takes two"
+                f"y has {'one class' if n_classes == 1 else f'{n_classes} classes'}; a classifier takes two"
             )
         self.classes_, number = np.unique(y, return_inverse=True)
         return self._fit(X, number.astype(float), sample_weight, "training.loss=cross_entropy")
