@@ -16,6 +16,10 @@ from refattn.cli.options import StatusLine, as_json, cell, device, note, overwri
 if TYPE_CHECKING:
     from refattn.config import Config
 
+OUT_OF_PATIENCE = (
+    "its validation error did not improve for training.patience epochs; to go on begin another with --init"
+)
+
 
 @click.command()
 @click.argument("config", required=False)
@@ -107,7 +111,8 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
                 alone = ", ".join(cell(mae, ".4g") for mae in found["member_test_mae"])
                 note(f"test MAE of the members alone: {alone}")
         if own and not shown.trained:
-            note(f"{out}: had reached its end, and nothing was trained; for more give a larger --epochs")
+            more = OUT_OF_PATIENCE if shown.ended == "patience" else "for more give a larger --epochs"
+            note(f"{out}: had reached its end, and nothing was trained; {more}")
         else:
             note(where_results_are(out, summary, fold))
 
@@ -128,6 +133,8 @@ def check_options(
     """Raise UsageError for options that do not go together."""
     if resume and (not out or overwrite):
         raise click.UsageError("--resume needs the run's directory as --out, and does not replace it with --overwrite")
+    if resume and (ensemble or folds) and (Path(out) / "last.h5").exists():
+        raise click.UsageError(f"{out}: holds a single run; choose another --out for an ensemble or folds")
     if (ensemble or folds) and overwrite:
         raise click.UsageError("an ensemble or folds take a folder of their own; choose another --out")
     if (ensemble and folds) or (fold is not None and not folds):
@@ -241,20 +248,21 @@ class Progress:
         self.name = name
         self.n_epochs = 0
         self.trained = False  # whether anything was
+        self.ended = ""  # the setting that the last run had ended by before
         self.units = []
         self.times = []
         self.member = None
 
     def __call__(self, record: dict) -> None:
         self.trained = self.trained or "notes" not in record
-        is_at_end = "notes" in record and record["epoch"] > record["n_epochs"]
-        if self.title and not is_at_end:
+        self.ended = record.get("ended", "")
+        if self.title and not self.ended:
             self.status.line(self.title)
             self.title = ""
             self.times = []
         for text in record.get("notes", ()):
             self.status.line(text)
-        if is_at_end:
+        if self.ended:
             return  # nothing is left to do
         if record.get("member", self.member) != self.member:
             self.member = record["member"]

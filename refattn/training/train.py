@@ -76,8 +76,8 @@ def train(
         these settings, but for more training.epochs (see continued_config): the same call begins and goes on.
     init : path, optional   a run or model file whose parameters to start from (fine-tuning)
     progress : callable (dict), optional
-        Called at the start and after every batch with epoch, n_epochs, batch, n_batches and units, after every epoch
-        with its record.
+        Called at the start and after every batch with epoch, n_epochs, batch, n_batches and units, at the start with
+        notes and `ended` too (by "epochs", by "patience" or ""), after every epoch with its record.
     stop : callable () -> bool, optional
         Asked after every batch; when true, the place is saved and Interrupted raised.
     device : "cpu", "reference", "cuda", or "cuda-tf32" with products in TF32
@@ -247,8 +247,9 @@ class Trainer:
         """
         data = self.dataset.graphs, self.dataset.id, Targets.of(self.dataset, self.label, self.checkpoint)
         stepper = make_stepper(self.config, self.ops, *data, self.params, self.adam, self.average, self.ranks)
-        report({**self._reached(), "notes": self.notes + notes_on(self.config, self.dataset, self.rows)})
-        while self.progress["epoch"] <= self.config.training.epochs and not self._out_of_patience():
+        notes = self.notes + notes_on(self.config, self.dataset, self.rows)
+        report({**self._reached(), "notes": notes, "ended": self._ended_by()})
+        while not self._ended_by():
             self._epoch(stepper, map_fn, report, stop)
             report(self.history[-1])
 
@@ -257,8 +258,10 @@ class Trainer:
         reached = {"epoch": self.progress["epoch"], "batch": self.progress["batch"], "n_batches": self.n_batches}
         return {**reached, "n_epochs": self.config.training.epochs, "units": list(self.checkpoint.units)}
 
-    def _out_of_patience(self):
-        return self.history and self.progress["epoch"] - 1 - self._best()["epoch"] >= self.config.training.patience
+    def _ended_by(self):
+        if self.history and self.progress["epoch"] - 1 - self._best()["epoch"] >= self.config.training.patience:
+            return "patience"
+        return "epochs" if self.progress["epoch"] > self.config.training.epochs else ""
 
     def _best(self):
         return min(self.history, key=lambda record: record["valid_mae"])
@@ -309,18 +312,16 @@ class Trainer:
         errors = self._errors(self.ranks.map(map_fn))
         if not np.isfinite(errors["valid_mae"]).all():
             raise TrainingError(self._explain(f"epoch {epoch}: a prediction of the validation set is not finite"))
-        last_rate = self.schedule.rate(self.adam.step - 1)
         in_spreads = {name: values / self.checkpoint.scale.std for name, values in errors.items()}
         together = {
             name: float(np.average(values, weights=self.config.data.weights)) for name, values in in_spreads.items()
         }
-        self.schedule.end_epoch(together["valid_mae"])
         record = {
             "epoch": epoch,
             "loss": self.progress["loss"] / n_train,
             "penalty": self.adam.penalty(self.params.vector),
             **(together if self.config.model.n_targets > 1 else {name: float(x[0]) for name, x in errors.items()}),
-            "learning_rate": last_rate,
+            "learning_rate": self.schedule.rate(self.adam.step - 1),
             "structures_per_second": n_train / seconds,
             "seconds": seconds,
             "digest": digest_of(self.params),
@@ -328,6 +329,7 @@ class Trainer:
         if self.config.model.n_targets > 1:
             columns = zip(self.config.data.targets, *errors.values(), strict=True)
             record["targets"] = {target: dict(zip(errors, map(float, values))) for target, *values in columns}
+        self.schedule.end_epoch(together["valid_mae"])
         self.history.append(record)
         self.progress = self._epoch_start(epoch + 1)
         if self._best()["epoch"] == epoch and self.ranks.first:

@@ -355,6 +355,22 @@ def test_resume_of_a_finished_run(folder):
     assert (folder / "run" / "model.h5").read_bytes() == before
 
 
+def test_resume_of_a_run_that_ended_by_patience(folder, tmp_path):
+    """Other epochs are of no use to it, so that something else is advised."""
+    command = ["train", folder / "small.toml", "--data", folder / "set.h5", "--out", tmp_path / "run", "--epochs", 30]
+    run(*command, "--set", "training.patience=1", "--set", "training.learning_rate=0.05")
+    result = run("train", "--out", tmp_path / "run", "--resume")
+    assert "did not improve for training.patience epochs" in result.stderr
+    assert "resuming" not in result.stderr and "--epochs" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["--ensemble", "--folds"])
+def test_a_run_does_not_become_several(folder, kind):
+    command = ["train", folder / "small.toml", "--data", folder / "set.h5", "--out", folder / "run", kind, 2]
+    message = refused(2, *command, "--resume")
+    assert "holds a single run" in message and "--resume" not in message
+
+
 def test_an_edited_configuration_is_noticed(folder, tmp_path):
     shutil.copytree(folder / "run", tmp_path / "run")
     settings = tmp_path / "run" / "config.toml"
