@@ -364,13 +364,6 @@ def test_resume_of_a_run_that_ended_by_patience(folder, tmp_path):
     assert "resuming" not in result.stderr and "--epochs" not in result.stderr
 
 
-@pytest.mark.parametrize("kind", ["--ensemble", "--folds"])
-def test_a_run_does_not_become_several(folder, kind):
-    command = ["train", folder / "small.toml", "--data", folder / "set.h5", "--out", folder / "run", kind, 2]
-    message = refused(2, *command, "--resume")
-    assert "holds a single run" in message and "--resume" not in message
-
-
 def test_an_edited_configuration_is_noticed(folder, tmp_path):
     shutil.copytree(folder / "run", tmp_path / "run")
     settings = tmp_path / "run" / "config.toml"

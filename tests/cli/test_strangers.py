@@ -192,6 +192,12 @@ def test_a_run_goes_on_from_every_moment(place, monkeypatch, writes):
         assert found.params.vector.tobytes() == wanted.params.vector.tobytes()
 
 
+@pytest.mark.parametrize("kind", ["--ensemble", "--folds"])
+def test_a_run_does_not_become_several(good, kind):
+    message = run("train", "--data", good / "data.h5", "--out", good / "run", kind, 2, "--resume", status=2).stderr
+    assert "holds a single run" in message and "--resume" not in message.partition("Error")[2]
+
+
 def test_a_file_that_another_program_writes(place):
     with h5py.File("data.h5", "r+"):
         code = "import sys; from refattn.cli.main import cli; cli(['info', 'data.h5'])"
