@@ -34,17 +34,8 @@ class Adam:
         scalar = vector.dtype.type
         rate = step_size(rate, self.step, config)
         self.step += 1
-        _adam_kernel(
-            vector,
-            self.m,
-            self.v,
-            grad,
-            self.decay,
-            scalar(rate),
-            scalar(config.beta_1),
-            scalar(config.beta_2),
-            scalar(config.epsilon),
-        )
+        factors = [scalar(factor) for factor in (rate, config.beta_1, config.beta_2, config.epsilon)]
+        _adam_kernel(vector, self.m, self.v, grad, self.decay, *factors)
 
     def penalty(self, vector: np.ndarray) -> float:
         """weight_decay times the squared norm of the decayed kernels: the second term of the loss."""

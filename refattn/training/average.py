@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from refattn.common.jit import jit
 from refattn.network.params import Parameters
 
 
@@ -21,7 +22,7 @@ class Average:
 
     def update(self, step: int) -> None:
         """Take in the parameters after step 1, 2, ..."""
-        self.vector += self.share(step) * (self.source.vector - self.vector)
+        _move_towards(self.vector, self.source.vector, self.share(step))
 
     def share(self, step: int) -> float:
         """1 - d of a step."""
@@ -31,3 +32,9 @@ class Average:
     def params(self) -> Parameters:
         """The average, in the type of the parameters."""
         return Parameters(self.source.table, self.vector.astype(self.source.vector.dtype))
+
+
+@jit
+def _move_towards(average, vector, share):
+    for p in range(len(vector)):  # in one passage through memory
+        average[p] += share * (vector[p] - average[p])
