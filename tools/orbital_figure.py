@@ -1,15 +1,20 @@
-"""The figure of taught attention in the README: HOMO and LUMO of six molecules, by a network and by GFN2-xTB.
+"""The figures of taught attention: HOMO and LUMO of molecules, by a network, by GFN2-xTB and from first principles.
 
-    refattn train qm9_orbitals --data qm9_orbitals.h5 --out RUN
-    python tools/orbital_figure.py RUN docs/images/orbitals.png
+    python tools/orbital_figure.py molecules-orbitals docs/images/orbitals.png
+    python tools/orbital_figure.py molecules-orbitals docs/images/paper.png --authors --method 'b3lyp/6-31g*'
 
-RUN has two targets, the HOMO and the LUMO. Geometries are relaxed by GFN2-xTB (extra `xtb`). Of degenerate orbitals,
-those of benzene and C60, the mean population is shown: each of them alone is arbitrary.
+The run has two targets, the HOMO and the LUMO. Geometries are relaxed by GFN2-xTB (extra `xtb`). --authors takes the
+molecules that the paper of the network shows (from SMILES, extra `smiles`) instead of six of ours, --method adds a row
+by PySCF (extra `pyscf`). Of degenerate orbitals, those of benzene and C60, the mean population is shown: each of them
+alone is arbitrary; with --method orbitals within 0.3 eV count as degenerate. What is printed are the energies, and how
+the shares of the atoms agree in each pair of rows: total variation, and rank correlation without hydrogen.
 """
 
 import argparse
 import io
+import itertools
 from pathlib import Path
+from typing import NamedTuple
 
 import ase
 import matplotlib
@@ -20,8 +25,14 @@ from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 import refattn
+from refattn.common.ranks import spearman
+from refattn.data.sources.smiles import frame_of_smiles
+from refattn.explanation.symmetry import equivalent_sites, symmetrised
+from refattn.generate.first_principles import DEGENERATE as NEAR
+from refattn.generate.first_principles import orbital_labels
 from refattn.generate.orbitals import xtb_calculator, xtb_labels
 from refattn.report.findings import findings
 from refattn.report.scene import Scene
@@ -34,24 +45,65 @@ TEXT = 9  # pt
 STEP = 0.05  # of the colours
 COLOURS = 224  # of the palette of the file
 DEGENERATE = 0.02  # eV
+ATTENTION = "attention"
+CLEAR = 0.7  # Å between atoms on the page
 MANY = 20  # sites; of more no number is written
+
+
+class Column(NamedTuple):
+    """A molecule of the figure; shares {(orbital, row): (N,)}, energies {orbital, row): eV}."""
+
+    atoms: ase.Atoms
+    scene: Scene
+    shares: dict
+    energies: dict
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--authors", action="store_true", help="the molecules of the paper")
+    parser.add_argument("--method", help="FUNCTIONAL/BASIS of another row, such as b3lyp/6-31g*")
     arguments = parser.parse_args()
     model = refattn.load(arguments.run)
-    relaxed = [relax(id, atoms) for id, atoms in structures().items()]
-    found = list(findings(model, relaxed, compare=True, scores=()))
-    draw(arguments.out, found, orbitals_of(model))
-    for finding in found:
-        known = finding.atoms.info
-        for target, orbital in orbitals_of(model).items():
-            e = finding.explanations[target]
-            apart = distance(e.beta, finding.populations[f"{orbital}_population"])
-            print(f"{finding.id}\t{orbital}\t{e.value:.2f} {e.unit}, GFN2-xTB {known[orbital]:.2f} eV\t{apart:.3f}")
+    columns = []
+    for id, atoms in (of_the_paper() if arguments.authors else structures()).items():
+        columns.append(column(model, relax(id, atoms, NEAR if arguments.method else DEGENERATE), arguments.method))
+        print_column(columns[-1])
+    draw(arguments.out, columns)
+
+
+def column(model, atoms, method):
+    """The Column of a molecule with the populations by GFN2-xTB; `method` adds those from first principles."""
+    [found] = findings(model, [atoms], compare=True, scores=())
+    known = {"GFN2-xTB": (atoms.info, found.populations)}
+    if method:
+        labels, arrays = orbital_labels(atoms, method)
+        classes = equivalent_sites(atoms)
+        known = {method.upper(): (labels, {k: symmetrised(x, classes) for k, x in arrays.items()}), **known}
+    shares, energies = {}, {}
+    for target, orbital in orbitals_of(model).items():
+        shares[orbital, ATTENTION] = found.explanations[target].beta
+        energies[orbital, ATTENTION] = found.explanations[target].value
+        for row, (labels, populations) in known.items():
+            positive = np.clip(populations[f"{orbital}_population"], 0, None)
+            shares[orbital, row] = positive / positive.sum()
+            energies[orbital, row] = labels[orbital]
+    return Column(atoms, Scene.of(found.atoms), shares, energies)
+
+
+def print_column(column):
+    """A line for each orbital: energies in eV, and of each pair of rows total variation and rank correlation."""
+    heavy = column.atoms.numbers != 1
+    for orbital in ("homo", "lumo"):
+        rows = [row for of, row in column.shares if of == orbital]
+        energies = ", ".join(f"{row} {column.energies[orbital, row]:.2f}" for row in rows)
+        pairs = []
+        for a, b in itertools.combinations(rows, 2):
+            x, y = column.shares[orbital, a], column.shares[orbital, b]
+            pairs.append(f"{a}, {b} {distance(x, y):.3f} {spearman(x[heavy], y[heavy]):.2f}")
+        print(f"{column.atoms.info['id']}\t{orbital}\t{energies}\t{'; '.join(pairs)}", flush=True)
 
 
 def orbitals_of(model):
@@ -77,51 +129,61 @@ def structures():
     }
 
 
-def relax(id, atoms):
+def of_the_paper():
+    """{name: ase.Atoms} of the molecules whose attention Vu et al. (2023) show beside orbitals."""
+    smiles = {
+        "dimethyl fumarate": "COC(=O)/C=C/C(=O)OC",
+        "methyl acrylate": "COC(=O)C=C",
+        "thymine": "Cc1c[nH]c(=O)[nH]c1=O",
+        "dimethylbutadiene": "CC(=C)C(C)=C",
+        "cyclohexanol": "OC1CCCCC1",
+    }
+    return {name: frame_of_smiles(text).atoms for name, text in smiles.items()}
+
+
+def relax(id, atoms, degenerate):
     """The structure with forces below 0.005 eV/Å, with its energies and populations."""
     atoms.calc = xtb_calculator()
     BFGS(atoms, logfile=None).run(fmax=0.005, steps=200)
-    labels, arrays = xtb_labels(atoms, DEGENERATE)
+    labels, arrays = xtb_labels(atoms, degenerate)
     found = ase.Atoms(atoms.symbols, atoms.positions, info={"id": id, **labels})
     for orbital in ("homo_population", "lumo_population"):
         found.set_array(orbital, arrays[orbital])
     return found
 
 
-def distance(beta, share):
-    """Total variation of attention and population."""
-    share = np.clip(share, 0, None)
-    return np.abs(beta - share / share.sum()).sum() / 2
+def distance(x, y):
+    """Total variation of two distributions over the atoms."""
+    return np.abs(x - y).sum() / 2
 
 
-def draw(path, found, orbitals):
-    """A column for every molecule, four rows, one scale of colours."""
-    names = [(target, orbital, who) for target, orbital in orbitals.items() for who in ("attention", "GFN2-xTB")]
-    largest = max(shares(f, *name).max() for f in found for name in names)
+def draw(path, columns):
+    """A column for every molecule, a row for each orbital and who says where it is; one scale of colours."""
+    rows = list(columns[0].shares)
+    largest = max(values.max() for column in columns for values in column.shares.values())
     norm = BoundaryNorm(np.arange(np.ceil(largest / STEP) + 1) * STEP, 256, extend="neither")
-    height = HEAD + len(names) * PANEL + FOOT
+    height = HEAD + len(rows) * PANEL + FOOT
     figure = Figure(figsize=(WIDTH, height), dpi=DPI)
-    scenes = [Scene.of(finding.atoms) for finding in found]
-    spans = [np.ptp(scene.position, axis=0)[0] + 2 * BALL * scene.radius.max() for scene in scenes]
-    flat = max(spans[:-1])
-    widths = np.array([max(0.72 * flat, min(span, flat)) for span in spans])
-    widths *= (WIDTH - LEFT) / widths.sum()
-    for number, (finding, scene) in enumerate(zip(found, scenes, strict=True)):
+    widths = widths_of([column.scene for column in columns])
+    for number, column in enumerate(columns):
         left = LEFT + widths[:number].sum()
-        for row, name in enumerate(names):
-            bottom = height - HEAD - (row + 1) * PANEL
+        middle = (left + widths[number] / 2) / WIDTH
+        for place, row in enumerate(rows):
+            bottom = height - HEAD - (place + 1) * PANEL
             axes = figure.add_axes(
                 (left / WIDTH, bottom / height, widths[number] / WIDTH, PANEL / height), aspect="equal"
             )
-            panel(axes, finding, scene, shares(finding, *name), norm)
-            if name[2] == "attention":
-                apart = distance(shares(finding, *name), shares(finding, name[0], name[1], "GFN2-xTB"))
-                place = ((left + widths[number] / 2) / WIDTH, bottom / height)
-                figure.text(*place, f"differ by {apart:.0%}", ha="center", va="center", fontsize=TEXT, color=SOFT)
-        middle = (left + widths[number] / 2) / WIDTH
-        figure.text(middle, 1 - HEAD / 2 / height, finding.id, ha="center", va="center", fontsize=TEXT + 3, color=INK)
-    for row, (_, orbital, who) in enumerate(names):
-        y = 1 - (HEAD + (row + 0.5) * PANEL) / height
+            panel(axes, column, column.shares[row], norm)
+            if row[1] != ATTENTION:
+                apart = distance(column.shares[row], column.shares[row[0], ATTENTION])
+                style = {"ha": "center", "va": "center", "fontsize": TEXT, "color": SOFT}
+                is_beside = rows[place - 1][1] == ATTENTION
+                text = f"differ by {apart:.0%}" if is_beside else f"from attention by {apart:.0%}"
+                figure.text(middle, (bottom + PANEL) / height, text, **style)
+        name = column.atoms.info["id"]
+        figure.text(middle, 1 - HEAD / 2 / height, name, ha="center", va="center", fontsize=TEXT + 3, color=INK)
+    for place, (orbital, who) in enumerate(rows):
+        y = 1 - (HEAD + (place + 0.5) * PANEL) / height
         style = {"rotation": 90, "va": "center", "ha": "center", "color": INK}
         figure.text(0.22 / WIDTH, y, orbital.upper(), fontsize=TEXT + 3, weight="bold", **style)
         figure.text(0.52 / WIDTH, y, who, fontsize=TEXT + 1.5, **style)
@@ -134,14 +196,18 @@ def draw(path, found, orbitals):
         )
 
 
-def shares(finding, target, orbital, who):
-    """(N,) the attention of a target, or the population of its orbital."""
-    return finding.explanations[target].beta if who == "attention" else finding.populations[f"{orbital}_population"]
+def widths_of(scenes):
+    """(M,) inches: of molecules as they are long; of a cage, which is drawn smaller, at least 0.72 of the longest."""
+    spans = np.array([np.ptp(scene.position, axis=0)[0] + 2 * BALL * scene.radius.max() for scene in scenes])
+    flat = max(span for span, scene in zip(spans, scenes, strict=True) if len(scene.position) <= MANY)
+    widths = np.clip(spans, 0.72 * flat, flat)
+    return widths * (WIDTH - LEFT) / widths.sum()
 
 
-def panel(axes, finding, scene, values, norm):
+def panel(axes, column, values, norm):
     """One molecule, its sites coloured by their shares; those of atoms other than hydrogen in per cent."""
-    view = next(iter(scene.views.values())) if len(values) > MANY else np.eye(3)
+    scene = column.scene
+    view = next(iter(scene.views.values())) if len(values) > MANY else view_of(scene)
     points = scene.position @ view.T
     low, high = scene.extent(view)
     axes.set_axis_off()
@@ -151,7 +217,7 @@ def panel(axes, finding, scene, values, norm):
     shown = points[:, 2] > 0 if is_cage else np.ones(len(values), dtype=bool)  # of a cage the half in front
     for bond in scene.bonds[shown[scene.bonds].all(axis=1)]:
         axes.plot(*points[bond, :2].T, color=BOND, lw=2, zorder=1)
-    for site in np.flatnonzero(shown):
+    for site in sorted(np.flatnonzero(shown), key=lambda site: points[site, 2]):
         radius = scene.radius[site] * (1 if is_cage or scene.z[site] == 1 else BALL)
         axes.add_patch(Circle(points[site, :2], radius, fc=mapping.to_rgba(values[site]), ec=INK, lw=0.6, zorder=2))
     if is_cage:
@@ -160,13 +226,27 @@ def panel(axes, finding, scene, values, norm):
         middle = {"transform": axes.transAxes, "ha": "center", "va": "center", "zorder": 3}
         axes.text(0.5, 0.5, f"{' to '.join(ends)} each", fontsize=TEXT - 0.5, bbox=box, **middle)
         return
-    for site in np.flatnonzero(finding.atoms.numbers != 1):
+    for site in np.flatnonzero(column.atoms.numbers != 1):
         colour = mapping.to_rgba(values[site])
         ink = "black" if np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5 else "white"
         style = {"ha": "center", "zorder": 3, "color": ink}
         number = f"{100 * values[site]:.0f}"
-        symbol = finding.atoms.symbols[site]
+        symbol = column.atoms.symbols[site]
         axes.text(*points[site, :2], f"{symbol}\n{number}", va="center", fontsize=TEXT - 0.5, linespacing=0.85, **style)
+
+
+def view_of(scene):
+    """(3, 3) the axes to the right, up and to the viewer: as it lies, or tilted so that no number is hidden."""
+    heavy = scene.position[scene.z != 1]
+
+    def nearest(view):
+        return min((np.hypot(*(view @ (a - b))[:2]) for a, b in itertools.combinations(heavy, 2)), default=CLEAR)
+
+    tilts = [np.eye(3)]
+    for degrees in (15, 30, 45):
+        angles = [(x, y, 0) for x in (-degrees, 0, degrees) for y in (-degrees, 0, degrees)]
+        tilts += [Rotation.from_euler("xyz", angle, degrees=True).as_matrix() for angle in angles]
+    return next((view for view in tilts if nearest(view) >= CLEAR), max(tilts, key=nearest))
 
 
 def colour_bar(figure, norm, height):
