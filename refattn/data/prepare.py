@@ -124,7 +124,7 @@ def prepare(
         records = itertools.islice(_storable(source, unnamed), limit)
         blocks = _blocks(part.take(records) if part else records, count, seconds)
         for block, results, resumed in _in_order(blocks, checkpoint, config, n_threads, seconds):
-            _take_units(label_attrs, getattr(source, "units", {}), units or {})
+            _take_units(label_attrs, source, units or {}, writer)
             skipped += _write(writer, block, results, count, seconds, n_labelled)
             if part:
                 part.has_graph += [isinstance(result, GraphBatch) for result in results]
@@ -186,11 +186,23 @@ def _usual_units(source, n_labelled, given):
     return [name for name in sorted(n_labelled) if LABELS.get(name, {}).get("unit") and name not in {*said, *given}]
 
 
-def _take_units(label_attrs, said, given):
-    """Add to label_attrs the units that the source says, but for those that the user gives."""
-    for name, unit in said.items():
-        if unit and name not in given:
-            label_attrs[name] = {"kind": "", "description": "", **LABELS.get(name, {}), "unit": unit}
+def _take_units(label_attrs, source, given, writer):
+    """Add to label_attrs the units that the source says, but for those that the user gives.
+
+    Raises DataError for a label in several units, in the source or with those of the data set that is written.
+    """
+    advice = "convert one of them, or say by --unit {0}=UNIT that all are in one"
+    for name, text in getattr(source, "mixed_units", {}).items():
+        if name not in given:
+            raise DataError(f"{text}; {advice.format(name)}")
+    for name, unit in getattr(source, "units", {}).items():
+        if name in given or unit in ("", label_attrs.get(name, {}).get("unit")):
+            continue
+        known = writer.label_units().get(name, unit)
+        if known != unit:
+            said = f"{source.name}: {name} is in {unit}, but in {known or 'no unit'} in the data set"
+            raise DataError(f"{said}; {advice.format(name)}")
+        label_attrs[name] = {"kind": "", "description": "", **LABELS.get(name, {}), "unit": unit}
 
 
 @contextlib.contextmanager

@@ -183,7 +183,7 @@ class DatasetWriter:
         if previous:
             for name, text in self.origin.items():
                 known = str(head.get(name, ""))
-                head[name] = known if text in known else f"{known}; {text}".removeprefix("; ")
+                head[name] = known if text in known.split("; ") else f"{known}; {text}".removeprefix("; ")
             return
         head.update({"format": store.FORMAT, "version": store.VERSION, "created_by": f"refattn {_version()}"})
         head.update(self.origin)

@@ -286,7 +286,10 @@ def _append(file, text):
 
 
 def _last_snapshot(file):
-    """Number of complete snapshots in a file and the text of the last one; a frame that was cut off is removed."""
+    """Number of complete snapshots in a file and the text of the last one; a frame that was cut off is removed.
+
+    Raises DataError where something else stands between the snapshots.
+    """
     if not file.exists():
         return 0, ""
     with open(file, "rb+") as stream:
@@ -294,7 +297,12 @@ def _last_snapshot(file):
         end = 0
         last = []
         while line := stream.readline():
-            rows = [stream.readline() for _ in range(int(line) + 1)] if line.strip().isdigit() else [b""]
+            if not line.strip().isdigit():
+                raise DataError(
+                    f"{file}: the text after snapshot {count} is no number of atoms, {line[:20]!r}; repair the file, "
+                    "or remove it to begin again"
+                )
+            rows = [stream.readline() for _ in range(int(line) + 1)]
             if not rows[-1].endswith(b"\n"):
                 break
             count += 1

@@ -92,6 +92,29 @@ def test_append_and_limit(frames, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_one_label_has_one_unit(tmp_path):
+    """Within a source, and of what is appended; a unit that the user gives is that of all."""
+    (tmp_path / "h5").mkdir()
+    for name, unit in (("a", "eV"), ("b", "Hartree")):
+        write_atoms(tmp_path / f"{name}.xyz", molecule("N2"), format="extxyz")
+        (tmp_path / f"{name}.csv").write_text(f"id,energy ({unit})\n{name},-1.5\n")
+        prepare(open_source(tmp_path / f"{name}.xyz", labels=tmp_path / f"{name}.csv"), tmp_path / "h5" / f"{name}.h5")
+    with pytest.raises(DataError, match="energy is in Hartree here, in eV before"):
+        prepare(open_source(tmp_path / "h5"), tmp_path / "all.h5")
+    with pytest.raises(DataError, match="energy is in Hartree, but in eV in the data set"):
+        prepare(open_source(tmp_path / "b.xyz", labels=tmp_path / "b.csv"), tmp_path / "h5" / "a.h5", append=True)
+    assert len(read_dataset(tmp_path / "h5" / "a.h5")) == 1
+    prepare(open_source(tmp_path / "h5"), tmp_path / "all.h5", units={"energy": "eV"})
+    assert len(read_dataset(tmp_path / "all.h5")) == 2
+
+
+def test_sources_are_counted_by_name(tmp_path):
+    for name in ("data", "a"):
+        write_atoms(tmp_path / f"{name}.xyz", molecule("N2"), format="extxyz")
+        prepare(open_source(tmp_path / f"{name}.xyz"), tmp_path / "set.h5", append=name == "a")
+    assert read_dataset(tmp_path / "set.h5").attrs["source"] == "data.xyz; a.xyz"
+
+
 def test_structures_without_a_graph_are_recorded(frames, tmp_path):
     bad = molecule("H2O")
     bad.info["id"] = "coincident"

@@ -63,6 +63,18 @@ def test_a_run_that_was_cut_goes_on_with_the_same_bytes(complete, tmp_path, cut)
     assert [file.read_bytes() for file in run(tmp_path)] == [file.read_bytes() for file in complete]
 
 
+def test_a_file_that_somebody_edited_is_refused_and_kept(complete, tmp_path):
+    (tmp_path / "settings.json").write_bytes((complete[0].parent / "settings.json").read_bytes())
+    for file in complete:
+        first = 2 + int(file.read_text().partition("\n")[0])
+        lines = file.read_text().splitlines(keepends=True)
+        (tmp_path / file.name).write_text("".join([*lines[:first], "\n", *lines[first:]]))
+    before = (tmp_path / complete[0].name).read_bytes()
+    with pytest.raises(DataError, match="text after snapshot 1 is no number of atoms"):
+        run(tmp_path)
+    assert (tmp_path / complete[0].name).read_bytes() == before
+
+
 def test_an_exception_in_the_middle_loses_no_snapshot(complete, tmp_path):
     def stop(done, total):
         if done == 3:

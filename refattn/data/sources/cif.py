@@ -328,7 +328,11 @@ def _check_multiplicity(sites, source, operations):
 
 def _group_number(items):
     text = _text(items, *NUMBER)
-    return int(text) if re.fullmatch(r"\d{1,3}", text) else None
+    if re.fullmatch(r"\d{1,3}", text) and 1 <= int(text) <= 230:
+        return int(text)
+    if text and not (_listed(items) or _text(items, *HALL) or _text(items, *SYMBOL)):
+        raise DataError(f"the number of its space group is {text[:40]!r}; write one of 1 to 230, or ? if unknown")
+    return None
 
 
 def _check_frame(items, cell):

@@ -65,6 +65,7 @@ class FilesSource:
     skipped : list of (id, reason)    by skip_quietly
     passed_over : list of str         files of a folder or an archive that are no structure files
     units : dict name -> str          of labels, where the input says them
+    mixed_units : dict name -> str    of labels that come in several units: where, and in which
     name, licence, citation : str
 
     Raises
@@ -98,9 +99,12 @@ class FilesSource:
         self.skipped = []
         self.passed_over = []
         self.units = {}
+        self.mixed_units = {}
+        self.known_units = {}  # of the first structure with the label; by its name where the input does not say it
         self.texts = {}  # name -> (how many, the first, its location) of labels that are no numbers
         self.numeric = set()
         self.overruled = collections.Counter()  # name -> labels of files of which the table has another value
+        self.ordered = None  # the file whose structures the rows of the table are taken in the order of
         self.unread = None  # where a structure is that cannot be read
         self.seen = None  # a Seen that several sources share
         self.extra_rows = []
@@ -119,6 +123,8 @@ class FilesSource:
         own = copy.copy(self)
         own.skipped = []
         own.units = {}
+        own.mixed_units = {}
+        own.known_units = {}
         own.texts = {}
         own.numeric = set()
         own.skip_quietly()
@@ -180,7 +186,7 @@ class FilesSource:
 
     def _labelled(self, id, location, frame):
         """id and labels of a Frame, from its file and from the table."""
-        self.units.update(frame.units)
+        self._note_units(frame, location)
         self.numeric.update(frame.labels)
         for name, text in frame.texts.items() if self.labels_matter else ():
             self._note_text(name, text, location)
@@ -194,12 +200,12 @@ class FilesSource:
                 f"{_where(*location)}: {names[0]} and {names[0].replace('/', '_')} are one label; rename it"
             )
         if self.table:
-            self.units.update(self.table.units)
-            names = (id, *frame.names, *(_names(location[0]) if location[1] is None else ()))
+            names = (id, *frame.names, *(self._names_of(location[0]) if location[1] is None else ()))
             is_nameless = not frame.id and location[1] is not None and not self.table.taken
             if self.table.in_order or (is_nameless and not self.table.has(names)):
                 if self.unread:
                     self._refuse_order()
+                self._check_order(frame, location)
                 id = self.table.next_id(_where(*location))
                 names = (id,)
             given = self.table.take(names, _where(*location))
@@ -209,11 +215,36 @@ class FilesSource:
             labels.update(given)
         return id, labels
 
+    def _note_units(self, frame, location):
+        """Take in the units of a Frame's labels, but for those of the table's columns, which replace them."""
+        own = {**frame.units, **(self.table.units if self.table else {})}
+        self.units.update(own)
+        for name in frame.labels:
+            unit = own.get(name) or LABELS.get(name, {}).get("unit", "")
+            known = self.known_units.setdefault(name, unit)
+            if unit != known and name not in self.mixed_units:
+                text = f"{name} is in {unit or 'no unit'} here, in {known or 'no unit'} before"
+                self.mixed_units[name] = f"{_where(*location)}: {text}"
+
+    def _check_order(self, frame, location):
+        """Raise LabelError for a structure that does not come in the order of the rows: one with a name of its own."""
+        self.ordered = self.ordered or location[0]
+        if frame.id or location[1] is None or location[0] != self.ordered:
+            has = f"the id {frame.id}" if frame.id else "a name of its own"
+            raise LabelError(
+                f"{_where(*location)}: has {has}, but those before have the rows of {self.table.path} in their order; "
+                f"give every structure of {self.ordered} its id"
+            )
+
     def _refuse_order(self):
         raise LabelError(
             f"{self.unread} cannot be read, and the rows of {self.table.path} are taken in the order of the "
             "structures; repair it, or give every structure its id"
         )
+
+    def _names_of(self, name):
+        """Names that a row may use for the only structure of a file, or of a member of an archive."""
+        return _names(PurePosixPath(name.removeprefix(f"{self.path}, ")))
 
     def _note_text(self, name, text, location):
         """Count a text where a number may have been meant. Raises LabelError where one was."""
@@ -431,8 +462,7 @@ def _without_suffix(path):
     return name.removesuffix(PurePosixPath(name).suffix) if is_suffix else name
 
 
-def _names(name):
+def _names(path):
     """Names of a file that a row of labels may use for its structure."""
-    path = PurePosixPath(name.rpartition(", ")[2])
     special = POSCAR.fullmatch(path.name)
     return (_id(path), path.name, *([special[1].strip("._-")] if special and special[1] else ()))

@@ -93,7 +93,7 @@ class LabelTable:
     ----------
     rows : dict id -> (line, {name: float})
     units : dict name -> str
-    taken : set of ids that structures have asked for
+    taken : dict of the rows' ids that structures have asked for -> the id of that structure
     texts : list of columns that are no labels
     """
 
@@ -102,7 +102,7 @@ class LabelTable:
         self.names = names
         self.rows = {}
         self.units = {}
-        self.taken = set()
+        self.taken = {}
         self.texts = []
         self.in_order = None  # an iterator over the ids, where structures without ids come in their order
         try:
@@ -213,7 +213,10 @@ class LabelTable:
                 f"{where}: {self.path}, lines {lines}: {' and '.join(found)} are its names; keep one of them"
             )
         if found:
-            self.taken.add(found[0])
+            other = self.taken.setdefault(found[0], names[0])
+            if other != names[0]:
+                line = f"{self.path}, line {self.rows[found[0]][0]}"
+                raise LabelError(f"{where}: {line}, {found[0]}, is the row of {other} too; give each a row with its id")
             return self.rows[found[0]][1]
         raise DataError(f"{where}: {self.path} has no row for {names[0]}; add one or remove the structure")
 

@@ -24,6 +24,11 @@ def read_optimade(text: str) -> Iterator[Frame | DataError]:
     except ValueError as error:
         raise DataError(f"is no JSON ({in_one_line(error)}); fetch it again") from None
     entries = record.get("data") if isinstance(record, dict) and "data" in record else record
+    if isinstance(record, dict) and isinstance(record.get("meta"), dict) and record["meta"].get("more_data_available"):
+        raise DataError(
+            "is one page of an answer that has more (meta.more_data_available); fetch the others by links.next, put "
+            "all entries into one list `data`, and leave `meta` out"
+        )
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         try:
             yield frame_of_entry(entry)

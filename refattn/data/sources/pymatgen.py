@@ -8,6 +8,7 @@ its length.
 import collections
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,7 +78,12 @@ def frame_of_record(record: dict, key: str = "") -> Frame:
     structure = record if "sites" in record else record["structure"]
     atoms = atoms_of(structure)
     data = record.get("data")
-    values = {**(data if isinstance(data, dict) else {}), **record}
+    data = data if isinstance(data, dict) else {}
+    other = numbers_among(data)
+    for name, value in numbers_among(record).items():
+        if not math.isclose(other.get(name, value), value, rel_tol=1e-6) and value == value:
+            raise DataError(f"{name} is {value:g} beside the structure and {other[name]:g} in its data; keep one")
+    values = {**data, **record}
     id = key or next((str(values[name]) for name in IDS if values.get(name)), "")
     labels = numbers_among(values)
     properties = [site.get("properties") or {} for site in structure["sites"]]

@@ -189,6 +189,7 @@ REFUSED = {
         cif((4, 5, 6, 90, 90, 90), "_symmetry_Int_Tables_number 62", "Fe1 Fe 0.1 0.25 0.1"),
         "several settings",
     ),
+    "a number that is none": (cif(5.64, "_symmetry_Int_Tables_number 'No. 225'", SALT), "space group is 'No. 225'"),
     "an unknown group": (cif(5.0, symbol("Q 1 7"), "Na1 Na 0 0 0"), "space group 'Q 1 7' is not known"),
     "an unknown Hall symbol": (cif(5.0, "_space_group_name_Hall 'nonsense'", "Na1 Na 0 0 0"), "Hall symbol 'nonsense'"),
     "two groups": (

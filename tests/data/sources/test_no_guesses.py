@@ -2,6 +2,7 @@
 
 import bz2
 import io
+import json
 import lzma
 import os
 import tarfile
@@ -243,3 +244,53 @@ def test_shelx_is_read_only_without_symmetry(tmp_path):
     for old, new in (("LATT -1", "LATT 1"), ("SFAC", "SYMM -X,Y,-Z\nSFAC"), ("5 1.0", "5 0.5")):
         with pytest.raises(DataError, match="changes the atoms listed|is not full"):
             list(FilesSource(put(tmp_path / "a.res", text.replace(old, new))))
+
+
+# ---- rows of a table, and units ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "rows", "reason"),
+    [
+        ({"t.xyz": xyz("", "id=B")}, "B,1\nA,2\n", "frame 1: has the id B"),
+        ({"a.xyz": xyz("", ""), "b.xyz": xyz("")}, "y,1\nx,2\nz,3\n", "b.xyz: has a name of its own"),
+        ({"a.xyz": xyz("", ""), "b.xyz": xyz("", "")}, "y,1\nx,2\nz,3\nw,4\n", "frame 0: has a name of its own"),
+        ({"x/a.xyz": xyz(""), "y/a.xyz": xyz("")}, "a,1\n", "labels.csv, line 2, a, is the row of x/a too"),
+    ],
+)
+def test_a_row_is_that_of_one_structure(tmp_path, files, rows, reason):
+    for name, text in files.items():
+        put(tmp_path / "set" / name, text)
+    table = put(tmp_path / "labels.csv", f"id,gap\n{rows}")
+    with pytest.raises(LabelError, match=reason):
+        list(FilesSource(tmp_path / "set", labels=table, recursive=True))
+
+
+def test_a_comma_in_a_file_name(tmp_path):
+    """What stands before it is no archive."""
+    put(tmp_path / "set" / "a, b.xyz", xyz(""))
+    put(tmp_path / "set" / "c.xyz", xyz(""))
+    table = put(tmp_path / "labels.csv", "id,gap\nb,1\nc,2\n")
+    with pytest.raises(DataError, match="has no row for a, b"):
+        list(FilesSource(tmp_path / "set", labels=table))
+
+
+def test_one_page_of_an_answer_is_not_the_answer(tmp_path):
+    entry = {"id": "1", "species_at_sites": ["He"], "cartesian_site_positions": [[0, 0, 0]]}
+    answer = {"data": [entry], "meta": {"more_data_available": True, "data_available": 900}}
+    with pytest.raises(DataError, match="one page of an answer that has more"):
+        list(FilesSource(put(tmp_path / "a.json", json.dumps(answer))))
+    answer["meta"]["more_data_available"] = False
+    assert len(list(FilesSource(put(tmp_path / "a.json", json.dumps(answer))))) == 1
+
+
+def test_two_energies_of_one_record(tmp_path):
+    lattice = {"matrix": [[5, 0, 0], [0, 5, 0], [0, 0, 5]]}
+    sites = [{"species": [{"element": "He", "occu": 1}], "abc": [0, 0, 0]}]
+    structure = {"@module": "pymatgen.core.structure", "@class": "Structure", "lattice": lattice, "sites": sites}
+    for other, n_read in ((-1, 1), (-2, 0)):
+        record = {"structure": structure, "energy": -1, "data": {"energy": other}}
+        source = FilesSource(put(tmp_path / "a.json", json.dumps([record])))
+        source.skip_quietly()
+        assert len(list(source)) == n_read
+        assert n_read or "energy is -1 beside the structure and -2 in its data" in source.skipped[0][1]
