@@ -16,9 +16,11 @@ from refattn.cli.options import StatusLine, as_json, cell, device, note, overwri
 if TYPE_CHECKING:
     from refattn.config import Config
 
-OUT_OF_PATIENCE = (
-    "its validation error did not improve for training.patience epochs; to go on begin another with --init"
-)
+HOW_TO_GO_ON = {
+    "": "",  # several runs, each with a reason of its own
+    "epochs": "; for more give a larger --epochs",
+    "patience": "; its validation error did not improve for training.patience epochs; begin another with --init",
+}
 
 
 @click.command()
@@ -61,7 +63,7 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
     from refattn.common.mpi import open_ranks
     from refattn.common.outputs import NOTHING, claim
     from refattn.network.checkpoint import model_file
-    from refattn.prediction.ensemble import is_ensemble, is_of_folds
+    from refattn.prediction.ensemble import FOLD, is_ensemble, is_of_folds
     from refattn.prediction.run_directory import FILES, free_directory
     from refattn.training.train import Interrupted
     from refattn.training.train import train as train_network
@@ -91,7 +93,8 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
         status = StatusLine()
         title = f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch"
         shown = Progress(status, title, "fold" if folds or (resume and is_of_folds(out)) else "member")
-        progress = with_tensorboard(shown, Path(out) / "tensorboard") if how["tensorboard"] and ranks.first else shown
+        own_folder = Path(out) if fold is None else Path(out) / FOLD.format(fold)
+        progress = with_tensorboard(shown, own_folder / "tensorboard") if how["tensorboard"] and ranks.first else shown
         try:
             if ensemble or (resume and is_ensemble(out)):
                 summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
@@ -101,7 +104,8 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
                 how = {"device": device, "overwrite": overwrite, "ranks": ranks}
                 summary = train_network(settings, out, threads, resume, init, progress, stop, **how)
         except Interrupted as reached:
-            status.line(f"stopped in {reached}; go on with: refattn train --out {out} --resume")
+            only = "" if fold is None else f" --folds {folds} --fold {fold}"
+            status.line(f"stopped in {reached}; go on with: refattn train --out {out}{only} --resume")
             sys.exit(130)
         if not ranks.first:
             return
@@ -111,8 +115,7 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
                 alone = ", ".join(cell(mae, ".4g") for mae in found["member_test_mae"])
                 note(f"test MAE of the members alone: {alone}")
         if own and not shown.trained:
-            more = OUT_OF_PATIENCE if shown.ended == "patience" else "for more give a larger --epochs"
-            note(f"{out}: had reached its end, and nothing was trained; {more}")
+            note(f"{out}: had reached its end, and nothing was trained{HOW_TO_GO_ON[shown.ended]}")
         else:
             note(where_results_are(out, summary, fold))
 
@@ -131,10 +134,15 @@ def check_options(
     out: str | None, ensemble: int | None, folds: int | None, fold: int | None, resume: bool, overwrite: bool
 ) -> None:
     """Raise UsageError for options that do not go together."""
+    from refattn.prediction.ensemble import is_ensemble, is_of_folds, read_plan
+
     if resume and (not out or overwrite):
         raise click.UsageError("--resume needs the run's directory as --out, and does not replace it with --overwrite")
-    if resume and (ensemble or folds) and (Path(out) / "last.h5").exists():
-        raise click.UsageError(f"{out}: holds a single run; choose another --out for an ensemble or folds")
+    if (ensemble or folds) and out and (Path(out) / "last.h5").exists():
+        read_plan(Path(out), bool(folds))  # which raises that there is a single run
+    if resume and ((ensemble and is_of_folds(out)) or (folds and is_ensemble(out))):
+        there, asked = ("folds", "an ensemble") if ensemble else ("an ensemble", "folds")
+        raise click.UsageError(f"{out}: holds {there}; choose another --out for {asked}")
     if (ensemble or folds) and overwrite:
         raise click.UsageError("an ensemble or folds take a folder of their own; choose another --out")
     if (ensemble and folds) or (fold is not None and not folds):

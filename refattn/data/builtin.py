@@ -1,17 +1,20 @@
 """The data sets that ship inside the package, and the way from a path to a Dataset."""
 
 import contextlib
+import dataclasses
 import functools
+import os
 import tempfile
 import typing
 from pathlib import Path
 
 from refattn.common.environment import available_cores
 from refattn.common.limits import MAPPED
-from refattn.config import GraphConfig
+from refattn.config import Config, GraphConfig
 from refattn.data.mapped import open_mapped
 from refattn.data.prepare import prepare
 from refattn.data.sources.registry import open_source
+from refattn.data.splits import PREFIX
 from refattn.data.store import Dataset, read_dataset
 from refattn.errors import OutputError
 
@@ -65,6 +68,16 @@ def open_data(path: Path | str, graph_config: GraphConfig | None, with_positions
         with contextlib.suppress(OutputError):  # a folder that nobody may write
             return open_mapped(path)
     return read_dataset(path, with_positions=with_positions)
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The configuration whose files are found from any working directory."""
+    data = config.data
+    path = data.path if data.path in SETS else os.path.abspath(data.path)
+    split = os.path.abspath(data.split) if data.split and not data.split.startswith(PREFIX) else data.split
+    is_file = data.split_by == "cluster" and data.split_group
+    group = os.path.abspath(data.split_group) if is_file else data.split_group
+    return dataclasses.replace(config, data=dataclasses.replace(data, path=path, split=split, split_group=group))
 
 
 def data_of_run(path: str, run: Path | str) -> str:

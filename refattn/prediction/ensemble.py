@@ -41,6 +41,10 @@ class Plan(typing.NamedTuple):
         """Where in a folder the run of a member, or fold, is."""
         return folder / (FOLD if self.of_folds else MEMBER).format(member)
 
+    def init_of(self, folder: Path, member: int) -> str:
+        """What the run of a member, or fold, begins with; nothing once it has begun, for it may be gone then."""
+        return "" if (self.run_of(folder, member) / "last.h5").exists() else self.init
+
     def config_of(self, member: int) -> Config:
         """The Config of a member, or fold."""
         if self.of_folds:

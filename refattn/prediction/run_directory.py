@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from refattn.config import SECTIONS, Config, load_config
-from refattn.data.builtin import SETS, data_of_run
+from refattn.data.builtin import SETS, data_of_run, with_absolute_paths
 from refattn.errors import ConfigError, OutputError, RunError
 from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file
 from refattn.network.params import Parameters, parameter_table
@@ -72,7 +72,7 @@ def continued_config(own: Config, asked: Config | None, out: Path) -> Config:
     """
     asked = own if asked is None else asked
     differences = []
-    for name, value, wanted in _different(own, asked):
+    for name, value, wanted in _different(*map(with_absolute_paths, (own, asked))):
         longer = name == "training.epochs" and wanted > value
         if not longer and name not in MAY_DIFFER:
             differences.append(f"{name} = {value} (asked for: {wanted})")
@@ -130,7 +130,7 @@ def load_initial(init: str | os.PathLike, config: Config) -> Parameters:
         raise RunError(f"{init}: the number of its targets is {theirs.n_targets}, not {ours.n_targets}; learn as many")
     if not same or parameter_table(theirs) != parameter_table(ours):
         raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
-    return start.params
+    return start.params.astype(config.training.dtype)
 
 
 def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches: int) -> dict:

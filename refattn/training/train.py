@@ -16,7 +16,7 @@ from refattn.common.metrics import known_columns, metrics
 from refattn.common.mpi import ALONE, Ranks
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
-from refattn.data.builtin import SETS, open_data
+from refattn.data.builtin import open_data, with_absolute_paths
 from refattn.data.fingerprint import Fingerprint
 from refattn.data.notes import notes_on
 from refattn.data.splits import Split, check_labels, choose_split, labels_of_targets, resolve_split, write_split
@@ -109,7 +109,7 @@ def train(
                 stack.enter_context(only_process(out))
         ranks.wait()
         if begun:
-            trainer = Trainer.resume(out, device, config)
+            trainer = Trainer.resume(out, device, config, ranks)
             if init and trainer.digests.get("0") not in {None, digest_of(load_initial(init, trainer.config))}:
                 raise RunError(f"{out}: its run did not begin with {init}; leave --init out, or choose another --out")
             ranks.wait()
@@ -178,7 +178,7 @@ class Trainer:
         return cls(out, checkpoint, dataset, rows, device)
 
     @classmethod
-    def resume(cls, out: Path, device: str, config: Config | None = None) -> "Trainer":
+    def resume(cls, out: Path, device: str, config: Config | None = None, ranks: Ranks = ALONE) -> "Trainer":
         """Go on with the run in `out` from its `last.h5`.
 
         Raises RunError when there is none, when it is damaged, or when it has other settings than `config`.
@@ -193,6 +193,7 @@ class Trainer:
         check_labels(dataset, checkpoint.config, rows)
         check_data(checkpoint, dataset)
         trainer = cls(out, checkpoint, dataset, rows, device)
+        trainer.ranks = ranks
         trainer.notes = notes_on_edits(out, before) + notes_on_epochs(before, checkpoint.config)
         try:
             state = checked_state(checkpoint, trainer.schedule.state, trainer.n_batches)
@@ -211,7 +212,7 @@ class Trainer:
             raise RunError(f"{out / 'last.h5'}: lacks the state of the optimiser ({error}); train again") from None
         if trainer.history:
             best = load_checkpoint(out / "model.h5")  # better found damaged now than after the last epoch
-            if best.config != checkpoint.config:
+            if best.config != checkpoint.config and ranks.first:
                 save_checkpoint(out / "model.h5", dataclasses.replace(best, config=checkpoint.config))
         if checkpoint.config.training.epochs > before.training.epochs:
             trainer.lengthened.append([trainer.adam.step, before.training.epochs])
@@ -398,7 +399,7 @@ def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
 
 
 def resolve(config: Config, dataset: Dataset) -> Config:
-    """The configuration with the data set's neighbour rule and an absolute path. Raises ConfigError on a conflict."""
+    """The configuration with the data set's neighbour rule and absolute paths. Raises ConfigError on a conflict."""
     graph = dataset.graph_config
     if config.graph and dataclasses.replace(config.graph, min_distance=graph.min_distance) != graph:
         differences = [
@@ -414,6 +415,4 @@ def resolve(config: Config, dataset: Dataset) -> Config:
             f"the data set has edges up to {graph.r_max} Å, but the network's Gaussians end at model.radial_max = "
             f"{config.model.radial_max} Å; set model.radial_max={graph.r_max}"
         )
-    path = config.data.path if config.data.path in SETS else os.path.abspath(config.data.path)
-    data = dataclasses.replace(config.data, path=path)
-    return Config(config.model, graph, data, config.training)
+    return dataclasses.replace(with_absolute_paths(config), graph=graph)

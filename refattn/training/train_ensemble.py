@@ -12,6 +12,7 @@ from refattn.common.threads import workers
 from refattn.config import Config, load_config
 from refattn.data.builtin import data_of_run, open_data
 from refattn.errors import ConfigError, RunError, in_one_line
+from refattn.network.checkpoint import model_file
 from refattn.prediction.ensemble import MAX_MEMBERS, PLAN, Plan, load_members, members_of, read_plan, write_plan
 from refattn.prediction.run_directory import continued_config, free_directory, load_initial, refuse_existing
 from refattn.training.results import targets_of, write_ensemble_results
@@ -79,8 +80,7 @@ def train_runs(
         if is_finished(run, plan.config):
             continue
         report = progress and functools.partial(_report_member, progress, number, plan.n_members)
-        init = "" if (run / "last.h5").exists() else plan.init  # which may be gone when a run has begun
-        train(plan.config_of(number), run, n_threads, True, init, report, stop, device)
+        train(plan.config_of(number), run, n_threads, True, plan.init_of(out, number), report, stop, device)
 
 
 def _report_member(progress, member, n_members, record):
@@ -100,7 +100,7 @@ def checked_plan(plan: Plan, out: Path, init: str | os.PathLike | None) -> Plan:
     config = open_split(plan.config_of(0))[0]
     if init:
         load_initial(init, config)
-    return plan._replace(config=config, init=os.path.abspath(init) if init else "")
+    return plan._replace(config=config, init=os.path.abspath(model_file(init)) if init else "")
 
 
 def continued_plan(
@@ -111,7 +111,7 @@ def continued_plan(
     if n_members not in (None, plan.n_members):
         what = f"it has {plan.n_members} folds" if of_folds else f"its ensemble has {plan.n_members} members"
         raise RunError(f"{out}: {what} (asked for: {n_members}); choose another --out")
-    if init and os.path.abspath(init) != plan.init:
+    if init and os.path.abspath(model_file(init)) != (plan.init and os.path.abspath(model_file(plan.init))):
         raise RunError(f"{out}: its runs do not begin with {init}; leave --init out, or choose another --out")
     now = plan._replace(config=continued_config(plan.config, config, out))
     if now != plan:

@@ -13,7 +13,7 @@ from refattn.errors import ConfigError
 from refattn.prediction.ensemble import MAX_MEMBERS, Plan, is_of_folds, read_plan, write_plan
 from refattn.prediction.run_directory import free_directory
 from refattn.training.train import train
-from refattn.training.train_ensemble import checked_plan, continued_plan, read_metrics, train_runs
+from refattn.training.train_ensemble import checked_plan, continued_plan, is_finished, read_metrics, train_runs
 
 BASELINES = ("baseline_mae", "composition_mae")
 NAMES = ("unit", "split_by", "valid_by")
@@ -63,8 +63,9 @@ def train_folds(
         with only_process(out):
             train_runs(plan, out, n_threads, progress, stop, device)
     elif 0 <= only < len(runs):
-        summary = train(plan.config_of(only), runs[only], n_threads, resume, plan.init, progress, stop, device)
-        if not all((run / "metrics.json").exists() for run in runs):
+        init = plan.init_of(out, only)
+        summary = train(plan.config_of(only), runs[only], n_threads, resume, init, progress, stop, device)
+        if not all(is_finished(run, plan.config) for run in runs):
             return summary
     else:
         raise ConfigError(f"there is no fold {only} of {len(runs)}; they are counted from 0")

@@ -193,9 +193,10 @@ def test_a_run_goes_on_from_every_moment(place, monkeypatch, writes):
 
 
 @pytest.mark.parametrize("kind", ["--ensemble", "--folds"])
-def test_a_run_does_not_become_several(good, kind):
-    message = run("train", "--data", good / "data.h5", "--out", good / "run", kind, 2, "--resume", status=2).stderr
-    assert "holds a single run" in message and "--resume" not in message.partition("Error")[2]
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+def test_a_run_does_not_become_several(good, kind, more):
+    message = refused("train", "--data", good / "data.h5", "--out", good / "run", kind, 2, *more)
+    assert "holds a single run" in message and "--resume" not in message
 
 
 def test_a_file_that_another_program_writes(place):
