@@ -12,7 +12,6 @@ import contextlib
 import csv
 import gzip
 import io
-import itertools
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -23,7 +22,7 @@ import numpy as np
 
 from refattn.common.archives import TarMember, bounded
 from refattn.data.sources.qm9 import PROPERTIES, UNCHARACTERISED, QM9Source
-from refattn.data.sources.sdf import parse_molfile
+from refattn.data.sources.sdf import cut_blocks, parse_molfile
 from refattn.data.store import Record
 from refattn.errors import DataError, in_one_line
 
@@ -129,11 +128,8 @@ def read_table(lines: Iterable[str], where: str) -> dict[str, np.ndarray]:
 
 def read_molecules(lines: Iterable[str], where: str) -> Iterator[tuple[str, ase.Atoms]]:
     """(id, Atoms) of every block, from the lines of gdb9.sdf. Raises DataError that names `where` and the line."""
-    for start in itertools.count(1):
-        block = list(itertools.islice(itertools.takewhile(lambda line: line.rstrip() != "$$$$", lines), MAX_LINES))
-        if not any(map(str.strip, block)):  # after the last block, or nothing between two
-            return
-        yield parse_block(block, f"{where}, molecule {start}")
+    for number, block in enumerate(cut_blocks(lines, MAX_LINES), 1):
+        yield parse_block(block, f"{where}, molecule {number}")
 
 
 def parse_block(lines: list[str], where: str) -> tuple[str, ase.Atoms]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import ase
 
-from refattn.data.sources.extxyz import Frame
+from refattn.data.sources.extxyz import Frame, labels_and_texts
 from refattn.errors import DataError, MissingExtra
 
 SEED = 0
@@ -27,29 +27,35 @@ def read_smiles(text: str) -> Iterator[Frame | DataError]:
 
 
 def read_smiles_table(text: str) -> Iterator[Frame | DataError]:
-    """The Frame of every row of a table; other columns with numbers are labels. Raises DataError without SMILES."""
-    rows = csv.DictReader(io.StringIO(text))
-    names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
+    """The Frame of every row of a table, or why there is none; other columns with numbers are labels.
+
+    Raises DataError without SMILES, or where two columns have one name.
+    """
+    rows = csv.reader(io.StringIO(text))
+    header = [name.strip() for name in next(rows, ())]
+    names = {name.lower(): name for name in header}
+    keys = [name.lower() if name.lower() in (COLUMN, *IDS) else name for name in header if name]
+    twice = next((name for name in keys if keys.count(name) > 1), None)
+    if twice:
+        raise DataError(f"line 1: two columns are called {twice}; give each a name of its own")
     if COLUMN not in names:
         raise DataError(
             "has no column smiles, so it holds no structures; name it so, or give a table of labels to prepare --labels"
         )
     id_name = next((names[name] for name in IDS if name in names), None)
-    for row in rows:
-        found = frame_of_smiles((row[names[COLUMN]] or "").strip(), (row.get(id_name) or "").strip())
+    for cells in filter(None, rows):
+        if len(cells) == len(header) + 1 and not cells[-1].strip():
+            del cells[-1]  # a comma at the end of the line
+        if len(cells) != len(header):
+            yield DataError(f"line {rows.line_num}: has {len(cells)} columns instead of {len(header)}; repair the line")
+            continue
+        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        found = frame_of_smiles(row[names[COLUMN]], row.get(id_name, ""))
         if isinstance(found, Frame):
-            known = {k: v for k, v in row.items() if k not in (None, names[COLUMN], id_name) and v and v.strip()}
-            numbers = {name: value for name, text in known.items() if (value := _number(text)) is not None}
-            texts = {name: text for name, text in known.items() if name not in numbers}
-            found = found._replace(labels=numbers, texts=texts)
+            known = {name: cell for name, cell in row.items() if name not in (names[COLUMN], id_name) and cell}
+            labels, texts = labels_and_texts(known)
+            found = found._replace(labels=labels, texts=texts)
         yield found
-
-
-def _number(text):
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def frame_of_smiles(smiles: str, id: str = "") -> Frame | DataError:

@@ -20,6 +20,8 @@ FLAGS = {"T", "F", ".TRUE.", ".FALSE."}  # of selective dynamics
 BEHIND = re.compile(
     r"(?i)[\s\d.ed+-]*|\s*(?:[ckd]|lattice velocities).*"
 )  # the positions: blocks of numbers, their titles
+TITLE = re.compile(r"(?i)\s*[ckd]")  # of velocities; of a second structure too, with Direct or Cartesian below it
+CONFIGURATION = re.compile(r"(?i)\s*(?:direct|cartesian)\s+configuration\s*=")  # above every frame of an XDATCAR
 
 
 def read_poscar(text: str) -> ase.Atoms:
@@ -47,12 +49,20 @@ def read_poscar(text: str) -> ase.Atoms:
     if len(rows) != sum(counts):
         raise DataError(f"counts {' + '.join(map(str, counts))} atoms and lists {len(rows)}; repair it")
     _check_names(rows, [name for name, count in zip(names, counts, strict=True) for _ in range(count)])
-    behind = next((line for line in lines[1 + len(rows) :] if not BEHIND.fullmatch(line)), "")
-    if behind:
-        raise DataError(f"goes on behind its atoms with {behind.strip()[:40]!r}; give one structure in a file")
+    _check_behind(lines[1 + len(rows) :])
     positions = [" ".join(re.sub("[dD]", "e", word) for word in row.split()[:3]) for row in rows]
     kept = [title, *head, " ".join(names), " ".join(map(str, counts)), lines[0], *positions, ""]
     return ase.io.read(io.StringIO("\n".join(kept)), format="vasp")
+
+
+def _check_behind(lines):
+    """Raise DataError where there is more behind the positions than velocities, with one title at most."""
+    if any(CONFIGURATION.match(line) for line in lines):
+        raise DataError("holds the frames of an XDATCAR; rename the file to XDATCAR, and all of them are read")
+    titles = [line for line in lines if TITLE.match(line)]
+    behind = next((line for line in lines if not BEHIND.fullmatch(line)), (titles[1:] or [""])[0])
+    if behind:
+        raise DataError(f"goes on behind its atoms with {behind.strip()[:40]!r}; give one structure in a file")
 
 
 def _check_names(rows, names):

@@ -102,6 +102,20 @@ def test_molfiles_that_hold_more_than_they_count(tmp_path):
             list(FilesSource(put(tmp_path / "a.sdf", text)))
 
 
+def test_poscars_of_several_structures(tmp_path):
+    """ASE reads all frames of an XDATCAR by its name; in a POSCAR none is taken for velocities."""
+    header, positions = POSCAR.split("Direct\n")
+    frames = "".join(f"Direct configuration={k:6d}\n{positions}" for k in (1, 2, 3))
+    assert len(list(FilesSource(put(tmp_path / "XDATCAR", header + frames)))) == 3
+    with pytest.raises(DataError, match="frames of an XDATCAR; rename the file to XDATCAR"):
+        list(FilesSource(put(tmp_path / "a.vasp", header + frames)))
+    for title in ("CaO", "diamond", "K", "c2/m"):
+        text = POSCAR.replace("NaCl", title).replace("Na Cl", "K Cl")
+        assert len(list(FilesSource(put(tmp_path / "a.vasp", text)))) == 1
+        with pytest.raises(DataError, match="give one structure in a file"):
+            list(FilesSource(put(tmp_path / "a.vasp", 2 * text)))
+
+
 def test_links_in_a_tar(tmp_path):
     path = tmp_path / "set.tar.gz"
     with tarfile.open(path, "w:gz") as archive:

@@ -252,6 +252,7 @@ def test_forms_of_gdb9(qm9_sdf, tmp_path):
         (SDF.replace("1.0858", "   nan"), table_of(1), "molecule 1: .*none"),
         (sdf_of(1, 2)[:-200], table_of(1, 2), "molecule 2: .*counts atoms"),
         (sdf_of(1, 2)[: len(SDF)], table_of(1, 2), "has no gdb_2"),
+        (sdf_of(1) + "\n$$$$\n" + sdf_of(2), table_of(1, 2), "molecule 2: .*no counts"),
     ],
 )
 def test_damaged_gdb9(tmp_path, sdf, table, message):

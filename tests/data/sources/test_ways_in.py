@@ -82,6 +82,28 @@ def test_a_table_of_smiles(tmp_path):
         list(open_source(tmp_path / "labels.csv"))
 
 
+@needs_rdkit
+def test_rows_of_smiles_that_do_not_fit_their_table(tmp_path):
+    """What a table of labels refuses too: cells too many or too few, two columns of one name, no numbers."""
+    rows = "C,a,1,5\nN,b,2.5\nO,c\nCC,d,3.5,\nCO,e,true\n"
+    (tmp_path / "set.csv").write_text(f"smiles,id,gap\n{rows}")
+    source = open_source(tmp_path / "set.csv")
+    assert [(record.id, record.labels) for record in source] == [
+        ("b", {"gap": 2.5}),
+        ("d", {"gap": 3.5}),
+        ("e", {"gap": 1.0}),
+    ]
+    reasons = [reason for _, reason in source.skipped]
+    assert "line 2: has 4 columns instead of 3" in reasons[0] and "line 4: has 2 columns instead of 3" in reasons[1]
+    (tmp_path / "set.csv").write_text("smiles,id,gap\nC,a,1_5\n")
+    with pytest.raises(DataError, match="gap is '1_5'"):
+        list(open_source(tmp_path / "set.csv"))
+    for header in ("smiles,gap,gap", "smiles,SMILES,gap", "smiles, gap ,gap"):
+        (tmp_path / "set.csv").write_text(f"{header}\nC,1,2\n")
+        with pytest.raises(DataError, match="set.csv.*line 1: two columns are called"):
+            list(open_source(tmp_path / "set.csv"))
+
+
 def test_without_rdkit(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rdkit", None)
     (tmp_path / "set.smi").write_text("C\n")
