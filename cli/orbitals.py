@@ -54,5 +54,7 @@ def orbitals(source, out, method, limit, skip_bad, overwrite):
             ase.io.write(stream, written, format="extxyz")
             done += 1
             status.update(f"{done} molecules by {method}")
+        if not done:
+            raise DataError(f"{source}: no molecule was computed{left_out.in_words()}; {out} is not written")
     note_of_sources(sources)
     status.line(f"{done} molecules by {method}{left_out.in_words()}, written to {out}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import ase
 import numpy as np
+from ase.data import atomic_numbers
 from ase.units import Hartree
 
 from refattn.common.files import make_directory, write_text
@@ -20,7 +21,7 @@ from refattn.common.strict_json import to_json
 from refattn.errors import DataError, MissingExtra, OutputError, in_one_line
 
 DEGENERATE = 0.3  # eV; orbitals nearer than that to the frontier one are taken together
-VERSION = 1  # of what is kept
+VERSION = 2  # of what is kept; since 2 with core potentials
 ARRAYS = ("homo_population", "lumo_population", "homo_mulliken", "lumo_mulliken")
 
 
@@ -110,12 +111,44 @@ def solve(atoms: ase.Atoms, method: str) -> tuple:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of catalogues where a basis may be
-            molecule = gto.M(atom=sites, basis=basis, verbose=0)
+            potentials = _core_potentials(set(atoms.get_chemical_symbols()), basis)
+            molecule = gto.M(atom=sites, basis=basis, ecp=potentials, verbose=0)
+            _check_cores(molecule, potentials, method)
             field = scf.RHF(molecule) if functional.lower() == "hf" else dft.RKS(molecule, xc=functional)
             field.kernel()
+    except DataError as error:
+        raise DataError(f"structure {id}: {error}") from None
     except Exception as error:  # PySCF raises any kind for an unknown basis, functional or element
         raise DataError(f"structure {id}: PySCF cannot compute {method} ({in_one_line(error)})") from None
     if not field.converged:
         raise DataError(f"structure {id}: {method} does not converge; leave it out, or choose another method")
+    if (field.mo_occ > 0).all():
+        raise DataError(f"structure {id}: {method} has no empty orbital, so no LUMO; choose a larger basis")
     atom = np.array([label[0] for label in molecule.ao_labels(fmt=None)])
     return field.mo_energy * Hartree, field.mo_occ > 0, field.mo_coeff, field.get_ovlp(), atom
+
+
+def _core_potentials(symbols, basis):
+    """Symbol -> name of the effective core potential, of the elements for which `basis` has one in PySCF."""
+    from pyscf.gto.basis import load_ecp
+
+    found = {}
+    for symbol in symbols:
+        with contextlib.suppress(Exception):  # PySCF raises any kind for a basis without potentials
+            if load_ecp(basis, symbol):
+                found[symbol] = basis
+    return found
+
+
+def _check_cores(molecule, potentials, method):
+    """Raise DataError for an element that has neither a core potential nor functions for its core.
+
+    Two Gaussians for a Slater 1s function of exponent Z have the exponents 0.85 Z^2 and 0.15 Z^2, more have larger ones
+    (Hehre et al., J. Chem. Phys. 51, 2657 (1969)). In PySCF's bases for the valence the largest is 0.47 Z^2.
+    """
+    for k, symbol in enumerate(molecule.elements):
+        z = atomic_numbers[symbol]
+        shells = [shell for shell in molecule.atom_shell_ids(k) if molecule.bas_angular(shell) == 0]
+        largest = max((molecule.bas_exp(shell).max() for shell in shells), default=0)
+        if z > 2 and symbol not in potentials and largest < 0.6 * z**2:
+            raise DataError(f"{method} has no functions for the core of {symbol}; choose another basis")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.units import Hartree
 from click.testing import CliRunner
 from extras import needs_pyscf
 
@@ -69,12 +70,40 @@ def test_water_and_what_is_kept(cache, monkeypatch):
         (molecule("H2"), "nonsense/sto-3g", "cannot compute nonsense/sto-3g"),
         (molecule("H2"), "hf/nonsense", "cannot compute hf/nonsense"),
         (molecule("CH3"), METHOD, "odd number of electrons"),
+        (Atoms("He"), METHOD, "structure .*: hf/sto-3g has no empty orbital"),
+        (Atoms("Ne"), METHOD, "structure .*: hf/sto-3g has no empty orbital"),
+        (molecule("CH4"), "hf/gth-dzvp", "hf/gth-dzvp has no functions for the core of C"),
+        (Atoms("ClH", [[0, 0, 0], [0, 0, 1.27]]), "hf/ccecp-cc-pvdz", "no functions for the core of Cl"),
         (Atoms("H2", [[0, 0, 0], [0, 0, 0.7]], cell=[5, 5, 5], pbc=True), METHOD, "periodic"),
     ],
 )
 def test_what_cannot_be_computed(atoms, method, message):
     with pytest.raises(DataError, match=message):
         orbital_labels(atoms, method)
+
+
+@needs_pyscf
+@pytest.mark.parametrize(
+    ("atoms", "basis", "potential"),
+    [
+        (Atoms("HI", [[0, 0, 0], [0, 0, 1.609]]), "def2-svp", {"I": "def2-svp"}),
+        (Atoms("HI", [[0, 0, 0], [0, 0, 1.609]]), "lanl2dz", {"I": "lanl2dz"}),
+        (Atoms("HI", [[0, 0, 0], [0, 0, 1.609]]), "sto-3g", {}),
+        (molecule("H2O"), "6-31g*", {}),
+        (molecule("H2O"), "def2-svp", {}),
+    ],
+)
+def test_core_potentials_of_a_basis(atoms, basis, potential):
+    """PySCF with the potential named by hand; of iodine's core only the potential, or functions too, know."""
+    from pyscf import gto, scf
+
+    sites = list(zip(atoms.get_chemical_symbols(), atoms.positions.tolist(), strict=True))
+    field = scf.RHF(gto.M(atom=sites, basis=basis, ecp=potential, verbose=0)).run()
+    n_occupied = int((field.mo_occ > 0).sum())
+    labels, arrays = orbital_labels(atoms, f"hf/{basis}")
+    assert labels["homo"] == pytest.approx(field.mo_energy[n_occupied - 1] * Hartree, abs=1e-5)
+    assert labels["lumo"] == pytest.approx(field.mo_energy[n_occupied] * Hartree, abs=1e-5)
+    assert arrays["homo_population"].sum() == pytest.approx(1, abs=1e-9)
 
 
 @needs_pyscf
@@ -89,3 +118,8 @@ def test_the_command_writes_a_set(tmp_path):
     assert water.info["homo"] == pytest.approx(orbital_labels(molecule("H2O"), METHOD)[0]["homo"])
     np.testing.assert_allclose(hydrogen.arrays["lumo_mulliken"], 0.5, atol=1e-6)
     assert CliRunner().invoke(cli, [*command, "--skip-bad"]).exit_code == 0  # its own output is replaced
+    before = out.read_bytes()
+    ase.io.write(source, [molecule("CH3"), molecule("CH3")])
+    result = CliRunner().invoke(cli, [*command, "--skip-bad"])
+    assert result.exit_code == 1 and "no molecule was computed, 2 left out" in result.stderr
+    assert out.read_bytes() == before  # nothing does not take the place of something
