@@ -27,7 +27,7 @@ from refattn.common.threads import workers
 from refattn.config import Config, GraphConfig
 from refattn.data.builtin import data_of_run, open_data
 from refattn.data.fingerprint import graph_digests
-from refattn.data.splits import Split, labelled_rows
+from refattn.data.splits import Split, check_classes, labelled_rows
 from refattn.data.store import Dataset
 from refattn.errors import ConfigError, DataError
 from refattn.network.checkpoint import Checkpoint, check_data
@@ -105,6 +105,8 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, kee
         left_out = LeftOut(StatusLine())
         known = check_data_fit(checkpoints[0], dataset, known, data, left_out if skip_bad else None)
         known = not_seen(checkpoints[0], dataset, known, data, keep_seen)
+        if settings.of_class:
+            check_classes(dataset, settings, known)
         everything = Split([], [], Strings(dataset.id, known))
         checkpoints = [dataclasses.replace(checkpoint, split=everything) for checkpoint in checkpoints]
     else:

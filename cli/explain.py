@@ -117,9 +117,12 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
     if method and (validate or not compare):
         raise click.UsageError("--method is of --compare orbitals, without --validate")
     if validate:
+        reading |= {"min_distance": min_distance}
+        if not files and reading != {"recursive": False, "id_from": "id", "min_distance": None}:
+            raise click.UsageError("--recursive, --id-from and --min-distance are of FILES; name some to validate with")
         settings = Settings(scores, share, costly, bool(compare), n_threads=threads or available_cores())
         settings = dataclasses.replace(settings, target=shown["target"])
-        validate_scores(run, files, out, sample, settings, skip_bad, device, as_json, overwrite)
+        validate_scores(run, files, out, sample, settings, skip_bad, device, as_json, overwrite, reading)
         return
     if not files:
         raise click.UsageError("name FILES to explain; only --validate can do without")

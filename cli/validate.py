@@ -36,25 +36,30 @@ def validate_scores(
     device: str,
     as_json: bool,
     overwrite: bool = False,
+    reading: dict | None = None,
 ) -> None:
     """Validate the scores of a run or an ensemble, print the sentences or the JSON, and write the report into `out`.
 
     Parameters
     ----------
     sample : int      structures at most
+    reading : dict    how `files` are read: recursive, id_from, min_distance
     the others        as in cli/explain.py
 
     Raises OutputError, and what study.validate and loading raise.
     """
-    models = [load(member, device) for member in members_of(run)]
+    reading = dict(reading or {})
+    min_distance = reading.pop("min_distance", None)
+    models = [load(member, device, min_distance) for member in members_of(run)]
     status = StatusLine()
     left_out = LeftOut(status)
     targets = models[0].targets if settings.target is None else (settings.target,)
-    structures, sources = read_held_out(run, models[0], targets, files, status, left_out if skip_bad else None)
+    skip = left_out if skip_bad else None
+    structures, sources = read_held_out(run, models[0], targets, files, status, skip, reading)
     claim_outputs({Path(out) / name: mark for name, mark in MARKS.items()}, run, (), sources, overwrite)
     make_directory(out)
     structures = sample_of(structures, sample, settings.seed)
-    record = validate(models, structures, settings, status.update, left_out if skip_bad else None)
+    record = validate(models, structures, settings, status.update, skip)
     record |= {"run": str(run), "left_out": left_out.ids}
     for target, own in (record.get("targets") or {record["target"]: record}).items():
         own["errors_of_run"] = errors_of_run(run, [target])
@@ -70,7 +75,13 @@ def validate_scores(
 
 
 def read_held_out(
-    run: str, model: Model, targets: Sequence[str], files: tuple[str, ...], status: StatusLine, skip: Skip | None
+    run: str,
+    model: Model,
+    targets: Sequence[str],
+    files: tuple[str, ...],
+    status: StatusLine,
+    skip: Skip | None,
+    reading: dict | None = None,
 ) -> tuple[list[ase.Atoms], list[Path | str]]:
     """Structures that the model was not trained on, with a dict `label` of all targets in info, and their files."""
     for target in targets:
@@ -86,7 +97,7 @@ def read_held_out(
         for atoms in structures:
             atoms.info["label"] = {target: atoms.info.get(target) for target in targets}
         return structures, [path]
-    sources = open_files(files)
+    sources = open_files(files, **(reading or {}))
     everything = list(read_structures(sources, targets, skip))
     structures = [atoms for atoms in everything if not learned(model, atoms)]
     if len(structures) < len(everything):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from refattn.common.ranks import TIED, spearman, top_overlap
+from refattn.common.ranks import FEWEST, TIED, spearman, top_overlap
 
 MEASURES = {
     "cross_entropy": "cross entropy",
@@ -54,7 +54,7 @@ def _of_structure(beta, share, heavy):
 
 
 def _rank_correlation(beta, share):
-    if len(share) == 0 or np.ptp(share) <= TIED * share.max():
+    if len(share) < FEWEST or np.ptp(share) <= TIED * share.max():
         return np.nan
     return 0.0 if np.ptp(beta) <= TIED * beta.max() else spearman(beta, share)
 

@@ -231,7 +231,7 @@ def check_labels(dataset: Dataset, config: Config, parts: tuple[np.ndarray, ...]
         names = f"label {targets[0]}" if len(targets) == 1 else f"labels {', '.join(targets)}"
         raise DataError(f"the {names} of structure {where} is not finite; correct it or leave it out")
     if config.of_class:
-        _check_classes(dataset, config, label, rows)
+        check_classes(dataset, config, rows)
     if config.data.weight:
         _check_weights(dataset, config.data.weight, parts[0])
     for name, part in zip(("train", "validate"), parts, strict=False):
@@ -240,7 +240,9 @@ def check_labels(dataset: Dataset, config: Config, parts: tuple[np.ndarray, ...]
                 raise DataError(f"no structure to {name} on has the label {target}; choose another split or target")
 
 
-def _check_classes(dataset, config, label, rows):
+def check_classes(dataset: Dataset, config: Config, rows: np.ndarray) -> None:
+    """Raise DataError where a known label of the structures `rows` (S,) is no class, neither 0 nor 1."""
+    label = labels_of_targets(dataset, config.data.targets)
     wrong = ~(np.isnan(label[rows]) | np.isin(label[rows], (0, 1)))
     if wrong.any():
         row, k = np.argwhere(wrong)[0]

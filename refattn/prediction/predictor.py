@@ -16,7 +16,7 @@ from refattn.common.text import counted, encodable
 from refattn.common.threads import workers
 from refattn.errors import ConfigError, DataError, RunError, StructureError
 from refattn.network.checkpoint import Checkpoint, calibration_file, load_checkpoint, model_file
-from refattn.network.inference import predict_members
+from refattn.network.inference import MemberPredictions, predict_members
 from refattn.ops import load_backend
 from refattn.prediction.calibration import read_conformals
 from refattn.prediction.ensemble import load_members, members_of
@@ -136,9 +136,9 @@ class Predictor:
         -------
         Prediction
 
-        Raises StructureError for a structure that has no graph, DataError for an element that the model never saw. A
-        structure is called by `id` in its info, else by its number. What was asked for may raise RunError, where the
-        run has no calibration.h5, and what conformal_quantile raises.
+        Raises StructureError for a structure that has no graph, DataError for an element that the model never saw, and
+        for a prediction that is not finite. A structure is called by `id` in its info, else by its number. What was
+        asked for may raise RunError, where the run has no calibration.h5, and what conformal_quantile raises.
         """
         structures = checked_structures(structures)
         task = functools.partial(self._predict, uncertainty, coverage)
@@ -230,6 +230,12 @@ class Predictor:
         if self.outside is not None:
             self.outside.add(ids, graphs)
         found = predict_members(self.checkpoints, self.ops, graphs, np.arange(len(ids)), map_fn)
+        finite = np.isfinite(found.value).all(axis=1)
+        if not finite.all():
+            for row in np.flatnonzero(~finite).tolist():
+                error = f"the prediction of structure {ids[row]} is not finite; leave it out, or train again"
+                refuse(ids[row], DataError(error))
+            ids, structures, found = _only(np.flatnonzero(finite).tolist(), ids, structures, found)
         fields = {} if found.spread is None else {"spread": found.spread}
         fields |= self._sure(found, uncertainty, coverage, map_fn)
         result = Prediction(found.value, found.attention, ids, self.targets, self.units, **fields)
@@ -325,6 +331,18 @@ def _blocks(structures, size, max_sites):
             n_sites = 0
     if block:
         yield block
+
+
+def _only(rows, ids, structures, found):
+    """The ids, structures and MemberPredictions of the structures `rows`."""
+    part = MemberPredictions(
+        value=found.value[rows],
+        attention=[found.attention[row] for row in rows],
+        spread=None if found.spread is None else found.spread[rows],
+        values=found.values[:, rows],
+        structs=[struct[rows] for struct in found.structs],
+    )
+    return [ids[row] for row in rows], [structures[row] for row in rows], part
 
 
 def _asks_distance(uncertainty, coverage):

@@ -10,7 +10,7 @@ import ase
 import numpy as np
 
 from refattn.common.ranks import spearman
-from refattn.errors import DataError
+from refattn.errors import DataError, StructureError
 from refattn.explanation.comparison import POPULATIONS, populations
 from refattn.explanation.explain import SITE_SCORES, Explanation, SiteScore, explain_stream
 from refattn.explanation.symmetry import equivalent_sites, symmetrised
@@ -196,14 +196,14 @@ def findings(
     method : str                           of the populations, see comparison.populations
     options                                those of explain_stream
 
-    Raises what refattn.explain and comparison.populations raise.
+    Raises what refattn.explain, comparison.populations and symmetry.equivalent_sites raise.
     """
     for atoms, found in explain_stream(model, structures, skip=skip, **options):
         explanations = found if isinstance(found, dict) else {found.target: found}
         first = next(iter(explanations))
         try:
             known = _populations(atoms, method) if compare else {}
-        except DataError as error:
+        except (StructureError, DataError) as error:
             if skip is None:
                 raise
             skip(explanations[first].id, error)

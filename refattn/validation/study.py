@@ -10,7 +10,7 @@ import numpy as np
 from refattn.common.environment import available_cores
 from refattn.common.metrics import metrics
 from refattn.common.threads import workers
-from refattn.errors import DataError, RunError
+from refattn.errors import DataError, RunError, StructureError
 from refattn.explanation.comparison import POPULATIONS, populations
 from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, subject_of
 from refattn.explanation.symmetry import class_spread, equivalent_sites, symmetrised
@@ -178,10 +178,16 @@ def first_scores(
     values = []
     costly = [name for name in settings.scores if name in FOR_ALL]
     for atoms, e in explain_stream(model, structures, costly, settings.share, **settings.options, skip=skip):
-        classes = equivalent_sites(atoms)
         known = {}
-        if settings.orbitals or all(name in atoms.arrays for name in POPULATIONS):
-            known = {name: symmetrised(values, classes) for name, values in populations(atoms).items()}
+        try:
+            classes = equivalent_sites(atoms)
+            if settings.orbitals or all(name in atoms.arrays for name in POPULATIONS):
+                known = {name: symmetrised(own, classes) for name, own in populations(atoms).items()}
+        except (StructureError, DataError) as error:
+            if skip is None:
+                raise
+            skip(e.id, error)
+            continue
         degree = np.bincount(e.edges.site, minlength=len(atoms))
         cases.append(ValidationCase(atoms, degree, classes, known))
         found.append(ranked(e.site_scores()))

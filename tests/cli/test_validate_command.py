@@ -120,3 +120,23 @@ def test_a_structure_that_cannot_be_explained(folder, tmp_path):
     assert "never saw in training" in run(*arguments).output
     record = json.loads(run(*arguments, "--skip-bad", "--json").stdout)
     assert (record["n_structures"], len(record["left_out"])) == (1, 1)
+
+
+def test_files_are_read_with_the_options_of_reading(folder):
+    """Of a folder the subfolders too; ids from comments; and the least distance of the command line."""
+    single = folder / "runs" / "member_0"
+    (folder / "tree" / "below").mkdir(parents=True)
+    for path, name in (("a", "H2O"), ("below/b", "NH3")):
+        atoms = molecule(name)
+        ase.io.write(folder / "tree" / f"{path}.xyz", atoms, format="xyz", comment=f"called {name}")
+    flat, deep, near = ([single, folder / "tree", "--out", folder / f"read_{n}", *OPTIONS, "--json"] for n in range(3))
+    assert json.loads(run(*flat).stdout)["n_structures"] == 1
+    assert json.loads(run(*deep, "--recursive").stdout)["n_structures"] == 2
+    result = run(*near, "--min-distance", 0.98, "--id-from", "comment", "--recursive")
+    assert result.exit_code == 1 and "called " in result.stderr
+
+
+@pytest.mark.parametrize("options", [["--recursive"], ["--id-from", "comment"], ["--min-distance", "0.1"]])
+def test_options_of_reading_need_files(folder, options):
+    result = run(folder / "runs", "--out", folder / "unread", *OPTIONS, *options)
+    assert result.exit_code == 2 and "--recursive, --id-from and --min-distance are of FILES" in result.stderr

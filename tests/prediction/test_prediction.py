@@ -10,8 +10,10 @@ import json
 import ase
 import numpy as np
 import pytest
+import tolerances
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
+from explanation_cases import network
 from small_data import molecules, sent, small_config, write_molecules
 
 import refattn
@@ -260,3 +262,16 @@ def test_what_is_no_energy_in_ev_is_not_called_one(run, tmp_path, case):
     calculator.get_attention(atoms)
     assert calculator.results.keys() == {target, "attention"}
     assert isinstance(calculator.results[target], float)
+
+
+def test_predictions_that_are_not_finite_are_refused():
+    """The embedding of nitrogen is no number; structures without nitrogen keep their predictions."""
+    model, structures, skipped = network(), [molecule("NH3"), molecule("H2O")], []
+    wanted = model.predict(structures).value[1]
+    model.checkpoint.params["embed"][7] = np.nan
+    with pytest.raises(DataError, match="^the prediction of structure 0 is not finite; leave it out, or train again$"):
+        model.predict(structures)
+    [(kept, found)] = model.predict_stream(structures, skip=lambda id, error: skipped.append(id))
+    assert (skipped, kept, found.id) == (["0"], structures[1:], ["1"])
+    np.testing.assert_allclose(found.value, [wanted], rtol=0, atol=tolerances.COMPANY)
+    assert list(model.predict_stream(structures[:1], skip=lambda id, error: None)) == []

@@ -192,6 +192,13 @@ def test_measures_of_attention_by_hand():
     assert (found["top_1"], found["top_1_without_hydrogen"]) == (0.5, 1.0)
 
 
+@pytest.mark.parametrize("beta", [[0.5, 0.5], [0.6, 0.4]])
+def test_two_sites_have_no_rank_correlation(beta):
+    """Whether attention is even or not: networks and baselines are averaged over the same structures."""
+    found = attention_metrics(np.array(beta), np.array([0.9, 0.1]), np.array([0, 2]), np.array([6, 8]))
+    assert (found["n"], found["spearman"], found["spearman_without_hydrogen"]) == (1, None, None)
+
+
 def test_an_array_is_compared_with_attention_element_and_nothing(folder, model):
     """metrics.json and `evaluate --attention` against dictionaries; `population` is even over the heavy atoms."""
     summary = json.loads((folder / "run" / "metrics.json").read_text())

@@ -110,3 +110,14 @@ def test_log_odds_have_no_clip(data):
     config = config_of(data)
     with pytest.raises(ConfigError, match="non_negative"):
         dataclasses.replace(config, model=dataclasses.replace(config.model, non_negative=True))
+
+
+@pytest.mark.parametrize("label", [2.0, 0.5])
+def test_evaluate_refuses_labels_that_are_no_classes(trained, tmp_path, label):
+    with DatasetWriter(tmp_path / "other.h5", refattn.config.GraphConfig()) as writer:
+        atoms = molecules(1, seed=9)[0]
+        writer.add([Record("odd", atoms, {"oxygen": label}, {})], [GraphBatch.from_atoms(atoms)])
+    arguments = ["evaluate", str(trained[0]), "--data", str(tmp_path / "other.h5"), "--keep-seen"]
+    result = CliRunner().invoke(cli, arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"the label oxygen of structure odd is {label:g}; " in result.stderr

@@ -13,12 +13,15 @@ from scipy.spatial.distance import jensenshannon, pdist
 from scipy.stats import norm, spearmanr
 
 from refattn.common.ranks import top_overlap
-from refattn.errors import DataError, RunError
+from refattn.errors import DataError, RunError, StructureError
+from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import explain
 from refattn.explanation.symmetry import equivalent_sites, symmetrised
 from refattn.explanation.variants import ScoredInput
 from refattn.network.params import initialise
+from refattn.report import findings as report
 from refattn.report.sentences import FAILS, HOLDS, UNTESTED, sentences
+from refattn.validation import study
 from refattn.validation.agreement import (
     agreement,
     baseline_scores,
@@ -263,3 +266,36 @@ def test_refused():
     with pytest.raises(DataError, match="no structure to validate with"):
         validate([network()], [ase.Atoms("U")], QUICK, skip=lambda id, error: left_out.append(id))
     assert left_out == ["0"]
+
+
+def test_without_populations_or_classes_a_structure_is_left_out(monkeypatch):
+    """Water has no populations, ammonia no classes of sites, in the validation and in what `explain` finds."""
+
+    def no_populations(atoms, method=""):
+        if str(atoms.symbols) == "OH2":
+            raise DataError("no populations")
+        return {name: np.arange(len(atoms)) + 1.0 for name in POPULATIONS}
+
+    def no_classes(atoms):
+        if str(atoms.symbols) == "NH3":
+            raise StructureError("no classes")
+        return equivalent_sites(atoms)
+
+    for module in (study, report):
+        monkeypatch.setattr(module, "populations", no_populations)
+        monkeypatch.setattr(module, "equivalent_sites", no_classes)
+    structures = [molecule(name) for name in ("H2O", "NH3", "CH3OH")]
+    left_out = []
+    settings = dataclasses.replace(QUICK, orbitals=True)
+
+    def skip(id, error):
+        left_out.append((id, str(error)))
+
+    cases, *_ = study.first_scores(network(), structures, settings, skip)
+    wanted = [("0", "no populations"), ("1", "no classes")]
+    assert (left_out, [len(case.atoms) for case in cases]) == (wanted, [6])
+    left_out.clear()
+    assert [found.id for found in report.findings(network(), structures, True, skip)] == ["2"]
+    assert left_out == wanted
+    with pytest.raises(StructureError, match="no classes"):
+        study.first_scores(network(), structures[1:], settings, None)
