@@ -1,6 +1,7 @@
 """The figures of taught attention: HOMO and LUMO of molecules, by a network, by GFN2-xTB and from first principles.
 
-    python tools/orbital_figure.py molecules-orbitals docs/images/orbitals.png
+    refattn train qm9_orbitals --data qm9_orbitals.h5 --out RUN
+    python tools/orbital_figure.py RUN docs/images/orbitals.png
     python tools/orbital_figure.py molecules-orbitals docs/images/paper.png --authors --method 'b3lyp/6-31g*'
 
 The run has two targets, the HOMO and the LUMO. Geometries are relaxed by GFN2-xTB (extra `xtb`). --authors takes the
