@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from refattn.cli.options import (
     LeftOut,
@@ -118,7 +119,8 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
         raise click.UsageError("--method is of --compare orbitals, without --validate")
     if validate:
         reading |= {"min_distance": min_distance}
-        if not files and reading != {"recursive": False, "id_from": "id", "min_distance": None}:
+        source_of = click.get_current_context().get_parameter_source
+        if not files and any(source_of(name) is not ParameterSource.DEFAULT for name in reading):
             raise click.UsageError("--recursive, --id-from and --min-distance are of FILES; name some to validate with")
         settings = Settings(scores, share, costly, bool(compare), n_threads=threads or available_cores())
         settings = dataclasses.replace(settings, target=shown["target"])

@@ -52,7 +52,7 @@ MANY = 20  # sites; of more no number is written
 
 
 class Column(NamedTuple):
-    """A molecule of the figure; shares {(orbital, row): (N,)}, energies {orbital, row): eV}."""
+    """A molecule of the figure; shares {(orbital, row): (N,)}, energies {(orbital, row): eV}."""
 
     atoms: ase.Atoms
     scene: Scene

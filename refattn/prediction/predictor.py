@@ -16,7 +16,7 @@ from refattn.common.text import counted, encodable
 from refattn.common.threads import workers
 from refattn.errors import ConfigError, DataError, RunError, StructureError
 from refattn.network.checkpoint import Checkpoint, calibration_file, load_checkpoint, model_file
-from refattn.network.inference import MemberPredictions, predict_members
+from refattn.network.inference import predict_members
 from refattn.ops import load_backend
 from refattn.prediction.calibration import read_conformals
 from refattn.prediction.ensemble import load_members, members_of
@@ -235,7 +235,9 @@ class Predictor:
             for row in np.flatnonzero(~finite).tolist():
                 error = f"the prediction of structure {ids[row]} is not finite; leave it out, or train again"
                 refuse(ids[row], DataError(error))
-            ids, structures, found = _only(np.flatnonzero(finite).tolist(), ids, structures, found)
+            rows = np.flatnonzero(finite)
+            ids, structures = ([items[row] for row in rows] for items in (ids, structures))
+            found = predict_members(self.checkpoints, self.ops, graphs, rows, map_fn)
         fields = {} if found.spread is None else {"spread": found.spread}
         fields |= self._sure(found, uncertainty, coverage, map_fn)
         result = Prediction(found.value, found.attention, ids, self.targets, self.units, **fields)
@@ -331,18 +333,6 @@ def _blocks(structures, size, max_sites):
             n_sites = 0
     if block:
         yield block
-
-
-def _only(rows, ids, structures, found):
-    """The ids, structures and MemberPredictions of the structures `rows`."""
-    part = MemberPredictions(
-        value=found.value[rows],
-        attention=[found.attention[row] for row in rows],
-        spread=None if found.spread is None else found.spread[rows],
-        values=found.values[:, rows],
-        structs=[struct[rows] for struct in found.structs],
-    )
-    return [ids[row] for row in rows], [structures[row] for row in rows], part
 
 
 def _asks_distance(uncertainty, coverage):

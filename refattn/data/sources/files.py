@@ -200,7 +200,8 @@ class FilesSource:
                 f"{_where(*location)}: {names[0]} and {names[0].replace('/', '_')} are one label; rename it"
             )
         if self.table:
-            names = (id, *frame.names, *(self._names_of(location[0]) if location[1] is None else ()))
+            member = PurePosixPath(location[0].removeprefix(f"{self.path}, "))  # of an archive, or the file itself
+            names = (id, *frame.names, *(_names(member) if location[1] is None else ()))
             is_nameless = not frame.id and location[1] is not None and not self.table.taken
             if self.table.in_order or (is_nameless and not self.table.has(names)):
                 if self.unread:
@@ -241,10 +242,6 @@ class FilesSource:
             f"{self.unread} cannot be read, and the rows of {self.table.path} are taken in the order of the "
             "structures; repair it, or give every structure its id"
         )
-
-    def _names_of(self, name):
-        """Names that a row may use for the only structure of a file, or of a member of an archive."""
-        return _names(PurePosixPath(name.removeprefix(f"{self.path}, ")))
 
     def _note_text(self, name, text, location):
         """Count a text where a number may have been meant. Raises LabelError where one was."""
