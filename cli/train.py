@@ -64,7 +64,7 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
     from refattn.common.outputs import NOTHING, claim
     from refattn.network.checkpoint import model_file
     from refattn.prediction.ensemble import FOLD, is_ensemble, is_of_folds
-    from refattn.prediction.run_directory import FILES, free_directory
+    from refattn.prediction.run_directory import FILES, free_directory, notes_on_start
     from refattn.training.train import Interrupted
     from refattn.training.train import train as train_network
     from refattn.training.train_ensemble import train_ensemble
@@ -91,6 +91,9 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
             claim({Path(out) / name: NOTHING for name in FILES}, filter(None, inputs), overwrite=True)
         stop = StopFlag()
         status = StatusLine()
+        if init and settings and not own and ranks.first:
+            for text in notes_on_start(init, settings):
+                status.line(f"note: {text}")
         title = f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch"
         shown = Progress(status, title, "fold" if folds or (resume and is_of_folds(out)) else "member")
         own_folder = Path(out) if fold is None else Path(out) / FOLD.format(fold)

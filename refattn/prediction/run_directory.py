@@ -5,6 +5,7 @@ is none, and the same command starts over, or --resume goes on from it.
 """
 
 import dataclasses
+import itertools
 import numbers
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ from refattn.config import SECTIONS, Config, load_config
 from refattn.data.builtin import SETS, data_of_run, with_absolute_paths
 from refattn.errors import ConfigError, OutputError, RunError
 from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file
-from refattn.network.params import Parameters, parameter_table
+from refattn.network.params import Parameters, initialise, parameter_table
 from refattn.prediction.ensemble import is_ensemble, is_of_folds
 
 FILES = (
@@ -121,16 +122,32 @@ def notes_on_epochs(before: Config, now: Config) -> list[str]:
 
 
 def load_initial(init: str | os.PathLike, config: Config) -> Parameters:
-    """Parameters of a run or model file to start from. Raises RunError when its network is another."""
+    """Parameters of a run or model file to start from; of another number of targets the layers, and new heads.
+
+    Raises RunError when its network is another.
+    """
     start = load_checkpoint(model_file(init))
     theirs = start.config.model
     ours = config.model
     same = all(getattr(theirs, name) == getattr(ours, name) for name in ("n_heads", "radial_max", "radial_width"))
-    if same and theirs.n_targets != ours.n_targets:
-        raise RunError(f"{init}: the number of its targets is {theirs.n_targets}, not {ours.n_targets}; learn as many")
-    if not same or parameter_table(theirs) != parameter_table(ours):
+    if not same or parameter_table(dataclasses.replace(theirs, n_targets=ours.n_targets)) != parameter_table(ours):
         raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
-    return start.params.astype(config.training.dtype)
+    if theirs.n_targets == ours.n_targets:
+        return start.params.astype(config.training.dtype)
+    params = initialise(ours, config.training.seed, config.training.dtype)
+    layers = list(itertools.takewhile(lambda name: name != "after_w", params))  # what follows is of the targets
+    for name in layers:
+        params[name][...] = start.params[name]
+    return params
+
+
+def notes_on_start(init: str | os.PathLike, config: Config) -> list[str]:
+    """What of the network does not start from `init`, which load_initial has read."""
+    theirs = load_checkpoint(model_file(init)).config.data.targets
+    ours = config.data.targets
+    if len(theirs) == len(ours):
+        return []
+    return [f"the layers are those of {init}, of {', '.join(theirs)}; the heads of {', '.join(ours)} are new"]
 
 
 def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches: int) -> dict:

@@ -27,9 +27,9 @@ from refattn.data.splits import read_split
 from refattn.errors import ConfigError, DataError, RefattnError, RunError, TrainingError
 from refattn.network.checkpoint import load_checkpoint, save_checkpoint
 from refattn.network.model import backward, forward
-from refattn.network.params import from_arrays
+from refattn.network.params import from_arrays, initialise
 from refattn.ops import load_backend
-from refattn.prediction.run_directory import FILES, load_initial
+from refattn.prediction.run_directory import FILES, load_initial, notes_on_start
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.schedule import Schedule
@@ -361,9 +361,26 @@ def test_another_network_is_no_start(data, finished, tmp_path):
         other = dataclasses.replace(config, model=dataclasses.replace(config.model, **change))
         with pytest.raises(RunError, match="its network is not that of"):
             train(other, tmp_path / "other", init=finished[0])
-    two = dataclasses.replace(config, data=dataclasses.replace(config.data, target=("spread", "other")))
-    with pytest.raises(RunError, match="the number of its targets is 1, not 2"):
-        load_initial(finished[0], two)
+
+
+def test_another_number_of_targets_starts_from_the_layers(data, finished):
+    """The heads are those of a network that starts from nothing, all else is that of the other run."""
+    config = small_config(data)
+    two = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, n_targets=2),
+        data=dataclasses.replace(config.data, target=("spread", "other")),
+    )
+    found = load_initial(finished[0], two)
+    theirs = load_checkpoint(finished[0] / "model.h5").params
+    new = initialise(two.model, two.training.seed)
+    heads = ("after", "global_query", "global_key", "hidden", "output")
+    for name in new:
+        is_head = name.split(".")[-1].rpartition("_")[0] in heads
+        np.testing.assert_array_equal(found[name], (new if is_head else theirs)[name], err_msg=name)
+    assert notes_on_start(finished[0], config) == []
+    [note] = notes_on_start(finished[0], two)
+    assert note.endswith("of spread; the heads of spread, other are new")
 
 
 @pytest.mark.parametrize(
