@@ -209,10 +209,10 @@ def read_frame(header: str, comment: str, rows: list[str], where: str, id_from: 
     if properties and ":Z:I:1" in f":{properties}" and ":species:S:1" in f":{properties}":
         _check_elements(properties, rows, where)
     text = "".join(rows)
-    if re.search(r"(?<!\S)[DT](?!\S)", text):
+    if ("D" in text or "T" in text) and re.search(r"(?<!\S)[DT](?!\S)", text):
         text = _without_isotopes(rows, kept)
     atoms = next(read_xyz(io.StringIO(f"{header.strip()}\n{' '.join(kept)}\n{text}"), 0))
-    if not atoms.cell.any() and not any(name.startswith("Lattice") for name in kept):
+    if not any(name.startswith("Lattice") for name in kept):
         _check_cell(comment, items, where)
     id = items.pop("id", "").strip()
     if not id and id_from == "comment":
@@ -305,7 +305,7 @@ def comment_items(comment: str, where: str) -> dict[str, str]:
             value = value if key == "occupancy" else value[1:-1]
         elif match[5] is not None and "[" in value:
             value = re.sub(r"[\[\],\s]+", " ", value).strip()
-        if match[2] is not None or match[3] is not None:
+        if "\\" in value and (match[2] is not None or match[3] is not None):
             value = re.sub(r"\\(.)", r"\1", value)
         value = value.removeprefix("_JSON ") if NUMBER.fullmatch(value.removeprefix("_JSON ")) else value
         if items.setdefault(key, value) != value:
