@@ -49,7 +49,7 @@ def pack(run: Path, out: Path, facts: dict) -> None:
     with workers(2) as map_fn:
         parts = predict_split([dataclasses.replace(checkpoint, split=kept)], dataset, map_fn, "cpu")
         calibrations = calibrations_of(parts["train"], parts["valid"], 0, map_fn)
-    data = dataclasses.replace(config.data, path=Path(config.data.path).name)
+    data = dataclasses.replace(config.data, path=Path(config.data.path).name, split=Path(config.data.split).name)
     own = dataclasses.replace(config, data=data)
     save_checkpoint(
         out / "model.h5",

@@ -26,14 +26,19 @@ from refattn.training.train import Interrupted, Trainer
 order = common.read_order()
 
 # (method, set) -> experiment and what is changed
-FINE = ("model.dropout=0.0", "training.ema=0.999", "training.batch_size=16")
 SETTINGS = {
-    ("refattn", "qm9_gap"): (
-        "molecules_b3lyp",
-        (*FINE, "model.head=additive", "model.n_radial=40", "model.radial_width=0.15"),
+    ("refattn", "qm9_gap"): ("molecules_b3lyp", ("training.learning_rate=5e-4",)),  # nothing to start from here
+    ("refattn", "mp_e_form"): ("crystals", ()),
+    ("refattn", "fullerene_homo"): (
+        "builtin_fullerene",
+        (
+            "model.dropout=0.0",
+            "training.ema=0.999",
+            "training.batch_size=16",
+            "model.n_radial=80",
+            "model.radial_width=0.1",
+        ),
     ),
-    ("refattn", "mp_e_form"): ("crystals", (*FINE, "model.n_radial=60", "model.radial_width=0.15")),
-    ("refattn", "fullerene_homo"): ("builtin_fullerene", (*FINE, "model.n_radial=80", "model.radial_width=0.1")),
     ("scann+", "qm9_gap"): ("qm9", ()),
     ("scann+", "mp_e_form"): ("materials_project", ("model.n_elements=119",)),  # plutonium and what follows
     ("scann+", "fullerene_homo"): ("fullerene", ()),
@@ -47,7 +52,7 @@ def settings(path, target, split, epochs):
     experiment, changes = SETTINGS[order["method"], order["set"]]
     config = override(load_experiment(experiment), changes)
     data = {"path": str(path), "target": target, "split": str(split), "split_by": "file"}
-    data |= {"n_train": 0, "n_valid": 0, "n_test": 0}
+    data |= {"n_train": 0, "n_valid": 0, "n_test": 0, "target_weight": ()}
     training = {"epochs": epochs, "sgdr_period": epochs, "seed": order["seed"], "patience": epochs}
     return dataclasses.replace(
         config,

@@ -1,0 +1,79 @@
+"""Attention that GFN2-xTB taught, and GFN2-xTB itself, beside orbitals from first principles.
+
+    python tools/sample_part.py SPLIT qm9.extxyz.gz sample.xyz 500
+    refattn data orbitals sample.xyz b3lyp.extxyz --method 'b3lyp/6-31g*'
+    python benchmarks/first_principles.py molecules-orbitals b3lyp.extxyz [--json OUT]
+
+SPLIT is that of the run of molecules-orbitals, of which the test part is sampled. Populations are Löwdin's of B3LYP
+and Mulliken's of GFN2-xTB, both means over orbitals within 0.3 eV. The element alone has the mean population of its
+atoms in these very molecules, which flatters it.
+"""
+
+import argparse
+from pathlib import Path
+
+import ase.io
+import numpy as np
+
+import refattn
+from refattn.common.attention_metrics import attention_metrics, attention_of, element_weights
+from refattn.common.files import write_text
+from refattn.common.strict_json import to_json
+from refattn.generate.first_principles import DEGENERATE
+from refattn.generate.orbitals import xtb_labels
+
+SHOWN = {
+    "spearman_without_hydrogen": "rank, heavy atoms",
+    "top_1_without_hydrogen": "first of them found",
+    "total_variation": "total variation",
+}
+OTHER = 0.5  # total variation from which on two orbitals are called different
+
+
+def compare(model: refattn.Model, molecules: list) -> dict:
+    """{orbital: {pair: measures}} of molecules with the arrays homo_population and lumo_population."""
+    predicted = model.predict(molecules)
+    z = np.concatenate([atoms.numbers for atoms in molecules])
+    site_ptr = np.concatenate([[0], np.cumsum([len(atoms) for atoms in molecules])])
+    semiempirical = [xtb_labels(atoms, DEGENERATE)[1] for atoms in molecules]
+    found = {}
+    for k, orbital in enumerate(("homo", "lumo")):
+        name = f"{orbital}_population"
+        exact = np.concatenate([atoms.arrays[name] for atoms in molecules])
+        taught = np.concatenate([beta[:, k] for beta in predicted.attention]).astype(float)
+        teacher = np.concatenate([arrays[name] for arrays in semiempirical])
+        element = attention_of(element_weights(exact, site_ptr, z, 119)[z], site_ptr)
+        pairs = {
+            "attention, B3LYP": (taught, exact),
+            "GFN2-xTB, B3LYP": (teacher, exact),
+            "element alone, B3LYP": (element, exact),
+            "attention, GFN2-xTB": (taught, teacher),
+        }
+        found[orbital] = {pair: attention_metrics(a, b, site_ptr, z) for pair, (a, b) in pairs.items()}
+        apart = np.add.reduceat(np.abs(teacher - exact), site_ptr[:-1]) / 2
+        found[orbital]["another orbital in GFN2-xTB"] = float((apart > OTHER).mean())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("orbitals", type=Path)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    molecules = ase.io.read(asked.orbitals, ":")
+    found = compare(refattn.load(asked.run), molecules)
+    print(f"| {len(molecules)} molecules | | {' | '.join(SHOWN.values())} |")
+    print("| --- | --- |" + " ---: |" * len(SHOWN))
+    for orbital, pairs in found.items():
+        for pair, measures in pairs.items():
+            if isinstance(measures, dict):
+                print(f"| {orbital.upper()} | {pair} | " + " | ".join(f"{measures[name]:.3f}" for name in SHOWN) + " |")
+        other = pairs["another orbital in GFN2-xTB"]
+        print(f"| {orbital.upper()} | GFN2-xTB has another orbital in {other:.0%} |" + " |" * len(SHOWN))
+    if asked.json:
+        write_text(asked.json, to_json({"n": len(molecules), **found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
