@@ -97,7 +97,9 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
         title = f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch"
         shown = Progress(status, title, "fold" if folds or (resume and is_of_folds(out)) else "member")
         own_folder = Path(out) if fold is None else Path(out) / FOLD.format(fold)
-        progress = with_tensorboard(shown, own_folder / "tensorboard") if how["tensorboard"] and ranks.first else shown
+        progress = shown
+        if how["tensorboard"] and ranks.first:
+            progress = with_tensorboard(shown, own_folder / "tensorboard", bool(own))
         try:
             if ensemble or (resume and is_ensemble(out)):
                 summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
@@ -152,11 +154,11 @@ def check_options(
         raise click.UsageError("--fold K is one of --folds N, and --folds takes no --ensemble")
 
 
-def with_tensorboard(progress: Callable[[dict], None], folder: Path) -> Callable[[dict], None]:
+def with_tensorboard(progress: Callable[[dict], None], folder: Path, resumed: bool) -> Callable[[dict], None]:
     """A callable like `progress` that writes what TensorBoard reads as well."""
     from refattn.report.tensorboard import TensorBoard
 
-    board = TensorBoard(folder)
+    board = TensorBoard(folder, resumed)
 
     def both(record):
         progress(record)

@@ -13,6 +13,7 @@ from refattn.common.files import make_directory
 
 POLYNOMIAL = 0x82F63B78  # of CRC-32C (Castagnoli), reflected
 MASK = 0xA282EAD8
+EVENTS = "events.out.tfevents.{}.refattn"
 
 
 def crc32c(data: bytes) -> int:
@@ -28,11 +29,13 @@ def crc32c(data: bytes) -> int:
 class TensorBoard:
     """Adds the numbers of an epoch to a file of its own in `folder`, of members and folds in a folder of each.
 
-    A run that goes on writes another file; TensorBoard joins them by the epochs.
+    A run that goes on (`resumed`) writes another file; TensorBoard joins them by the epochs. One that begins removes
+    those of the run that it replaces.
     """
 
-    def __init__(self, folder: Path | str):
+    def __init__(self, folder: Path | str, resumed: bool = False):
         self.folder = Path(folder)
+        self.resumed = resumed
         self.paths = {}
 
     def __call__(self, record: dict) -> None:
@@ -50,7 +53,9 @@ class TensorBoard:
         """The file of a member, which begins with its version."""
         if member not in self.paths:
             make_directory(self.folder / member)
-            self.paths[member] = self.folder / member / f"events.out.tfevents.{time.time_ns()}.refattn"
+            for old in [] if self.resumed else (self.folder / member).glob(EVENTS.format("*")):
+                old.unlink()
+            self.paths[member] = self.folder / member / EVENTS.format(time.time_ns())
             version = struct.pack("<Bd", 0x09, time.time()) + _field(3, b"brain.Event:2")
             self.paths[member].write_bytes(_record(version))
         return self.paths[member]

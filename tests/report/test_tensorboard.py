@@ -63,3 +63,15 @@ def test_the_numbers_of_every_epoch(tmp_path):
     names = [b"valid_mae", b"seconds", b"homo/train_mae", b"homo/valid_mae"]
     assert [*scalars] == [(epoch, name) for epoch in (1, 300) for name in names]
     assert scalars[300, b"valid_mae"] == np.float32(30) and scalars[1, b"homo/valid_mae"] == 0.25
+
+
+def test_a_run_that_begins_replaces_the_curves_of_another(tmp_path):
+    record = {"epoch": 1, "valid_mae": 0.5}
+    other = tmp_path / "events.out.tfevents.1.host"  # of another program
+    other.touch()
+    TensorBoard(tmp_path)(record)
+    [first] = tmp_path.glob("*.refattn")
+    TensorBoard(tmp_path, resumed=True)(record)
+    assert len({*tmp_path.glob("*.refattn")} - {first}) == 1 and first.exists()
+    TensorBoard(tmp_path)(record)
+    assert len([*tmp_path.glob("*.refattn")]) == 1 and not first.exists() and other.exists()
