@@ -2,6 +2,7 @@
 
     python benchmarks/bench_ranks.py --mpiexec mpiexec [--rounds 5] [--json OUT]       on a machine without other work
     python benchmarks/bench_ranks.py --model                                           the model alone, without MPI
+    python benchmarks/bench_ranks.py --busy 2500 20 & py-spy record --gil -r 200 -d 8 -f raw -o OUT -p $!   shares of it
 
 A step is one of made-up structures of QM9's size (18 sites, 72 edges) at the published size of the network, float32.
 One rank with one and two threads and two ranks with a thread each take turns, each in processes of their own.
@@ -45,8 +46,8 @@ class Assumptions:
     ranks: int = 8
     edges: int = 78
     edge: float = 0.028 / 2500
-    smaller: tuple = ((2500, 1.0), (1250, 1.01), (625, 1.08), (312, 1.30))
-    gil: tuple = ((2500, 0.086), (1250, 0.12), (625, 0.17), (312, 0.25))
+    smaller: tuple = ((2500, 1.0), (1250, 1.08), (625, 1.13), (312, 1.35))
+    gil: tuple = ((2500, 0.034), (1250, 0.076), (625, 0.11), (312, 0.19))
     speed: float = 0.8
     add: float = 2e-4
     serial: float = 8e-4
@@ -181,6 +182,18 @@ def work(n_threads, watch):
         print(json.dumps(found))
 
 
+def busy(edges_per_shard, seconds):
+    """Steps of one thread with 128 structures, for somebody who watches."""
+    from refattn.common.mpi import ALONE
+
+    stepper = stepper_of(128, edges_per_shard, ALONE)
+    end = time.perf_counter() + seconds
+    number = 0
+    while time.perf_counter() < end:
+        stepper.step(number % (4 * STEPS), map)
+        number += 1
+
+
 def sums(ranks):
     """Seconds of the tree's sum and of MPI's own, of gradients of the published size, the best of some."""
     from mpi4py import MPI
@@ -231,11 +244,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", help="write all numbers to this file")
     parser.add_argument("--model", action="store_true", help="print the model of many nodes")
+    parser.add_argument("--busy", nargs=2, type=int, metavar=("EDGES", "SECONDS"), help="steps with so many a shard")
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--watch", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
         work(arguments.work, arguments.watch)
+        return
+    if arguments.busy:
+        busy(*arguments.busy)
         return
     if arguments.mpiexec:
         found = measure(arguments.mpiexec, arguments.rounds)

@@ -4,9 +4,10 @@
     refattn data orbitals sample.xyz b3lyp.extxyz --method 'b3lyp/6-31g*'
     python benchmarks/first_principles.py molecules-orbitals b3lyp.extxyz [--json OUT]
 
-SPLIT is that of the run of molecules-orbitals, of which the test part is sampled. Populations are Löwdin's of B3LYP
-and Mulliken's of GFN2-xTB, both means over orbitals within 0.3 eV. The element alone has the mean population of its
-atoms in these very molecules, which flatters it.
+SPLIT is that of the run of molecules-orbitals, of which the test part is sampled; RUN has the targets xtb_homo and
+xtb_lumo. Populations are Löwdin's of B3LYP and Mulliken's of GFN2-xTB, both means over orbitals within 0.3 eV; "one
+orbital" is what attention was taught, the frontier orbital of GFN2-xTB alone. The element alone has the mean population
+of its atoms in these very molecules, which flatters it.
 """
 
 import argparse
@@ -35,19 +36,23 @@ def compare(model: refattn.Model, molecules: list) -> dict:
     predicted = model.predict(molecules)
     z = np.concatenate([atoms.numbers for atoms in molecules])
     site_ptr = np.concatenate([[0], np.cumsum([len(atoms) for atoms in molecules])])
-    semiempirical = [xtb_labels(atoms, DEGENERATE)[1] for atoms in molecules]
+    near = [xtb_labels(atoms, DEGENERATE)[1] for atoms in molecules]
+    single = [xtb_labels(atoms)[1] for atoms in molecules]
     found = {}
-    for k, orbital in enumerate(("homo", "lumo")):
+    for orbital in ("homo", "lumo"):
+        k = predicted.target.index(f"xtb_{orbital}")
         name = f"{orbital}_population"
         exact = np.concatenate([atoms.arrays[name] for atoms in molecules])
         taught = np.concatenate([beta[:, k] for beta in predicted.attention]).astype(float)
-        teacher = np.concatenate([arrays[name] for arrays in semiempirical])
+        teacher, one = (np.concatenate([arrays[name] for arrays in each]) for each in (near, single))
         element = attention_of(element_weights(exact, site_ptr, z, 119)[z], site_ptr)
         pairs = {
             "attention, B3LYP": (taught, exact),
             "GFN2-xTB, B3LYP": (teacher, exact),
             "element alone, B3LYP": (element, exact),
             "attention, GFN2-xTB": (taught, teacher),
+            "attention, GFN2-xTB, one orbital": (taught, one),
+            "GFN2-xTB, one orbital, B3LYP": (one, exact),
         }
         found[orbital] = {pair: attention_metrics(a, b, site_ptr, z) for pair, (a, b) in pairs.items()}
         apart = np.add.reduceat(np.abs(teacher - exact), site_ptr[:-1]) / 2

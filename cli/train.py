@@ -33,7 +33,9 @@ HOW_TO_GO_ON = {
 @click.option("--ensemble", type=click.IntRange(min=2), metavar="K", help="Train K members, with seeds of their own.")
 @click.option("--folds", type=click.IntRange(min=2), metavar="N", help="Train N times, each with another test part.")
 @click.option("--fold", type=click.IntRange(min=0), metavar="K", help="Of --folds only this one, counted from 0.")
-@click.option("--init", type=click.Path(), help="Run or model file whose parameters to start from.")
+@click.option(
+    "--init", type=click.Path(), help="Run or model to start from: its layers, and its heads of the same targets."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; begin it where there is none.")
 @click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too: errors over the epochs, for TensorBoard.")
 @threads
@@ -64,7 +66,7 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
     from refattn.common.outputs import NOTHING, claim
     from refattn.network.checkpoint import model_file
     from refattn.prediction.ensemble import FOLD, is_ensemble, is_of_folds
-    from refattn.prediction.run_directory import FILES, free_directory, notes_on_start
+    from refattn.prediction.run_directory import FILES, free_directory
     from refattn.training.train import Interrupted
     from refattn.training.train import train as train_network
     from refattn.training.train_ensemble import train_ensemble
@@ -89,17 +91,13 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
             out = out or ranks.from_first(free_directory("-".join(settings.data.targets)))
             inputs = [config, settings.data.path, settings.data.split, init and model_file(init)]
             claim({Path(out) / name: NOTHING for name in FILES}, filter(None, inputs), overwrite=True)
+            note_of_start(init, settings)
         stop = StopFlag()
         status = StatusLine()
-        if init and settings and not own and ranks.first:
-            for text in notes_on_start(init, settings):
-                status.line(f"note: {text}")
         title = f"{'resuming' if own else 'training'} in {out}; Ctrl-C stops after the current batch"
         shown = Progress(status, title, "fold" if folds or (resume and is_of_folds(out)) else "member")
         own_folder = Path(out) if fold is None else Path(out) / FOLD.format(fold)
-        progress = shown
-        if how["tensorboard"] and ranks.first:
-            progress = with_tensorboard(shown, own_folder / "tensorboard", bool(own))
+        progress = with_tensorboard(shown, own_folder, bool(own)) if how["tensorboard"] and ranks.first else shown
         try:
             if ensemble or (resume and is_ensemble(out)):
                 summary = train_ensemble(settings, ensemble, out, threads, resume, init, progress, stop, device)
@@ -154,11 +152,19 @@ def check_options(
         raise click.UsageError("--fold K is one of --folds N, and --folds takes no --ensemble")
 
 
-def with_tensorboard(progress: Callable[[dict], None], folder: Path, resumed: bool) -> Callable[[dict], None]:
-    """A callable like `progress` that writes what TensorBoard reads as well."""
+def note_of_start(init: str | None, settings: "Config") -> None:
+    """Say which heads do not start from `init`."""
+    from refattn.prediction.run_directory import notes_on_start
+
+    for text in notes_on_start(init, settings) if init else ():
+        note(f"note: {text}")
+
+
+def with_tensorboard(progress: Callable[[dict], None], out: Path, resumed: bool) -> Callable[[dict], None]:
+    """A callable like `progress` that writes what TensorBoard reads as well, into a folder of a run's."""
     from refattn.report.tensorboard import TensorBoard
 
-    board = TensorBoard(folder, resumed)
+    board = TensorBoard(out / "tensorboard", resumed)
 
     def both(record):
         progress(record)

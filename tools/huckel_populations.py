@@ -1,11 +1,12 @@
 """Adds where HOMO and LUMO are by Hückel's theory to cages of carbon, as per-site arrays for attention to be taught.
 
     python tools/huckel_populations.py fullerenes.extxyz.gz fullerenes_huckel.extxyz
-    refattn prepare fullerenes_huckel.extxyz fullerenes.h5
+    refattn prepare fullerenes_huckel.extxyz fullerenes.h5 --omega-min 0.1 --weight-min 0
 
 One pi orbital an atom, electrons two by two; a bond (shorter than 1.75 Å) of length r has the integral
 beta(r) = beta_0 exp(-(r - 1.40 Å) / 0.3106 Å). Populations are means over the levels within 0.05 beta_0 of HOMO or LUMO
-on their side of the gap, so that equivalent atoms have equal ones. Labels are kept as they are.
+on their side of the gap, so that equivalent atoms have equal ones; not in the few cages, small ones above all, whose
+gap itself is smaller: there which of equal levels are occupied is arbitrary. Labels are kept as they are.
 
 Source   Longuet-Higgins & Salem, Proc. R. Soc. Lond. A 251, 172 (1959), for beta(r)
 """

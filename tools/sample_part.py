@@ -30,6 +30,9 @@ def main() -> None:
         if record.id in found:
             record.atoms.info = {"id": record.id}
             found[record.id] = record.atoms
+    missing = [name for name, atoms in found.items() if atoms is None]
+    if missing:
+        parser.error(f"{asked.source} lacks {len(missing)} of the structures drawn, such as {missing[0]}")
     with replacing(asked.out) as part:
         ase.io.write(part, [*found.values()], format="extxyz", columns=["symbols", "positions"], write_results=False)
     print(f"{asked.out}: {len(found)} of {len(ids)} structures")

@@ -5,7 +5,6 @@ is none, and the same command starts over, or --resume goes on from it.
 """
 
 import dataclasses
-import itertools
 import numbers
 import os
 from pathlib import Path
@@ -122,9 +121,9 @@ def notes_on_epochs(before: Config, now: Config) -> list[str]:
 
 
 def load_initial(init: str | os.PathLike, config: Config) -> Parameters:
-    """Parameters of a run or model file to start from; of another number of targets the layers, and new heads.
+    """Parameters to start from: the layers of a run or model file, and its heads of those targets that it has too.
 
-    Raises RunError when its network is another.
+    Other heads are those of a network that starts from nothing. Raises RunError when its network is another.
     """
     start = load_checkpoint(model_file(init))
     theirs = start.config.model
@@ -132,22 +131,26 @@ def load_initial(init: str | os.PathLike, config: Config) -> Parameters:
     same = all(getattr(theirs, name) == getattr(ours, name) for name in ("n_heads", "radial_max", "radial_width"))
     if not same or parameter_table(dataclasses.replace(theirs, n_targets=ours.n_targets)) != parameter_table(ours):
         raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
-    if theirs.n_targets == ours.n_targets:
-        return start.params.astype(config.training.dtype)
     params = initialise(ours, config.training.seed, config.training.dtype)
-    layers = list(itertools.takewhile(lambda name: name != "after_w", params))  # what follows is of the targets
-    for name in layers:
+    names = [entry.name for entry in parameter_table(dataclasses.replace(ours, n_targets=1))]
+    n_of_layers = names.index("after_w")
+    for name in names[:n_of_layers]:
         params[name][...] = start.params[name]
+    known = start.config.data.targets
+    for k, target in enumerate(config.data.targets):
+        if target in known:
+            head = start.params.target(known.index(target))
+            for name in names[n_of_layers:]:
+                params.target(k)[name][...] = head[name]
     return params
 
 
 def notes_on_start(init: str | os.PathLike, config: Config) -> list[str]:
-    """What of the network does not start from `init`, which load_initial has read."""
-    theirs = load_checkpoint(model_file(init)).config.data.targets
-    ours = config.data.targets
-    if len(theirs) == len(ours):
-        return []
-    return [f"the layers are those of {init}, of {', '.join(theirs)}; the heads of {', '.join(ours)} are new"]
+    """Which heads do not start from `init`. Raises RunError as load_initial does."""
+    load_initial(init, config)
+    known = load_checkpoint(model_file(init)).config.data.targets
+    new = [target for target in config.data.targets if target not in known]
+    return [f"{init} has learned {', '.join(known)}: the head of {', '.join(new)} is new"] if new else []
 
 
 def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches: int) -> dict:

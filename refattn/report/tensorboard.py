@@ -53,8 +53,9 @@ class TensorBoard:
         """The file of a member, which begins with its version."""
         if member not in self.paths:
             make_directory(self.folder / member)
-            for old in [] if self.resumed else (self.folder / member).glob(EVENTS.format("*")):
-                old.unlink()
+            if not self.resumed:
+                for old in (self.folder / member).glob(EVENTS.format("*")):
+                    old.unlink()
             self.paths[member] = self.folder / member / EVENTS.format(time.time_ns())
             version = struct.pack("<Bd", 0x09, time.time()) + _field(3, b"brain.Event:2")
             self.paths[member].write_bytes(_record(version))

@@ -74,7 +74,7 @@ def train(
     resume : bool
         Go on with the run in `out`. With a `config` it is begun where there is none, and a run that is there must have
         these settings, but for more training.epochs (see continued_config): the same call begins and goes on.
-    init : path, optional   a run or model file whose parameters to start from (fine-tuning)
+    init : path, optional   a run or model file to start from (fine-tuning), see load_initial
     progress : callable (dict), optional
         Called at the start and after every batch with epoch, n_epochs, batch, n_batches and units, at the start with
         notes and `ended` too (by "epochs", by "patience" or ""), after every epoch with its record.

@@ -22,14 +22,14 @@ from refattn.cli.main import cli
 from refattn.cli.train import StopFlag
 from refattn.common.loss import LOSSES, loss_of
 from refattn.common.metrics import metrics
-from refattn.config import CHOICES, ModelConfig, TrainingConfig, config_from_dict
+from refattn.config import CHOICES, TrainingConfig, config_from_dict
 from refattn.data.splits import read_split
 from refattn.errors import ConfigError, DataError, RefattnError, RunError, TrainingError
 from refattn.network.checkpoint import load_checkpoint, save_checkpoint
 from refattn.network.model import backward, forward
-from refattn.network.params import from_arrays, initialise
+from refattn.network.params import from_arrays
 from refattn.ops import load_backend
-from refattn.prediction.run_directory import FILES, load_initial, notes_on_start
+from refattn.prediction.run_directory import FILES
 from refattn.structures.batch import GraphBatch
 from refattn.training.adam import Adam
 from refattn.training.schedule import Schedule
@@ -337,14 +337,6 @@ def test_early_stopping_keeps_the_best_model(data, tmp_path):
     assert summary["epochs"] == summary["best_epoch"] + 2
 
 
-def test_fine_tuning_starts_from_the_other_run(data, finished, tmp_path):
-    config = small_config(data, epochs=1, learning_rate=1e-9, learning_rate_min=1e-9)
-    summary = train(config, tmp_path / "tuned", init=finished[0])
-    assert summary["test"]["mae"] == pytest.approx(finished[1]["test"]["mae"], rel=1e-3)
-    with pytest.raises(RunError, match="its network is not that of"):
-        train(dataclasses.replace(config, model=ModelConfig()), tmp_path / "other", init=finished[0])
-
-
 def test_a_split_file_is_used(data, finished, tmp_path):
     """The split of a run, given to another one whose own seed would draw differently."""
     config = small_config(data, epochs=1)
@@ -352,35 +344,6 @@ def test_a_split_file_is_used(data, finished, tmp_path):
     train(dataclasses.replace(config, data=settings), tmp_path / "run")
     splits = [read_split(run / "split.json") for run in (finished[0], tmp_path / "run")]
     assert splits[0] == splits[1] == load_checkpoint(tmp_path / "run" / "model.h5").split
-
-
-def test_another_network_is_no_start(data, finished, tmp_path):
-    """Networks whose parameters have the same shapes and another meaning."""
-    config = small_config(data)
-    for change in ({"n_heads": 2}, {"radial_max": 5.0}):
-        other = dataclasses.replace(config, model=dataclasses.replace(config.model, **change))
-        with pytest.raises(RunError, match="its network is not that of"):
-            train(other, tmp_path / "other", init=finished[0])
-
-
-def test_another_number_of_targets_starts_from_the_layers(data, finished):
-    """The heads are those of a network that starts from nothing, all else is that of the other run."""
-    config = small_config(data)
-    two = dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, n_targets=2),
-        data=dataclasses.replace(config.data, target=("spread", "other")),
-    )
-    found = load_initial(finished[0], two)
-    theirs = load_checkpoint(finished[0] / "model.h5").params
-    new = initialise(two.model, two.training.seed)
-    heads = ("after", "global_query", "global_key", "hidden", "output")
-    for name in new:
-        is_head = name.split(".")[-1].rpartition("_")[0] in heads
-        np.testing.assert_array_equal(found[name], (new if is_head else theirs)[name], err_msg=name)
-    assert notes_on_start(finished[0], config) == []
-    [note] = notes_on_start(finished[0], two)
-    assert note.endswith("of spread; the heads of spread, other are new")
 
 
 @pytest.mark.parametrize(
