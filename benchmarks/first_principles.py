@@ -22,6 +22,7 @@ from refattn.common.files import write_text
 from refattn.common.strict_json import to_json
 from refattn.generate.first_principles import DEGENERATE
 from refattn.generate.orbitals import xtb_labels
+from refattn.structures.batch import pointers
 
 SHOWN = {
     "spearman_without_hydrogen": "rank, heavy atoms",
@@ -35,7 +36,7 @@ def compare(model: refattn.Model, molecules: list) -> dict:
     """{orbital: {pair: measures}} of molecules with the arrays homo_population and lumo_population."""
     predicted = model.predict(molecules)
     z = np.concatenate([atoms.numbers for atoms in molecules])
-    site_ptr = np.concatenate([[0], np.cumsum([len(atoms) for atoms in molecules])])
+    site_ptr = pointers([len(atoms) for atoms in molecules])
     near = [xtb_labels(atoms, DEGENERATE)[1] for atoms in molecules]
     single = [xtb_labels(atoms)[1] for atoms in molecules]
     found = {}

@@ -125,12 +125,8 @@ def load_initial(init: str | os.PathLike, config: Config) -> Parameters:
 
     Other heads are those of a network that starts from nothing. Raises RunError when its network is another.
     """
-    start = load_checkpoint(model_file(init))
-    theirs = start.config.model
+    start = _load_start(init, config)
     ours = config.model
-    same = all(getattr(theirs, name) == getattr(ours, name) for name in ("n_heads", "radial_max", "radial_width"))
-    if not same or parameter_table(dataclasses.replace(theirs, n_targets=ours.n_targets)) != parameter_table(ours):
-        raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
     params = initialise(ours, config.training.seed, config.training.dtype)
     names = [entry.name for entry in parameter_table(dataclasses.replace(ours, n_targets=1))]
     n_of_layers = names.index("after_w")
@@ -147,10 +143,20 @@ def load_initial(init: str | os.PathLike, config: Config) -> Parameters:
 
 def notes_on_start(init: str | os.PathLike, config: Config) -> list[str]:
     """Which heads do not start from `init`. Raises RunError as load_initial does."""
-    load_initial(init, config)
-    known = load_checkpoint(model_file(init)).config.data.targets
+    known = _load_start(init, config).config.data.targets
     new = [target for target in config.data.targets if target not in known]
     return [f"{init} has learned {', '.join(known)}: the head of {', '.join(new)} is new"] if new else []
+
+
+def _load_start(init, config):
+    """The Checkpoint of `init`, whose network is that of `config` but for the targets."""
+    start = load_checkpoint(model_file(init))
+    theirs = start.config.model
+    ours = config.model
+    same = all(getattr(theirs, name) == getattr(ours, name) for name in ("n_heads", "radial_max", "radial_width"))
+    if not same or parameter_table(dataclasses.replace(theirs, n_targets=ours.n_targets)) != parameter_table(ours):
+        raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
+    return start
 
 
 def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches: int) -> dict:
