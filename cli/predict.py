@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -23,9 +24,11 @@ from refattn.cli.options import (
     threads,
 )
 from refattn.common.strict_json import to_json
-from refattn.data.sources.files import open_files, read_structures
+from refattn.data.sources import pieces
+from refattn.data.sources.files import n_bytes, open_files, read_structures
 from refattn.prediction.files import json_records, mark_of, prediction_writer
 from refattn.prediction.predictor import Outside, load
+from refattn.prediction.processes import predict_sources
 
 COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
@@ -68,6 +71,8 @@ def predict(
     FILES are read as by `refattn prepare`, a block of structures at a time, and may be data sets that it made. RUN may
     be the folder of an ensemble: then the prediction is the mean of its members, and their spread is given.
 
+    What takes longer than two seconds is computed by --threads processes, where the files can be read in pieces.
+
     With --part K/N the jobs of an array share FILES, or, where there are fewer than N, their structures in turn.
 
     An interval of --coverage 0.9 holds the true value in 90 % of structures like those of the validation set; see
@@ -84,16 +89,21 @@ def predict(
     if out:
         claim_outputs({Path(out): mark_of(out)}, run, sources, (), overwrite)
     left_out = LeftOut(status)
-    structures = read_structures(sources, skip=left_out if skip_bad else None)
-    structures = part.take_turns(structures) if in_turn else structures
-    asked = {"n_threads": threads, "uncertainty": uncertainty, "coverage": coverage}
+    asked = {"uncertainty": uncertainty, "coverage": coverage, "skip": left_out if skip_bad else None}
+    if device == "cpu" and not in_turn and n_bytes(sources) > pieces.LARGE and pieces.can_be_cut(sources):
+        again = partial(load, run, device, min_distance)
+        stream = predict_sources(model, again, sources, threads, **asked)
+    else:
+        structures = read_structures(sources, skip=asked["skip"])
+        structures = part.take_turns(structures) if in_turn else structures
+        stream = model.predict_stream(structures, n_threads=threads, **asked)
     with contextlib.ExitStack() as stack:
         if out:
             extra = model.fields(uncertainty, coverage)
             add = stack.enter_context(prediction_writer(out, model.targets, model.units, extra))
         else:
             add = print_result(as_json)
-        for chunk, result in model.predict_stream(structures, skip=left_out if skip_bad else None, **asked):
+        for chunk, result in stream:
             add(chunk, result)
             done += len(chunk)
             structures_done = f"{done} structure{'s' * (done != 1)}"

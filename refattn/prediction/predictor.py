@@ -415,6 +415,14 @@ class Outside:
             count, example = self.found.get(text, (0, f"{ids[row]} with {text.format(values[row])}"))
             self.found[text] = count + 1, example
 
+    def merge(self, other: "Outside") -> None:
+        """Add what was found of other structures."""
+        self.n += other.n
+        self.ids |= other.ids
+        for text, (count, example) in other.found.items():
+            known = self.found.get(text, (0, example))
+            self.found[text] = known[0] + count, known[1]
+
     def notes(self) -> list[str]:
         """A note where there are such structures."""
         if not self.found:

@@ -71,11 +71,16 @@ def read_prepared(path: Path, progress: Callable[[float], None]) -> Iterator[Fra
     with open_dataset(path) as file:
         n_structures = check_layout(file)
     for start in range(0, n_structures, BLOCK):
-        dataset = read_dataset(path, slice(start, start + BLOCK))
-        units = {name: attrs.get("unit", "") for name, attrs in dataset.label_attrs.items()}
-        for row in range(len(dataset)):
-            yield frame_of(dataset.atoms(row))._replace(units=units)
-        progress((start + len(dataset)) / n_structures)
+        yield from frames_of_rows(path, slice(start, start + BLOCK))
+        progress(min(start + BLOCK, n_structures) / n_structures)
+
+
+def frames_of_rows(path: Path, rows: slice) -> Iterator[Frame]:
+    """The Frame of some structures of a prepared data set."""
+    dataset = read_dataset(path, rows)
+    units = {name: attrs.get("unit", "") for name, attrs in dataset.label_attrs.items()}
+    for row in range(len(dataset)):
+        yield frame_of(dataset.atoms(row))._replace(units=units)
 
 
 def _check_sqlite(path):

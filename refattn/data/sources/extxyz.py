@@ -140,10 +140,33 @@ def arrays_of(atoms: ase.Atoms) -> dict[str, np.ndarray]:
     return {name.replace("/", "_"): values.astype(float) for name, values in found.items()}
 
 
-def read_xyz_file(path: Path, id_from: str, progress: Callable[[float], None]) -> Iterator[Frame | DataError]:
+class UnparsedFrame(typing.NamedTuple):
+    """The lines of a frame of extended XYZ, which another process may parse."""
+
+    header: str
+    comment: str
+    rows: list[str]
+    where: str
+    id_from: str
+
+    def frame(self) -> Frame | DataError:
+        """The Frame, or the DataError that names where it cannot be had."""
+        try:
+            return read_frame(*self)
+        except DataError as error:
+            return error if str(error).startswith(self.where) else DataError(f"{self.where}: {error}")
+        except Exception as error:  # ASE raises anything for columns that are none
+            reason = f"unknown element or key {error}" if isinstance(error, KeyError) else in_one_line(error)
+            return DataError(f"{self.where}: cannot be read ({reason}); repair it")
+
+
+def read_xyz_file(
+    path: Path, id_from: str, progress: Callable[[float], None], parse: bool = True
+) -> Iterator[Frame | DataError | UnparsedFrame]:
     """The Frame of every frame of a (gzipped) file, read as a stream of lines, or why it cannot be had.
 
-    Parameters are those of readers.read_file. Raises DataError where frames cannot be told from each other any more.
+    Parameters are those of readers.read_file; unless `parse`, frames are cut only, and are an UnparsedFrame each.
+    Raises DataError where frames cannot be told from each other any more.
     """
     size = max(path.stat().st_size, 1)
     with open(path, "rb") as raw:
@@ -161,26 +184,17 @@ def read_xyz_file(path: Path, id_from: str, progress: Callable[[float], None]) -
                 if number == 0 and QM9.fullmatch(comment):
                     yield _qm9(header + comment + "".join([*rows, *lines]), path)
                     return
-                last = [_frame(header, comment, rows, where, id_from)]
+                found = UnparsedFrame(header, comment, rows, where, id_from)
+                last = [found.frame() if parse else found]
         except CountError:
-            yield from (found for found in last if isinstance(found, DataError))
+            parsed = (found.frame() if isinstance(found, UnparsedFrame) else found for found in last)
+            yield from (found for found in parsed if isinstance(found, DataError))
             raise
         except DataError:
             yield from last
             raise
         yield from last
         progress(1)
-
-
-def _frame(header, comment, rows, where, id_from):
-    """A Frame, or the DataError that names where it cannot be had."""
-    try:
-        return read_frame(header, comment, rows, where, id_from)
-    except DataError as error:
-        return error if str(error).startswith(where) else DataError(f"{where}: {error}")
-    except Exception as error:  # ASE raises anything for columns that are none
-        reason = f"unknown element or key {error}" if isinstance(error, KeyError) else in_one_line(error)
-        return DataError(f"{where}: cannot be read ({reason}); repair it")
 
 
 def _qm9(text, path):

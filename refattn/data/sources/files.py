@@ -8,6 +8,7 @@ readers.py.
 
 import collections
 import copy
+import functools
 import hashlib
 import itertools
 import re
@@ -28,6 +29,7 @@ from refattn.errors import DataError
 
 SUFFIXES = "|".join([*READERS, "traj", "xsf"])
 STRUCTURE_FILE = re.compile(rf"(?i)(.*\.({SUFFIXES})(\.(gz|bz2|xz))?|(POSCAR|CONTCAR).*)")
+XYZ = re.compile(r"(?i)\.(ext)?xyz(\.(gz|bz2|xz))?$")
 STRUCTURE_SUFFIX = re.compile(rf"(?i)\.({SUFFIXES})$")
 LIKE_NUMBER = re.compile(r"[+\-−]?\.?\d.*")  # also with the minus of typesetters
 FORTRAN = re.compile(r"[+-]?\d*\.?\d+[dD][+-]?\d+")
@@ -107,6 +109,7 @@ class FilesSource:
         self.ordered = None  # the file whose structures the rows of the table are taken in the order of
         self.unread = None  # where a structure is that cannot be read
         self.seen = None  # a Seen that several sources share
+        self.cut = None  # (location, fallback, what has a method frame()) of its structures, where it is a piece
         self.extra_rows = []
         self.files = [self.path]
         if self.path.is_dir():
@@ -132,7 +135,7 @@ class FilesSource:
 
     def __iter__(self) -> Iterator[Record]:
         seen = Seen() if self.seen is None else self.seen
-        for location, fallback, frame in self._structures():
+        for location, fallback, frame in self.structures() if self.cut is None else self._parsed():
             id = fallback if isinstance(frame, DataError) else frame.id or fallback
             try:
                 if isinstance(frame, DataError):
@@ -254,16 +257,20 @@ class FilesSource:
         count, first, where = self.texts.get(name, (0, text, _where(*location)))
         self.texts[name] = (count + 1, first, where)
 
-    def _structures(self):
+    def _parsed(self):
+        """As `structures`, of a piece; see pieces.py."""
+        for location, fallback, found in self.cut:
+            yield location, fallback, found if isinstance(found, DataError) else found.frame()
+
+    def structures(self, parse: bool = True) -> Iterator[tuple]:
         """(location, id if it has none, Frame or DataError) of every structure.
 
-        A location is the name of the file and the number of the frame, None where the file has a single one.
+        A location is the name of the file and the number of the frame, None where the file has a single one. Unless
+        `parse`, frames of extended XYZ are an UnparsedFrame each.
         """
-        n_found = 0
         for path, name, fallback in self._paths():
             try:
-                for number, fallback_id, frame in self._numbered(path, fallback):
-                    n_found += 1
+                for number, fallback_id, frame in self._numbered(path, fallback, parse):
                     if isinstance(frame, DataError) and name != str(path):
                         frame = DataError(str(frame).replace(str(path), name))
                     yield (name, number), fallback_id, frame
@@ -273,9 +280,9 @@ class FilesSource:
                     raise error from None
                 yield (name, None), fallback, error
 
-    def _numbered(self, path, fallback):
+    def _numbered(self, path, fallback, parse):
         """(number or None, id if it has none, Frame or DataError) of every structure of a file."""
-        read = read_xyz_file if re.search(r"(?i)\.(ext)?xyz(\.(gz|bz2|xz))?$", path.name) else read_file
+        read = functools.partial(read_xyz_file, parse=parse) if XYZ.search(path.name) else read_file
         frames = read(path, self.id_from, self._progress)
         first = next(frames, None)
         if first is None:
@@ -361,9 +368,12 @@ class Seen:
         self.digests = array("Q", bytes(16 * n_slots))
         self.places = array("Q", bytes(8 * n_slots))  # FILES times the file's number, and 2 + the frame's; 0: free
 
+    def __contains__(self, id: str) -> bool:
+        return bool(self.places[self._slot(*_digest(id))])
+
     def meet(self, id: str, location: tuple[str, int | None]) -> tuple[str, int | None] | None:
         """The location where an id was met before; None, and it is noted, where it was not."""
-        low, high = TWO_WORDS(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=16).digest())
+        low, high = _digest(id)
         slot = self._slot(low, high)
         place = self.places[slot]
         if place:
@@ -399,6 +409,11 @@ class Seen:
                 self._put(self._slot(low, high), low, high, place)
 
 
+def _digest(id):
+    """128 bits of an id, as two words."""
+    return TWO_WORDS(hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=16).digest())
+
+
 def open_files(paths: Iterable[Path | str], **options) -> list[FilesSource]:
     """A FilesSource for every path; files of one stem, such as a/POSCAR and b/POSCAR, have their paths as ids."""
     sources = [FilesSource(path, **options) for path in paths]
@@ -408,15 +423,23 @@ def open_files(paths: Iterable[Path | str], **options) -> list[FilesSource]:
     return sources
 
 
+def n_bytes(sources: Iterable[FilesSource]) -> int:
+    """Size of the files of sources together."""
+    return sum(file.stat().st_size for source in sources for file in source.files if file.is_file())
+
+
 def read_structures(
-    sources: Iterable[FilesSource], target: str | Sequence[str] | None = None, skip: Skip | None = None
+    sources: Iterable[FilesSource],
+    target: str | Sequence[str] | None = None,
+    skip: Skip | None = None,
+    seen: "Seen | None" = None,
 ) -> Iterator[ase.Atoms]:
     """The structures of every FilesSource as ase.Atoms, with their `id` in info, and their per-site arrays.
 
     With `target` the `label` of that name is in info too, None where it is not known; of several a dict of each. Where
-    `skip` is given, it is told what cannot be read, see FilesSource.
+    `skip` is given, it is told what cannot be read, see FilesSource. `seen` has ids that no structure may have.
     """
-    seen = Seen()
+    seen = Seen() if seen is None else seen
     for source in sources:
         source.skip = skip
         source.seen = seen

@@ -1,0 +1,163 @@
+"""Predictions by several processes: each reads pieces of the sources (data/sources/pieces.py) and predicts them.
+
+Threads share the interpreter's lock, which reading and making graphs hold for a third of the time: they keep three
+cores busy, processes all. What they predict has the same bits, and comes in the order of the sources. The process that
+asks computes with threads for ALONE seconds first, in which most inputs end: others would take as long to start.
+"""
+
+import collections
+import concurrent.futures
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+import ase
+
+from refattn.common.environment import available_cores
+from refattn.data.sources.files import FilesSource, Seen, Skip, read_structures
+from refattn.data.sources.pieces import pieces
+from refattn.errors import DataError, RunError
+from refattn.prediction.predictor import Outside, Prediction, Predictor
+
+ALONE = 2.0  # seconds
+AHEAD = 3  # pieces for every process: one that it computes, others that wait
+
+_order: tuple | None = None  # what this process was told, in one that was started here
+
+
+class Found(typing.NamedTuple):
+    """What a process makes of a piece."""
+
+    met: list[tuple[str, tuple]]  # ids and locations, in the order of reading
+    predicted: list[tuple[list[ase.Atoms], Prediction]]
+    left_out: list[tuple[str, str]]
+    outside: Outside
+
+
+class Recorder(Seen):
+    """A Seen that keeps the ids that are new to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.met = []
+
+    def meet(self, id: str, location: tuple[str, int | None]) -> tuple[str, int | None] | None:
+        other = super().meet(id, location)
+        if other is None:
+            self.met.append((id, location))
+        return other
+
+
+def predict_sources(
+    model: Predictor,
+    load_again: Callable[[], Predictor],
+    sources: Sequence[FilesSource],
+    n_processes: int | None = None,
+    skip: Skip | None = None,
+    **asked: object,
+) -> Iterator[tuple[list[ase.Atoms], Prediction]]:
+    """What model.predict_stream gives of the structures of sources, by processes.
+
+    Parameters
+    ----------
+    model : Predictor           with an Outside in `outside`
+    load_again : callable       makes the same model in another process; it is pickled
+    sources : of FilesSource    that pieces.can_be_cut
+    n_processes : int           by default one for each core
+    skip, **asked               as of Predictor.predict_stream
+
+    Raises what predict_stream and the sources raise; RunError where a process breaks down.
+    """
+    seen = Seen()
+    n_processes = n_processes or available_cores()
+    for source in sources:
+        source.skip = skip
+
+    def predict_here(piece):
+        structures = read_structures([piece], skip=skip, seen=seen)
+        return model.predict_stream(structures, n_threads=n_processes, skip=skip, **asked)
+
+    begun = time.monotonic()
+    found = pieces(sources)
+    for piece in found:
+        yield from predict_here(piece)
+        if n_processes > 1 and time.monotonic() - begun > ALONE:
+            break
+    else:
+        return
+    context = multiprocessing.get_context("spawn")
+    order = (load_again, asked, skip is not None)
+    pool = concurrent.futures.ProcessPoolExecutor(n_processes, context, _begin, order)
+    try:
+        for piece, future in _ahead(pool, found, AHEAD * n_processes):
+            result = future.result()
+            if result is None or any(id in seen for id, _ in result.met):
+                yield from predict_here(piece)  # and meet the error, or say what is left out
+                continue
+            for id, location in result.met:
+                seen.meet(id, location)
+            for id, reason in result.left_out:
+                skip(id, DataError(reason))
+            model.outside.merge(result.outside)
+            yield from result.predicted
+    except BrokenProcessPool:
+        raise RunError(
+            "one of the processes that predict was killed, perhaps for its memory; ask for fewer --threads"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ahead(pool, found, n):
+    """(piece, Future) in order, of `n` pieces that are under way; at last the error that ended `found`."""
+    waiting = collections.deque()
+    error = None
+    is_open = True
+    while is_open or waiting:
+        while is_open and len(waiting) < n:
+            try:
+                piece = next(found, None)
+            except DataError as raised:
+                piece = None
+                error = raised
+            is_open = piece is not None
+            if is_open:
+                piece.skip = None
+                waiting.append((piece, pool.submit(_predict, piece)))
+        if waiting:
+            yield waiting.popleft()
+    if error:
+        raise error
+
+
+def _begin(load_again, asked, skips):
+    """What a process does first."""
+    global _order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asked is interrupted too, and ends this process
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    _order = load_again(), asked, skips
+
+
+def _end_with(parent):
+    parent.join()
+    os._exit(1)
+
+
+def _predict(piece):
+    """Found of a piece; None where an error is to be met by the process that asked."""
+    model, asked, skips = _order
+    model.outside = Outside(model.checkpoints[0])
+    left_out = []
+    skip = (lambda id, error: left_out.append((id, str(error)))) if skips else None
+    seen = Recorder()
+    try:
+        structures = read_structures([piece], skip=skip, seen=seen)
+        predicted = list(model.predict_stream(structures, n_threads=1, skip=skip, **asked))
+    except Exception:  # whatever it is, predict_here meets it again
+        return None
+    return Found(seen.met, predicted, left_out, model.outside)
