@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import click
@@ -91,13 +90,13 @@ def predict(
     left_out = LeftOut(status)
     asked = {"uncertainty": uncertainty, "coverage": coverage, "skip": left_out if skip_bad else None}
     if device == "cpu" and not in_turn and n_bytes(sources) > pieces.LARGE and pieces.can_be_cut(sources):
-        again = partial(load, run, device, min_distance)
-        stream = predict_sources(model, again, sources, threads, **asked)
+        stream = predict_sources(model, sources, threads, **asked)
     else:
         structures = read_structures(sources, skip=asked["skip"])
         structures = part.take_turns(structures) if in_turn else structures
         stream = model.predict_stream(structures, n_threads=threads, **asked)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(stream))
         if out:
             extra = model.fields(uncertainty, coverage)
             add = stack.enter_context(prediction_writer(out, model.targets, model.units, extra))

@@ -7,13 +7,14 @@ asks computes with threads for ALONE seconds first, in which most inputs end: ot
 
 import collections
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import time
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 import ase
@@ -26,6 +27,8 @@ from refattn.prediction.predictor import Outside, Prediction, Predictor
 
 ALONE = 2.0  # seconds
 AHEAD = 3  # pieces for every process: one that it computes, others that wait
+MOST = 61  # processes, which is all that Windows can wait for
+LARGEST = 1 << 19  # sites of a piece: a packed file of a megabyte may hold a hundred times that
 
 _order: tuple | None = None  # what this process was told, in one that was started here
 
@@ -55,7 +58,6 @@ class Recorder(Seen):
 
 def predict_sources(
     model: Predictor,
-    load_again: Callable[[], Predictor],
     sources: Sequence[FilesSource],
     n_processes: int | None = None,
     skip: Skip | None = None,
@@ -65,8 +67,7 @@ def predict_sources(
 
     Parameters
     ----------
-    model : Predictor           with an Outside in `outside`
-    load_again : callable       makes the same model in another process; it is pickled
+    model : Predictor           with an Outside in `outside`; copies of it go to the processes
     sources : of FilesSource    that pieces.can_be_cut
     n_processes : int           by default one for each core
     skip, **asked               as of Predictor.predict_stream
@@ -91,8 +92,8 @@ def predict_sources(
     else:
         return
     context = multiprocessing.get_context("spawn")
-    order = (load_again, asked, skip is not None)
-    pool = concurrent.futures.ProcessPoolExecutor(n_processes, context, _begin, order)
+    order = (model, asked, skip is not None)
+    pool = concurrent.futures.ProcessPoolExecutor(min(n_processes, MOST), context, _begin, order)
     try:
         for piece, future in _ahead(pool, found, AHEAD * n_processes):
             result = future.result()
@@ -122,25 +123,39 @@ def _ahead(pool, found, n):
         while is_open and len(waiting) < n:
             try:
                 piece = next(found, None)
-            except DataError as raised:
+            except Exception as raised:  # of reading, in its turn
                 piece = None
                 error = raised
             is_open = piece is not None
             if is_open:
                 piece.skip = None
-                waiting.append((piece, pool.submit(_predict, piece)))
+                with _interrupts_wait():
+                    waiting.append((piece, pool.submit(_predict, piece)))
         if waiting:
             yield waiting.popleft()
     if error:
         raise error
 
 
-def _begin(load_again, asked, skips):
+@contextlib.contextmanager
+def _interrupts_wait():
+    """Ctrl-C is heard afterwards; processes that start here never hear it: who asked does, and ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(model, asked, skips):
     """What a process does first."""
     global _order
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asked is interrupted too, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
-    _order = load_again(), asked, skips
+    _order = model, asked, skips
 
 
 def _end_with(parent):
@@ -149,7 +164,7 @@ def _end_with(parent):
 
 
 def _predict(piece):
-    """Found of a piece; None where an error is to be met by the process that asked."""
+    """Found of a piece; None where an error is to be met by the process that asked, or where it is too much at once."""
     model, asked, skips = _order
     model.outside = Outside(model.checkpoints[0])
     left_out = []
@@ -157,7 +172,13 @@ def _predict(piece):
     seen = Recorder()
     try:
         structures = read_structures([piece], skip=skip, seen=seen)
-        predicted = list(model.predict_stream(structures, n_threads=1, skip=skip, **asked))
+        predicted = []
+        n_sites = 0
+        for found in model.predict_stream(structures, n_threads=1, skip=skip, **asked):
+            predicted.append(found)
+            n_sites += sum(map(len, found[0]))
+            if n_sites > LARGEST:
+                return None
     except Exception:  # whatever it is, predict_here meets it again
         return None
     return Found(seen.met, predicted, left_out, model.outside)

@@ -1,6 +1,7 @@
 """refattn predict by processes: the same files, notes and errors as by one process."""
 
 import gzip
+import itertools
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 import ase.io
 import h5py
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.collections import g2
 from click.testing import CliRunner
 from explanation_cases import network
@@ -18,6 +19,7 @@ from explanation_cases import network
 import refattn
 from refattn.cli.main import cli
 from refattn.data.sources import pieces
+from refattn.data.sources.files import open_files
 from refattn.prediction import processes
 
 SMALL = [name for name in g2.names if 2 <= len(g2[name]) <= 6 and set(g2[name].numbers) <= {1, 6, 7, 8}]
@@ -127,8 +129,45 @@ def test_folders_prepared_sets_and_several_files(run, tmp_path):
     assert code == 0 and 10 < len(out.splitlines()) < 60, said
 
 
-def test_processes_end_with_the_one_that_asked(run, tmp_path):
-    """Killed, so that it can tell nobody."""
+def test_a_damaged_prepared_set_is_left_out_in_its_turn(run, tmp_path):
+    """Where it begins, and in the middle, which leaves out the rows that are read together."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder / "a.xyz", frames(9))
+    sets = [folder / "b.h5", folder / "c.h5"]
+    for number, path in enumerate(sets):
+        found = frames(60)
+        for atoms in found:
+            atoms.info["id"] += f"-{number}"
+        refattn.prepare(refattn.open_source(write(tmp_path / "u.xyz", found)), path)
+    write(folder / "d.xyz", frames(40)[20:])
+    with h5py.File(sets[0], "r+") as file:
+        file["structures/z"][file["structures/site_ptr"][30]] = 250
+    sets[1].write_bytes(sets[1].read_bytes()[:5000])
+    code, out, said = both(run, folder, "--skip-bad")
+    assert code == 0 and len(out.splitlines()) == 9 + 60 - 7 + 20, said
+    assert said.count("left out b:") == said.count("left out c:") == 1, said
+    code, out, said = both(run, folder)
+    assert code == 1 and "b.h5" in said and len(out.splitlines()) == 9 + 28
+
+
+def test_pieces_of_large_structures_have_few(tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "SITES", 30)
+    found = [bulk("Cu", cubic=True) * (1, 1, n) for n in (1, 2, 3, 20, 1, 1, 1, 1)]
+    for number, atoms in enumerate(found):
+        atoms.info = {"id": f"c{number}"}
+    text = write(tmp_path / "some.xyz", found)
+    refattn.prepare(refattn.open_source(text), tmp_path / "set.h5")
+    monkeypatch.setattr(pieces, "LARGE", 100)
+    for path, sizes in ((text, [4, 4]), (tmp_path / "set.h5", [3, 1, 4])):
+        cut = [[record.id for record in piece] for piece in pieces.pieces(open_files([path]))]
+        assert [len(ids) for ids in cut] == sizes
+        assert list(itertools.chain(*cut)) == [f"c{number}" for number in range(8)]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_processes_end_with_the_one_that_asked(run, tmp_path, how):
+    """Killed, so that it can tell nobody; or interrupted with all of them, as a terminal does, while they start."""
     path = write(tmp_path / "some.xyz", frames(3000))
     text = (
         "import sys\nfrom refattn.cli.main import cli\nfrom refattn.data.sources import pieces\n"
@@ -138,15 +177,20 @@ def test_processes_end_with_the_one_that_asked(run, tmp_path):
     script = tmp_path / "predict.py"
     script.write_text(text)
     command = [sys.executable, str(script), "predict", str(run), str(path), "--threads", "2"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, **options) as process:
         children = []
-        for _ in range(300):
+        for _ in range(600):
             children = children_of(process.pid)
             if len(children) >= 3 or process.poll() is not None:  # with the tracker of resources
                 break
-            time.sleep(0.1)
+            time.sleep(0.05)
         assert children and process.poll() is None
-        process.send_signal(signal.SIGKILL)
+        if how == signal.SIGKILL:
+            process.send_signal(how)
+        else:
+            os.killpg(process.pid, how)
+            assert "Traceback" not in process.stderr.read()
     for _ in range(100):
         if not any(map(is_alive, children)):
             return

@@ -21,7 +21,7 @@ import ase
 
 from refattn.common.text import counted
 from refattn.data.sources.archives import ARCHIVES, unpacked
-from refattn.data.sources.extxyz import read_xyz_file
+from refattn.data.sources.extxyz import UnparsedFrame, read_xyz_file
 from refattn.data.sources.labels import DECIMAL_COMMA, LABELS, LabelError, LabelTable, normal, number_of
 from refattn.data.sources.readers import PACKED, POSCAR, READERS, read_file
 from refattn.data.store import Record
@@ -109,7 +109,7 @@ class FilesSource:
         self.ordered = None  # the file whose structures the rows of the table are taken in the order of
         self.unread = None  # where a structure is that cannot be read
         self.seen = None  # a Seen that several sources share
-        self.cut = None  # (location, fallback, what has a method frame()) of its structures, where it is a piece
+        self.cut = None  # as of `structures`, perhaps unparsed, where it is a piece of a file
         self.extra_rows = []
         self.files = [self.path]
         if self.path.is_dir():
@@ -259,8 +259,14 @@ class FilesSource:
 
     def _parsed(self):
         """As `structures`, of a piece; see pieces.py."""
-        for location, fallback, found in self.cut:
-            yield location, fallback, found if isinstance(found, DataError) else found.frame()
+        path = self.files[0]
+        try:
+            for location, fallback, found in self.cut:
+                yield location, fallback, found.frame() if isinstance(found, UnparsedFrame) else found
+        except DataError as error:
+            if self.skip is None or path == self.path:
+                raise
+            yield (str(path), None), self.names[path], error
 
     def structures(self, parse: bool = True) -> Iterator[tuple]:
         """(location, id if it has none, Frame or DataError) of every structure.

@@ -5,44 +5,39 @@ rows. What is packed in an archive or kept in a database is not cut.
 """
 
 import copy
-import functools
-import typing
+import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from refattn.data.sources.archives import ARCHIVES
-from refattn.data.sources.databases import frames_of_rows
 from refattn.data.sources.extxyz import Frame
 from refattn.data.sources.files import XYZ, FilesSource
-from refattn.data.store import check_layout, open_dataset
+from refattn.data.sources.readers import read_rows
+from refattn.data.store import FIELDS, check_layout, open_dataset
 from refattn.errors import DataError
 
 LARGE = 1 << 20  # bytes of a file that is cut, of sources that are worth it
 STRUCTURES = 256  # of a piece that is cut from a large file: under a second
-SITES = 1 << 14  # of large structures
+SITES = 1 << 14  # about which it ends earlier
 FILES = 64  # of a piece, and at most LARGE bytes
 PREPARED = (".h5", ".hdf5")
 
 
-class StoredRow(typing.NamedTuple):
-    """A structure of a prepared data set, in the rows `start` to `stop` of its file."""
+@dataclasses.dataclass(frozen=True)
+class StoredRows:
+    """Structures of a prepared data set, as FilesSource.cut; `name` begins the ids of those that have none."""
 
     path: Path
+    name: str
     start: int
     stop: int
-    row: int
 
-    def frame(self) -> Frame | DataError:
-        """The Frame, or why the rows cannot be read."""
-        try:
-            return _frames(self.path, self.start, self.stop)[self.row - self.start]
-        except DataError as error:
-            return error
-
-
-@functools.lru_cache(maxsize=1)
-def _frames(path, start, stop):
-    return list(frames_of_rows(path, slice(start, stop)))
+    def __iter__(self) -> Iterator[tuple[tuple[str, int], str, Frame]]:
+        frames = read_rows(self.path, slice(self.start, self.stop))
+        for row, frame in enumerate(frames, self.start):
+            yield (str(self.path), row), f"{self.name}-{row}", frame
 
 
 def can_be_cut(sources: Iterable[FilesSource]) -> bool:
@@ -52,66 +47,78 @@ def can_be_cut(sources: Iterable[FilesSource]) -> bool:
 
 def _is_whole(file):
     is_cut = XYZ.search(file.name) or file.suffix.lower() in PREPARED
-    return file.name.lower().endswith(ARCHIVES) or (not is_cut and file.stat().st_size > LARGE)
+    return file.name.lower().endswith(ARCHIVES) or (not is_cut and _size(file) > LARGE)
+
+
+def _size(file):
+    """In bytes; 0 where there is no file any more, which who reads it says."""
+    return file.stat().st_size if file.is_file() else 0
 
 
 def pieces(sources: Iterable[FilesSource]) -> Iterator[FilesSource]:
     """Sources that have together, in this order, the structures of `sources`; each may be sent to another process.
 
-    Raises DataError for a file that cannot be cut any more, after the pieces before it; what else is wrong a piece
-    says when it is read.
+    Raises what reading a large file of extended XYZ raises, after the pieces before it; what else is wrong a piece says
+    when it is read.
     """
     for source in sources:
         small = []
         size = 0
         for file in source.files:
-            n_bytes = file.stat().st_size
-            cut = _cut(source, file) if n_bytes > LARGE else None
-            small += [file] if cut is None else []
-            size += n_bytes
-            if small and (cut is not None or len(small) == FILES or size > LARGE):
+            runs = _runs(source, file) if _size(file) > LARGE else None
+            if runs is None:
+                small.append(file)
+                size += _size(file)
+            if small and (runs is not None or len(small) == FILES or size > LARGE):
                 yield _piece_of(source, small)
                 small = []
                 size = 0
-            if cut is not None:
-                yield from _runs(source, file, cut)
+            for cut in runs or ():
+                yield _piece_of(source, [file], cut)
         if small:
             yield _piece_of(source, small)
 
 
-def _cut(source, file):
-    """(location, fallback, unparsed) of the structures of a large file; None where there is one."""
+def _runs(source, file):
+    """FilesSource.cut of one piece of a large file after the other; None where it is not to be cut."""
     if XYZ.search(file.name):
-        return _piece_of(source, [file]).structures(parse=False)
-    with open_dataset(file) as opened:
-        n = check_layout(opened)
-    return None if n == 1 else _rows(file, source.names[file], n)
+        return _runs_of_frames(_piece_of(source, [file]).structures(parse=False))
+    try:
+        with open_dataset(file) as opened:
+            n = check_layout(opened)
+    except DataError:  # who reads it says so, in its turn
+        return None
+    return None if n == 1 else _runs_of_rows(file, source.names[file], n)
 
 
-def _rows(file, name, n):
-    for row in range(n):
-        start = row - row % STRUCTURES
-        yield (str(file), row), f"{name}-{row}", StoredRow(file, start, start + STRUCTURES, row)
-
-
-def _runs(source, file, cut):
-    """Pieces of STRUCTURES each, or of SITES."""
+def _runs_of_frames(structures):
     run = []
     n_sites = 0
     try:
-        for found in cut:
+        for found in structures:
             run.append(found)
             n_sites += len(getattr(found[2], "rows", ()))
             if len(run) == STRUCTURES or n_sites >= SITES:
-                yield _piece_of(source, [file], run)
+                yield run
                 run = []
                 n_sites = 0
-    except DataError:
+    except Exception:  # what comes before it is read first
         if run:
-            yield _piece_of(source, [file], run)
+            yield run
         raise
     if run:
-        yield _piece_of(source, [file], run)
+        yield run
+
+
+def _runs_of_rows(file, name, n):
+    with open_dataset(file) as opened:
+        pointer = opened[FIELDS["site_ptr"].path]
+        start = 0
+        while start < n:
+            ends = pointer[start + 1 : start + 1 + STRUCTURES]
+            stop = start + max(1, int(np.searchsorted(ends, pointer[start] + SITES)))
+            yield StoredRows(file, name, start, stop)
+            start = stop
 
 
 def _piece_of(source, files, cut=None):

@@ -43,9 +43,19 @@ def read_file(path: Path, id_from: str, progress: Callable[[float], None]) -> It
 
     Raises DataError where the file cannot be read on. All messages name the file.
     """
-    number = 0
+    return _checked(lambda: _reader(path)(path, id_from, progress), path, 0)
+
+
+def read_rows(path: Path, rows: slice) -> Iterator[Frame | DataError]:
+    """The Frame of some structures of a prepared data set, as by read_file."""
+    from refattn.data.sources.databases import frames_of_rows
+
+    return _checked(lambda: frames_of_rows(path, rows), path, rows.start)
+
+
+def _checked(read, path, number):
     try:
-        for found in _reader(path)(path, id_from, progress):
+        for found in read():
             yield _frame(found, path, number)
             number += 1
     except MissingExtra:
