@@ -27,11 +27,16 @@ DECAY = 0.3106  # Å
 DEGENERATE = 0.05  # beta_0
 
 
-def populations(atoms: ase.Atoms) -> dict[str, np.ndarray]:
-    """{"homo_population", "lumo_population"} (N,), each of sum 1."""
+def levels_of(atoms: ase.Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """Levels (N,) in units of |beta_0|, from below, and the coefficients (N, N) of the orbitals, one in a column."""
     r = atoms.get_all_distances()
     bonded = (r > 0) & (r < BOND)
-    levels, c = np.linalg.eigh(-np.where(bonded, np.exp(-(r - LENGTH) / DECAY), 0.0))  # in units of |beta_0|
+    return np.linalg.eigh(-np.where(bonded, np.exp(-(r - LENGTH) / DECAY), 0.0))
+
+
+def populations(atoms: ase.Atoms) -> dict[str, np.ndarray]:
+    """{"homo_population", "lumo_population"} (N,), each of sum 1."""
+    levels, c = levels_of(atoms)
     n_occupied = len(atoms) // 2
     occupied = np.arange(len(atoms)) < n_occupied
     homo = occupied & (levels > levels[n_occupied - 1] - DEGENERATE)
