@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import typing
@@ -94,24 +95,25 @@ def predict_sources(
     context = multiprocessing.get_context("spawn")
     order = (model, asked, skip is not None)
     pool = concurrent.futures.ProcessPoolExecutor(min(n_processes, MOST), context, _begin, order)
-    try:
-        for piece, future in _ahead(pool, found, AHEAD * n_processes):
-            result = future.result()
-            if result is None or any(id in seen for id, _ in result.met):
-                yield from predict_here(piece)  # and meet the error, or say what is left out
-                continue
-            for id, location in result.met:
-                seen.meet(id, location)
-            for id, reason in result.left_out:
-                skip(id, DataError(reason))
-            model.outside.merge(result.outside)
-            yield from result.predicted
-    except BrokenProcessPool:
-        raise RunError(
-            "one of the processes that predict was killed, perhaps for its memory; ask for fewer --threads"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with _sigterm_exits():
+        try:
+            for piece, future in _ahead(pool, found, AHEAD * n_processes):
+                result = future.result()
+                if result is None or any(id in seen for id, _ in result.met):
+                    yield from predict_here(piece)  # and meet the error, or say what is left out
+                    continue
+                for id, location in result.met:
+                    seen.meet(id, location)
+                for id, reason in result.left_out:
+                    skip(id, DataError(reason))
+                model.outside.merge(result.outside)
+                yield from result.predicted
+        except BrokenProcessPool:
+            raise RunError(
+                "one of the processes that predict was killed, perhaps for its memory; ask for fewer --threads"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _ahead(pool, found, n):
@@ -135,6 +137,19 @@ def _ahead(pool, found, n):
             yield waiting.popleft()
     if error:
         raise error
+
+
+@contextlib.contextmanager
+def _sigterm_exits():
+    """SIGTERM is an exit, after which the pool is closed; by default Python would end with warnings of what is open."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
