@@ -167,8 +167,8 @@ def test_the_model_of_fullerenes_knows_c60_and_where_orbitals_are():
     model = refattn.load("fullerenes")
     found = model.predict([molecule("C60")])
     values = dict(zip(found.target, found.value[0], strict=True))
-    assert values["homo"] == pytest.approx(-6.400, abs=0.25)  # FullereneNet; the mean of the set is -5.76
-    assert values["lumo"] == pytest.approx(-3.679, abs=0.25)  # the mean is -4.53
+    for name, known, mean in (("homo", -6.400, -5.76), ("lumo", -3.679, -4.53)):  # of FullereneNet, and of all of it
+        assert abs(values[name] - known) < abs(mean - known) / 2, name  # its levels are among the outermost
     populations = tool("huckel_populations").populations
     for atoms in ase.io.read(SETS["fullerene"].path.with_name("cages.extxyz"), ":"):
         if len(atoms) in (50, 70):
