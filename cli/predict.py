@@ -89,7 +89,8 @@ def predict(
         claim_outputs({Path(out): mark_of(out)}, run, sources, (), overwrite)
     left_out = LeftOut(status)
     asked = {"uncertainty": uncertainty, "coverage": coverage, "skip": left_out if skip_bad else None}
-    if device == "cpu" and not in_turn and n_bytes(sources) > pieces.LARGE and pieces.can_be_cut(sources):
+    is_large = n_bytes(file for source in sources for file in source.files) > pieces.LARGE
+    if device == "cpu" and not in_turn and is_large and pieces.can_be_cut(sources):
         stream = predict_sources(model, sources, threads, **asked)
     else:
         structures = read_structures(sources, skip=asked["skip"])

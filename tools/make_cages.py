@@ -79,12 +79,17 @@ def rotated(nbr: np.ndarray, a: int, b: int) -> np.ndarray | None:
     return new
 
 
+def adjacency(nbr: np.ndarray) -> np.ndarray:
+    """(N, N) bool: which atoms are bonded."""
+    found = np.zeros((len(nbr), len(nbr)), bool)
+    found[np.repeat(np.arange(len(nbr)), 3), nbr.ravel()] = True
+    return found
+
+
 def springs_of(nbr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs (P, 2) of first and second neighbours, their lengths (P,) in Å, and their springs (P,)."""
     n = len(nbr)
-    adjacency = np.zeros((n, n))
-    adjacency[np.repeat(np.arange(n), 3), nbr.ravel()] = 1
-    c = np.linalg.eigh(-adjacency)[1][:, : n // 2]
+    c = np.linalg.eigh(-adjacency(nbr).astype(float))[1][:, : n // 2]
     bond = SINGLE - PER_ORDER * 2 * c @ c.T
     found = [(a, b, bond[a, b], 1.0) for a in range(n) for b in nbr[a] if a < b]
     for a in range(n):
@@ -120,8 +125,7 @@ def shaped(nbr: np.ndarray, positions: np.ndarray) -> np.ndarray:
 def is_cage(nbr: np.ndarray, positions: np.ndarray) -> bool:
     """Whether the bonds are as `nbr` says, and no other atoms are near each other."""
     r = ase.Atoms(f"C{len(nbr)}", positions).get_all_distances()
-    bonded = np.zeros(r.shape, bool)
-    bonded[np.repeat(np.arange(len(nbr)), 3), nbr.ravel()] = True
+    bonded = adjacency(nbr)
     return bool((r[bonded] < BOND - 0.1).all() and (r[bonded] > 1.3).all() and (r[~bonded & (r > 0)] > TOO_NEAR).all())
 
 

@@ -34,7 +34,7 @@ from refattn.data.blocks import FinishedBlocks, command_of
 from refattn.data.join import join
 from refattn.data.parts import Part, PartOfSource, input_of
 from refattn.data.prepare import REASONS_KEPT, PrepareReport, notes_of, prepare
-from refattn.data.sources.files import FilesSource
+from refattn.data.sources.files import FilesSource, n_bytes
 from refattn.data.store import Source, open_dataset, read_strings
 from refattn.errors import DataError, RefattnError
 from refattn.structures.batch import GraphBatch
@@ -60,8 +60,7 @@ def n_pieces(source: Source) -> int:
     """How many pieces a source is prepared in, 1 where one process has to read it: only folders are cut."""
     if not isinstance(source, FilesSource) or source.table:
         return 1
-    size = sum(file.stat().st_size for file in source.files if file.is_file())
-    return max(1, min(len(source.files), size // PIECE_BYTES, MAX_PIECES))
+    return max(1, min(len(source.files), n_bytes(source.files) // PIECE_BYTES, MAX_PIECES))
 
 
 def prepare_in_processes(

@@ -429,9 +429,9 @@ def open_files(paths: Iterable[Path | str], **options) -> list[FilesSource]:
     return sources
 
 
-def n_bytes(sources: Iterable[FilesSource]) -> int:
-    """Size of the files of sources together."""
-    return sum(file.stat().st_size for source in sources for file in source.files if file.is_file())
+def n_bytes(files: Iterable[Path]) -> int:
+    """Size of files together; 0 for one that is there no more, which who reads it says."""
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def read_structures(

@@ -13,7 +13,7 @@ import numpy as np
 
 from refattn.data.sources.archives import ARCHIVES
 from refattn.data.sources.extxyz import Frame
-from refattn.data.sources.files import XYZ, FilesSource
+from refattn.data.sources.files import XYZ, FilesSource, n_bytes
 from refattn.data.sources.readers import read_rows
 from refattn.data.store import FIELDS, check_layout, open_dataset
 from refattn.errors import DataError
@@ -47,12 +47,7 @@ def can_be_cut(sources: Iterable[FilesSource]) -> bool:
 
 def _is_whole(file):
     is_cut = XYZ.search(file.name) or file.suffix.lower() in PREPARED
-    return file.name.lower().endswith(ARCHIVES) or (not is_cut and _size(file) > LARGE)
-
-
-def _size(file):
-    """In bytes; 0 where there is no file any more, which who reads it says."""
-    return file.stat().st_size if file.is_file() else 0
+    return file.name.lower().endswith(ARCHIVES) or (not is_cut and n_bytes([file]) > LARGE)
 
 
 def pieces(sources: Iterable[FilesSource]) -> Iterator[FilesSource]:
@@ -65,10 +60,10 @@ def pieces(sources: Iterable[FilesSource]) -> Iterator[FilesSource]:
         small = []
         size = 0
         for file in source.files:
-            runs = _runs(source, file) if _size(file) > LARGE else None
+            runs = _runs(source, file) if n_bytes([file]) > LARGE else None
             if runs is None:
                 small.append(file)
-                size += _size(file)
+                size += n_bytes([file])
             if small and (runs is not None or len(small) == FILES or size > LARGE):
                 yield _piece_of(source, small)
                 small = []
