@@ -26,8 +26,8 @@ def sections(arguments, pythons):
     data = [str(arguments.data), "--target", arguments.target]
     one_step, minutes = ["bench_step.py", *data, *words, *quick, "--minutes"], "1.5" if arguments.quick else "4"
     found = {
-        "step_plus": ([*one_step, minutes, "--variants", "scann+"], sys.executable, 25),
-        "step": ([*one_step, minutes, "--variants", "scann"], sys.executable, 20),
+        "step_plus": ([*one_step, minutes, "--variants", "scann+"], sys.executable, 60),
+        "step": ([*one_step, minutes, "--variants", "scann"], sys.executable, 45),
         "epoch": (["bench_epoch.py", *data, *words, *quick], sys.executable, 8),
         "scaling": (["bench_scaling.py", "--data", *data, *words, *quick], sys.executable, 10),
         "cold_start": (["bench_cold_start.py", *words, *quick], sys.executable, 8),

@@ -13,6 +13,7 @@ import argparse
 import configparser
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -46,9 +47,26 @@ def run(*command, **options):
     subprocess.run([str(part) for part in command], check=True, **options)
 
 
+def copied(folder):
+    """Copy the files that git knows, or would add, to `folder`; returns it."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
+    for name in names:
+        if name and (ROOT / name).is_file():  # neither the end of the list nor a file that was removed
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
 def built(folder):
-    """Build sdist and wheel into `folder`, unpack the sdist. Returns the wheel and the unpacked folder."""
-    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Build sdist and wheel into `folder`, unpack the sdist. Returns the wheel and the unpacked folder.
+
+    What is built is a copy: setuptools puts folders beside the sources, where tests that run meanwhile would find them.
+    """
+    sources = copied(folder / "checkout")
+    run(
+        sys.executable, "-m", "build", "--outdir", folder, sources, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         archive.extractall(folder, filter="data")
     wheel, sources = next(folder.glob("*.whl")), next(path for path in folder.glob("refattn-*") if path.is_dir())
