@@ -54,7 +54,9 @@ def parse_units(context: click.Context, parameter: click.Parameter, assignments:
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many structures.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: one per core.")
 @click.option(
-    "--processes", type=click.IntRange(min=1), help="For a large folder; default: one per core, without --threads."
+    "--processes",
+    type=click.IntRange(min=1),
+    help="For a large folder or file of extended XYZ; default: one per core, without --threads.",
 )
 @PART
 @RECURSIVE

@@ -9,9 +9,9 @@ positions and labels, until there are N; then the commands of the documents foll
     refattn train --resume                   which finds that all is done: reading a run of that size
     refattn predict run all.h5               to a table
 
-Of each the seconds, processor seconds and the largest anonymous memory of a process are printed as JSON: what is no
-page of a file, which processes share and the system may drop. Files of a step are removed when the next is done;
-5 million molecules of up to 9 atoms need 12 GB of disk, and some 300 bytes an atom of others.
+Of each the seconds, processor seconds and the largest anonymous memory of one of its processes are printed as JSON:
+what is no page of a file, which processes share and the system may drop. Files of a step are removed when the next is
+done; 5 million molecules of up to 9 atoms need 12 GB of disk, and some 300 bytes an atom of others.
 """
 
 import argparse
@@ -66,12 +66,15 @@ def write_set(folder: Path, base: list, n: int) -> None:
 
 
 def anonymous_mb(pid: int) -> float:
-    """Anonymous memory of a process now; 0 where it has ended."""
+    """Anonymous memory now of the largest among a process and those that it started; 0 where it has ended."""
+    folder = Path(f"/proc/{pid}")
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = (folder / "status").read_text().splitlines()
+        started = [int(word) for file in folder.glob("task/*/children") for word in file.read_text().split()]
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon")), 0.0)
+    own = next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon")), 0.0)
+    return max([own, *map(anonymous_mb, started)])
 
 
 def command(*words: object) -> dict:

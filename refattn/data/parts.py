@@ -69,7 +69,8 @@ class PartOfSource:
         self.source = source
         self.part = part
         self.input = input or input_of(source)
-        self.by_files = isinstance(source, FilesSource) and part.take_files([source])
+        is_files = isinstance(source, FilesSource)
+        self.by_files = is_files and (source.cut is not None or part.take_files([source]))
         self.has_graph = []
 
     def __getattr__(self, name: str) -> object:

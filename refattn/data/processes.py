@@ -1,8 +1,10 @@
-"""prepare by several processes: each prepares pieces of a folder (parts.py), and join.py makes one data set of them.
+"""prepare by several processes: each prepares pieces of the source, and join.py makes one data set of them.
 
 Threads share the interpreter's lock, which `prepare` holds for half of its time: they keep two cores busy, processes
-all. How the files are cut into pieces does not depend on the number of processes, nor does the data set, which is that
-of prepare.prepare. Finished pieces are kept beside it until it is complete, in the folder of blocks.py.
+all. A piece is some of the files of a folder, or some of the frames where there are only a few files of extended XYZ:
+then every process cuts all frames, and parses its own, which is most of the work. The pieces do not depend on the number
+of processes, nor does the data set, which is that of prepare.prepare. Finished pieces are kept beside it until it is
+complete, in the folder of blocks.py.
 
 A process is this module, run by another interpreter: it reads what to prepare from stdin, and says what it does on
 stdout, both in lines of JSON. It ends when nobody listens any more.
@@ -28,18 +30,20 @@ from pathlib import Path
 import ase
 
 from refattn import errors
+from refattn.common.archives import OPENERS
 from refattn.common.files import only_process, write_text
 from refattn.config import GraphConfig
 from refattn.data.blocks import FinishedBlocks, command_of
 from refattn.data.join import join
 from refattn.data.parts import Part, PartOfSource, input_of
 from refattn.data.prepare import REASONS_KEPT, PrepareReport, notes_of, prepare
-from refattn.data.sources.files import FilesSource, n_bytes
+from refattn.data.sources.files import XYZ, FilesSource, n_bytes
 from refattn.data.store import Source, open_dataset, read_strings
 from refattn.errors import DataError, RefattnError
 from refattn.structures.batch import GraphBatch
 
 PIECE_BYTES = 1 << 22  # of the source: some seconds, so that processes end together
+UNPACKED = 4  # about how many times the packed size text has
 MAX_PIECES = 256
 SUMMED = ("n_resumed", "n_sites", "n_edges", "seconds_reading", "seconds_graphs", "seconds_writing")
 
@@ -57,10 +61,22 @@ class Finished(typing.NamedTuple):
 
 
 def n_pieces(source: Source) -> int:
-    """How many pieces a source is prepared in, 1 where one process has to read it: only folders are cut."""
+    """How many pieces a source is prepared in, 1 where one process has to read it: a large file that is no extended
+    XYZ, an archive, a database, and whatever has its labels in a table."""
     if not isinstance(source, FilesSource) or source.table:
         return 1
-    return max(1, min(len(source.files), n_bytes(source.files) // PIECE_BYTES, MAX_PIECES))
+    wanted = max(1, min(_n_bytes_of_text(source.files) // PIECE_BYTES, MAX_PIECES))
+    return wanted if _is_cut_by_frames(source) else min(len(source.files), wanted)
+
+
+def _is_cut_by_frames(source):
+    """Whether the pieces are runs of frames: there are too few files to share them out, and all can be cut."""
+    is_few = len(source.files) * PIECE_BYTES < _n_bytes_of_text(source.files)
+    return is_few and all(XYZ.search(file.name) for file in source.files)
+
+
+def _n_bytes_of_text(files):
+    return sum(n_bytes([file]) * (UNPACKED if file.suffix.lower() in OPENERS else 1) for file in files)
 
 
 def prepare_in_processes(
@@ -133,6 +149,7 @@ def _order_for(source, config, units, folder, count):
         "origin": {name: getattr(source, name) for name in ("name", "licence", "citation")},
         "graph": dataclasses.asdict(config),
         "units": units or {},
+        "by_frames": _is_cut_by_frames(source),
         "folder": str(folder),
         "count": count,
     }
@@ -273,6 +290,36 @@ def _process(order, said) -> Iterator[subprocess.Popen]:
                 stream.close()
 
 
+class _Runs:
+    """The frames of files of extended XYZ, in `count` runs of about the same number of bytes, taken in ascending order.
+
+    A frame belongs to the run in which its file has been read when it is cut.
+    """
+
+    def __init__(self, source, count):
+        self.source = source.unread_copy()
+        self.count = count
+        self.runs = itertools.groupby(self.source.structures(parse=False), self._number)
+        self.next = None  # (number, frames) of a run that was reached and not taken
+
+    def _number(self, _):
+        return 1 + min(int(self.source.fraction * self.count), self.count - 1)
+
+    def take(self, number):
+        """A FilesSource of the frames of a run, to be iterated before the next one is taken; it may have none."""
+        piece = self.source.unread_copy()
+        piece.cut = self._frames(number, piece)
+        return piece
+
+    def _frames(self, number, piece):
+        while self.next is None or self.next[0] < number:
+            self.next = next(self.runs, (self.count + 1, ()))
+        if self.next[0] == number:
+            for frame in self.next[1]:
+                piece.fraction = self.source.fraction * self.count - number + 1
+                yield frame
+
+
 def _serve(lines: Iterator[str], say: Callable[[dict], None]) -> None:
     """What a process does: prepare the pieces whose numbers follow the order."""
     order = json.loads(next(lines))
@@ -281,9 +328,11 @@ def _serve(lines: Iterator[str], say: Callable[[dict], None]) -> None:
         setattr(source, name, text)
     known = input_of(source)
     config = GraphConfig(**order["graph"])
+    runs = _Runs(source, order["count"]) if order["by_frames"] else None
     for line in lines:
         number = int(line)
-        part = PartOfSource(source.unread_copy(), Part(number, order["count"]), known)
+        piece = runs.take(number) if runs else source.unread_copy()
+        part = PartOfSource(piece, Part(number, order["count"]), known)
 
         def progress(done, total, resumed, part=part, number=number):
             say({"piece": number, "state": [done, resumed, part.fraction or 0.0]})

@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
+import gzip
 import os
+import random
 import shutil
 import threading
 
@@ -12,6 +15,7 @@ from test_parts import contents, files_in
 from refattn.data import processes as module
 from refattn.data.prepare import prepare
 from refattn.data.processes import n_pieces, prepare_in_processes
+from refattn.data.sources import extxyz
 from refattn.data.sources.registry import open_source
 from refattn.errors import DataError
 
@@ -147,6 +151,85 @@ def test_pieces_of_a_folder_that_has_changed_are_made_again(folder, tmp_path):
     notes = []
     report = prepare_in_processes(open_source(folder), tmp_path / "all.h5", None, None, 2, note=notes.append)
     assert report.n_resumed == 0 and "starting over" in notes[0]
+
+
+NOISE = [random.Random(n).randbytes(600).hex() for n in range(600)]  # a packed file is read in large steps too
+FRAMES = "".join(
+    f"3\nid=m{n} homo={-n / 8} noise=x{text}\nO 0 0 0.{n:03d}\nH 0 0 1.1\nH 0 1 0.2\n" for n, text in enumerate(NOISE)
+)
+
+
+@pytest.fixture(params=["one.xyz", "one.extxyz.gz", "several"])
+def frames(request, tmp_path, monkeypatch):
+    """A function that writes text as a file of many pieces, or as a folder of three such files."""
+    monkeypatch.setattr(extxyz, "PIECE", 512)
+    monkeypatch.setattr(extxyz, "FRAMES_PER_LOOK", 3)
+
+    def write(text):
+        path = tmp_path / "set"
+        path.mkdir()
+        if request.param == "several":
+            lines = text.splitlines(keepends=True)
+            for n in range(3):
+                (path / f"{n}.xyz").write_text("".join(lines[1000 * n : 1000 * (n + 1)]))
+            return path
+        data = text.encode()
+        (path / request.param).write_bytes(gzip.compress(data) if request.param.endswith("gz") else data)
+        return path / request.param
+
+    return write
+
+
+def test_frames_of_a_large_file_are_shared_out(frames, tmp_path, monkeypatch):
+    """Some cannot be read, have no graph or have text for a label."""
+    text = (
+        FRAMES.replace("O 0 0 0.033", "O 0 0").replace("O 0 0 0.044", "H 0 0 1.1").replace("homo=-50.0", "homo=unknown")
+    )
+    path = frames(text.replace("id=m77 ", ""))
+    monkeypatch.setattr(module, "PIECE_BYTES", len(FRAMES) // 12)
+    count = n_pieces(open_source(path))
+    runs = module._Runs(open_source(path), count)
+    sizes = [len(list(runs.take(number).cut)) for number in range(1, count + 1)]
+    assert sum(sizes) == 600 and sum(map(bool, sizes)) > 2
+    check(path, tmp_path, 3)
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("O 0 0 0.300\n", ""),  # the next frame begins with an atom
+        ("id=m300 ", "id=m10 "),
+        ("homo=-37.5", "homo=1,5"),
+        ("noise=x" + NOISE[300], "homo=3 homo=4"),
+        ("3\nid=m300", "0\nid=m300"),
+    ],
+)
+def test_what_is_wrong_in_a_large_file_is_said_as_by_one_process(where, what, frames, tmp_path, monkeypatch):
+    assert FRAMES.count(where) == 1
+    path = frames(FRAMES.replace(where, what))
+    monkeypatch.setattr(module, "PIECE_BYTES", len(FRAMES) // 12)
+    said = []
+    for run in (prepare, functools.partial(prepare_in_processes, n_processes=3)):
+        try:
+            said.append(without_clock(run(open_source(path), tmp_path / "all.h5", overwrite=True)))
+        except DataError as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+
+
+def test_a_large_file_goes_on_from_finished_runs_of_frames(frames, tmp_path, monkeypatch):
+    def interrupted(done, total, resumed):
+        if done > 300:
+            raise KeyboardInterrupt
+
+    path = frames(FRAMES)
+    monkeypatch.setattr(module, "PIECE_BYTES", len(FRAMES) // 12)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_in_processes(open_source(path), tmp_path / "all.h5", n_processes=2, progress=interrupted)
+    report = prepare_in_processes(open_source(path), tmp_path / "all.h5", n_processes=1)
+    assert report.n_resumed >= 150 and report.n_structures == 600
+    prepare(open_source(path), tmp_path / "serial.h5")
+    assert contents(tmp_path / "all.h5") == contents(tmp_path / "serial.h5")
 
 
 def test_what_is_no_folder_of_files_is_one_piece(folder, tmp_path):
