@@ -2,9 +2,9 @@
 
 Threads share the interpreter's lock, which `prepare` holds for half of its time: they keep two cores busy, processes
 all. A piece is some of the files of a folder, or some of the frames where there are only a few files of extended XYZ:
-then every process cuts all frames, and parses its own, which is most of the work. The pieces do not depend on the number
-of processes, nor does the data set, which is that of prepare.prepare. Finished pieces are kept beside it until it is
-complete, in the folder of blocks.py.
+then every process cuts all frames, and parses its own, which is most of the work. The pieces do not depend on the
+number of processes, nor does the data set, which is that of prepare.prepare. Finished pieces are kept beside it until
+it is complete, in the folder of blocks.py.
 
 A process is this module, run by another interpreter: it reads what to prepare from stdin, and says what it does on
 stdout, both in lines of JSON. It ends when nobody listens any more.
