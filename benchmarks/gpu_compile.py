@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 TEXT = {"capture_output": True, "text": True}
-IN_FLOAT64 = ("_loss_kernel", "_attention_kernel")  # kernels that sum in float64 on purpose
+IN_FLOAT64 = ("_loss_kernel", "_shard_loss_kernel", "_attention_kernel")  # kernels that sum in float64 on purpose
 
 
 def stand_in_for_cupy():
@@ -44,6 +44,7 @@ def signatures():
     from refattn.network.params import initialise
     from refattn.ops import load_backend
     from refattn.training.adam import Adam
+    from refattn.training.cuda_shards import CudaShardStepper
     from refattn.training.cuda_stepper import CudaStepper
     from refattn.training.targets import Targets
 
@@ -58,12 +59,14 @@ def signatures():
             adam, rows = Adam(params.vector, params.decay_mask(), config.training), np.arange(4)
             n_targets, ops = config.model.n_targets, load_backend("cuda")
             targets = Targets(np.zeros((4, n_targets), dtype), np.ones((len(graphs.z), n_targets), dtype))
-            with Ledger():
-                stepper = CudaStepper(config, ops, graphs, rows, targets, params, adam, capture=False)
-                stepper.begin([rows], [1e-3])
-            with Ledger() as ledger:
-                stepper.step(0)
-            found |= {(kernel, own, dtype) for kernel, several in ledger.signatures.items() for own in several}
+            for kind in (CudaStepper, CudaShardStepper):
+                with Ledger():
+                    stepper = kind(config, ops, graphs, rows, targets, params, adam)
+                    stepper.begin([rows], [1e-3])
+                    stepper.replays.capture = False
+                with Ledger() as ledger:
+                    stepper.step(0)
+                found |= {(kernel, own, dtype) for kernel, several in ledger.signatures.items() for own in several}
     return sorted(found, key=lambda entry: (entry[0].py_func.__name__, *entry[1:]))
 
 

@@ -24,7 +24,8 @@ def sections(arguments, pythons):
     words = ["--python", *arguments.python] if arguments.python else []
     quick = ["--quick"] * arguments.quick
     data = [str(arguments.data), "--target", arguments.target]
-    one_step, minutes = ["bench_step.py", *data, *words, *quick, "--minutes"], "1.5" if arguments.quick else "4"
+    peers = ["--peers", *arguments.peers] if arguments.peers else []
+    one_step, minutes = ["bench_step.py", *data, *words, *peers, *quick, "--minutes"], "1.5" if arguments.quick else "4"
     found = {
         "step_plus": ([*one_step, minutes, "--variants", "scann+"], sys.executable, 60),
         "step": ([*one_step, minutes, "--variants", "scann"], sys.executable, 45),
@@ -46,6 +47,7 @@ def main():
     parser.add_argument("--target", default="xtb_homo")
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--python", nargs="+", default=[], metavar="PEER=PATH", help="interpreters of peers")
+    parser.add_argument("--peers", nargs="+", help="of the steps, where the memory does not hold all of them (24 GB)")
     parser.add_argument("--neighbours", nargs=2, metavar=("QM9", "CRYSTALS"), help="extended XYZ, for that section")
     parser.add_argument("--minutes", type=float, default=40.0, help="after which no section begins")
     parser.add_argument("--only", nargs="+", help="sections to run")

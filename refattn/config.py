@@ -37,6 +37,7 @@ POSITIVE = {
     *("graph.r_max", "training.epochs", "training.batch_size", "training.huber_delta", "training.learning_rate"),
     *("training.cosine_fraction", "training.sgdr_period", "training.sgdr_factor", "training.sgdr_compression"),
     *("training.epsilon", "training.patience", "training.edges_per_shard"),
+    "training.gpu_shards",
 }
 AT_MOST_ONE = {"graph.min_distance"}
 BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2", "training.ema"}
@@ -248,6 +249,7 @@ class TrainingConfig(Section):
     epochs: int = 100
     batch_size: int = 32  # structures
     edges_per_shard: int = 2500  # at most, on average, of what a thread computes at a time; decides about rounding
+    gpu_shards: int = 1  # of a batch, for the GPUs of several ranks to share out; decides about rounding
     loss: str = "rmse"  # "rmse" (as published), "mse", "mae", "huber"; "cross_entropy" of a class, 0 or 1
     huber_delta: float = 1.0  # in units of the scaled target
     weight_decay: float = 1e-4  # times the squared norm of the decayed kernels (code: l2(1e-4))

@@ -17,6 +17,7 @@ import sys
 import time
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from refattn.errors import ConfigError, RefattnError, TrainingError, in_one_line
 
 WAIT = 3  # seconds that the first rank has to say what is wrong before another one does
 INSTALL = "install refattn[mpi], and start with the mpiexec of the same MPI, or with srun --mpi=pmi2"
+DEVICES = Path("/dev")
 Node = tuple[int, int]  # depth, number
 
 
@@ -181,6 +183,28 @@ def open_ranks() -> Ranks:
             f"({in_one_line(MPI.Get_library_version())[:40]}) is not that of the launcher; {INSTALL}"
         )
     return MpiRanks(MPI.COMM_WORLD)
+
+
+def take_gpu(ranks: Ranks) -> None:
+    """Let this process see one GPU, as the ranks of a machine share out those that it has or CUDA_VISIBLE_DEVICES
+    names; a single one that is named was shared out by the launcher. To be called before anything asks for a GPU.
+
+    Raises ConfigError where there are fewer of them than ranks.
+    """
+    host = socket.gethostname()
+    hosts = ranks.gather([host])
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if named == [""]:
+        n_found = sum(path.name.removeprefix("nvidia").isdecimal() for path in DEVICES.glob("nvidia*"))
+        named = [str(number) for number in range(n_found or hosts.count(host))]
+    elif len(named) == 1:
+        return
+    if len(named) < hosts.count(host):
+        raise ConfigError(
+            f"{host} has {hosts.count(host)} ranks and {len(named)} GPUs, and every rank needs its own; start fewer "
+            "ranks a machine"
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = named[hosts[: ranks.index].count(host)]
 
 
 def nodes_of(n_shards: int, first: int, last: int, node: Node = (0, 0)) -> list[Node]:

@@ -109,7 +109,7 @@ class CpuStepper:
         Raises TrainingError, naming structures, when a loss or a gradient is not finite.
         """
         total = self.grads.vector
-        all_shards = self.graphs.cut(rows, self.config.training.edges_per_shard)
+        all_shards = self._cut(rows)
         shards = all_shards[self.ranks.share(len(all_shards))]
         counts = self._counts(rows)
         one_term = self.n_targets == 1 and not self.taught
@@ -122,6 +122,9 @@ class CpuStepper:
         if not scale(total, total.dtype.type(factors[0, 0] if one_term else 1)):
             raise TrainingError(f"the gradient is not finite in the structures {', '.join(self.ids[rows])}")
         return loss, sums[2]
+
+    def _cut(self, rows):
+        return self.graphs.cut(rows, self.config.training.edges_per_shard)
 
     def _add_up(self, n_shards, results):
         """Write the sum of all shards' gradients into `grads`; (3, K) their sums.
@@ -213,10 +216,14 @@ class CpuStepper:
             return grads, shard.sums
 
         passes = list(map_fn(go_forward, range(len(shards))))
-        for shard in passes:
-            self._check_loss(shard.rows, shard.sums)
-        _, factors = self._loss(sum(self.ranks.gather([shard.sums for shard in passes])), counts)
+        factors = self._factors(shards, [shard.sums for shard in passes], counts)
         return map_fn(go_backward, range(len(shards)))
+
+    def _factors(self, shards, sums, counts):
+        """(2, K) as of _loss, of the batch to which the shards of this rank, with these sums, belong."""
+        for rows, shard_sums in zip(shards, sums, strict=True):
+            self._check_loss(rows, shard_sums)
+        return self._loss(sum(self.ranks.gather(sums)), counts)[1]
 
     def _forward(self, rows, step):
         """The ForwardPass of a shard."""

@@ -6,8 +6,9 @@ device memory, leads to its structures, its learning rate and its dropout; the l
 crosses the bus within an epoch, and nothing waits.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -54,27 +55,16 @@ class CudaStepper:
     def __post_init__(self):
         self.loss = loss_of(self.config.training.loss)
         self.plan = None
-        self.scratch = toolchain.Scratch()
-        self.replays = {}
-        try:
+        self.replays = Replays(self.config, self.params, self.capture)
+        with within_memory():
             self._to_device()
-        except toolchain.OutOfMemory:
-            raise DeviceError("the data set does not fit into the memory of the GPU; train on --device cpu") from None
 
     def _to_device(self):
         to_device = self.ops.to_device
         params, adam = self.params, self.adam
         self.data = DeviceDataset.of(self.graphs, self.config.model, params.vector.dtype)
         config = self.config
-        weight = self.targets.weight
-        weight = np.ones(len(self.targets.label), params.vector.dtype) if weight is None else weight
-        self.targets = Targets(to_device(self.targets.label), self.targets.share, to_device(weight))
-        self.taught = {}  # number of a target -> what attention_slope asks for
-        for target, _ in config.training.attention:
-            k = config.data.targets.index(target)
-            share, first_site = self.targets.share[:, k].copy(), self.graphs.site_ptr[:-1].astype(np.int64)
-            first_site[np.add.reduceat(share, first_site) <= 0] = -1
-            self.taught[k] = to_device(share), to_device(first_site), config.attention_weights[k]
+        self.known, self.taught = known_on_device(config, self.targets, self.graphs, to_device)
         self.weights = config.data.weights
         radial_centres(self.config.model, params.vector.dtype, self.ops.xp)  # made here, not from a graph's memory
         self.device_params = Parameters(params.table, to_device(params.vector.copy()))
@@ -96,23 +86,25 @@ class CudaStepper:
         sizes = [step_size(rate, int(step), training) for rate, step in zip(rates, steps, strict=True)]
         step_sizes = self.ops.to_device(np.array(sizes, self.params.vector.dtype))
         shares = self.ops.to_device(np.array([self.average.share(int(t) + 1) if self.average else 0.0 for t in steps]))
+        factors = [self.ops.to_device(self._attention_factors(k, batches)) for k in self.taught]
         if self.plan is None:  # captured steps read these arrays, so they stay, and all epochs are as long
             self.plan = plan
-            self.per_step = step_sizes, shares
-        for mine, new in zip((*self.plan, *self.per_step), (*plan, step_sizes, shares), strict=True):
+            self.per_step = step_sizes, shares, *factors
+        for mine, new in zip((*self.plan, *self.per_step), (*plan, step_sizes, shares, *factors), strict=True):
             mine[...] = new
         totals = np.zeros(1 + len(self.weights)) if totals is None else totals
         self.totals[...] = self.ops.to_device(np.array([*totals, -1.0]))
         self.batches = batches
 
+    def _attention_factors(self, k, batches):
+        """(n_batches,) derivative of each batch's loss by the sum of a target's cross entropies of the attention."""
+        is_taught = self.ops.to_host(self.taught[k][1]) >= 0
+        n_taught = np.array([np.count_nonzero(is_taught[rows]) for rows in batches])
+        return self.config.attention_weights[k] / np.maximum(n_taught, 1)
+
     def step(self, batch: int, map_fn: Callable = map) -> None:
         size = filled_up(self.data.size(self.batches[batch]))
-        if size not in self.replays:
-            self.replays[size] = toolchain.Replay(lambda: self._launch_step(size), self.scratch, self.capture)
-        try:
-            self.replays[size]()
-        except toolchain.OutOfMemory:
-            raise DeviceError(too_little_memory(self.config, size, self.params, toolchain.free_memory())) from None
+        self.replays.run(size, lambda: self._launch_step(size))
         self.adam.step += 1
 
     def _launch_step(self, size):
@@ -123,10 +115,10 @@ class CudaStepper:
         tape = forward(params, shard, model, ops, dropout)
         entropy = ops.xp.zeros(tape.prediction.shape[::-1], np.float64)
         grad_scores = [None] * len(self.weights)
-        for k, wanted in self.taught.items():
-            where = shard.site_ptr, self.plan, size.n_real
+        for (k, wanted), factor in zip(self.taught.items(), self.per_step[2:], strict=True):
+            where = factor, shard.site_ptr, self.plan, size.n_real
             grad_scores[k] = attention_slope(entropy[k], tape.read_outs[k].attention, *wanted, *where)
-        known = (self.targets.label, self.targets.weight), self.weights, entropy, self.plan, size.n_real
+        known = self.known, self.weights, entropy, self.plan, size.n_real
         slope = loss_slope(self.totals, tape.prediction, *known, self.loss, training.huber_delta)
         with self.grads.sums.collected():
             backward(slope, tape, params, self.grads, model, ops, dropout, grad_scores=grad_scores)
@@ -152,6 +144,49 @@ class CudaStepper:
 
     def gradient(self) -> Parameters:
         return Parameters(self.params.table, self.ops.to_host(self.grads.vector))
+
+
+@contextlib.contextmanager
+def within_memory() -> Iterator[None]:
+    """Raise DeviceError where a data set does not fit."""
+    try:
+        yield
+    except toolchain.OutOfMemory:
+        raise DeviceError("the data set does not fit into the memory of the GPU; train on --device cpu") from None
+
+
+def known_on_device(config: Config, targets: Targets, graphs: GraphBatch, to_device: Callable) -> tuple[tuple, dict]:
+    """Labels and weights as loss_slope asks for them; number of a target -> share and first_site, as attention_slope
+    does."""
+    weight = targets.weight
+    weight = np.ones(len(targets.label), targets.label.dtype) if weight is None else weight
+    taught = {}
+    for target, _ in config.training.attention:
+        k = config.data.targets.index(target)
+        share, first_site = targets.share[:, k].copy(), graphs.site_ptr[:-1].astype(np.int64)
+        first_site[np.add.reduceat(share, first_site) <= 0] = -1
+        taught[k] = to_device(share), to_device(first_site)
+    return (to_device(targets.label), to_device(weight)), taught
+
+
+class Replays:
+    """The captured launches of batches, by a key that says their sizes; all of them share work arrays."""
+
+    def __init__(self, config: Config, params: Parameters, capture: bool = True):
+        self.config = config
+        self.params = params
+        self.capture = capture
+        self.scratch = toolchain.Scratch()
+        self.found = {}
+
+    def run(self, size: Size, launch: Callable[[], None], *kind: object) -> None:
+        """Launch what `launch` does for a batch of a Size. Raises DeviceError where the memory does not suffice."""
+        if (size, *kind) not in self.found:
+            self.found[size, *kind] = toolchain.Replay(launch, self.scratch, self.capture)
+        try:
+            self.found[size, *kind]()
+        except toolchain.OutOfMemory:
+            raise DeviceError(too_little_memory(self.config, size, self.params, toolchain.free_memory())) from None
 
 
 class Gradients(Parameters):

@@ -81,15 +81,23 @@ def make_stepper(
     ids : (S,) str                   of every structure of the data set
     targets : Targets
     average : Average, optional      of the parameters
-    ranks : Ranks                    that share out the shards of a batch; on a GPU there is one
+    ranks : Ranks                    that share out the shards of a batch
 
-    Raises ConfigError for an unknown loss and several ranks with a GPU, DeviceError where the memory of a GPU does not
-    suffice for the data set.
+    Raises ConfigError for an unknown loss and more ranks with a GPU than shards, DeviceError where the memory of a GPU
+    does not suffice for the data set.
     """
     if not ops.on_device:
         return CpuStepper(config, ops, graphs, ids, targets, params, adam, average, ranks)
-    if ranks.size > 1:
-        raise ConfigError("a GPU trains on one rank; start one process, or give --device cpu")
-    from refattn.training.cuda_stepper import CudaStepper  # asks for a GPU
+    n_shards = config.training.gpu_shards
+    if ranks.size > n_shards:
+        raise ConfigError(
+            f"{ranks.size} ranks have no part each of a batch that is training.gpu_shards = {n_shards}; give "
+            f"--set training.gpu_shards={ranks.size} or a multiple of it, or --device cpu"
+        )
+    if n_shards > 1:
+        from refattn.training.cuda_shards import CudaShardStepper  # asks for a GPU
+
+        return CudaShardStepper(config, ops, graphs, ids, targets, params, adam, average, ranks)
+    from refattn.training.cuda_stepper import CudaStepper
 
     return CudaStepper(config, ops, graphs, ids, targets, params, adam, average)

@@ -13,7 +13,7 @@ import numpy as np
 
 from refattn.common.files import holds_text, make_directory, only_process, write_text
 from refattn.common.metrics import known_columns, metrics
-from refattn.common.mpi import ALONE, Ranks
+from refattn.common.mpi import ALONE, Ranks, take_gpu
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
 from refattn.data.builtin import open_data, with_absolute_paths
@@ -96,6 +96,8 @@ def train(
         stack.enter_context(ranks.ending_together(Interrupted))
         out = ranks.from_first(Path(out) if out else free_directory("-".join(config.data.targets)))
         n_threads = n_threads or ranks.n_threads()
+        if ranks.size > 1 and device.startswith("cuda"):
+            take_gpu(ranks)
         begun = ranks.from_first(resume and (config is None or (out / "last.h5").exists()))
         if not begun:
             if ranks.first:

@@ -33,6 +33,7 @@ from refattn.structures.batch import GraphBatch
 from refattn.training import cuda_stepper
 from refattn.training.adam import Adam
 from refattn.training.average import Average
+from refattn.training.cuda_shards import CudaShardStepper
 from refattn.training.stepper import make_stepper
 from refattn.training.targets import Targets
 from refattn.training.train import Interrupted, train
@@ -121,9 +122,9 @@ def test_an_ensemble_in_tf32_names_its_device(config, tmp_path):
     assert [member["device"] for member in members] == ["cuda-tf32"] * 2
 
 
-def batch_and_steppers(data, dtype, loss, model, devices=(CUDA, REFERENCE), targets=("spread",), taught=()):
+def batch_and_steppers(data, dtype, loss, model, devices=(CUDA, REFERENCE), targets=("spread",), taught=(), n_shards=1):
     """The rows of a batch, and a new Stepper on each device. Of several targets, not all labels are known."""
-    config = smaller_config(data, model, loss=loss, dtype=dtype, batch_size=7)
+    config = smaller_config(data, model, loss=loss, dtype=dtype, batch_size=7, gpu_shards=n_shards)
     weights = np.linspace(1, 2, len(targets)).tolist()
     config = dataclasses.replace(
         config,
@@ -188,6 +189,34 @@ def test_a_step_of_several_terms_is_that_of_the_reference(data, model, targets, 
     np.testing.assert_allclose(one_step(cuda, rows), one_step(reference, rows), rtol=1e-12)
     expected = reference.gradient().vector
     assert np.abs(cuda.gradient().vector - expected).max() <= tolerances.NETWORK * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("n_shards", "loss", "model", "targets", "taught"),
+    [
+        (2, "rmse", {"attention_dropout": 0.3}, ("spread",), ()),
+        (3, "cross_entropy", RING | {"variant": "scann"}, ("spread",), ()),
+        (3, "rmse", {"variant": "scann"}, ("spread", "some", "none"), ()),
+        (9, "rmse", {"variant": "scann", "head": "additive"}, ("spread", "some"), ("some",)),
+    ],
+)
+def test_a_step_of_shards_is_that_of_the_reference(data, n_shards, loss, model, targets, taught):
+    rows, (cuda, reference) = batch_and_steppers(
+        data, "float64", loss, model, (CUDA, REFERENCE), targets, taught, n_shards
+    )
+    assert isinstance(cuda, CudaShardStepper)
+    for _ in range(2):
+        np.testing.assert_allclose(one_step(cuda, rows), one_step(reference, rows), rtol=1e-5)
+        expected = reference.gradient().vector
+        assert np.abs(cuda.gradient().vector - expected).max() <= tolerances.NETWORK * np.abs(expected).max()
+
+
+def test_a_shard_whose_loss_is_not_finite_names_its_structures(data):
+    for targets in (("spread",), ("spread", "some")):
+        rows, (cuda,) = batch_and_steppers(data, "float64", "mse", {}, (CUDA,), targets, n_shards=3)
+        cuda.known[0][5, 0] = np.inf
+        with pytest.raises(TrainingError, match="batch 1: the loss is not finite in the structures m5, m2"):
+            one_step(cuda, rows)
 
 
 def test_two_runs_give_the_same_bits(data):

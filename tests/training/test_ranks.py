@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import small_data
 from click.testing import CliRunner
+from simulator import smaller_config
 from small_data import small_config, write_molecules
 from test_training import same_state
 
@@ -20,6 +21,7 @@ from refattn.common import mpi
 from refattn.common.environment import LAUNCHERS
 from refattn.common.mpi import ALONE, Ranks, nodes_of, shards_of, tree_sum
 from refattn.config import to_toml
+from refattn.errors import ConfigError
 from refattn.training.train import train
 
 
@@ -119,12 +121,12 @@ def run(tmp_path_factory):
     return config, folder
 
 
-def start(n_ranks, code, *arguments):
-    """Python code on ranks; what it prints on stderr. Arguments are sys.argv[1:]."""
+def start(n_ranks, code, *arguments, **variables):
+    """Python code on ranks; what it prints on stderr. Arguments are sys.argv[1:], variables of the environment."""
     files = {file.name: str(file.locate()) for file in importlib.metadata.files("mpich")}
     paths = [str(Path(small_data.__file__).parent), os.environ.get("PYTHONPATH")]
     path = os.pathsep.join(filter(None, paths))  # an empty one would be the sources of an unpacked sdist
-    environment = {**os.environ, "MPI4PY_LIBMPI": files["libmpi.so.12"], "PYTHONPATH": path}
+    environment = {**os.environ, "MPI4PY_LIBMPI": files["libmpi.so.12"], "PYTHONPATH": path, **variables}
     command = [files["mpiexec"], "-n", str(n_ranks), sys.executable, "-c", code, *map(str, arguments)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     return result.returncode, result.stdout, result.stderr
@@ -177,6 +179,45 @@ def test_a_sum_in_another_order_has_other_bits():
     shards = np.random.default_rng(0).normal(size=(9, 1000)).astype(np.float32)
     leaves = [node for shard in range(9) for node in nodes_of(9, shard, shard + 1)]
     assert not np.array_equal(tree_sum(9, (0, 0), dict(zip(leaves, shards)).get, np.add), sum(shards))
+
+
+@needs_mpich
+def test_ranks_with_a_gpu_each_do_not_change_a_bit(tmp_path):
+    """In Numba's simulator: two shards a batch by one rank and by two. More ranks than shards are refused."""
+    config = smaller_config(write_molecules(tmp_path / "set.h5", 10), epochs=2, batch_size=6, gpu_shards=2)
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    for n_ranks in (1, 2, 3):
+        command = ["train", tmp_path / "config.toml", "--out", tmp_path / str(n_ranks), "--device", "cuda"]
+        status, _, error = start(n_ranks, COMMAND, *command, "--threads", 1, NUMBA_ENABLE_CUDASIM="1")
+        assert (status == 0) == (n_ranks < 3), error
+    assert "3 ranks have no part each of a batch that is training.gpu_shards = 2; give --set" in error
+    assert same_state(tmp_path / "1" / "last.h5", tmp_path / "2" / "last.h5")
+    assert (tmp_path / "1" / "predictions.csv").read_bytes() == (tmp_path / "2" / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("named", "found", "taken"),
+    [("", [], "1"), ("", ["nvidia0", "nvidia1", "nvidiactl"], "1"), ("4,7,5", [], "7"), ("GPU-3f", [], "GPU-3f")],
+)
+def test_the_ranks_of_a_machine_share_out_its_gpus(named, found, taken, monkeypatch, tmp_path):
+    """The third of three ranks, the second one here."""
+    ranks = Ranks()
+    ranks.index, ranks.size = 2, 3
+    monkeypatch.setattr(ranks, "gather", lambda items: [*items, "elsewhere", *items])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    for name in found:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(mpi, "DEVICES", tmp_path)
+    mpi.take_gpu(ranks)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
+
+
+def test_a_machine_with_fewer_gpus_than_ranks_is_refused(monkeypatch, tmp_path):
+    ranks = Ranks()
+    monkeypatch.setattr(ranks, "gather", lambda items: 3 * items)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(ConfigError, match="has 3 ranks and 2 GPUs, and every rank needs its own; start fewer"):
+        mpi.take_gpu(ranks)
 
 
 @needs_mpich

@@ -106,12 +106,77 @@ def _kernel_of(loss, weights, delta):
     return _loss_kernel
 
 
+def shard_slope(
+    sums: Array,
+    prediction: Array,
+    known: tuple[Array, Array],
+    entropy: Array,
+    factors: Array,
+    plan: Plan,
+    n_real: int,
+    loss: Loss,
+    delta: float,
+) -> Array:
+    """As loss_slope, of a shard, whose sums are to be added to those of the batch's other shards.
+
+    Parameters
+    ----------
+    sums : (3, K) float64        output: of each target the sums of w l, of `entropy`, of the absolute errors
+    factors : (2, K) float64     in its first row, derivatives of the batch's loss by the sums of w l
+    plan : Plan                  of one batch
+    others                       of loss_slope
+
+    Returns
+    -------
+    slope : (S, K)
+    """
+    slope = empty(prediction.shape, prediction.dtype)
+    threads = min(threads_of(min(len(slope), LOSS_THREADS)), LOSS_THREADS)
+    arguments = slope, sums, prediction, *known, entropy, factors, plan.order, n_real
+    toolchain.call(_kernel_of_shard(loss, prediction.dtype.type(delta)), 1, threads, 2 * threads * 8, arguments)
+    return slope
+
+
+@functools.cache
+def _kernel_of_shard(loss, delta):
+    """The kernel of a Loss and of delta, which are compiled into it."""
+    point = device(loss.point)
+    of_class = loss.of_class
+
+    @kernel
+    def _shard_loss_kernel(slope, sums, prediction, label, structure_weight, entropy, factors, order, n_real):
+        lane, threads = cuda.threadIdx.x, cuda.blockDim.x
+        buffer = cuda.shared.array(0, sums.dtype)
+        for k in range(slope.shape[1]):
+            total = absolute = taught = np.float64(0)
+            factor = slope.dtype.type(factors[0, k])
+            for s in range(lane, len(slope), threads):
+                slope[s, k] = slope.dtype.type(0)
+                if s < n_real:
+                    row = order[s]
+                    if not math.isnan(label[row, k]):
+                        value, slope_of_point = point(prediction[s, k], label[row, k], delta)
+                        total += structure_weight[row] * value
+                        slope[s, k] = structure_weight[row] * slope_of_point * factor
+                        absolute += abs(slope_of_point) if of_class else abs(prediction[s, k] - label[row, k])
+                    taught += entropy[k, s]
+            total = block_sum(buffer, total)
+            taught = block_sum(buffer, taught)
+            absolute = block_sum(buffer, absolute)
+            if lane == 0:
+                sums[0, k] = total
+                sums[1, k] = taught
+                sums[2, k] = absolute
+
+    return _shard_loss_kernel
+
+
 def attention_slope(
     entropy: Array,
     attention: GlobalAttentionCache,
     share: Array,
     first_site: Array,
-    weight: float,
+    factor: Array,
     site_ptr: Array,
     plan: Plan,
     n_real: int,
@@ -120,53 +185,48 @@ def attention_slope(
 
     Parameters
     ----------
-    entropy : (S,) float64
+    entropy : (S,) float64               output: `factor` times the cross entropy, 0 where none is taught
     attention : GlobalAttentionCache     of the target
     share : (N,) float                   of every site of the data set; see training/targets.py
     first_site : (M,) int64              of every structure of the data set; -1 where it is not taught
-    weight : float                       of the mean over the structures that are taught
+    factor : (n_batches,) float64        of every batch of the plan, derivative of the loss by the sum of the entropies
     site_ptr : (S + 1,) int32            of the batch
 
     Returns
     -------
     grad_score : (N,)
 
-    Traffic   reads 3 floats a site and the batch's first_site for every structure, writes 1 float a site
+    Traffic   reads 3, writes 1 floats a site
     """
     grad_score = empty(attention.beta.shape, attention.beta.dtype)
     where = site_ptr, plan.order, plan.start, plan.cursor, n_real
-    arguments = grad_score, entropy, attention.score, attention.beta, share, first_site, np.float64(weight), *where
+    arguments = grad_score, entropy, attention.score, attention.beta, share, first_site, factor, *where
     launch(_attention_kernel, len(site_ptr) - 1, ATTENTION_THREADS, *arguments)
     return grad_score
 
 
 @kernel
 def _attention_kernel(
-    grad_score, entropy, score, beta, share, first_site, weight, site_ptr, order, start, cursor, n_real
+    grad_score, entropy, score, beta, share, first_site, factor, site_ptr, order, start, cursor, n_real
 ):
-    """A block takes a structure; it counts those that are taught for itself."""
+    """A block takes a structure."""
     lane, threads = cuda.threadIdx.x, cuda.blockDim.x
     first = start[cursor[0]]
     buffer = cuda.shared.array(0, entropy.dtype)
     for s in range(cuda.blockIdx.x, len(site_ptr) - 1, cuda.gridDim.x):
-        count = np.float64(0)
-        for other in range(lane, n_real, threads):
-            if first_site[order[first + other]] >= 0:
-                count += 1
-        count = block_sum(buffer, count)
-        factor, shift = np.float64(0), np.int64(0)
+        scale, shift = np.float64(0), np.int64(0)
         if s < n_real and first_site[order[first + s]] >= 0:
-            factor = weight / count
+            scale = factor[cursor[0]]
             shift = first_site[order[first + s]] - site_ptr[s]
         top = score[site_ptr[s]]
         total = product = np.float64(0)
         for i in range(site_ptr[s], site_ptr[s + 1]):
             top = max(top, score[i])
         for i in range(site_ptr[s] + lane, site_ptr[s + 1], threads):
-            p = share[i + shift] if factor > 0 else beta.dtype.type(0)
+            p = share[i + shift] if scale > 0 else beta.dtype.type(0)
             total += exp(score[i] - top)
             product += p * score[i]
-            grad_score[i] = (beta[i] - p) * beta.dtype.type(factor)
+            grad_score[i] = (beta[i] - p) * beta.dtype.type(scale)
         total, product = block_sum(buffer, total), block_sum(buffer, product)
         if lane == 0 and s < n_real:
-            entropy[s] = factor * (top + math.log(total) - product)
+            entropy[s] = scale * (top + math.log(total) - product)
