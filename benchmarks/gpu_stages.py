@@ -223,7 +223,7 @@ def same_bits(setting):
         found.append((params.vector.tobytes(), adam.m.tobytes(), loss))
     ok = found[0] == found[1] == found[2]
     error = None if ok else "two runs have other bits"
-    return {"ok": ok, "error": error, "loss": found[0][2], "graphs": len(stepper.replays)}
+    return {"ok": ok, "error": error, "loss": found[0][2], "graphs": len(stepper.replays.found)}
 
 
 def operations_time(setting):
@@ -270,7 +270,10 @@ def step(setting):
             run_steps(own, batches)
             every = functools.partial(run_steps, own, batches)
             taken = min(toolchain.seconds(every) / len(batches) for _ in range(sizes[1]))
-            result["steps"][f"refattn {device_name}, {batch_size}"] = {"seconds": taken, "graphs": len(own.replays)}
+            result["steps"][f"refattn {device_name}, {batch_size}"] = {
+                "seconds": taken,
+                "graphs": len(own.replays.found),
+            }
         setting.report(result)
     for peer in PEERS:
         running = None
@@ -343,7 +346,7 @@ def epoch(setting):
             run_steps(own, batches)
             own.settle()
             taken.append(time.perf_counter() - began)
-        found[str(batch_size)] = {"first_seconds": taken[0], "seconds": taken[1], "graphs": len(own.replays)}
+        found[str(batch_size)] = {"first_seconds": taken[0], "seconds": taken[1], "graphs": len(own.replays.found)}
     return {"ok": True, "molecules": len(rows), "batch": found}
 
 

@@ -187,22 +187,25 @@ def open_ranks() -> Ranks:
 
 def take_gpu(ranks: Ranks) -> None:
     """Let this process see one GPU, as the ranks of a machine share out those that it has or CUDA_VISIBLE_DEVICES
-    names; a single one that is named was shared out by the launcher. To be called before anything asks for a GPU.
+    names; none or a single one that is named is left so, by who hid or shared them out. To be called before anything
+    asks for a GPU.
 
     Raises ConfigError where there are fewer of them than ranks.
     """
     host = socket.gethostname()
     hosts = ranks.gather([host])
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if named == [""]:
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
         n_found = sum(path.name.removeprefix("nvidia").isdecimal() for path in DEVICES.glob("nvidia*"))
         named = [str(number) for number in range(n_found or hosts.count(host))]
-    elif len(named) == 1:
-        return
+    else:
+        named = named.split(",")
+        if len(named) == 1:
+            return
     if len(named) < hosts.count(host):
         raise ConfigError(
             f"{host} has {hosts.count(host)} ranks and {len(named)} GPUs, and every rank needs its own; start fewer "
-            "ranks a machine"
+            "ranks a machine, or give each one GPU by CUDA_VISIBLE_DEVICES"
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = named[hosts[: ranks.index].count(host)]
 

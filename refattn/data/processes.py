@@ -37,6 +37,7 @@ from refattn.data.blocks import FinishedBlocks, command_of
 from refattn.data.join import join
 from refattn.data.parts import Part, PartOfSource, input_of
 from refattn.data.prepare import REASONS_KEPT, PrepareReport, notes_of, prepare
+from refattn.data.sources import extxyz
 from refattn.data.sources.files import XYZ, FilesSource, n_bytes
 from refattn.data.store import Source, open_dataset, read_strings
 from refattn.errors import DataError, RefattnError
@@ -97,6 +98,7 @@ def prepare_in_processes(
     config = graph_config or GraphConfig()
     command = command_of(source, config)
     command["source"] |= {"files": _digest_of(source.files), "units": units or {}, "pieces": n_pieces(source)}
+    command["source"]["cut"] = [_is_cut_by_frames(source), extxyz.PIECE, extxyz.LINES_PER_LOOK, *sys.version_info[:2]]
     checkpoint = FinishedBlocks(out, command, note)
     GraphBatch.from_atoms(ase.Atoms("H2", [[0, 0, 0], [0, 0, 1]]), config)  # compiled once, not by all of them
     try:
@@ -303,7 +305,7 @@ class _Runs:
         self.next = None  # (number, frames) of a run that was reached and not taken
 
     def _number(self, _):
-        return 1 + min(int(self.source.fraction * self.count), self.count - 1)
+        return 1 + min(int((self.source.fraction or 0) * self.count), self.count - 1)
 
     def take(self, number):
         """A FilesSource of the frames of a run, to be iterated before the next one is taken; it may have none."""

@@ -236,10 +236,11 @@ def step_bytes(config: ModelConfig, size: Size, itemsize: int) -> int:
 def too_little_memory(config: Config, size: Size, params: Parameters, free: int | None) -> str:
     """One sentence on a batch that does not fit, and on one that would."""
     needed = step_bytes(config.model, size, params.vector.itemsize)
-    batch = f"a batch of {size.n_real} structures takes about {needed / 1e9:.1f} GB"
+    n_shards = config.training.gpu_shards
+    batch = f"a {'shard' if n_shards > 1 else 'batch'} of {size.n_real} structures takes about {needed / 1e9:.1f} GB"
     if free is None:
         return f"{batch}, more than there is; set training.batch_size to less"
-    fits = int(0.8 * size.n_real * free / needed)
+    fits = n_shards * int(0.8 * size.n_real * free / needed)
     batch += f", and the GPU has {free / 1e9:.1f} GB free"
     return f"{batch}; " + (
         f"set training.batch_size to {fits} or less" if fits else "not even one structure would fit; use --device cpu"

@@ -83,21 +83,35 @@ def make_stepper(
     average : Average, optional      of the parameters
     ranks : Ranks                    that share out the shards of a batch
 
-    Raises ConfigError for an unknown loss and more ranks with a GPU than shards, DeviceError where the memory of a GPU
-    does not suffice for the data set.
+    Raises ConfigError for an unknown loss, DeviceError where the memory of a GPU does not suffice for the data set.
     """
     if not ops.on_device:
         return CpuStepper(config, ops, graphs, ids, targets, params, adam, average, ranks)
-    n_shards = config.training.gpu_shards
-    if ranks.size > n_shards:
-        raise ConfigError(
-            f"{ranks.size} ranks have no part each of a batch that is training.gpu_shards = {n_shards}; give "
-            f"--set training.gpu_shards={ranks.size} or a multiple of it, or --device cpu"
-        )
-    if n_shards > 1:
+    if config.training.gpu_shards > 1:
         from refattn.training.cuda_shards import CudaShardStepper  # asks for a GPU
 
         return CudaShardStepper(config, ops, graphs, ids, targets, params, adam, average, ranks)
     from refattn.training.cuda_stepper import CudaStepper
 
     return CudaStepper(config, ops, graphs, ids, targets, params, adam, average)
+
+
+def check_ranks(config: Config, ops: Ops, ranks: Ranks) -> None:
+    """Raise ConfigError where ranks cannot train together on GPUs: without a shard, or two of them on one GPU."""
+    if ranks.size == 1 or not ops.on_device:
+        return
+    n_shards = config.training.gpu_shards
+    if ranks.size > n_shards:
+        raise ConfigError(
+            f"{ranks.size} ranks have no part each of a batch that is training.gpu_shards = {n_shards}; give "
+            f"--set training.gpu_shards={ranks.size} or a multiple of it, or --device cpu"
+        )
+    from refattn.ops.cuda import toolchain
+
+    gpus = ranks.gather([toolchain.identity() or ranks.index])
+    for index, gpu in enumerate(gpus):
+        if gpus.index(gpu) < index:
+            raise ConfigError(
+                f"ranks {gpus.index(gpu)} and {index} compute on the same GPU; give each its own by "
+                "CUDA_VISIBLE_DEVICES before it starts"
+            )

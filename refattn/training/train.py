@@ -41,7 +41,7 @@ from refattn.training.adam import Adam
 from refattn.training.average import Average
 from refattn.training.results import write_results
 from refattn.training.schedule import Schedule, epoch_batches
-from refattn.training.stepper import make_stepper
+from refattn.training.stepper import check_ranks, make_stepper
 from refattn.training.targets import Targets, label_scale
 
 SAVE_SECONDS = 600  # between two saves within an epoch: what a kill costs at most
@@ -103,6 +103,7 @@ def train(
             if ranks.first:
                 refuse_existing(out, overwrite)
             trainer = Trainer.start(config, out, init, device)
+            check_ranks(trainer.config, trainer.ops, ranks)
             ranks.wait()  # now nobody reads what the first one replaces
         if ranks.first:
             if not begun:
@@ -112,6 +113,7 @@ def train(
         ranks.wait()
         if begun:
             trainer = Trainer.resume(out, device, config, ranks)
+            check_ranks(trainer.config, trainer.ops, ranks)
             if init and trainer.digests.get("0") not in {None, digest_of(load_initial(init, trainer.config))}:
                 raise RunError(f"{out}: its run did not begin with {init}; leave --init out, or choose another --out")
             ranks.wait()
@@ -312,7 +314,7 @@ class Trainer:
         n_train = len(self.rows[0])
         epoch = self.progress["epoch"]
         self.ranks.check_equal(digest_of(self.params))
-        errors = self._errors(self.ranks.map(map_fn))
+        errors = self.ranks.from_first(self._errors(self.ranks.map(map_fn)))  # GPUs may differ in the last bits
         if not np.isfinite(errors["valid_mae"]).all():
             raise TrainingError(self._explain(f"epoch {epoch}: a prediction of the validation set is not finite"))
         in_spreads = {name: values / self.checkpoint.scale.std for name, values in errors.items()}

@@ -163,7 +163,7 @@ FRAMES = "".join(
 def frames(request, tmp_path, monkeypatch):
     """A function that writes text as a file of many pieces, or as a folder of three such files."""
     monkeypatch.setattr(extxyz, "PIECE", 512)
-    monkeypatch.setattr(extxyz, "FRAMES_PER_LOOK", 3)
+    monkeypatch.setattr(extxyz, "LINES_PER_LOOK", 15)
 
     def write(text):
         path = tmp_path / "set"

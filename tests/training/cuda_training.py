@@ -221,7 +221,7 @@ def test_a_shard_whose_loss_is_not_finite_names_its_structures(data):
 
 def test_two_runs_give_the_same_bits(data):
     rows, steppers = batch_and_steppers(data, "float32", "rmse", {"attention_dropout": 0.1}, (CUDA, CUDA))
-    steppers[1].capture = False
+    steppers[1].replays.capture = False
     for stepper in steppers:
         one_step(stepper, rows)
     assert np.array_equal(steppers[0].params.vector, steppers[1].params.vector)

@@ -191,20 +191,29 @@ def test_ranks_with_a_gpu_each_do_not_change_a_bit(tmp_path):
         status, _, error = start(n_ranks, COMMAND, *command, "--threads", 1, NUMBA_ENABLE_CUDASIM="1")
         assert (status == 0) == (n_ranks < 3), error
     assert "3 ranks have no part each of a batch that is training.gpu_shards = 2; give --set" in error
+    assert not (tmp_path / "3").exists()
     assert same_state(tmp_path / "1" / "last.h5", tmp_path / "2" / "last.h5")
     assert (tmp_path / "1" / "predictions.csv").read_bytes() == (tmp_path / "2" / "predictions.csv").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("named", "found", "taken"),
-    [("", [], "1"), ("", ["nvidia0", "nvidia1", "nvidiactl"], "1"), ("4,7,5", [], "7"), ("GPU-3f", [], "GPU-3f")],
+    [
+        (None, [], "1"),
+        (None, ["nvidia0", "nvidia1", "nvidiactl"], "1"),
+        ("4,7,5", [], "7"),
+        ("GPU-3f", [], "GPU-3f"),
+        ("", ["nvidia0"], ""),
+    ],
 )
 def test_the_ranks_of_a_machine_share_out_its_gpus(named, found, taken, monkeypatch, tmp_path):
     """The third of three ranks, the second one here."""
     ranks = Ranks()
     ranks.index, ranks.size = 2, 3
     monkeypatch.setattr(ranks, "gather", lambda items: [*items, "elsewhere", *items])
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     for name in found:
         (tmp_path / name).touch()
     monkeypatch.setattr(mpi, "DEVICES", tmp_path)

@@ -43,7 +43,7 @@ KNOWN = {
 }  # in whatever case they are written
 QM9 = re.compile(r"gdb\s+\d+(?:\s+\S+){15}\s*")  # its comment line
 PIECE = 1 << 18  # bytes; every call to the system or to zlib lets other threads go first
-FRAMES_PER_LOOK = 128  # for the same reason
+LINES_PER_LOOK = 2048  # for the same reason
 OTHER_CELLS = {"cell", "box", "unit_cell", "unitcell", "cell_vectors", "lattice_vectors", "latt"}
 ANGLES = {"a", "b", "c", "alpha", "beta", "gamma"}
 # A word for a cell with three numbers behind it, however they are written.
@@ -175,10 +175,12 @@ def read_xyz_file(
         stream = io.BufferedReader(unpacked, PIECE)
         lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
         last = []  # the frame before: nothing is known of its count until the next begins
+        looked = -LINES_PER_LOOK  # the line at which the progress was said
         try:
             for number, (header, comment, rows, line) in enumerate(cut_frames(lines, path)):
                 yield from last
-                if number % FRAMES_PER_LOOK == 0:
+                if line - looked >= LINES_PER_LOOK:
+                    looked = line
                     progress(raw.tell() / size)
                 where = f"{path}, frame {number} (line {line})"
                 if number == 0 and QM9.fullmatch(comment):

@@ -315,9 +315,13 @@ class FilesSource:
                 names[id] += 1
                 yield path, f"{self.path}, {name}", id if names[id] == 1 else _without_suffix(PurePosixPath(name))
             return
-        self._part = 1 / len(self.files)
-        for number, file in enumerate(self.files):
-            self._begun = number * self._part
+        total = max(n_bytes(self.files), 1)
+        n_read = 0
+        for file in self.files:
+            size = n_bytes([file])
+            self._begun = n_read / total
+            self._part = size / total
+            n_read += size
             yield file, str(file), self.names[file]
 
     def _progress(self, fraction):

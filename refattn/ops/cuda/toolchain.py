@@ -376,6 +376,11 @@ def seconds(function: Callable[[], object], times: int = 1) -> float:
     return xp.cuda.get_elapsed_time(*events) / 1e3 / times
 
 
+def identity() -> bytes | None:
+    """What tells the GPU of this process from all others; None in the simulator."""
+    return None if SIMULATED else bytes(xp.cuda.runtime.getDeviceProperties(xp.cuda.runtime.getDevice())["uuid"])
+
+
 def device_facts() -> dict:
     """Name, memory and versions of the device, as a dict."""
     if SIMULATED:

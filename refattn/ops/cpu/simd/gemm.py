@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import overload
+from numpy.typing import DTypeLike
 
 from refattn.ops.cpu.memory import ALIGNMENT
 from refattn.ops.cpu.simd import meaning
@@ -24,7 +25,7 @@ BLOCK = 16 * ROWS  # rows of the left factor that stay in the cache while the pa
 
 
 @functools.cache
-def panels_of(depth: int, columns: int, dtype: np.typing.DTypeLike) -> int:
+def panels_of(depth: int, columns: int, dtype: DTypeLike) -> int:
     """Size of a work array for the panels of a (depth, columns) factor, and ROWS rows of a product with the last one.
 
     For a smaller factor a part of it is enough.
@@ -34,7 +35,7 @@ def panels_of(depth: int, columns: int, dtype: np.typing.DTypeLike) -> int:
 
 
 @functools.cache
-def padded(width: int, dtype: np.typing.DTypeLike) -> int:
+def padded(width: int, dtype: DTypeLike) -> int:
     """Numbers to leave for a row of a factor that is not packed, so that rows do not share a set of the cache."""
     return width + ALIGNMENT // np.dtype(dtype).itemsize
 

@@ -23,6 +23,7 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, overload, register_model
+from numpy.typing import DTypeLike
 
 from refattn.ops.cpu.simd import meaning
 from refattn.ops.cpu.simd.kernel import vector_intrinsic
@@ -33,13 +34,13 @@ REORDER = ("reassoc", "contract", "arcp", "nsz")  # as in jit.py
 
 
 @functools.cache
-def lanes_of(dtype: np.typing.DTypeLike) -> tuple:
+def lanes_of(dtype: DTypeLike) -> tuple:
     """A tuple as long as a register has numbers of this type."""
     return (0,) * (BYTES // np.dtype(dtype).itemsize)
 
 
 @functools.cache
-def lanes_for(width: int, dtype: np.typing.DTypeLike) -> tuple:
+def lanes_for(width: int, dtype: DTypeLike) -> tuple:
     """A tuple as long as the longest vector that fits into two registers and divides rows of `width` numbers.
 
     Two, because sums of two vectors side by side do not wait for each other.
