@@ -194,6 +194,20 @@ def test_frames_of_a_large_file_are_shared_out(frames, tmp_path, monkeypatch):
     check(path, tmp_path, 3)
 
 
+def test_runs_of_frames_follow_the_bytes(tmp_path, monkeypatch):
+    """Few large frames, and a large file among small ones."""
+    monkeypatch.setattr(extxyz, "PIECE", 4096)
+    monkeypatch.setattr(module, "PIECE_BYTES", 50_000)
+    large = "".join(f"2000\nid=m{n}\n" + "".join(f"H 0 0 {i:09d}\n" for i in range(2000)) for n in range(40))
+    for n in range(5):
+        (tmp_path / f"{n}.xyz").write_text(f"1\nid=s{n}\nH 0 0 0\n")
+    (tmp_path / "large.xyz").write_text(large)
+    source = open_source(tmp_path)
+    runs = module._Runs(source, n_pieces(source))
+    sizes = [len(list(runs.take(number).cut)) for number in range(1, n_pieces(source) + 1)]
+    assert sum(sizes) == 45 and len(sizes) == 25 and max(sizes) <= 7
+
+
 @pytest.mark.parametrize(
     ("where", "what"),
     [

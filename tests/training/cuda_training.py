@@ -16,6 +16,7 @@ from small_data import molecules, write_molecules
 
 from refattn.cli.main import cli
 from refattn.common.loss import LOSSES, Loss
+from refattn.common.mpi import Ranks
 from refattn.config import to_toml
 from refattn.data.store import read_dataset
 from refattn.data.taught_attention import taught_attention
@@ -34,7 +35,7 @@ from refattn.training import cuda_stepper
 from refattn.training.adam import Adam
 from refattn.training.average import Average
 from refattn.training.cuda_shards import CudaShardStepper
-from refattn.training.stepper import make_stepper
+from refattn.training.stepper import check_ranks, make_stepper
 from refattn.training.targets import Targets
 from refattn.training.train import Interrupted, train
 
@@ -219,6 +220,19 @@ def test_a_shard_whose_loss_is_not_finite_names_its_structures(data):
             one_step(cuda, rows)
 
 
+def test_two_ranks_on_one_gpu_are_refused(data, monkeypatch):
+    config = smaller_config(data, gpu_shards=2)
+    ranks = Ranks()
+    ranks.size = 2
+    monkeypatch.setattr(ranks, "gather", lambda items: 2 * items)
+    monkeypatch.setattr(toolchain, "identity", lambda: b"one")
+    with pytest.raises(ConfigError, match="ranks 0 and 1 compute on the same GPU; give each its own by"):
+        check_ranks(config, CUDA, ranks)
+    check_ranks(config, REFERENCE, ranks)
+    monkeypatch.setattr(ranks, "gather", lambda items: [b"another", *items])
+    check_ranks(config, CUDA, ranks)
+
+
 def test_two_runs_give_the_same_bits(data):
     rows, steppers = batch_and_steppers(data, "float32", "rmse", {"attention_dropout": 0.1}, (CUDA, CUDA))
     steppers[1].replays.capture = False
@@ -368,6 +382,9 @@ def test_out_of_memory_says_which_batch_would_fit(monkeypatch, config, tmp_path)
     monkeypatch.setattr(toolchain, "free_memory", lambda: 20_000)
     with pytest.raises(DeviceError, match=r"a batch of 6 structures takes about .* GB free; set .*batch_size to \d or"):
         train(config, tmp_path / "run", device="cuda")
+    shards = dataclasses.replace(config, training=dataclasses.replace(config.training, gpu_shards=2))
+    with pytest.raises(DeviceError, match=r"a shard of 3 structures takes .* set training.batch_size to [24] or less"):
+        train(shards, tmp_path / "shards", device="cuda")
     monkeypatch.setattr(toolchain, "free_memory", lambda: 100)
     with pytest.raises(DeviceError, match="not even one structure would fit; use --device cpu"):
         train(config, tmp_path / "other", device="cuda")
