@@ -150,7 +150,7 @@ def digest(path, groups):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=Path, help="a new folder that stays")
-    parser.add_argument("--epochs", type=int, default=400, help="of the training: several minutes")
+    parser.add_argument("--epochs", type=int, default=1600, help="of the training: several minutes")
     arguments = parser.parse_args()
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="refattn-slurm-"))
     folder.mkdir(exist_ok=True)
