@@ -64,9 +64,14 @@ def _locked_part(folder):
         if not fcntl:
             os.close(handle)
             return part, handle
-        with contextlib.suppress(OSError):  # a file system without locks, or remove_leftovers was there before
+        is_ours = True
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if part.exists():
+        except BlockingIOError:  # remove_leftovers has it, and is about to remove it
+            is_ours = False
+        except OSError:  # a file system without locks
+            pass
+        if is_ours and part.exists():  # else remove_leftovers was there before
             return part, handle
         os.close(handle)
 

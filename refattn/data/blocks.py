@@ -131,7 +131,7 @@ class FinishedBlocks:
 
 
 def _remove(folder):
-    for path in folder.iterdir():
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "command.json"):  # which says whose it is
         if PIECE.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             _remove(path)
         elif OURS.fullmatch(path.name):

@@ -13,6 +13,7 @@ import numpy as np
 
 from refattn.common.hdf5 import attribute_text
 from refattn.config import GraphConfig
+from refattn.data.sources.labels import normal
 from refattn.data.store import (
     FIELDS,
     ORIGIN,
@@ -115,7 +116,7 @@ def join(
     paths : list of path                the parts, in any order
     progress : callable (done, total)   structures
     locked : bool                       see DatasetWriter
-    unique : bool                       refuse a structure with the id of another
+    unique : bool                       refuse a structure with the id of another, left out or not
 
     Raises DataError where parts are missing, repeated or of another data set, naming them, OutputError.
     """
@@ -123,7 +124,7 @@ def join(
     check_parts(parts)
     label_attrs = _label_attrs(parts)
     repeated = _repeated(parts)
-    if unique and any(map(np.any, repeated)):
+    if unique and _has_clash(parts):
         raise DataError(f"{parts[0].path}: an id of its data set is also in another part; give every structure its own")
     starts = pointers([len(part.id) for part in parts])
     order = np.arange(starts[-1])
@@ -208,6 +209,16 @@ def _repeated(parts):
     is_first[np.unique(everything, return_index=True)[1]] = True
     ends = np.cumsum([len(without) + len(part.id) for part, without in zip(parts, ids)])
     return [~is_first[end - len(part.id) : end] for part, end in zip(parts, ends)]
+
+
+def _has_clash(parts):
+    """Whether two structures, with a graph or left out for the lack of one or of an id, have ids that a source takes
+    for one: in Unicode's composed form."""
+    without = [id.encode() for part in parts for id, _ in part.skipped[: sum(part.n_skipped[:2])]]
+    ids = np.concatenate([np.array(without, "S"), *(part.id for part in parts)])
+    is_ascii = np.array([id.isascii() for id in ids.tolist()], bool)
+    others = [normal(id.decode()).encode() for id in ids[~is_ascii].tolist()]
+    return len(np.unique(np.concatenate([ids[is_ascii], np.array(others, "S")]))) < len(ids)
 
 
 def _block(parts, starts, rows):

@@ -195,7 +195,8 @@ def _prepare_pieces(order, n_processes, out, progress):
             if "error" in message:
                 kind, text = message["error"]
                 kind = getattr(errors, kind, None)
-                if kind is None:
+                is_of_writer = kind is DataError and text.startswith(str(_piece(order, number)))
+                if kind is None or is_of_writer:  # one process may not come so far, or leave the structure out
                     raise NotAsOne
                 failed[number] = kind(text.replace(str(_piece(order, number)), str(out)))
             elif "state" in message:
@@ -318,7 +319,7 @@ class _Runs:
             self.next = next(self.runs, (self.count + 1, ()))
         if self.next[0] == number:
             for frame in self.next[1]:
-                piece.fraction = self.source.fraction * self.count - number + 1
+                piece.fraction = (self.source.fraction or 0) * self.count - number + 1
                 yield frame
 
 

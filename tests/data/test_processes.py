@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import gzip
 import os
 import random
@@ -208,26 +207,46 @@ def test_runs_of_frames_follow_the_bytes(tmp_path, monkeypatch):
     assert sum(sizes) == 45 and len(sizes) == 25 and max(sizes) <= 7
 
 
+def with_q(number, width, id=None):
+    """The changes that give a frame an array q of that width, and perhaps another id."""
+    rows = f"O 0 0 0.{number:03d}\nH 0 0 1.1\nH 0 1 0.2\n"
+    comment = f"id={id or f'm{number}'} Properties=species:S:1:pos:R:3:q:R:{width} "
+    return {f"id=m{number} ": comment, rows: rows.replace("\n", " 1" * width + "\n")}
+
+
 @pytest.mark.parametrize(
-    ("where", "what"),
+    "changes",
     [
-        ("O 0 0 0.300\n", ""),  # the next frame begins with an atom
-        ("id=m300 ", "id=m10 "),
-        ("homo=-37.5", "homo=1,5"),
-        ("noise=x" + NOISE[300], "homo=3 homo=4"),
-        ("3\nid=m300", "0\nid=m300"),
+        {"O 0 0 0.300\n": ""},  # the next frame begins with an atom
+        {"id=m300 ": "id=m10 "},
+        {"homo=-37.5": "homo=1,5"},
+        {"noise=x" + NOISE[300]: "homo=3 homo=4"},
+        {"3\nid=m300": "0\nid=m300"},
+        {"id=m10 ": "id=e\u0301x ", "id=m300 ": "id=\u00e9x "},  # one id, with one letter or two
+        {"id=m10 ": "id=a\u200bx ", "id=m300 ": "id=a\u200bx "},  # which is not kept
+        {"id=m300 ": "id=m10 ", "O 0 0 0.300": "O 0 0 1.1001"},  # without a graph too
+        with_q(10, 1) | with_q(300, 2, "m10"),  # left out, so that it does not matter
+        with_q(300, 1) | with_q(305, 2) | {"O 0 0 0.599\nH 0 0 1.1\nH": "H"},  # and the last frame is cut
     ],
 )
-def test_what_is_wrong_in_a_large_file_is_said_as_by_one_process(where, what, frames, tmp_path, monkeypatch):
-    assert FRAMES.count(where) == 1
-    path = frames(FRAMES.replace(where, what))
+def test_what_is_wrong_in_a_large_file_is_said_as_by_one_process(changes, frames, tmp_path, monkeypatch):
+    text = FRAMES
+    for where, what in changes.items():
+        assert text.count(where) == 1
+        text = text.replace(where, what)
+    path = frames(text)
     monkeypatch.setattr(module, "PIECE_BYTES", len(FRAMES) // 12)
     said = []
-    for run in (prepare, functools.partial(prepare_in_processes, n_processes=3)):
+    for n_processes in (1, 3):
+        out = tmp_path / f"{n_processes}.h5"
         try:
-            said.append(without_clock(run(open_source(path), tmp_path / "all.h5", overwrite=True)))
+            if n_processes == 1:
+                report = prepare(open_source(path), out)
+            else:
+                report = prepare_in_processes(open_source(path), out, n_processes=n_processes)
+            said.append((without_clock(report), contents(out)))
         except DataError as error:
-            said.append(str(error))
+            said.append(str(error).replace(out.name, ""))
     assert said[0] == said[1]
 
 
