@@ -304,10 +304,10 @@ def test_a_temporary_file_that_is_taken_for_a_leftover_is_made_again(tmp_path, m
         assert part != removed[0]
 
 
-@pytest.mark.skipif(files.fcntl is None, reason="Windows has no locks of this kind")
 def test_a_temporary_file_that_another_process_is_removing_is_left_to_it(tmp_path, monkeypatch):
     """It has the lock between our making the file and our locking it, and has not removed it yet."""
-    flock = files.fcntl.flock
+    fcntl = pytest.importorskip("fcntl")
+    flock = fcntl.flock
     refused = []
 
     def slow(handle, how):
@@ -316,7 +316,7 @@ def test_a_temporary_file_that_another_process_is_removing_is_left_to_it(tmp_pat
             raise BlockingIOError
         flock(handle, how)
 
-    monkeypatch.setattr(files.fcntl, "flock", slow)
+    monkeypatch.setattr(fcntl, "flock", slow)
     with temporary_file(tmp_path) as part:
         (other,) = set(tmp_path.iterdir()) - {part}
         other.unlink()
