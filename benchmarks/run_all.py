@@ -31,7 +31,7 @@ def sections(arguments, pythons):
         "step": ([*one_step, minutes, "--variants", "scann"], sys.executable, 45),
         "epoch": (["bench_epoch.py", *data, *words, *quick], sys.executable, 8),
         "scaling": (["bench_scaling.py", "--data", *data, *words, *quick], sys.executable, 10),
-        "cold_start": (["bench_cold_start.py", *words, *quick], sys.executable, 8),
+        "cold_start": (["bench_cold_start.py", *words, *quick], sys.executable, 30),
         "ops": (["bench_ops.py", *quick], python_of("torch-ragged", pythons), 3),
     }
     if arguments.neighbours:
