@@ -26,7 +26,7 @@ from refattn.errors import ConfigError, RefattnError, TrainingError, in_one_line
 
 WAIT = 3  # seconds that the first rank has to say what is wrong before another one does
 INSTALL = "install refattn[mpi], and start with the mpiexec of the same MPI, or with srun --mpi=pmi2"
-DEVICES = Path("/dev")
+DEVICES = Path("/dev")  # where every GPU has a file, nvidia0 and so on
 Node = tuple[int, int]  # depth, number
 
 

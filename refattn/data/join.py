@@ -123,9 +123,9 @@ def join(
     parts = sorted((PartFile.read(path) for path in paths), key=lambda part: part.number)
     check_parts(parts)
     label_attrs = _label_attrs(parts)
-    repeated = _repeated(parts)
     if unique and _has_clash(parts):
         raise DataError(f"{parts[0].path}: an id of its data set is also in another part; give every structure its own")
+    repeated = _repeated(parts)
     starts = pointers([len(part.id) for part in parts])
     order = np.arange(starts[-1])
     if not parts[0].by_files:
@@ -204,7 +204,7 @@ def _skipped(parts, repeated):
 def _repeated(parts):
     """A mask for each part: its structures whose id an earlier part has, with a graph or without."""
     ids = [np.array([id.encode() for id, _ in part.skipped[: part.n_skipped[0]]], "S") for part in parts]
-    everything = np.concatenate([array for part, without in zip(parts, ids) for array in (without, part.id)])
+    everything = _compared([array for part, without in zip(parts, ids) for array in (without, part.id)])
     is_first = np.zeros(len(everything), bool)
     is_first[np.unique(everything, return_index=True)[1]] = True
     ends = np.cumsum([len(without) + len(part.id) for part, without in zip(parts, ids)])
@@ -212,13 +212,16 @@ def _repeated(parts):
 
 
 def _has_clash(parts):
-    """Whether two structures, with a graph or left out for the lack of one or of an id, have ids that a source takes
-    for one: in Unicode's composed form."""
+    """Whether two structures, with a graph or left out for the lack of one or of an id, have ids that are one."""
     without = [id.encode() for part in parts for id, _ in part.skipped[: sum(part.n_skipped[:2])]]
-    ids = np.concatenate([np.array(without, "S"), *(part.id for part in parts)])
-    is_ascii = np.array([id.isascii() for id in ids.tolist()], bool)
-    others = [normal(id.decode()).encode() for id in ids[~is_ascii].tolist()]
-    return len(np.unique(np.concatenate([ids[is_ascii], np.array(others, "S")]))) < len(ids)
+    ids = _compared([np.array(without, "S"), *(part.id for part in parts)])
+    return len(np.unique(ids)) < len(ids)
+
+
+def _compared(arrays):
+    """All ids, (S,) bytes of each array, as a source compares them: in Unicode's composed form."""
+    ids = np.concatenate(arrays)
+    return np.array([id if id.isascii() else normal(id.decode()).encode() for id in ids.tolist()], "S")
 
 
 def _block(parts, starts, rows):

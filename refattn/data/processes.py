@@ -66,18 +66,17 @@ def n_pieces(source: Source) -> int:
     XYZ, an archive, a database, and whatever has its labels in a table."""
     if not isinstance(source, FilesSource) or source.table:
         return 1
-    wanted = max(1, min(_n_bytes_of_text(source.files) // PIECE_BYTES, MAX_PIECES))
-    return wanted if _is_cut_by_frames(source) else min(len(source.files), wanted)
+    return _cut(source)[0]
 
 
-def _is_cut_by_frames(source):
-    """Whether the pieces are runs of frames: there are too few files to share them out, and all can be cut."""
-    is_few = len(source.files) * PIECE_BYTES < _n_bytes_of_text(source.files)
-    return is_few and all(XYZ.search(file.name) for file in source.files)
-
-
-def _n_bytes_of_text(files):
-    return sum(n_bytes([file]) * (UNPACKED if file.suffix.lower() in OPENERS else 1) for file in files)
+def _cut(source):
+    """How many pieces there are, and whether they are runs of frames: where there are too few files to share them out,
+    and all can be cut."""
+    n_files = len(source.files)
+    text = sum(n_bytes([file]) * (UNPACKED if file.suffix.lower() in OPENERS else 1) for file in source.files)
+    wanted = max(1, min(text // PIECE_BYTES, MAX_PIECES))
+    by_frames = n_files * PIECE_BYTES < text and all(XYZ.search(file.name) for file in source.files)
+    return wanted if by_frames else min(n_files, wanted), by_frames
 
 
 def prepare_in_processes(
@@ -96,15 +95,16 @@ def prepare_in_processes(
     """
     start = time.perf_counter()
     config = graph_config or GraphConfig()
+    cut = _cut(source)
     command = command_of(source, config)
-    command["source"] |= {"files": _digest_of(source.files), "units": units or {}, "pieces": n_pieces(source)}
-    command["source"]["cut"] = [_is_cut_by_frames(source), extxyz.PIECE, extxyz.LINES_PER_LOOK, *sys.version_info[:2]]
+    command["source"] |= {"files": _digest_of(source.files), "units": units or {}}
+    command["source"]["cut"] = [*cut, extxyz.PIECE, extxyz.LINES_PER_LOOK, *sys.version_info[:2]]
     checkpoint = FinishedBlocks(out, command, note)
     GraphBatch.from_atoms(ase.Atoms("H2", [[0, 0, 0], [0, 0, 1]]), config)  # compiled once, not by all of them
     try:
         with only_process(out), checkpoint:
             checkpoint.open()
-            order = _order_for(source, config, units, checkpoint.folder, command["source"]["pieces"])
+            order = _order_for(source, config, units, checkpoint.folder, *cut)
             found = _prepare_pieces(order, n_processes, out, progress)
             began = time.thread_time()
             n_structures, n_skipped, reasons = _join(order, out, overwrite)
@@ -144,14 +144,14 @@ def _digest_of(files):
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _order_for(source, config, units, folder, count):
+def _order_for(source, config, units, folder, count, by_frames):
     """What a process has to know; see _serve."""
     return {
         "source": {"path": str(source.path), "recursive": source.recursive, "id_from": source.id_from},
         "origin": {name: getattr(source, name) for name in ("name", "licence", "citation")},
         "graph": dataclasses.asdict(config),
         "units": units or {},
-        "by_frames": _is_cut_by_frames(source),
+        "by_frames": by_frames,
         "folder": str(folder),
         "count": count,
     }

@@ -50,12 +50,12 @@ class CudaStepper:
     params: Parameters
     adam: Adam
     average: Average | None = None
-    capture: bool = True
+    capture: dataclasses.InitVar[bool] = True
 
-    def __post_init__(self):
+    def __post_init__(self, capture):
         self.loss = loss_of(self.config.training.loss)
         self.plan = None
-        self.replays = Replays(self.config, self.params, self.capture)
+        self.replays = Replays(self.config, self.params, capture)
         with within_memory():
             self._to_device()
 

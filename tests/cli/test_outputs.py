@@ -285,39 +285,25 @@ def test_temporary_files_are_new_and_those_of_killed_processes_removed(tmp_path,
     assert (tmp_path / "x").read_text() == "old"
 
 
-def test_a_temporary_file_that_is_taken_for_a_leftover_is_made_again(tmp_path, monkeypatch):
-    """Another process that looks for leftovers between the making of the file and its lock."""
+@pytest.mark.parametrize("still_has_it", [False, True])
+def test_a_temporary_file_that_is_taken_for_a_leftover_is_made_again(still_has_it, tmp_path, monkeypatch):
+    """Another process that looks for leftovers between the making of the file and its lock: it has removed the file, or
+    has the lock and is about to."""
     fcntl = pytest.importorskip("fcntl")
     lock = fcntl.flock
     removed = []
 
-    def after_removal(handle, how):
+    def beside_another(handle, how):
         if not removed:
             removed.extend(tmp_path.iterdir())
+            if still_has_it:
+                raise BlockingIOError
             removed[0].unlink()
         return lock(handle, how)
 
-    monkeypatch.setattr(fcntl, "flock", after_removal)
+    monkeypatch.setattr(fcntl, "flock", beside_another)
     with temporary_file(tmp_path) as part:
+        removed[0].unlink(missing_ok=True)
         assert part.exists()
         assert len(removed) == 1
         assert part != removed[0]
-
-
-def test_a_temporary_file_that_another_process_is_removing_is_left_to_it(tmp_path, monkeypatch):
-    """It has the lock between our making the file and our locking it, and has not removed it yet."""
-    fcntl = pytest.importorskip("fcntl")
-    flock = fcntl.flock
-    refused = []
-
-    def slow(handle, how):
-        if not refused:
-            refused.append(handle)
-            raise BlockingIOError
-        flock(handle, how)
-
-    monkeypatch.setattr(fcntl, "flock", slow)
-    with temporary_file(tmp_path) as part:
-        (other,) = set(tmp_path.iterdir()) - {part}
-        other.unlink()
-        assert part.exists()

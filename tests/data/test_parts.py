@@ -101,6 +101,16 @@ def test_an_id_of_two_files_is_that_of_the_first(folder, tmp_path):
     assert joined.skipped[-1] == ("m1", module.REPEATED)
 
 
+def test_an_id_in_two_unicode_forms_is_one(folder, tmp_path):
+    text = (folder / "01.xyz").read_text()
+    (folder / "01.xyz").write_text(text.replace("id=m1", "id=\u00e9"), encoding="utf-8")
+    (folder / "13.xyz").write_text(text.replace("id=m1", "id=e\u0301"), encoding="utf-8")
+    prepare(open_source(folder), tmp_path / "serial.h5")
+    report = join(parts_of(folder, 3, tmp_path), tmp_path / "all.h5")
+    serial, joined = (read_dataset(tmp_path / name) for name in ("serial.h5", "all.h5"))
+    assert joined.id.tolist() == serial.id.tolist() and report.n_repeated == 1
+
+
 def test_what_is_no_set_of_parts_is_named(one_file, folder, tmp_path):
     parts = parts_of(one_file, 3, tmp_path)
     (tmp_path / "other").mkdir()

@@ -210,9 +210,9 @@ def test_the_ranks_of_a_machine_share_out_its_gpus(named, found, taken, monkeypa
     ranks = Ranks()
     ranks.index, ranks.size = 2, 3
     monkeypatch.setattr(ranks, "gather", lambda items: [*items, "elsewhere", *items])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if named is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named or "")  # what is taken is taken back at the end
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     for name in found:
         (tmp_path / name).touch()
     monkeypatch.setattr(mpi, "DEVICES", tmp_path)
