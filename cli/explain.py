@@ -29,7 +29,7 @@ from refattn.common.text import counted
 from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, OF_ADDITIVE_HEAD, SITE_SCORES
-from refattn.prediction.predictor import Model, load, target_number
+from refattn.prediction.predictor import Model, Outside, load, target_number
 from refattn.report.chemiscope import MARK, explanation_file, is_chemiscope
 from refattn.report.findings import ExplainedStructure, findings
 from refattn.report.folder import ReportOptions, ReportWriter, explanation_folder, files_of
@@ -133,6 +133,7 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
         raise click.UsageError("populations are only shown with --compare orbitals")
     scores = tuple(dict.fromkeys([*scores, *(name for name in shown["score"] if name in COSTLY)]))
     model = load(run, device, min_distance)
+    model.outside = Outside(model.checkpoints[0])
     target = shown["target"] and model.targets[target_number(model, shown["target"])]
     shown["target"] = target or ""
     missing = [name for name in shown["score"] if name in OF_ADDITIVE_HEAD and model.config.model.head != "additive"]
@@ -156,6 +157,8 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
             if not as_json:
                 echo(line_of(finding, shown["score"]))
     note_of_sources(sources)
+    for text in model.outside.notes():
+        note(text)
     for name, count in total.weak.items():
         of = counted(count, "structure")
         note(f"note: the predictions of {of} hardly depend on what {name} shows; see its title")

@@ -76,7 +76,7 @@ def predict(
 
     An interval of --coverage 0.9 holds the true value in 90 % of structures like those of the validation set; see
     `refattn evaluate RUN --coverage 0.9`. The distance counts in standard deviations of the training set. A note says
-    how many structures have elements, numbers of sites or edges that no structure had in training.
+    how many structures have elements, numbers of sites, edges or periods that no structure had in training.
     """
     model = load(run, device, min_distance)
     model.outside = Outside(model.checkpoints[0])

@@ -21,7 +21,8 @@ from refattn.common.strict_json import to_json
 from refattn.common.threads import workers
 from refattn.config import to_toml
 from refattn.data.builtin import data_of_run, open_data
-from refattn.data.splits import Split
+from refattn.data.fingerprint import Extent
+from refattn.data.splits import Split, resolve_split
 from refattn.models import CARD, KEYS
 from refattn.network.checkpoint import load_checkpoint, save_checkpoint
 from refattn.network.evaluate import predict_split
@@ -44,6 +45,7 @@ def pack(run: Path, out: Path, facts: dict) -> None:
     checkpoint = load_checkpoint(run / "model.h5")
     config = checkpoint.config
     dataset = open_data(data_of_run(config.data.path, run), config.graph)
+    extent = Extent.of(dataset, resolve_split(checkpoint.split, dataset)[0])
     chosen = np.random.default_rng(0).permutation(len(checkpoint.split.train))[:POINTS]
     kept = checkpoint.split._replace(train=[checkpoint.split.train[n] for n in np.sort(chosen)])
     with workers(2) as map_fn:
@@ -53,7 +55,7 @@ def pack(run: Path, out: Path, facts: dict) -> None:
     own = dataclasses.replace(config, data=data)
     save_checkpoint(
         out / "model.h5",
-        dataclasses.replace(checkpoint, config=own, split=Split([], [], []), state={}, fingerprint=None),
+        dataclasses.replace(checkpoint, config=own, split=Split([], [], []), state={}, fingerprint=None, extent=extent),
     )
     write_calibrations(out / "calibration.h5", calibrations, load_checkpoint(out / "model.h5"))
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))

@@ -1,5 +1,5 @@
 """Which data a network was trained on: digests of graphs and labels, so that other data are noticed, and how far the
-training structures reach."""
+training structures reach, so that other structures are."""
 
 import hashlib
 import typing
@@ -22,12 +22,10 @@ class Fingerprint(typing.NamedTuple):
 
     graphs : (S,) uint64     digests of their graphs
     labels : tuple of str    digests of the labels of each target, and of the structures' weights where there are some
-    extent : (2, 2) float    of the structures trained on, the smallest and largest number of sites, and edge, Å
     """
 
     graphs: np.ndarray
     labels: tuple[str, ...]
-    extent: np.ndarray | None = None  # runs of before have none
 
     @classmethod
     def of(cls, dataset: Dataset, labels: Sequence[str], rows: Sequence[np.ndarray]) -> "Fingerprint":
@@ -35,23 +33,44 @@ class Fingerprint(typing.NamedTuple):
         everything = np.concatenate(rows)
         label = labels_of_targets(dataset, labels)[everything]
         digests = [hashlib.sha256(np.where(np.isnan(y), np.nan, y).tobytes()).hexdigest() for y in label.T]
-        n_sites = np.diff(dataset.graphs.site_ptr)[rows[0]]
-        r = [end for block in dataset.graphs.blocks(rows[0]) if len(block.r) for end in (block.r.min(), block.r.max())]
-        extent = np.array([[n_sites.min(), n_sites.max()], [min(r, default=0), max(r, default=0)]], dtype=float)
-        return cls(graph_digests(dataset.graphs, everything), tuple(digests), extent)
+        return cls(graph_digests(dataset.graphs, everything), tuple(digests))
 
     @classmethod
     def read(cls, group: h5py.Group) -> "Fingerprint":
         """Of a model file."""
-        extent = group["extent"][()].astype(float).reshape(2, 2) if "extent" in group else None
-        return cls(group["graphs"][()].astype(np.uint64), tuple(group["labels"].asstr()[()].tolist()), extent)
+        return cls(group["graphs"][()].astype(np.uint64), tuple(group["labels"].asstr()[()].tolist()))
 
-    def write(self, group: h5py.Group) -> None:
+    def write(self, file: h5py.File) -> None:
         """Into a model file."""
-        group["graphs"] = self.graphs
-        write_strings(group, "labels", self.labels)
-        if self.extent is not None:
-            group["extent"] = self.extent
+        file["fingerprint/graphs"] = self.graphs
+        write_strings(file, "fingerprint/labels", self.labels)
+
+
+class Extent(typing.NamedTuple):
+    """How far the structures reach that a network was trained on.
+
+    sites : (2,) float       smallest and largest number of sites
+    edges : (2,) float       shortest and longest edge, Å; zeros where there is none
+    periodic : (2,) float    1 where some of them are finite, 1 where some are periodic; None where that is unknown
+    """
+
+    sites: np.ndarray
+    edges: np.ndarray
+    periodic: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, rows: np.ndarray) -> "Extent":
+        """Of the structures `rows` of a Dataset."""
+        n_sites = np.diff(dataset.graphs.site_ptr)[rows]
+        r = [end for block in dataset.graphs.blocks(rows) if len(block.r) for end in (block.r.min(), block.r.max())]
+        periodic = dataset.pbc[rows].any(axis=1)
+        edges = min(r, default=0), max(r, default=0)
+        found = (n_sites.min(), n_sites.max()), edges, (not periodic.all(), periodic.any())
+        return cls(*np.array(found, dtype=float))
+
+    def write(self, file: h5py.File) -> None:
+        """Into a model file."""
+        file["extent"] = np.array([part for part in self if part is not None])
 
 
 def same_data(one: Fingerprint | None, other: Fingerprint | None) -> bool:

@@ -19,7 +19,7 @@ from refattn.data.store import Dataset, check_layout, open_dataset, read_dataset
 from refattn.errors import DataError, OutputError
 from refattn.structures.batch import GraphBatch, ring_flags
 
-MARK = b"refattn-mapped 1\n"
+MARK = b"refattn-mapped 2\n"
 HEAD = 1 << 16  # bytes for what the file says of itself
 ALIGNED = 64  # bytes
 BLOCK = 1 << 14  # structures that are written or checked at once
@@ -59,7 +59,7 @@ def open_mapped(path: Path | str) -> Dataset:
         group: {name: arrays[f"{group}/{name}"] for name in names}
         for group, names in (("labels", first.labels), ("arrays", first.arrays))
     }
-    return Dataset(graphs, arrays["id"], None, None, None, label_attrs=first.label_attrs,
+    return Dataset(graphs, arrays["id"], None, None, arrays["pbc"], label_attrs=first.label_attrs,
                    graph_config=first.graph_config, attrs=first.attrs, skipped=first.skipped, **groups)  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def _write(path, flat, key):
     shapes = {"site_ptr": ("<i8", (n["structure"] + 1,)), "edge_ptr": ("<i8", (n["site"] + 1,))}
     shapes |= {"nbr": ("<i4", (n["edge"],)), "z": ("<i4", (n["site"],))}
     shapes |= dict.fromkeys(EDGE_FLOATS, ("<f8", (n["edge"],)))
-    shapes |= {"id": (f"<U{ids.dtype.itemsize}", (n["structure"],))}
+    shapes |= {"pbc": ("?", (n["structure"], 3)), "id": (f"<U{ids.dtype.itemsize}", (n["structure"],))}
     shapes |= {f"labels/{name}": ("<f8", (n["structure"],)) for name in labels}
     shapes |= {f"arrays/{name}": ("<f8", (n["site"], *shape)) for name, shape in inner.items()}
     arrays = {}
@@ -136,6 +136,7 @@ def _write_arrays(path, stream, arrays, n_structures):
         for name in EDGE_FLOATS:
             put(name, n_edges, getattr(graphs, name))
         put("id", start, block.id)
+        put("pbc", start, block.pbc)
         for name, values in block.labels.items():
             put(f"labels/{name}", start, values)
         for name, values in block.arrays.items():

@@ -99,7 +99,7 @@ class Dataset:
     ----------
     graphs : GraphBatch                  structures are numbered from 0
     id : (S,) str
-    position : (N, 3) float64            Cartesian, Å; None where it was not read, as cell and pbc
+    position : (N, 3) float64            Cartesian, Å; None where it was not read, as cell
     cell : (S, 3, 3) float64             cell vectors, one a row, Å
     pbc : (S, 3) bool                    periodic along each cell vector
     labels : name -> (S,) float64        NaN where unknown

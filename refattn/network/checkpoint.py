@@ -16,7 +16,7 @@ from refattn.common.environment import processor, versions
 from refattn.common.files import other_format, replacing
 from refattn.common.hdf5 import UNREADABLE, NewFile, Strings, attribute_text, json_blocks, reading_hdf5, write_strings
 from refattn.config import Config, config_from_dict, to_toml
-from refattn.data.fingerprint import Fingerprint, check_fingerprint
+from refattn.data.fingerprint import Extent, Fingerprint, check_fingerprint
 from refattn.data.splits import Split
 from refattn.data.store import Dataset
 from refattn.errors import RefattnError, RunError, in_one_line
@@ -41,7 +41,7 @@ class Checkpoint:
     Of several targets `unit` is a tuple and `mean` and `std` are arrays (K,). `reference` (K, 119) is there for the
     read-out "sum", whose mean is 0: what an atom of each atomic number adds to the property.
     `elements` are the atomic numbers that it was trained on; empty where that is unknown (imported models).
-    `fingerprint` says which data it was trained on; None where that is unknown.
+    `fingerprint` says which data it was trained on, `extent` how far they reach; None where that is unknown.
     `state` is empty in `model.h5`; in `last.h5` it holds the optimiser, the schedule and the place in the training.
     """
 
@@ -55,6 +55,7 @@ class Checkpoint:
     state: dict = dataclasses.field(default_factory=dict)
     reference: np.ndarray | None = None
     fingerprint: Fingerprint | None = None
+    extent: Extent | None = None
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -72,20 +73,18 @@ class Checkpoint:
 def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a Checkpoint as HDF5; the file appears complete or not at all. Raises OutputError."""
     toml = to_toml(checkpoint.config)
-    unit, target = checkpoint.unit, checkpoint.config.data.target
+    texts = {"unit": checkpoint.unit, "target": checkpoint.config.data.target}
     with replacing(path) as part, NewFile(part) as file:
         file.attrs.update(format=FORMAT, version=VERSION, versions=json.dumps(versions()), processor=processor())
-        file.attrs.update(
-            {name: x if isinstance(x, str) else json.dumps(x) for name, x in (("unit", unit), ("target", target))}
-        )
+        file.attrs.update({name: x if isinstance(x, str) else json.dumps(x) for name, x in texts.items()})
         file.attrs.update(mean=checkpoint.mean, std=checkpoint.std)
         file.attrs["sha256"] = _checksum(checkpoint, toml)
         write_strings(file, "config", toml)
         file["elements"] = np.array(checkpoint.elements, dtype=np.int32)
         if checkpoint.reference is not None:
             file["reference"] = checkpoint.reference
-        if checkpoint.fingerprint is not None:
-            checkpoint.fingerprint.write(file.create_group("fingerprint"))
+        for known in filter(None, (checkpoint.fingerprint, checkpoint.extent)):
+            known.write(file)
         for name in checkpoint.params:
             file[f"parameters/{name}"] = checkpoint.params[name]
         for name, ids in checkpoint.split._asdict().items():
@@ -148,6 +147,7 @@ def _read(file):
     for name, view in file.get("state", {}).items():
         state[name] = view[()] if view.dtype.kind in "fiu" else json.loads(view.asstr()[()])
     unit = attribute_text(file, "unit")
+    extent = file.get("extent", file.get("fingerprint/extent"))  # runs of before have it there, without `periodic`
     checkpoint = Checkpoint(
         config=config,
         params=from_arrays(config.model, arrays, config.training.dtype),
@@ -159,6 +159,7 @@ def _read(file):
         state=state,
         reference=file["reference"][()].astype(float) if "reference" in file else None,
         fingerprint=Fingerprint.read(file["fingerprint"]) if "fingerprint" in file else None,
+        extent=extent and Extent(*extent[()].astype(float).reshape(-1, 2)),
     )
     if file.attrs["sha256"] != _checksum(checkpoint, toml):
         raise RunError("the contents do not fit their checksum; restore the file or train again")
@@ -173,7 +174,7 @@ def _checksum(checkpoint, toml):
     parts = [toml, *checkpoint.units, scale, elements]
     rest = [vector, *(checkpoint.state[name] for name in sorted(checkpoint.state))]
     rest += [] if checkpoint.reference is None else [checkpoint.reference]
-    rest += [part for part in checkpoint.fingerprint or () if part is not None]
+    rest += [part for part in (*(checkpoint.fingerprint or ()), *(checkpoint.extent or ())) if part is not None]
     texts = (part if isinstance(part, np.ndarray) else json.dumps(part) for part in rest)
     digest = hashlib.sha256()
     for part in itertools.chain(map(json.dumps, parts), json_blocks(checkpoint.split), texts):

@@ -90,7 +90,7 @@ class Predictor:
     config : Config                      theirs; they differ in the seed at most
     target, unit : str                   the label it predicts; of several targets a tuple
     targets, units : tuple of str        the same, a tuple of one target too
-    outside : Outside                    where it is set, is told of all structures that are predicted
+    outside : Outside                    where it is set, is told of all structures that have a graph
     """
 
     def __init__(self, checkpoints: list[Checkpoint], device: str = "cpu", calibrations: Sequence[Path] = ()):
@@ -221,14 +221,15 @@ class Predictor:
                     with_graph.append(found)
                 else:
                     refuse(found[0], found[2])
-            kept_ids, kept, graphs = map(list, zip(*with_graph)) if with_graph else ([], [], [])
-            return task(kept_ids, kept, GraphBatch.concatenate(graphs), map_fn, refuse)
+            kept_ids, kept, each = map(list, zip(*with_graph)) if with_graph else ([], [], [])
+            graphs = GraphBatch.concatenate(each)
+            if self.outside is not None:
+                self.outside.add(kept_ids, kept, graphs)
+            return task(kept_ids, kept, graphs, map_fn, refuse)
 
     def _predict(self, uncertainty, coverage, ids, structures, graphs, map_fn, refuse):
         """The structures and their Prediction; see `compute`."""
         graphs.check(self.config.model, ids)
-        if self.outside is not None:
-            self.outside.add(ids, graphs)
         found = predict_members(self.checkpoints, self.ops, graphs, np.arange(len(ids)), map_fn)
         finite = np.isfinite(found.value).all(axis=1)
         if not finite.all():
@@ -382,18 +383,18 @@ class Outside:
     """
 
     def __init__(self, checkpoint: Checkpoint):
-        self.extent = checkpoint.fingerprint and checkpoint.fingerprint.extent
+        self.extent = checkpoint.extent
         self.elements = checkpoint.elements
         self.ids = set()
         self.n = 0
         self.found = {}
 
-    def add(self, ids: Sequence[str], graphs: GraphBatch) -> None:
-        """Look at the structures `ids` and their graphs."""
+    def add(self, ids: Sequence[str], structures: Sequence[ase.Atoms], graphs: GraphBatch) -> None:
+        """Look at some structures, called `ids` in notes, and their graphs."""
         self.n += len(ids)
         if self.extent is None:
             return
-        (fewest, most), (shortest, longest) = self.extent
+        (fewest, most), (shortest, longest) = self.extent.sites, self.extent.edges
         n_sites = np.diff(graphs.site_ptr)
         sites_of = f"{{:g}} sites (training: {fewest:g} to {most:g})"
         self._count(sites_of, ids, np.flatnonzero((n_sites < fewest) | (n_sites > most)), n_sites)
@@ -407,6 +408,11 @@ class Outside:
         rows, first = np.unique(owner[odd], return_index=True)
         names = {row: chemical_symbols[z] for row, z in zip(rows.tolist(), graphs.z[odd][first], strict=True)}
         self._count("the element {}, never seen in training", ids, rows, names)
+        if self.extent.periodic is not None:
+            periodic = np.array([atoms.pbc.any() for atoms in structures], dtype=int)
+            rows = np.flatnonzero(self.extent.periodic[periodic] == 0)
+            kinds = "no periodic direction (training: all periodic)", "periodic directions (training: all finite)"
+            self._count("{}", ids, rows, [kinds[kind] for kind in periodic])
 
     def _count(self, text, ids, rows, values):
         """`text` with a value of each of the structures `rows`."""

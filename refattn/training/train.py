@@ -17,7 +17,7 @@ from refattn.common.mpi import ALONE, Ranks, take_gpu
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
 from refattn.data.builtin import open_data, with_absolute_paths
-from refattn.data.fingerprint import Fingerprint
+from refattn.data.fingerprint import Extent, Fingerprint
 from refattn.data.notes import notes_on
 from refattn.data.splits import Split, check_labels, choose_split, labels_of_targets, resolve_split, write_split
 from refattn.data.store import Dataset
@@ -179,6 +179,7 @@ class Trainer:
         scale = of_each(mean), of_each(std)
         checkpoint = Checkpoint(config, params, unit, *scale, tuple(elements.tolist()), split, reference=reference)
         checkpoint.fingerprint = Fingerprint.of(dataset, config.data.labels, rows)
+        checkpoint.extent = Extent.of(dataset, rows[0])
         return cls(out, checkpoint, dataset, rows, device)
 
     @classmethod

@@ -276,8 +276,9 @@ def test_files_of_one_name_and_bad_structures(folder, tmp_path):
     paths = [str(tmp_path / name / "POSCAR") for name in "abc"]
     result = run("predict", folder / "run", paths[0], folder / "set.extxyz", *paths[1:], "--skip-bad")
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [paths[0], *(f"m{i}" for i in range(40))]
-    first, second, last = result.stderr.splitlines()
+    first, second, third, last = result.stderr.splitlines()
     assert first.startswith(f"left out {paths[1]}: atoms")
+    assert f"1 such as {paths[0]} with periodic directions" in third
     assert "holds F, which the model never saw" in second and paths[2] in second
     assert last == "41 structures, 2 left out"
     assert paths[1] in refused(1, "predict", folder / "run", *paths)

@@ -9,7 +9,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 from click.testing import CliRunner
 from small_data import molecules, small_config, write_molecules
 
@@ -22,6 +22,9 @@ from refattn.config import to_toml
 from refattn.data.builtin import SETS
 from refattn.data.sources.registry import open_source
 from refattn.errors import RunError
+from refattn.network.checkpoint import load_checkpoint
+from refattn.prediction.predictor import Outside
+from refattn.structures.batch import GraphBatch
 from refattn.training.train import train
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -76,6 +79,32 @@ def test_a_model_is_known_by_its_name(run, shipped, tmp_path):
     assert "no data of its own" in invoke("evaluate", "small", status=1)
     with pytest.raises(RunError, match="one of `refattn models`"):
         refattn.load("smaller")
+
+
+def test_what_no_structure_was_like_in_training_is_said(run, shipped, tmp_path):
+    """Of a run and of a model that ships, which keeps no split and no digests; predicted or explained."""
+    usual, crystal = molecules(2, seed=4)
+    crystal.set_cell([9.0, 9.0, 9.0])
+    crystal.pbc = True
+    large = ase.Atoms("C40", [[1.4 * k, 0, 0] for k in range(40)])
+    for atoms, id in ((usual, "usual"), (crystal, "crystal"), (large, "large")):
+        atoms.info = {"id": id}
+    ase.io.write(tmp_path / "new.extxyz", [usual, crystal, large], format="extxyz")
+    for name in (run, "small"):
+        for words in (["predict"], ["explain", "--out", tmp_path / "out", "--no-pages", "--max-pictures", 0]):
+            result = CliRunner().invoke(cli, [*map(str, [words[0], name, tmp_path / "new.extxyz", *words[1:]])])
+            assert result.exit_code == 0, result.stderr or repr(result.exception)
+            assert "2 of 3 structures lie outside of what the model was trained on" in result.stderr
+            assert "1 such as large with 40 sites (training: " in result.stderr
+            assert "1 such as crystal with periodic directions (training: all finite)" in result.stderr
+
+
+def test_a_molecule_is_no_crystal():
+    note = Outside(load_checkpoint(refattn.models.FOLDER / "crystals" / "model.h5"))
+    for id, atoms in (("crystal", bulk("SiO", "rocksalt", a=4.6)), ("molecule", molecule("SiO"))):
+        note.add([id], [atoms], GraphBatch.from_atoms(atoms, r_max=6.0))
+    assert "1 of 2 structures lies outside" in note.notes()[0]
+    assert "1 such as molecule with no periodic direction (training: all periodic)" in note.notes()[0]
 
 
 def test_its_card_says_how_good_it_is(run, shipped):

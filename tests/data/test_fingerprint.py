@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from explanation_cases import network
 from small_data import write_properties
 
-from refattn.data.fingerprint import Fingerprint, check_fingerprint, graph_digests
+from refattn.data.fingerprint import Extent, Fingerprint, check_fingerprint, graph_digests
 from refattn.data.splits import Split
 from refattn.data.store import read_dataset
 from refattn.errors import DataError
+from refattn.network.checkpoint import load_checkpoint, save_checkpoint
 
 SPLIT = Split(["m4", "m1", "m2"], ["m5"], ["m7", "m9"])
 ROWS = [np.array([4, 1, 2]), np.array([5]), np.array([7, 9])]
@@ -75,3 +77,20 @@ def test_structures_are_told_apart_whatever_they_are_called(path):
     digests = graph_digests(dataset.graphs, np.arange(10))
     assert len({*digests.tolist()}) == 10
     assert np.array_equal(graph_digests(renamed.graphs, np.arange(10)), digests)
+
+
+def test_how_far_the_structures_reach_and_which_are_periodic(path, tmp_path):
+    dataset = read_dataset(path)
+    rows = np.array([4, 1, 2])
+    chosen = [dataset.atoms(row) for row in rows]
+    extent = Extent.of(dataset, rows)
+    assert extent.sites.tolist() == [min(map(len, chosen)), max(map(len, chosen))]
+    apart = [dataset.graphs.take([row]).r for row in rows]
+    assert extent.edges.tolist() == [min(r.min() for r in apart), max(r.max() for r in apart)]
+    assert extent.periodic.tolist() == [1, 0]
+    dataset.pbc[1, 2] = True
+    assert Extent.of(dataset, rows).periodic.tolist() == [1, 1]
+    assert Extent.of(dataset, rows[1:2]).periodic.tolist() == [0, 1]
+    for known in (extent, extent._replace(periodic=None), None):
+        save_checkpoint(tmp_path / "model.h5", dataclasses.replace(network().checkpoint, extent=known))
+        assert str(load_checkpoint(tmp_path / "model.h5").extent) == str(known)
