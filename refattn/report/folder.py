@@ -125,12 +125,12 @@ def explanation_folder(
             if not writer.n_done or not writer.is_whole or isinstance(error, OSError | OutputError):
                 raise
             stopped = error
-    if stopped:
-        note(f"the tables in {folder} hold the {counted(writer.n_done, 'structure')} before what went wrong")
-        raise stopped
     left_out = set() if shown.edges else {folder / "edges.csv"}
     written = files_of(folder, shown.pages).keys() - left_out
     remove_earlier(earlier, [*written, *writer.drawn])
+    if stopped:
+        note(f"the tables in {folder} hold the {counted(writer.n_done, 'structure')} before what went wrong")
+        raise stopped
 
 
 class ReportWriter:

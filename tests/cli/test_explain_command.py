@@ -340,6 +340,22 @@ def test_bad_structures_are_one_sentence_or_left_out(folder, tmp_path):
     assert {row["id"] for row in rows_from(folder / "bad" / "sites.csv")} == {"good"}
 
 
+def test_what_stops_partway_leaves_no_picture_of_before(folder):
+    run(folder, "set.extxyz", "partway", "--no-pages", scores="none", compare=())
+    before = {path.name for path in (folder / "partway" / "pictures").iterdir()}
+    waters = [molecule("H2O") for _ in range(33)]
+    waters[-1].positions[1] = waters[-1].positions[0]
+    for number, atoms in enumerate(waters):
+        atoms.info["id"] = f"w{number}"
+    ase.io.write(folder / "long.extxyz", waters, format="extxyz")
+    options = ("--no-pages", "--max-pictures", 2, "--scores", "none", "--overwrite")
+    result = invoke(folder, "long.extxyz", "partway", *options)
+    assert result.exit_code == 1 and "hold the 32 structures before" in result.stderr and "w32" in result.stderr
+    assert {row["id"] for row in rows_from(folder / "partway" / "sites.csv")} == {f"w{k}" for k in range(32)}
+    after = {path.name for path in (folder / "partway" / "pictures").iterdir()}
+    assert len(before) > 2 and after == {"w0.png", "w1.png"}
+
+
 def test_what_is_refused(folder):
     (folder / "file").write_text("")
     assert "file" in refused(1, folder, "set.extxyz", "file", "--no-pages")
