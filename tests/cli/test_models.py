@@ -137,7 +137,9 @@ def test_what_ships_fits_and_has_a_card():
     assert sum(path.stat().st_size for path in files) < MEGABYTES * 1e6
     for name in names:
         card = refattn.models.read_card(name)
-        assert card["sha256"] == hashlib.sha256((refattn.models.FOLDER / name / "model.h5").read_bytes()).hexdigest()
+        model = refattn.models.FOLDER / name / "model.h5"
+        assert card["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+        assert load_checkpoint(model).extent.periodic.tolist() == [name != "crystals", name == "crystals"]
 
 
 @pytest.fixture(scope="module")
