@@ -409,10 +409,14 @@ class Outside:
         names = {row: chemical_symbols[z] for row, z in zip(rows.tolist(), graphs.z[odd][first], strict=True)}
         self._count("the element {}, never seen in training", ids, rows, names)
         if self.extent.periodic is not None:
-            periodic = np.array([atoms.pbc.any() for atoms in structures], dtype=int)
-            rows = np.flatnonzero(self.extent.periodic[periodic] == 0)
-            kinds = "no periodic direction (training: all periodic)", "periodic directions (training: all finite)"
-            self._count("{}", ids, rows, [kinds[kind] for kind in periodic])
+            had_finite, had_periodic = self.extent.periodic
+            periodic = np.array([atoms.pbc.any() for atoms in structures], dtype=bool)
+            if not had_periodic:
+                rows = np.flatnonzero(periodic)
+                self._count("periodic directions (training: all finite)", ids, rows, periodic)
+            if not had_finite:
+                rows = np.flatnonzero(~periodic)
+                self._count("no periodic direction (training: all periodic)", ids, rows, periodic)
 
     def _count(self, text, ids, rows, values):
         """`text` with a value of each of the structures `rows`."""
