@@ -9,7 +9,6 @@ the system has such a limit. It gets refattn's graph, not its own.
 """
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
@@ -71,6 +70,8 @@ def main():
         row for n in range(1, cores + 1) for row in series(f"{n} threads", [({}, {})], n, arguments.rounds, {})
     ]
     record["structures"] = structures("refattn", SIZES, sys.executable, arguments.largest)
+    if failed := record["structures"]["failed"]:
+        sys.exit(f"refattn, {failed['sites']} sites: {failed['reason']}; --largest makes it smaller")
     record["authors"] = structures("tensorflow", SIZES, python_of("tensorflow", pythons), arguments.largest)
     if arguments.data:
         record["memory"] = step_memory(arguments, pythons)
@@ -175,7 +176,7 @@ def predict_one(peer, n_sites):
     model = Model(Checkpoint(config, params))
     model.predict(synthetic.cluster(100))
     began = time.perf_counter()
-    graph = GraphBatch.from_atoms(atoms, **dataclasses.asdict(config.graph))
+    graph = GraphBatch.from_atoms(atoms, config.graph)
     row = {"peer": peer, "sites": n_sites, "edges": len(graph.nbr), "graph_seconds": time.perf_counter() - began}
     if peer == "refattn":
         began = time.perf_counter()

@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 from ase import Atoms
+from scipy.spatial import cKDTree
 
 from refattn.config import Config, GraphConfig, TrainingConfig
 from refattn.data.store import Dataset
@@ -12,6 +13,7 @@ from refattn.experiments import load_experiment
 from refattn.structures.batch import GraphBatch
 
 VOLUME = 20.0  # Å^3 an atom
+CLOSEST = 1.0  # Å between two atoms
 
 
 def network(**sizes):
@@ -60,6 +62,10 @@ def source(config, n_structures=128, n_sites=18, degree=4, seed=0):
 
 
 def cluster(n_sites, seed=0):
-    """`n_sites` carbon atoms at random in a cube of 20 Å^3 an atom, without periodic directions."""
-    positions = np.random.default_rng(seed).random((n_sites, 3)) * (VOLUME * n_sites) ** (1 / 3)
+    """`n_sites` carbon atoms at random in a cube of 20 Å^3 an atom, none closer than 1 Å, not periodic."""
+    rng, edge = np.random.default_rng(seed), (VOLUME * n_sites) ** (1 / 3)
+    positions = rng.random((n_sites, 3)) * edge
+    while len(pairs := cKDTree(positions).query_pairs(CLOSEST, output_type="ndarray")):
+        again = np.unique(pairs[:, 0])
+        positions[again] = rng.random((len(again), 3)) * edge
     return Atoms(numbers=[6] * n_sites, positions=positions, info={"id": f"cluster of {n_sites}"})

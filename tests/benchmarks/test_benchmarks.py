@@ -6,11 +6,13 @@ import sys
 import types
 from pathlib import Path
 
+import bench_scaling
 import numpy as np
 import pytest
 import report
 from click.testing import CliRunner
 from report_tables import TABLES, number
+from scipy.spatial import cKDTree
 from small_data import write_molecules
 
 from refattn.benchmarks import synthetic, worker
@@ -25,6 +27,22 @@ from refattn.config import ModelConfig
 from refattn.errors import OutputError
 
 TINY = {"width": 16, "n_layers": 1, "n_heads": 4, "global_width": 8, "head_width": 8, "embedding_width": 8}
+
+
+# ---- one large structure ---------------------------------------------------------------------------------------------
+
+
+def test_a_made_up_structure_is_predicted_and_measured(capsys):
+    bench_scaling.predict_one("refattn", 300)
+    row = json.loads(capsys.readouterr().out)
+    assert row["sites"] == 300 and row["edges"] > 900
+    assert row["graph_seconds"] > 0 and row["seconds"] > 0 and row["peak_mb"] > 0
+
+
+@pytest.mark.parametrize("n_sites", [1, 2, 10_000])
+def test_atoms_of_a_made_up_structure_keep_their_distance(n_sites):
+    atoms = synthetic.cluster(n_sites)
+    assert len(atoms) == n_sites and cKDTree(atoms.positions).count_neighbors(cKDTree(atoms.positions), 1.0) == n_sites
 
 
 # ---- counts and statistics -------------------------------------------------------------------------------------------
