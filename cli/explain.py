@@ -70,7 +70,7 @@ def parse_share(context: click.Context, parameter: click.Parameter, text: str) -
 @click.option("--share", default="0.5", callback=parse_share, help="Weight of the residual path, 0 to 1, or norm.")
 @click.option("--compare", type=click.Choice(["orbitals"]), help="Add HOMO and LUMO populations: FILES' own, or xTB's.")
 @click.option(
-    "--method", default="", help="Of --compare: FUNCTIONAL/BASIS, such as b3lyp/6-31g*, with the extra pyscf."
+    "--method", default="", help="Of --compare: FUNCTIONAL/BASIS (b3lyp/6-31g*; extra pyscf) or gfn2-xtb (extra xtb)."
 )
 @click.option(
     "--score", multiple=True, type=click.Choice(SHOWN), default=["scaled_beta"], help="Shown; again for another row."

@@ -13,16 +13,19 @@ MARK = rb"\d+\nProperties=[^\n]*homo_mulliken[^\n]*\n"  # how the file begins
 @click.command()
 @click.argument("source", type=click.Path())
 @click.argument("out", type=click.Path())
-@click.option("--method", default="b3lyp/6-31g*", show_default=True, help="FUNCTIONAL/BASIS, as PySCF names them.")
+@click.option(
+    "--method", default="b3lyp/6-31g*", show_default=True, help="FUNCTIONAL/BASIS, as PySCF names them, or gfn2-xtb."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many molecules.")
 @click.option("--skip-bad", is_flag=True, help="Leave out what cannot be read or computed.")
 @overwrite
 def orbitals(source, out, method, limit, skip_bad, overwrite):
-    """Compute HOMO and LUMO of every molecule in SOURCE with PySCF, and write them as extended XYZ to OUT.
+    """Compute HOMO and LUMO of every molecule in SOURCE, and write them as extended XYZ to OUT.
 
-    OUT has the labels homo and lumo (eV) and the per-site arrays homo_population and lumo_population (Löwdin),
-    homo_mulliken and lumo_mulliken; `refattn prepare` reads it. What was computed once is kept on disk
-    (REFATTN_CACHE), so that the command goes on where it was stopped.
+    With PySCF OUT has the labels homo and lumo (eV) and the per-site arrays homo_population and lumo_population
+    (Löwdin), homo_mulliken and lumo_mulliken. What was computed once is kept on disk (REFATTN_CACHE), so that the
+    command goes on where it was stopped. With gfn2-xtb, by tblite, the labels are xtb_homo and xtb_lumo and all
+    populations Mulliken's. `refattn prepare` reads OUT.
     """
     import re
 

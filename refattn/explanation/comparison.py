@@ -3,9 +3,9 @@
 import ase
 import numpy as np
 
-from refattn.errors import DataError, in_one_line
+from refattn.errors import DataError
 from refattn.generate.first_principles import orbital_labels
-from refattn.generate.orbitals import METHOD, xtb_labels
+from refattn.generate.orbitals import xtb_labels
 
 POPULATIONS = {
     "homo_population": "population of the highest occupied orbital",
@@ -22,7 +22,7 @@ def populations(atoms: ase.Atoms, method: str = "") -> dict[str, np.ndarray]:
     Parameters
     ----------
     atoms : ase.Atoms      perhaps with `homo_population` and `lumo_population` (N,) in `arrays`
-    method : str           FUNCTIONAL/BASIS for PySCF, see orbital_labels
+    method : str           see orbital_labels
 
     Returns
     -------
@@ -45,9 +45,5 @@ def populations(atoms: ase.Atoms, method: str = "") -> dict[str, np.ndarray]:
         raise DataError(
             f"structure {id} is periodic and has no {' and '.join(POPULATIONS)}; add these arrays, or leave it out"
         )
-    try:
-        _, arrays = xtb_labels(atoms)
-    except (RuntimeError, ValueError, IndexError) as error:  # what tblite raises, and a system without an orbital
-        reason = in_one_line(error)
-        raise DataError(f"structure {id}: {METHOD} fails ({reason}); leave it out, or give populations") from None
+    _, arrays = xtb_labels(atoms)
     return {name: np.asarray(arrays[name], dtype=float) for name in POPULATIONS}

@@ -5,7 +5,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 from ase.units import Bohr, Hartree
 
-from refattn.errors import MissingExtra
+from refattn.errors import DataError, MissingExtra, in_one_line
 
 METHOD = "GFN2-xTB"
 
@@ -43,9 +43,21 @@ def xtb_labels(atoms: ase.Atoms, degenerate: float = 0.0) -> tuple[dict, dict]:
     arrays : dict
         `forces` (N, 3) in eV/Å, `homo_population` and `lumo_population` (N,), dimensionless.
 
+    Raises DataError where the calculation fails, MissingExtra without the `xtb` extra.
+
     Source   Bannwarth et al., J. Chem. Theory Comput. 15, 1652 (2019); Mulliken, J. Chem. Phys. 23, 1833 (1955)
     """
-    calculator = _tblite()[1].Calculator(METHOD, atoms.numbers, atoms.positions / Bohr)
+    interface = _tblite()[1]
+    try:
+        return _frontier(interface, atoms, degenerate)
+    except (RuntimeError, ValueError, IndexError) as error:  # what tblite raises, and a system without an orbital
+        raise DataError(
+            f"structure {atoms.info.get('id', 'structure')}: {METHOD} fails ({in_one_line(error)}); leave it out"
+        ) from None
+
+
+def _frontier(interface, atoms, degenerate):
+    calculator = interface.Calculator(METHOD, atoms.numbers, atoms.positions / Bohr)
     calculator.set("verbosity", 0)
     calculator.set("save-integrals", 1)
     result = calculator.singlepoint()

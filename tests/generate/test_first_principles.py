@@ -66,7 +66,7 @@ def test_water_and_what_is_kept(cache, monkeypatch):
 @pytest.mark.parametrize(
     ("atoms", "method", "message"),
     [
-        (molecule("H2"), "b3lyp", "is not FUNCTIONAL/BASIS"),
+        (molecule("H2"), "b3lyp", "is neither FUNCTIONAL/BASIS"),
         (molecule("H2"), "nonsense/sto-3g", "cannot compute nonsense/sto-3g"),
         (molecule("H2"), "hf/nonsense", "cannot compute hf/nonsense"),
         (molecule("CH3"), METHOD, "odd number of electrons"),

@@ -9,6 +9,9 @@ from click.testing import CliRunner
 from extras import needs_xtb
 
 from refattn.cli.main import cli
+from refattn.data.store import read_dataset
+from refattn.errors import DataError
+from refattn.generate.first_principles import orbital_labels
 from refattn.generate.orbitals import xtb_labels
 
 pytestmark = needs_xtb
@@ -44,6 +47,36 @@ def test_frontier_orbitals_of_another_calculation():
     labels, arrays = xtb_labels(HCN)
     assert (labels["homo"], labels["lumo"]) == pytest.approx(HCN_HOMO_AND_LUMO, abs=2e-4)
     np.testing.assert_allclose(arrays["lumo_population"], HCN_LUMO_POPULATION, atol=2e-3)
+
+
+def test_the_command_writes_a_set_that_attention_is_taught_on(tmp_path):
+    source, out, data = tmp_path / "in.xyz", tmp_path / "out.extxyz", tmp_path / "data.h5"
+    ase.io.write(source, [HCN, molecule("CH3"), ETHER, molecule("C6H6")])
+    command = ["data", "orbitals", str(source), str(out), "--method", "gfn2-xtb", "--skip-bad"]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 0 and "3 molecules by gfn2-xtb, 1 left out" in result.stderr
+    assert CliRunner().invoke(cli, command).exit_code == 0  # its own output is replaced
+    cyanide, ether, benzene = ase.io.read(out, ":")
+    for atoms, levels in ((cyanide, HCN_HOMO_AND_LUMO), (ether, ETHER_HOMO_AND_LUMO)):
+        assert (atoms.info["xtb_homo"], atoms.info["xtb_lumo"]) == pytest.approx(levels, abs=2e-4)
+    np.testing.assert_allclose(ether.arrays["homo_population"], ETHER_HOMO_POPULATION, atol=2e-3)
+    np.testing.assert_allclose(benzene.arrays["homo_mulliken"][:6], 1 / 6, atol=2e-3)  # of both degenerate orbitals
+    assert CliRunner().invoke(cli, ["prepare", str(out), str(data)]).exit_code == 0
+    assert {"xtb_homo", "xtb_lumo"} <= set(read_dataset(data).labels)
+    assert {"homo_population", "lumo_population"} <= set(read_dataset(data).arrays)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (molecule("CH3"), "odd number of electrons"),
+        (Atoms("U2", [[0, 0, 0], [0, 0, 2.5]]), "GFN2-xTB fails"),
+        (Atoms("H2", [[0, 0, 0], [0, 0, 0.7]], cell=[5, 5, 5], pbc=True), "periodic"),
+    ],
+)
+def test_what_gfn2_xtb_does_not_compute_is_refused(atoms, message):
+    with pytest.raises(DataError, match=message):
+        orbital_labels(atoms, "gfn2-xtb")
 
 
 def test_populations_sum_to_one_and_follow_symmetry():
