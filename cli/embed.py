@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import re
 import sys
 import tempfile
@@ -122,7 +123,13 @@ def folders_of(out: str, model: Model, target: str | None) -> dict[str, Path]:
     """{target: pathlib.Path}: `out`, or a folder in it for each of several targets."""
     if target is not None or len(model.targets) == 1:
         return {model.targets[target_number(model, target)]: Path(out)}
-    return {name: Path(out) / re.sub(r"[^\w.-]", "_", name) for name in model.targets}
+    folders = {}
+    for name in model.targets:
+        plain = re.sub(r"[^\w.-]", "_", name)
+        numbered = itertools.chain([plain], (f"{plain}-{n}" for n in itertools.count(2)))
+        taken = {folder.name.lower() for folder in folders.values()}  # on a file system that ignores case too
+        folders[name] = Path(out) / next(name for name in numbered if name.lower() not in taken)
+    return folders
 
 
 def print_axes(summary: dict, about: str = "") -> None:

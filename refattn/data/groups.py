@@ -15,6 +15,7 @@ from ase.formula import Formula
 from refattn.common.hdf5 import UNREADABLE, reading_hdf5
 from refattn.common.metrics import N_ATOMIC, compositions, element_counts
 from refattn.common.text import counted
+from refattn.common.threads import one_blas_thread
 from refattn.config import DataConfig
 from refattn.data.store import Dataset
 from refattn.errors import DataError, in_one_line
@@ -71,7 +72,8 @@ def _labels_or_ids(dataset, data):
     """The values of a label; or the beginnings of the ids, up to a text or without the number at the end."""
     wanted = data.split_group
     if wanted in dataset.labels:
-        return np.array([f"{wanted} = {value:.12g}" for value in dataset.labels[wanted].tolist()])
+        values = dataset.labels[wanted].tolist()
+        return np.array([f"{wanted} = {np.format_float_positional(value, trim='-')}" for value in values])
     ids = dataset.id.tolist()
     if wanted and not any(wanted in id for id in ids):
         labels = ", ".join(sorted(dataset.labels))
@@ -148,6 +150,7 @@ def _embedding(dataset, path):
     return vector[[row[id] for id in dataset.id.tolist()]]
 
 
+@one_blas_thread
 def k_means(point: np.ndarray, n_clusters: int, seed: int = 0) -> np.ndarray:
     """(S,) int: the nearest of `n_clusters` centres of the points (S, D), each the mean of the points nearest to it.
 
@@ -211,6 +214,13 @@ def draw_parts(dataset: Dataset, known: np.ndarray, data: DataConfig) -> tuple[n
     else:
         valid = left[:n_valid]
     train = left[~np.isin(left, valid)][: data.n_train or None]
+    asked = ("train", train, data.n_train), ("valid", valid, data.n_valid * (data.valid_by == "random"))
+    for name, part, wanted in asked:
+        if len(part) < wanted:
+            raise DataError(
+                f"data.n_{name} is {wanted}, but {counted(len(known), 'structure')} with the label leave {len(part)} "
+                "for it; ask for fewer, or give a data set with more"
+            )
     if not (len(train) and len(valid) and all(folds)) or (data.test_part and not len(test)):
         if data.split_by in ("random", "file"):
             raise DataError(

@@ -18,7 +18,7 @@ from refattn.common.strict_json import to_json
 from refattn.config import Config, DataConfig
 from refattn.data.groups import draw_parts
 from refattn.data.store import Dataset
-from refattn.errors import DataError
+from refattn.errors import ConfigError, DataError
 
 FORMAT = "refattn-split"
 PARTS = ("train", "valid", "test")
@@ -76,16 +76,48 @@ def split_indices(
 def choose_split(dataset: Dataset, data: DataConfig) -> Split:
     """The Split that a DataConfig asks for: a published one, that of a file, or one that is drawn.
 
-    Raises DataError as published_split, read_split, make_split and draw_parts do.
+    Raises DataError as published_split, read_split, make_split and draw_parts do, and for sizes that are not those of a
+    file, ConfigError for a setting that the others leave without effect.
     """
+    _check_settings(data)
+    sizes = data.n_train, data.n_valid, data.n_test
     if data.split.startswith(PREFIX):
-        return published_split(dataset, data.split.removeprefix(PREFIX), (data.n_train, data.n_valid, data.n_test))
+        return published_split(dataset, data.split.removeprefix(PREFIX), sizes)
     if data.split:
-        return read_split(data.split)
+        split = read_split(data.split)
+        _check_sizes(sizes, [len(ids) for ids in split], data.split)
+        return split
     if data.split_by != "random" or data.n_folds or not data.test_part:
         parts = draw_parts(dataset, _some_labelled_rows(dataset, data.targets), data)
         return Split.of_rows(dataset, parts)
     return make_split(dataset, data.targets, data.n_train, data.n_valid, data.n_test, data.split_seed)
+
+
+def _check_settings(data):
+    """Raise ConfigError where groups are asked for that the split would not keep apart."""
+    by_groups = data.split_by not in ("random", "file")
+    if data.split and by_groups:
+        raise ConfigError(
+            f'data.split_by is {data.split_by!r}, but data.split names the parts; set data.split_by to "file" or leave '
+            "data.split empty"
+        )
+    if not data.split and not by_groups:
+        for name, idle in (("split_group", ""), ("valid_by", "random")):
+            if getattr(data, name) != idle:
+                raise ConfigError(
+                    f"data.{name} is {getattr(data, name)!r}, but data.split_by is {data.split_by!r}, which makes no "
+                    'groups; set data.split_by too, such as "group"'
+                )
+
+
+def _check_sizes(asked, found, what):
+    """Raise DataError where (n_train, n_valid, n_test), 0 for any, are not those of a split that is not drawn."""
+    for part, wanted, size in zip(PARTS, asked, found, strict=True):
+        if wanted not in (0, size):
+            raise DataError(
+                f"data.n_{part} is {wanted}, but {what} has {size} there; leave it at 0, or draw a split: leave "
+                "data.split empty"
+            )
 
 
 def make_split(
@@ -135,12 +167,7 @@ def published_split(dataset: Dataset, name: str, sizes: tuple[int, int, int] = (
             f"the published split of {name} is one of {n} structures, the data set has {found}; prepare the whole set "
             "(/skipped in it says what was left out), or draw a split: leave data.split empty"
         )
-    for part, size, wanted in zip(PARTS, n_parts, sizes, strict=True):
-        if wanted not in (0, size):
-            raise DataError(
-                f"data.n_{part} is {wanted}, but the published split of {name} has {size} there; leave it at 0, or "
-                "draw a split: leave data.split empty"
-            )
+    _check_sizes(sizes, n_parts, f"the published split of {name}")
     parts = split_indices(n, *n_parts, legacy=True)
     if hashlib.sha256(np.concatenate(parts).astype("<i8").tobytes()).hexdigest() != sha256:
         raise DataError(f"this NumPy draws another permutation than the published split of {name}; install NumPy 1.26")

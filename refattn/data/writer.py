@@ -78,6 +78,7 @@ class DatasetWriter:
         self.stack = contextlib.ExitStack()
         self.ids = {}  # a dict keeps the order and finds duplicates; add_rows is told an array of UTF-8 at the end
         self.skipped = []
+        self.units = {}  # of the labels of the dataset to append to
         self.open = {}  # path -> dataset; to open one for every block would pack and unpack its last chunk every time
         self.n_structures = self.n_sites = self.n_edges = 0
 
@@ -122,6 +123,7 @@ class DatasetWriter:
         for record in records:
             self._add_id(record.id)
         names = dict.fromkeys(name for record in records for name in record.labels)
+        self._check_units(names)
         labels = {name: np.array([record.labels.get(name, np.nan) for record in records]) for name in names}
         self.add_rows(Rows(_block_columns(records, graphs), labels, self._block_arrays(records)))
 
@@ -158,6 +160,15 @@ class DatasetWriter:
         """Name -> unit of every label that the file holds."""
         return {name: str(label.attrs["unit"]) for name, label in self.file["labels"].items()}
 
+    def _check_units(self, names):
+        """Labels of the dataset to append to keep their unit."""
+        for name in names.keys() & self.units.keys():
+            unit, wanted = self.units[name], self.label_attrs.get(name, NO_ATTRS)["unit"]
+            if unit != wanted:
+                raise DataError(
+                    f"{self.path}: the unit of /labels/{name} is {unit!r}, not {wanted!r}; append in that unit"
+                )
+
     def _check_previous(self):
         """Ids, skipped and counts of the dataset to append to, into self; True if all is well."""
         store.verify(self.path)
@@ -165,11 +176,7 @@ class DatasetWriter:
             rule = store.read_graph_config(file)
             if rule != self.graph_config:
                 raise DataError(f"it was made with {rule}; append with the same rule, or write another file")
-            for name, label in file["labels"].items():
-                unit = label.attrs["unit"]
-                wanted = self.label_attrs.get(name, NO_ATTRS)["unit"]
-                if unit != wanted:
-                    raise DataError(f"the unit of /labels/{name} is {unit!r}, not {wanted!r}; append in that unit")
+            self.units = {name: str(label.attrs["unit"]) for name, label in file["labels"].items()}
             self.ids = dict.fromkeys(store.read_strings(file["structures/id"]).tolist())
             skipped = (store.read_strings(file[f"skipped/{name}"]).tolist() for name in ("id", "reason"))
             self.skipped = list(zip(*skipped, strict=True))

@@ -27,10 +27,13 @@ def model_names() -> list[str]:
 
 
 def shipped(run: str | os.PathLike) -> Path:
-    """The path `run`; the folder of a shipped model where it is the name of one and there is no such path."""
+    """The path `run`; the folder of a shipped model where it is the name of one, and no file or run has that name."""
     path = Path(run)
     named = FOLDER / path.name
-    return named if path.name == str(run) and (named / CARD).is_file() and not path.exists() else path
+    if path.name != str(run) or not (named / CARD).is_file() or path.is_file():
+        return path
+    holds_runs = any(next(path.glob(pattern), None) for pattern in ("*.h5", "fold_*", "member_*"))
+    return path if holds_runs else named
 
 
 def why_no_model(path: Path) -> str:

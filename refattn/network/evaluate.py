@@ -91,14 +91,15 @@ def predict_split(
     Raises what GraphBatch.check and group_numbers do.
     """
     first = checkpoints[0]
-    dataset.graphs.check(first.config.model, dataset.id)
+    chosen = resolve_split(first.split, dataset)
+    dataset.graphs.check(first.config.model, dataset.id, np.concatenate(chosen))
     label = labels_of_targets(dataset, first.config.data.targets)
     ops = load_backend(device)
     composition = compositions(dataset.graphs.z, dataset.graphs.site_ptr)
     group = group_numbers(dataset, first.config.data) if first.split.train else None
     wanted = bool(first.config.training.attention) if with_attention is None else with_attention
     parts = {}
-    for name, rows in zip(Split._fields, resolve_split(first.split, dataset), strict=True):
+    for name, rows in zip(Split._fields, chosen, strict=True):
         width = first.config.model.n_targets * first.config.model.global_width + 1
         few = len(rows) <= MANY and 4 * width * len(rows) <= MOST_BYTES
         predict = _predict_few if few else _predict_many
@@ -160,11 +161,11 @@ def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
 
     Of several targets, a dict of each under its name in `targets`.
     """
-    names = checkpoint.config.data.targets
+    data = checkpoint.config.data
     n_parameters = len(checkpoint.params.vector)
     columns = {name: list(known_columns(part.label, part.prediction)) for name, part in parts.items()}
     each = {}
-    for k, (target, unit) in enumerate(zip(names, checkpoint.units, strict=True)):
+    for k, (target, unit) in enumerate(zip(data.targets, checkpoint.units, strict=True)):
         each[target] = {"target": target, "unit": unit, "n_parameters": n_parameters}
         each[target] |= {name: metrics(*known[k]) for name, known in columns.items()}
         if checkpoint.config.of_class:
@@ -180,9 +181,8 @@ def summarise(checkpoint: Checkpoint, parts: dict[str, EvaluatedPart]) -> dict:
             groups = [part.group[~np.isnan(part.label[:, k])] for part in (parts["train"], parts["valid"])]
             own_mean = means_of_groups(groups[0], columns["train"][k][0], groups[1])
             each[target]["valid"]["group_mae"] = metrics(columns["valid"][k][0], own_mean)["mae"]
-            data = checkpoint.config.data
             each[target] |= {"split_by": data.split_by, "valid_by": data.valid_by}
-    return each[names[0]] if len(names) == 1 else {"n_parameters": n_parameters, "targets": each}
+    return each[data.targets[0]] if len(data.targets) == 1 else {"n_parameters": n_parameters, "targets": each}
 
 
 def write_predictions(path: Path, dataset: Dataset, parts: dict[str, EvaluatedPart], targets: Sequence[str]) -> None:

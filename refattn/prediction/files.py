@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from ase import Atoms
 from ase.io.extxyz import write_xyz
 
 from refattn.common.files import replacing
@@ -15,6 +16,7 @@ from refattn.common.hdf5 import NewFile, append, chunk_rows
 from refattn.common.outputs import Mark, mark_for
 from refattn.common.strict_json import to_json
 from refattn.common.text import column_name, csv_cell
+from refattn.errors import DataError
 from refattn.prediction.predictor import Prediction
 
 # How the files begin, so that they are replaced and others are not. No other program quotes the names of a table alone.
@@ -22,7 +24,7 @@ _FIELD = rb"(?:spread|distance|lower|upper)"
 _OF_ONE = rb'"(?:[^"\r\n]|"")*"(?:,"' + _FIELD + rb'")*'
 _OF_SEVERAL = rb'"predicted (?:[^"\r\n]|"")*"(?:,"(?:predicted|' + _FIELD + rb') (?:[^"\r\n]|"")*")+'
 _CSV = re.compile(rb'"id",(?:' + _OF_ONE + rb"|" + _OF_SEVERAL + rb")\r\n")
-_XYZ = re.compile(rb"\d+\n[^\n]*:attention[^\s:]*:R:\d+[^\n]* predicted_")
+_XYZ = re.compile(rb"\d+\n[^\n]*:attention[^\s:]*:R:\d+[^\n]* \"?predicted_")
 _JSON = re.compile(rb'\[\n\{"id": "(?:[^"\\]|\\.)*", (?:"(?:[^"\\]|\\.)*": [^ ]+, )+"unit": ["{]|\[\]\n')
 MARKS = {".csv": _CSV, ".json": _JSON, ".xyz": _XYZ, ".extxyz": _XYZ, ".h5": "refattn-predictions"}
 
@@ -84,9 +86,13 @@ def _csv(path, targets, units, extra):
 def json_records(result: Prediction) -> Iterator[dict]:
     """The structures of a Prediction as dicts: id, value under the target's name, unit, attention, and uncertainty.
 
-    Of several targets the last three are dicts of each by its name.
+    Of several targets the last three are dicts of each by its name. Raises DataError for a target with the name of
+    another field.
     """
     each = result.of_targets()
+    for name in ("id", "unit", "attention", "uncertainty"):
+        if any(found.target == name for found in each):
+            raise DataError(f"the target {name} has the name of a field of JSON; write .csv, .xyz or .h5")
     for n, id in enumerate(result.id):
         record = {"id": id, **{found.target: float(found.value[n]) for found in each}}
         rest = {found.target: _rest_of_record(found, n) for found in each}
@@ -127,7 +133,7 @@ def _xyz(path, targets, units, extra):
         def add(structures, result):
             each = result.of_targets()
             for n, (atoms, id) in enumerate(zip(structures, result.id, strict=True)):
-                frame = atoms.copy()
+                frame = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
                 frame.info = {"id": id, **{f"predicted_{found.target}": float(found.value[n]) for found in each}}
                 columns = ["symbols", "positions"]
                 for found in each:

@@ -229,7 +229,6 @@ class Predictor:
 
     def _predict(self, uncertainty, coverage, ids, structures, graphs, map_fn, refuse):
         """The structures and their Prediction; see `compute`."""
-        graphs.check(self.config.model, ids)
         found = predict_members(self.checkpoints, self.ops, graphs, np.arange(len(ids)), map_fn)
         finite = np.isfinite(found.value).all(axis=1)
         if not finite.all():
@@ -289,7 +288,9 @@ class Predictor:
     def graph(self, id: str, atoms: ase.Atoms) -> GraphBatch:
         """The graph of one structure, called `id` in errors. Raises StructureError, DataError where there is none."""
         check_elements(self.checkpoints[0], id, atoms.numbers)
-        return GraphBatch.from_atoms(atoms, self.config.graph, id)
+        graph = GraphBatch.from_atoms(atoms, self.config.graph, id)
+        graph.check(self.config.model, [id])
+        return graph
 
     def _graph_or_error(self, id, atoms):
         try:

@@ -34,6 +34,7 @@ class Column(typing.NamedTuple):
     signed : bool            whether colours should diverge from zero
     values : (N,) float64    in `unit`; empty where it has none
     shared : (low, high)     the ends of the colours of a set; None where they are the structure's own
+    note : str               what holds of this structure alone
     """
 
     name: str
@@ -42,11 +43,17 @@ class Column(typing.NamedTuple):
     signed: bool
     values: np.ndarray
     shared: tuple[float, float] | None = None
+    note: str = ""
 
     @property
     def title(self) -> str:
         """What it is, with its unit."""
-        return with_unit(self.text, self.unit)
+        return with_unit(self.about, self.unit)
+
+    @property
+    def about(self) -> str:
+        """What it is in this structure."""
+        return self.text + self.note
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -102,9 +109,8 @@ class ExplainedStructure:
                     unit = e.unit_of_scores if s.in_unit else ""
                     share = strength(e, s)
                     weak = f", all sites together {share:.1%} of the labels' spread" if share < HARDLY else ""
-                    found.append(
-                        Column(self.column_name(s.name, target), about + s.text + weak, unit, s.signed, values)
-                    )
+                    name = self.column_name(s.name, target)
+                    found.append(Column(name, about + s.text, unit, s.signed, values, note=weak))
         found += [Column(name, POPULATIONS[name], "", False, known) for name, known in self.populations.items()]
         return {column.name: column for column in found}
 

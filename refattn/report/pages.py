@@ -98,7 +98,7 @@ def page_data(finding: ExplainedStructure, first: str) -> dict:
     scene = Scene.of(finding.atoms)
     columns = finding.columns.values()
     keys = ("name", "text", "unit", "signed", "low", "high", "values")
-    rows = ((c.name, c.text, c.unit, c.signed, *c.limits, c.values.tolist()) for c in columns)
+    rows = ((c.name, c.about, c.unit, c.signed, *c.limits, c.values.tolist()) for c in columns)
     return {
         "elements": finding.atoms.get_chemical_symbols(),
         "site": scene.site.tolist(),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import h5py
 import numpy as np
 
+from refattn.common.threads import one_blas_thread
 from refattn.errors import DataError, MissingExtra
 from refattn.report.embedding_file import row_blocks
 
@@ -32,6 +33,7 @@ class PrincipalComponents:
         return (x - self.mean) @ self.axes.T
 
 
+@one_blas_thread
 def principal_components(data: h5py.Dataset | np.ndarray) -> PrincipalComponents:
     """Principal components of the rows of `data`, in two passes over it: the mean, then the covariance.
 

@@ -31,7 +31,7 @@ MARKS = {
     "structures.csv": re.compile(rb"id,formula,sites,\W*predicted "),
     "sites.csv": re.compile(rb"id,site,element,x \("),
     "edges.csv": re.compile(rb"id,i,j,image_a,"),
-    "explained.extxyz": re.compile(rb"\d+\n[^\n]*:beta(?:_[^:\n]*)?:R:1[^\n]* predicted_"),
+    "explained.extxyz": re.compile(rb"\d+\n[^\n]*:beta(?:_[^:\n]*)?:R:1[^\n]* \"?predicted_"),
     "explanations.h5": "refattn-explanations",
 }
 LAYOUT = """

@@ -29,6 +29,7 @@ CATEGORIES = {
     "block": 4,  # s, p, d, f
     "atomic_volume": 10,  # natural logarithm of cm^3/mol, 1.5 to 4.3
 }
+N_CGCNN = 101  # rows of the table, from 0, no atom, to fermium
 N_FEATURES = sum(CATEGORIES.values())
 
 

@@ -170,14 +170,14 @@ class Trainer:
         """A new run, of which nothing is written yet."""
         config, dataset, split, rows = open_split(config)
         label = labels_of_targets(dataset, config.data.targets)[rows[0]]
-        mean, std, reference = label_scale(label, dataset.graphs, rows[0], config)
-        elements = dataset.graphs.elements(rows[0])
+        with workers(1):  # of BLAS's own threads one: the same bits on any number of cores
+            mean, std, reference = label_scale(label, dataset.graphs, rows[0], config)
+        elements = tuple(dataset.graphs.elements(rows[0]).tolist())
         params = initialise(config.model, config.training.seed, config.training.dtype)
         if init:
             params.vector[:] = load_initial(init, config).vector
         unit = of_each([dataset.label_attrs[target].get("unit", "") for target in config.data.targets])
-        scale = of_each(mean), of_each(std)
-        checkpoint = Checkpoint(config, params, unit, *scale, tuple(elements.tolist()), split, reference=reference)
+        checkpoint = Checkpoint(config, params, unit, of_each(mean), of_each(std), elements, split, reference=reference)
         checkpoint.fingerprint = Fingerprint.of(dataset, config.data.labels, rows)
         checkpoint.extent = Extent.of(dataset, rows[0])
         return cls(out, checkpoint, dataset, rows, device)

@@ -81,6 +81,19 @@ def test_a_model_is_known_by_its_name(run, shipped, tmp_path):
         refattn.load("smaller")
 
 
+def test_a_folder_of_structures_does_not_hide_a_model(run, shipped, tmp_path, monkeypatch):
+    structures = molecules(2, seed=3)
+    wanted = refattn.load("small").predict(structures).value
+    (tmp_path / "work" / "small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    ase.io.write("small/one.xyz", structures[0])
+    assert np.array_equal(refattn.load("small").predict(structures).value, wanted)
+    assert "mean" in invoke("info", "small")
+    Path("small/model.h5").write_bytes(b"")
+    with pytest.raises(RunError, match="small/model.h5"):  # a run of that name comes first
+        refattn.load("small")
+
+
 def test_what_no_structure_was_like_in_training_is_said(run, shipped, tmp_path):
     """Of a run and of a model that ships, which keeps no split and no digests; predicted or explained."""
     usual, crystal = molecules(2, seed=4)

@@ -103,6 +103,37 @@ def test_defaults_draw_as_before(dataset):
     assert group_numbers(dataset, DataConfig()) is None
 
 
+@pytest.mark.parametrize("way", [{"split_by": "composition"}, {"n_folds": 3}, {"test_part": False}])
+@pytest.mark.parametrize("part", ["n_train", "n_valid"])
+def test_more_than_there_is_is_refused(dataset, way, part):
+    with pytest.raises(DataError, match=rf"data\.{part} is 1000, but 90 structures with the label leave \d+ for it"):
+        choose_split(dataset, DataConfig(**way, **{part: 1000}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"split_group": "_"}, "data.split_group is '_'"),
+        ({"valid_by": "group"}, "data.valid_by is 'group'"),
+        ({"valid_by": "group", "n_folds": 3}, "data.valid_by is 'group'"),
+        ({"split": "split.json", "split_by": "group"}, "data.split names the parts"),
+        ({"split": "published:qm9", "split_by": "composition"}, "data.split names the parts"),
+    ],
+)
+def test_groups_that_the_split_would_not_keep_apart_are_refused(dataset, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        choose_split(dataset, DataConfig(**settings))
+
+
+def test_groups_of_a_label_are_as_many_as_its_values(tmp_path):
+    values = [20240101123456.0, 20240101123499.0, 1e15 + 1, 1e15 + 2, 0.1, 0.1 + 2**-50, -3.0, -3.0]
+    pairs = [line(f"s{i}", 1, {"t": value}) for i, value in enumerate(values)]
+    dataset = read_dataset(write(tmp_path / "set.h5", pairs))
+    found = groups_of(dataset, DataConfig(split_by="group", split_group="t"))
+    assert len(found.rows) == len({*values}) == 7
+    assert "t = 20240101123456" in found.names and "t = -3" in found.names
+
+
 def test_k_means_finds_what_lies_apart():
     centre = np.array([[0.0, 0], [9, 0], [0, 9], [9, 9]])
     point = np.repeat(centre, 25, axis=0) + np.random.default_rng(0).normal(size=(100, 2))

@@ -108,6 +108,24 @@ def test_one_label_has_one_unit(tmp_path):
     assert len(read_dataset(tmp_path / "all.h5")) == 2
 
 
+def test_labels_are_appended_in_the_units_that_both_files_say(tmp_path):
+    for name in ("a", "b", "c"):
+        write_atoms(tmp_path / f"{name}.xyz", molecule("N2"), format="extxyz")
+        foo = "foo (eV)" if name != "c" else "foo"
+        (tmp_path / f"{name}.csv").write_text(f"id,{foo},gap (Ha)\n{name},-1.5,0.5\n")
+    opened = {name: open_source(tmp_path / f"{name}.xyz", labels=tmp_path / f"{name}.csv") for name in "abc"}
+    prepare(opened["a"], tmp_path / "set.h5")
+    prepare(opened["b"], tmp_path / "set.h5", append=True)
+    dataset = read_dataset(tmp_path / "set.h5")
+    assert {name: dataset.label_attrs[name]["unit"] for name in dataset.labels} == {"foo": "eV", "gap": "Ha"}
+    assert len(dataset) == 2
+    with pytest.raises(DataError, match="the unit of /labels/foo is 'eV', not ''; append in that unit"):
+        prepare(opened["c"], tmp_path / "set.h5", append=True)
+    with pytest.raises(DataError, match="gap is 'Ha', not 'eV'; append in that unit"):
+        prepare(opened["c"], tmp_path / "set.h5", append=True, units={"foo": "eV", "gap": "eV"})
+    assert len(read_dataset(tmp_path / "set.h5")) == 2
+
+
 def test_sources_are_counted_by_name(tmp_path):
     for name in ("data", "a"):
         write_atoms(tmp_path / f"{name}.xyz", molecule("N2"), format="extxyz")

@@ -160,6 +160,11 @@ def test_the_configuration_chooses(dataset, tmp_path):
     assert drawn == make_split(dataset, ["homo"], 9, seed=7)
     write_split(tmp_path / "split.json", drawn)
     assert choose_split(dataset, DataConfig(split=str(tmp_path / "split.json"))) == drawn
+    sizes = {f"n_{name}": len(ids) for name, ids in zip(splits.PARTS, drawn)}
+    assert choose_split(dataset, DataConfig(split=str(tmp_path / "split.json"), **sizes)) == drawn
+    for name, size in sizes.items():
+        with pytest.raises(DataError, match=rf"data\.{name} is {size - 1}, but .*split\.json has {size} there"):
+            choose_split(dataset, DataConfig(split=str(tmp_path / "split.json"), **{name: size - 1}))
     with pytest.raises(DataError, match="smfe12 is one of 3304"):
         choose_split(dataset, DataConfig(split="published:smfe12"))
     whole = Shape([f"s{i}" for i in range(3304)], [13] * 3304)

@@ -141,7 +141,7 @@ def test_append_that_does_not_fit_changes_nothing(path):
     other_rule = dataclasses.replace(CONFIG, r_max=9.0)
     for config, attrs, pairs in (
         (other_rule, {"homo": {"unit": "eV"}}, []),
-        (CONFIG, {"homo": {"unit": "Hartree"}}, []),
+        (CONFIG, {"homo": {"unit": "Hartree"}}, [line("z", 2, {"homo": 1.0})]),
         (CONFIG, {"homo": {"unit": "eV"}}, [line("b", 2)]),
     ):
         with pytest.raises(DataError), DatasetWriter(path, config, label_attrs=attrs, append=True) as writer:

@@ -309,6 +309,7 @@ class FilesSource:
         self._begun = 0.0
         if self.path.name.lower().endswith(ARCHIVES) and self.path.is_file():
             self._part = 0.0
+            self.passed_over.clear()  # it is read anew for every target
             names = collections.Counter()
             for name, path in unpacked(self.path, self._is_wanted, self._lose, self._archive_progress):
                 id = _id(PurePosixPath(name))

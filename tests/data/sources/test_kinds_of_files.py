@@ -348,6 +348,7 @@ def test_archives(tmp_path, name):
     assert [record.id for record in records] == ["a", "one", "two", "../other/a", "mp-1"]
     assert skipped.keys() == {"bad"}
     assert f"{path}, set/bad.cif: it lists no sites" in skipped["bad"].replace(", frame 0", "")
+    collected(source)  # once more, as for a second target
     assert source.passed_over == ["README.md"]
     assert source.fraction == 1
     content = path.read_bytes()
