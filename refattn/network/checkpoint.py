@@ -112,7 +112,7 @@ def of_each(values: Sequence[str] | np.ndarray) -> object:
 
 def model_file(run: Path | str) -> Path:
     """The best model of a run directory or of a shipped model, by its name, or the model file itself."""
-    path = shipped(run)
+    path = Path(run) if (Path(run) / "model.h5").exists() else shipped(run)
     return path / "model.h5" if path.is_dir() else path
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 import types
 from pathlib import Path
@@ -26,6 +27,7 @@ from refattn.cli.main import cli
 from refattn.config import ModelConfig
 from refattn.errors import OutputError
 
+ROOT = Path(__file__).parents[2]
 TINY = {"width": 16, "n_layers": 1, "n_heads": 4, "global_width": 8, "head_width": 8, "embedding_width": 8}
 
 
@@ -319,6 +321,14 @@ def test_the_pages_have_markers_of_known_tables():
 def test_the_pages_are_up_to_date():
     results = report.read_results(report.ROOT / "results" / "cpu")
     assert all(report.fill(page, results, write=False) for page in report.PAGES), "run benchmarks/report.py"
+
+
+def test_no_table_of_a_page_is_empty():
+    pages = [path for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md") for path in ROOT.glob(pattern)]
+    assert len(pages) > 20
+    empty = re.compile(r"^\|(?: ?:?-+:? ?\|)+ *\n(?!\|)", re.MULTILINE)
+    assert empty.search("| a |\n| --- |\n\n") and not empty.search("| a |\n| ---: |\n| 1 |\n")
+    assert not [path.name for path in pages if empty.search(path.read_text(encoding="utf-8"))]
 
 
 def test_numbers_have_three_digits_and_no_exponent():
