@@ -18,6 +18,7 @@ from refattn.cli.options import (
     note_of_few_scores,
     overwrite,
     print_metrics,
+    refuse_idle,
     threads,
 )
 from refattn.common.environment import available_cores
@@ -87,6 +88,8 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, kee
     overwrite, as_json = how["overwrite"], how["as_json"]
     if calibrate and data:
         raise click.UsageError("--calibrate takes the run's own data; leave --data out")
+    if not data:
+        refuse_idle(("skip_bad", "keep_seen"), "without --data")
     model = load(run, device)
     checkpoints = model.checkpoints
     settings = model.config

@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from refattn.cli.options import (
     LeftOut,
@@ -19,6 +18,7 @@ from refattn.cli.options import (
     note_of_sources,
     overwrite,
     reading_options,
+    refuse_idle,
     row,
     threads,
 )
@@ -36,6 +36,7 @@ from refattn.report.folder import ReportOptions, ReportWriter, explanation_folde
 from refattn.report.pictures import THEMES
 from refattn.validation.study import Settings
 
+OF_PICTURES = ("score", "background", "picture_format", "one_scale", "max_pictures", "max_pages", "pages", "edges")
 SHOWN = [*(score.name for score in SITE_SCORES), *POPULATIONS]
 
 
@@ -119,13 +120,14 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
         raise click.UsageError("--method is of --compare orbitals, without --validate")
     if validate:
         reading |= {"min_distance": min_distance}
-        source_of = click.get_current_context().get_parameter_source
-        if not files and any(source_of(name) is not ParameterSource.DEFAULT for name in reading):
-            raise click.UsageError("--recursive, --id-from and --min-distance are of FILES; name some to validate with")
+        if not files:
+            refuse_idle(reading, "without FILES to validate with")
+        refuse_idle(OF_PICTURES, "with --validate")
         settings = Settings(scores, share, costly, bool(compare), n_threads=threads or available_cores())
         settings = dataclasses.replace(settings, target=shown["target"])
         validate_scores(run, files, out, sample, settings, skip_bad, device, as_json, overwrite, reading)
         return
+    refuse_idle(("sample", "costly"), "without --validate")
     if not files:
         raise click.UsageError("name FILES to explain; only --validate can do without")
     shown["score"] = tuple(dict.fromkeys(shown["score"]))

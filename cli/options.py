@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from refattn.common.strict_json import to_json
 from refattn.common.text import counted, printable
@@ -61,6 +62,15 @@ def reading_options(command: Callable) -> Callable:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace what is in the way of the output, but no input.")
+
+
+def refuse_idle(names: Iterable[str], why: str) -> None:
+    """Raise UsageError where one of these parameters of the present command was given: it would have no effect."""
+    context = click.get_current_context()
+    given = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        option = next(p for p in context.command.params if p.name == given[0]).opts[0]
+        raise click.UsageError(f"{option} has no effect {why}; leave it out")
 
 
 def echo(text: str = "") -> None:

@@ -139,4 +139,20 @@ def test_files_are_read_with_the_options_of_reading(folder):
 @pytest.mark.parametrize("options", [["--recursive"], ["--id-from", "comment"], ["--min-distance", "0.1"]])
 def test_options_of_reading_need_files(folder, options):
     result = run(folder / "runs", "--out", folder / "unread", *OPTIONS, *options)
-    assert result.exit_code == 2 and "--recursive, --id-from and --min-distance are of FILES" in result.stderr
+    assert result.exit_code == 2 and "has no effect without FILES to validate with" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["explain", "run", "x.xyz", "--out", "o", "--sample", "5"], "--sample has no effect without --validate"),
+        (["explain", "run", "x.xyz", "--out", "o", "--costly", "5"], "--costly has no effect without --validate"),
+        (["explain", "run", "--out", "o", "--validate", "--edges"], "--edges has no effect with --validate"),
+        (["explain", "run", "--out", "o", "--validate", "--no-pages"], "--pages has no effect with --validate"),
+        (["evaluate", "run", "--skip-bad"], "--skip-bad has no effect without --data"),
+        (["evaluate", "run", "--keep-seen"], "--keep-seen has no effect without --data"),
+    ],
+)
+def test_an_option_without_effect_is_refused(words, why):
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 2 and why in result.stderr
