@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import re
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from refattn.cli.options import (
 )
 from refattn.common.outputs import remove_earlier
 from refattn.common.strict_json import to_json
-from refattn.common.text import counted
+from refattn.common.text import counted, told_apart
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.embedding import embed_stream
 from refattn.prediction.predictor import Model, load, target_number
@@ -123,13 +122,8 @@ def folders_of(out: str, model: Model, target: str | None) -> dict[str, Path]:
     """{target: pathlib.Path}: `out`, or a folder in it for each of several targets."""
     if target is not None or len(model.targets) == 1:
         return {model.targets[target_number(model, target)]: Path(out)}
-    folders = {}
-    for name in model.targets:
-        plain = re.sub(r"[^\w.-]", "_", name)
-        numbered = itertools.chain([plain], (f"{plain}-{n}" for n in itertools.count(2)))
-        taken = {folder.name.lower() for folder in folders.values()}  # on a file system that ignores case too
-        folders[name] = Path(out) / next(name for name in numbered if name.lower() not in taken)
-    return folders
+    names = told_apart((re.sub(r"[^\w.-]", "_", name) for name in model.targets), str.lower)  # systems may ignore case
+    return {target: Path(out) / name for target, name in zip(model.targets, names, strict=True)}
 
 
 def print_axes(summary: dict, about: str = "") -> None:

@@ -1,6 +1,8 @@
 """Text that comes from files of others, on its way to a terminal, a table or a picture."""
 
+import itertools
 import re
+from collections.abc import Callable, Iterable
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
@@ -13,6 +15,21 @@ def counted(number: int, noun: str) -> str:
 def column_name(text: str) -> str:
     """A name that extended XYZ can have for a column."""
     return re.sub(r"[\s:\"'=]", "_", text)
+
+
+def first_free(name: str, is_free: Callable[[str], bool]) -> str:
+    """The first of name, name-2, name-3, ... that is free."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if is_free(name))
+
+
+def told_apart(names: Iterable[str], as_seen: Callable[[str], str] = str) -> list[str]:
+    """The names, with a number behind each that one before it has too; alike are those of which as_seen is the same."""
+    found = {}
+    for name in names:
+        free = first_free(name, lambda wanted: as_seen(wanted) not in found)
+        found[as_seen(free)] = free
+    return [*found.values()]
 
 
 def printable(text: object) -> str:

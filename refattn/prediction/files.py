@@ -15,7 +15,7 @@ from refattn.common.files import replacing
 from refattn.common.hdf5 import NewFile, append, chunk_rows
 from refattn.common.outputs import Mark, mark_for
 from refattn.common.strict_json import to_json
-from refattn.common.text import column_name, csv_cell
+from refattn.common.text import column_name, csv_cell, told_apart
 from refattn.errors import DataError
 from refattn.prediction.predictor import Prediction
 
@@ -128,6 +128,8 @@ def _json(path, targets, units, extra):
 
 @contextlib.contextmanager
 def _xyz(path, targets, units, extra):
+    ends = [f"_{target}" if len(targets) > 1 else "" for target in targets]
+    columns = told_apart(column_name(f"attention{behind}") for behind in ends)
     with open(path, "w", encoding="utf-8") as stream:
 
         def add(structures, result):
@@ -135,13 +137,10 @@ def _xyz(path, targets, units, extra):
             for n, (atoms, id) in enumerate(zip(structures, result.id, strict=True)):
                 frame = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
                 frame.info = {"id": id, **{f"predicted_{found.target}": float(found.value[n]) for found in each}}
-                columns = ["symbols", "positions"]
-                for found in each:
-                    behind = f"_{found.target}" if len(each) > 1 else ""
+                for found, behind, column in zip(each, ends, columns, strict=True):
                     frame.info |= {name + behind: float(values[n]) for name, values in found.uncertainty().items()}
-                    columns.append(column_name(f"attention{behind}"))
-                    frame.set_array(columns[-1], found.attention[n].astype(float))
-                write_xyz(stream, [frame], columns=columns, write_results=False)
+                    frame.set_array(column, found.attention[n].astype(float))
+                write_xyz(stream, [frame], columns=["symbols", "positions", *columns], write_results=False)
 
         yield add
 

@@ -21,7 +21,7 @@ from refattn.common.files import make_directory
 from refattn.common.limits import OCCLUDED_SITES, PICTURE_SITES
 from refattn.common.outputs import Mark, is_output, remove_earlier
 from refattn.common.strict_json import to_json
-from refattn.common.text import counted, encodable
+from refattn.common.text import counted, encodable, first_free
 from refattn.errors import OutputError
 from refattn.prediction.predictor import Model, target_number
 from refattn.report import png
@@ -224,11 +224,7 @@ class ReportWriter:
     def _name_for(self, id):
         """A file name, without suffix, that no other structure has, on systems that do not tell cases apart either."""
         plain = re.sub(r"[^A-Za-z0-9._-]+", "_", id).strip("._")[-LONGEST:] or "structure"
-        name = plain
-        number = 1
-        while f"{name.lower()}." in self.names or not self._is_free(name):
-            number += 1
-            name = f"{plain}-{number}"
+        name = first_free(plain, lambda name: f"{name.lower()}." not in self.names and self._is_free(name))
         self.names.add(f"{name.lower()}.")
         return name
 

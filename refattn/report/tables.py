@@ -22,7 +22,7 @@ from ase.io.extxyz import key_val_dict_to_str
 
 from refattn.common.files import replacing
 from refattn.common.hdf5 import NewFile, append, chunk_rows
-from refattn.common.text import column_name, csv_cell
+from refattn.common.text import column_name, csv_cell, told_apart
 from refattn.explanation.explain import SITE_SCORES
 from refattn.report.findings import ExplainedStructure, with_unit
 
@@ -151,7 +151,7 @@ def extxyz_frame(finding: ExplainedStructure) -> str:
     info = {"id": finding.id}
     for e, label in finding.of_targets():
         info |= {f"predicted_{e.target}": float(e.value)} | ({} if label is None else {e.target: float(label)})
-    names = (column_name(name) for name in finding.columns)
+    names = told_apart(column_name(name) for name in finding.columns)
     columns = ":".join(["species:S:1:pos:R:3", *(f"{name}:R:1" for name in names)])
     lattice = " ".join(map(repr, atoms.cell.array.ravel().tolist()))
     comment = f'Lattice="{lattice}" ' if atoms.cell.any() else ""

@@ -11,8 +11,9 @@ from small_data import molecules
 
 import refattn
 from refattn.cli.main import cli
+from refattn.common.text import told_apart
 
-TARGETS = ("E+", "E*", "band gap", "unit")
+TARGETS = ("E+", "E*", "band gap", "unit", "band_gap")
 SMALL = {"n_layers": 1, "width": 16, "n_heads": 2, "global_width": 8, "head_width": 8, "embedding_width": 8}
 
 
@@ -28,11 +29,11 @@ def folder(tmp_path_factory):
     """A network of four targets that reads ring features, and structures for it."""
     folder = tmp_path_factory.mktemp("odd")
     structures = molecules(30, seed=1)
-    rows = ["id,E+,E*,band gap (eV),unit"]
+    rows = ["id,E+,E*,band gap (eV),unit,band_gap"]
     for n, atoms in enumerate(structures):
         atoms.info = {"id": f"m{n}"}
         atoms.set_array("ring", np.zeros((len(atoms), 2)))
-        rows.append(f"m{n},{len(atoms)},{-n},{n / 7},{n % 5}")
+        rows.append(f"m{n},{len(atoms)},{-n},{n / 7},{n % 5},{n % 7}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     ase.io.write(folder / "set.extxyz", structures, format="extxyz")
     command("prepare", folder / "set.extxyz", folder / "set.h5", "--labels", folder / "labels.csv")
@@ -65,6 +66,27 @@ def test_own_explanations_are_replaced_whatever_the_targets_are_called(folder, t
     options = ["--scores", "none", "--no-pages", "--max-pictures", 0, "--target", "band gap"]
     for _ in range(2):
         command("explain", folder / "run", folder / "set.extxyz", "--out", tmp_path / "why", *options)
+
+
+def test_every_target_has_columns_of_its_own(folder, tmp_path):
+    command("predict", folder / "run", folder / "set.extxyz", "--out", tmp_path / "p.xyz")
+    found = refattn.load(folder / "run").predict(ase.io.read(folder / "set.extxyz"))
+    written = ase.io.read(tmp_path / "p.xyz")
+    columns = [f"attention_{name}" for name in ("E+", "E*", "band_gap", "unit", "band_gap-2")]
+    for k, column in enumerate(columns):
+        np.testing.assert_allclose(written.arrays[column], found.attention[0][:, k], atol=1e-6)
+    assert not np.allclose(written.arrays["attention_band_gap"], written.arrays["attention_band_gap-2"])
+    options = ["--scores", "none", "--no-pages", "--max-pictures", 0]
+    command("explain", folder / "run", folder / "set.extxyz", "--out", tmp_path / "why", *options)
+    explained = ase.io.read(tmp_path / "why" / "explained.extxyz")
+    for column in columns:
+        beta = explained.arrays[column.replace("attention", "beta")]
+        np.testing.assert_allclose(beta, written.arrays[column], atol=1e-6)
+
+
+def test_names_are_told_apart():
+    assert told_apart(["a", "b", "a", "a-2", "A", "a"]) == ["a", "b", "a-2", "a-2-2", "A", "a-3"]
+    assert told_apart(["a", "A", "a"], str.lower) == ["a", "A-2", "a-3"]
 
 
 def test_a_target_that_is_a_field_of_json_is_refused(folder, tmp_path):
@@ -114,7 +136,7 @@ def test_evaluate_reads_only_the_structures_that_it_needs(folder, tmp_path):
     odd = structures[3].copy()
     odd.numbers[0], odd.info["id"] = 35, "bromide"
     ase.io.write(tmp_path / "more.extxyz", [*structures, odd], format="extxyz")
-    rows = (folder / "labels.csv").read_text() + "bromide,1,1,1,1\n"
+    rows = (folder / "labels.csv").read_text() + "bromide,1,1,1,1,1\n"
     (tmp_path / "labels.csv").write_text(rows)
     command("prepare", tmp_path / "more.extxyz", tmp_path / "more.h5", "--labels", tmp_path / "labels.csv")
     sizes = [word for name, size in SMALL.items() for word in ("--set", f"model.{name}={size}")]
