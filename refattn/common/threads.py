@@ -28,9 +28,6 @@ def mapped_to(map_fn: Callable, reduced: Callable) -> Callable:
     return mapped
 
 
-one_blas_thread = threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")  # a decorator; see above
-
-
 @contextlib.contextmanager
 def workers(n_threads: int) -> Iterator[Callable]:
     """A function like `map(function, items)`, on `n_threads` threads; results come lazily, in order.

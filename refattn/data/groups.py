@@ -15,7 +15,7 @@ from ase.formula import Formula
 from refattn.common.hdf5 import UNREADABLE, reading_hdf5
 from refattn.common.metrics import N_ATOMIC, compositions, element_counts
 from refattn.common.text import counted
-from refattn.common.threads import one_blas_thread
+from refattn.common.threads import workers
 from refattn.config import DataConfig
 from refattn.data.store import Dataset
 from refattn.errors import DataError, in_one_line
@@ -150,7 +150,7 @@ def _embedding(dataset, path):
     return vector[[row[id] for id in dataset.id.tolist()]]
 
 
-@one_blas_thread
+@workers(1)  # of BLAS's own threads one: the same bits on any number of cores
 def k_means(point: np.ndarray, n_clusters: int, seed: int = 0) -> np.ndarray:
     """(S,) int: the nearest of `n_clusters` centres of the points (S, D), each the mean of the points nearest to it.
 

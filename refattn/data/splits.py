@@ -94,7 +94,10 @@ def choose_split(dataset: Dataset, data: DataConfig) -> Split:
 
 
 def _check_settings(data):
-    """Raise ConfigError where groups are asked for that the split would not keep apart."""
+    """Raise ConfigError where groups are asked for that the split would not keep apart.
+
+    DataConfig itself takes such settings, so that runs that have them are still read.
+    """
     by_groups = data.split_by not in ("random", "file")
     if data.split and by_groups:
         raise ConfigError(

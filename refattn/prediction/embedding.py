@@ -101,7 +101,6 @@ def embed_stream(
 
 def _embedded(model, target, ids, structures, graphs, map_fn, refuse):
     """The structures that have vectors, and their Embedding; see Predictor.compute."""
-    graphs.check(model.config.model, ids)
     params = model.checkpoint.params.to(model.ops)
 
     def shard_vectors(rows):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import h5py
 import numpy as np
 
-from refattn.common.threads import one_blas_thread
+from refattn.common.threads import workers
 from refattn.errors import DataError, MissingExtra
 from refattn.report.embedding_file import row_blocks
 
@@ -33,7 +33,7 @@ class PrincipalComponents:
         return (x - self.mean) @ self.axes.T
 
 
-@one_blas_thread
+@workers(1)  # of BLAS's own threads one: the same bits on any number of cores
 def principal_components(data: h5py.Dataset | np.ndarray) -> PrincipalComponents:
     """Principal components of the rows of `data`, in two passes over it: the mean, then the covariance.
 
