@@ -17,9 +17,11 @@ from refattn.cli.options import (
     claim_outputs,
     device,
     echo,
+    note,
     note_of_sources,
     overwrite,
     reading_options,
+    refuse_idle,
     threads,
 )
 from refattn.common.outputs import remove_earlier
@@ -27,10 +29,12 @@ from refattn.common.strict_json import to_json
 from refattn.common.text import counted, told_apart
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.embedding import embed_stream
-from refattn.prediction.predictor import Model, load, target_number
+from refattn.prediction.predictor import Model, Outside, load, target_number
 from refattn.report.chemiscope import MARK, is_chemiscope, write_embedding
 from refattn.report.maps import COLOURS, MARKS, SITE_COLOURS, MapOptions, earlier_files, files_of, write_maps
 from refattn.report.projection import LAYOUTS
+
+OF_PICTURES = ("colour", "site_colour", "max_points")
 
 
 @click.command(context_settings={"show_default": True})
@@ -64,8 +68,13 @@ def embed(
     in OUT/TARGET; --target chooses one, whose vectors are in OUT. FILES are read as by predict,
     and shared out by --part.
     """
-    model = load(run, device, min_distance)
     alone = is_chemiscope(out)
+    if alone:
+        refuse_idle(OF_PICTURES, "on a chemiscope file")
+    if not shown["sites"]:
+        refuse_idle(("site_colour", "max_points"), "with --no-sites")
+    model = load(run, device, min_distance)
+    outside = model.outside = Outside(model.checkpoints[0])
     target = shown.pop("target")
     if alone and target is None and len(model.targets) > 1:
         raise click.UsageError(
@@ -99,9 +108,12 @@ def embed(
         blocks = embed_stream(model, structures, n_threads=threads, skip=skip, target=target)
         own = dataclasses.replace(options, target=target, of_several=len(folders) > 1)
         summaries[target] = write_maps(folder, model, run, reported(blocks), own)
+        model.outside = None  # the structures of the next target are the same
         skip = skip and (lambda id, error: None)  # it was said of the first target
     remove_earlier(earlier, paths)
     note_of_sources(sources)
+    for text in outside.notes():
+        note(text)
     if alone:
         with temporary as folder:
             write_embedding(out, Path(folder), kept, f"{run}, embedded")

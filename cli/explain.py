@@ -36,7 +36,7 @@ from refattn.report.folder import ReportOptions, ReportWriter, explanation_folde
 from refattn.report.pictures import THEMES
 from refattn.validation.study import Settings
 
-OF_PICTURES = ("score", "background", "picture_format", "one_scale", "max_pictures", "max_pages", "pages", "edges")
+OF_FOLDER = ("background", "picture_format", "one_scale", "max_pictures", "max_pages", "pages", "edges")
 SHOWN = [*(score.name for score in SITE_SCORES), *POPULATIONS]
 
 
@@ -122,12 +122,17 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
         reading |= {"min_distance": min_distance}
         if not files:
             refuse_idle(reading, "without FILES to validate with")
-        refuse_idle(OF_PICTURES, "with --validate")
+        refuse_idle(("score", *OF_FOLDER), "with --validate")
         settings = Settings(scores, share, costly, bool(compare), n_threads=threads or available_cores())
         settings = dataclasses.replace(settings, target=shown["target"])
         validate_scores(run, files, out, sample, settings, skip_bad, device, as_json, overwrite, reading)
         return
     refuse_idle(("sample", "costly"), "without --validate")
+    alone = is_chemiscope(out)
+    if alone:
+        refuse_idle(OF_FOLDER, "on a chemiscope file alone")
+    if not shown["pages"]:
+        refuse_idle(["max_pages"], "with --no-pages")
     if not files:
         raise click.UsageError("name FILES to explain; only --validate can do without")
     shown["score"] = tuple(dict.fromkeys(shown["score"]))
@@ -143,7 +148,6 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
         raise click.UsageError(f"{missing[0]} is of models with an additive head only; this one has the published head")
     sources = open_files(files, **reading)
     status = StatusLine()
-    alone = is_chemiscope(out)
     claim_outputs({Path(out): MARK} if alone else files_of(out, shown["pages"]), run, sources, (), overwrite)
     options = {"method": method, "scores": scores, "share": share, "n_threads": threads, "target": target}
     left_out = LeftOut(status)

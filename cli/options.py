@@ -69,8 +69,9 @@ def refuse_idle(names: Iterable[str], why: str) -> None:
     context = click.get_current_context()
     given = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
-        option = next(p for p in context.command.params if p.name == given[0]).opts[0]
-        raise click.UsageError(f"{option} has no effect {why}; leave it out")
+        option = next(p for p in context.command.params if p.name == given[0])
+        name = (option.opts if context.params[option.name] is not False else option.secondary_opts or option.opts)[0]
+        raise click.UsageError(f"{name} has no effect {why}; leave it out")
 
 
 def echo(text: str = "") -> None:

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import ID_FROM, PART, RECURSIVE, StatusLine, as_json, claim_outputs, echo, note, overwrite
+from refattn.cli.options import (
+    ID_FROM,
+    PART,
+    RECURSIVE,
+    StatusLine,
+    as_json,
+    claim_outputs,
+    echo,
+    note,
+    overwrite,
+    refuse_idle,
+)
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
 from refattn.common.text import counted, printable
@@ -77,6 +88,8 @@ def prepare(source, out, format, labels, units, limit, threads, processes, part,
 
     After Ctrl-C or a kill the folder OUT.parts holds the finished graphs, and the same command goes on from there.
     """
+    if part or limit or append:
+        refuse_idle(["processes"], "beside --part, --limit or --append")
     lists = others.pop("uncharacterized"), others.pop("keep_uncharacterized")
     reading = {name: others.pop(name) for name in ("label_names", "recursive", "id_from")}
     config = config_from_dict({"graph": others}, "prepare").graph

@@ -122,8 +122,9 @@ def load_members(run: Path | str) -> list[Checkpoint]:
 def write_plan(folder: Path | str, plan: Plan) -> None:
     """Write a Plan as ensemble.json, or folds.json, of the folder; it appears complete or not at all.
 
-    Raises OutputError.
+    The metrics.json of an earlier Plan goes first: it marks what is finished. Raises OutputError.
     """
+    (Path(folder) / "metrics.json").unlink(missing_ok=True)
     content = {"format": FORMAT, "version": VERSION, "n_members": plan.n_members, "init": plan.init}
     write_text(
         Path(folder) / (FOLDS if plan.of_folds else PLAN),

@@ -95,7 +95,7 @@ def test_a_folder_of_structures_does_not_hide_a_model(run, shipped, tmp_path, mo
 
 
 def test_what_no_structure_was_like_in_training_is_said(run, shipped, tmp_path):
-    """Of a run and of a model that ships, which keeps no split and no digests; predicted or explained."""
+    """Of a run and of a model that ships, which keeps no split and no digests; predicted, explained or embedded."""
     usual, crystal = molecules(2, seed=4)
     crystal.set_cell([9.0, 9.0, 9.0])
     crystal.pbc = True
@@ -104,7 +104,8 @@ def test_what_no_structure_was_like_in_training_is_said(run, shipped, tmp_path):
         atoms.info = {"id": id}
     ase.io.write(tmp_path / "new.extxyz", [usual, crystal, large], format="extxyz")
     for name in (run, "small"):
-        for words in (["predict"], ["explain", "--out", tmp_path / "out", "--no-pages", "--max-pictures", 0]):
+        explain = ["explain", "--out", tmp_path / "out", "--no-pages", "--max-pictures", 0]
+        for words in (["predict"], explain, ["embed", "--out", tmp_path / "vectors", "--no-sites"]):
             result = CliRunner().invoke(cli, [*map(str, [words[0], name, tmp_path / "new.extxyz", *words[1:]])])
             assert result.exit_code == 0, result.stderr or repr(result.exception)
             assert "2 of 3 structures lie outside of what the model was trained on" in result.stderr
@@ -150,6 +151,7 @@ def test_what_ships_fits_and_has_a_card():
     assert sum(path.stat().st_size for path in files) < MEGABYTES * 1e6
     for name in names:
         card = refattn.models.read_card(name)
+        assert {key: card[key] for key in FACTS[name]} == FACTS[name]
         model = refattn.models.FOLDER / name / "model.h5"
         assert card["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
         assert load_checkpoint(model).extent.periodic.tolist() == [name != "crystals", name == "crystals"]

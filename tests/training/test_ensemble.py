@@ -207,6 +207,7 @@ def test_members_that_are_stopped_on_the_way_to_more_epochs_are_not_finished(dat
     longer = small_config(data, **SETTINGS | {"epochs": 3})
     with pytest.raises(Interrupted):
         train_ensemble(longer, 3, out, n_threads=1, resume=True, stop=lambda: True)
+    assert not (out / "metrics.json").exists()  # it would be that of two epochs
     train_ensemble(longer, 3, out, n_threads=1, resume=True)
     assert [json.loads((out / f"member_{k}" / "metrics.json").read_text())["epochs"] for k in range(3)] == [3, 3, 3]
 
