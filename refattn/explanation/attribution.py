@@ -72,7 +72,7 @@ def integrated_gradients(
     The integral is a Gauss-Legendre sum, whose nodes crowd at both ends of the path: near b the layer norms make the
     output change fast. The number of nodes doubles until the sum is complete within `tolerance` of |y(c) - y(b)| and
     no score has moved by more than `tolerance` of the sum of their magnitudes, or the rest is rounding. There are at
-    most MAX_NODES, and of a large structure so many that nodes times sites stay below PATH_SITES.
+    most MAX_NODES, and of a large structure so many that nodes times sites stay below PATH_SITES, but 2 FIRST_NODES.
 
     Parameters
     ----------

@@ -26,10 +26,10 @@ def populations(atoms: ase.Atoms, method: str = "") -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict     name of POPULATIONS -> (N,) float64; each sums to 1
+    dict     name of POPULATIONS -> (N,) float64; computed ones sum to 1, those of the file are as they stand there
 
-    Raises DataError for arrays that are no populations, a periodic structure without them, and where xTB fails;
-    MissingExtra where it is not installed.
+    Raises DataError for arrays that are no finite numbers, a structure without them that is periodic or has an odd
+    number of electrons, and where xTB fails; MissingExtra where it is not installed.
     """
     if method:
         arrays = orbital_labels(atoms, method)[1]

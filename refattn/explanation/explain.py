@@ -91,11 +91,12 @@ class Explanation:
     impact : (N,) float64                  impact[j] = sum_i beta[i] flow[i,j]; sums to 1
     site_value : (N,) float64              in `unit`, of the additive head: mean_value + std f, what the site alone says
                                            the property is; for the read-out "sum" what it adds, its element's reference
-                                           value + std f. None where the head is another, as the next
+                                           value + std f; of a class f. None where the head is another, as the next
     contribution : (N,) float64            in `unit`: std beta f, for the read-out "sum" std f; how far the site moves
                                            the prediction from mean_value. They sum to value - mean_value
-    mean_value : float                     in `unit`: the mean of the training labels; for the read-out "sum" the sum of
-                                           the elements' reference values
+    mean_value : float                     in `unit`, what the output zero stands for: the mean of the training labels;
+                                           for the read-out "sum" the sum of the elements' reference values; zero where
+                                           labels are not scaled or not negative, of a class 0.5
     site_embedding : (N, G) float          representation of the sites after step 5 of docs/design.md section 3
     structure_vector : (G,) float          struct = sum_i beta[i] k[i] of step 6
     gradient_times_input : (N,) float64    in `unit`, as the next three (attribution.py); positive raises the prediction
@@ -108,7 +109,9 @@ class Explanation:
                                            where the two values agree but for rounding
     settled : bool                         whether that quadrature met its tolerance; if not, trust it no further than
                                            completeness_error
-    spread : float                         in `unit`: the standard deviation of the training labels
+    spread : float                         in `unit`: the standard deviation of the training labels, for the read-out
+                                           "sum" of what the reference values leave of them; None where labels are not
+                                           scaled, and of a class
     of_class : bool                        whether the target is a class
     atoms : ase.Atoms                      the structure
 
@@ -283,6 +286,8 @@ class _Task:
         output = model.ops.to_host(tape.prediction)
         output = np.maximum(output, 0) if model.config.model.non_negative else output
         values, means = (to_labels(model.checkpoint, y, graph, np.zeros(1, int))[0] for y in (output, 0 * output))
+        if not np.isfinite(values).all():
+            raise DataError(f"the prediction of structure {id} is not finite; leave it out, or train again")
         shared = {"id": id, "atoms": atoms, "z": graph.z, **_local_attention(subject, graph, tape, self.share)}
         subjects = [dataclasses.replace(subject, target=k) for k in self.targets]
         read = [
@@ -294,7 +299,8 @@ class _Task:
         for k, about, fields in zip(self.targets, subjects, read, strict=True):
             names = {"target": model.targets[k], "unit": model.units[k], "of_class": model.config.of_class}
             known = {"value": float(values[k]), "mean_value": float(means[k])}
-            known["spread"] = float(model.checkpoint.scale.std[k])
+            if model.config.training.scale_target and not model.config.of_class:
+                known["spread"] = float(model.checkpoint.scale.std[k])
             scores = self._attributions(about, atoms, means[k], map_fn)
             found[model.targets[k]] = Explanation(**shared, **names, **known, **fields, **scores)
         return found
@@ -306,7 +312,9 @@ class _Task:
             return {}
         std, reference = (getattr(self.model.checkpoint.scale, name) for name in ("std", "reference"))
         f, weight = (subject.ops.to_host(array).astype(float) for array in (head.value, head.weight))
-        if subject.config.readout == "sum":
+        if self.model.config.of_class:
+            mean = 0.0  # of the log odds
+        elif subject.config.readout == "sum":
             mean = 0.0 if reference is None else reference[subject.target][subject.graph.z]
         return {"site_value": mean + std[subject.target] * f, "contribution": std[subject.target] * weight * f}
 

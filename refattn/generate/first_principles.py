@@ -19,7 +19,7 @@ from ase.units import Hartree
 from refattn.common.files import make_directory, write_text
 from refattn.common.strict_json import to_json
 from refattn.errors import DataError, MissingExtra, OutputError, in_one_line
-from refattn.generate.orbitals import METHOD, xtb_labels
+from refattn.generate.orbitals import METHOD, check_closed_shells, xtb_labels
 
 DEGENERATE = 0.3  # eV; orbitals nearer than that to the frontier one are taken together
 VERSION = 2  # of what is kept; since 2 with core potentials
@@ -54,7 +54,6 @@ def orbital_labels(atoms: ase.Atoms, method: str) -> tuple[dict, dict]:
     Source   Löwdin, J. Chem. Phys. 18, 365 (1950); Mulliken, J. Chem. Phys. 23, 1833 (1955)
     """
     if method.lower() == METHOD.lower():
-        _check_closed_shells(atoms)
         levels, found = xtb_labels(atoms, DEGENERATE)
         arrays = {name: found[name.replace("mulliken", "population")] for name in ARRAYS}
         return {f"xtb_{name}": levels[name] for name in ("homo", "lumo")}, arrays
@@ -111,7 +110,7 @@ def solve(atoms: ase.Atoms, method: str) -> tuple:
     functional, slash, basis = method.partition("/")
     if not (functional and slash and basis):
         raise DataError(f"the method {method!r} is neither FUNCTIONAL/BASIS, such as b3lyp/6-31g*, nor gfn2-xtb")
-    _check_closed_shells(atoms)
+    check_closed_shells(atoms)
     sites = list(zip(atoms.get_chemical_symbols(), atoms.positions.tolist(), strict=True))
     try:
         with warnings.catch_warnings():
@@ -131,13 +130,6 @@ def solve(atoms: ase.Atoms, method: str) -> tuple:
         raise DataError(f"structure {id}: {method} has no empty orbital, so no LUMO; choose a larger basis")
     atom = np.array([label[0] for label in molecule.ao_labels(fmt=None)])
     return field.mo_energy * Hartree, field.mo_occ > 0, field.mo_coeff, field.get_ovlp(), atom
-
-
-def _check_closed_shells(atoms):
-    if atoms.pbc.any() or int(atoms.numbers.sum()) % 2:
-        what = "periodic" if atoms.pbc.any() else "of an odd number of electrons"
-        id = atoms.info.get("id", "structure")
-        raise DataError(f"structure {id} is {what}; only molecules with closed shells are computed, leave it out")
 
 
 def _core_potentials(symbols, basis):

@@ -23,6 +23,14 @@ def xtb_calculator() -> Calculator:
     return _tblite()[0].TBLite(method=METHOD, verbosity=0)
 
 
+def check_closed_shells(atoms: ase.Atoms) -> None:
+    """Raise DataError for a periodic structure, and for an odd number of electrons: which orbital is its HOMO?"""
+    if atoms.pbc.any() or int(atoms.numbers.sum()) % 2:
+        what = "periodic" if atoms.pbc.any() else "of an odd number of electrons"
+        id = atoms.info.get("id", "structure")
+        raise DataError(f"structure {id} is {what}; only molecules with closed shells are computed, leave it out")
+
+
 def xtb_labels(atoms: ase.Atoms, degenerate: float = 0.0) -> tuple[dict, dict]:
     """Energy, frontier orbitals, forces and orbital populations of a molecule by GFN2-xTB.
 
@@ -34,7 +42,8 @@ def xtb_labels(atoms: ase.Atoms, degenerate: float = 0.0) -> tuple[dict, dict]:
     atoms : ase.Atoms
         A molecule; positions in Å.
     degenerate : float, eV
-        Populations are the mean over all orbitals whose energies differ from the frontier orbital's by at most this.
+        Populations are the mean over the occupied (of the HOMO) or empty orbitals (of the LUMO) whose energies differ
+        from the frontier orbital's by at most this.
 
     Returns
     -------
@@ -43,10 +52,12 @@ def xtb_labels(atoms: ase.Atoms, degenerate: float = 0.0) -> tuple[dict, dict]:
     arrays : dict
         `forces` (N, 3) in eV/Å, `homo_population` and `lumo_population` (N,), dimensionless.
 
-    Raises DataError where the calculation fails, MissingExtra without the `xtb` extra.
+    Raises DataError for what check_closed_shells refuses and where the calculation fails, MissingExtra without the
+    `xtb` extra.
 
     Source   Bannwarth et al., J. Chem. Theory Comput. 15, 1652 (2019); Mulliken, J. Chem. Phys. 23, 1833 (1955)
     """
+    check_closed_shells(atoms)
     interface = _tblite()[1]
     try:
         return _frontier(interface, atoms, degenerate)
@@ -61,12 +72,14 @@ def _frontier(interface, atoms, degenerate):
     calculator.set("verbosity", 0)
     calculator.set("save-integrals", 1)
     result = calculator.singlepoint()
-    homo = int(np.flatnonzero(result["orbital-occupations"] > 1.0)[-1])
     levels = result["orbital-energies"] * Hartree
+    homo = round(result["orbital-occupations"].sum() / 2) - 1  # they are fractions near a small gap
+    occupied = np.arange(len(levels)) <= homo
     atom_of_orbital = calculator.get("shell-map")[calculator.get("orbital-map")]
 
     def population(level):
-        c = result["orbital-coefficients"][:, np.abs(levels - levels[level]) <= degenerate]
+        alike = (np.abs(levels - levels[level]) <= degenerate) & (occupied == occupied[level])
+        c = result["orbital-coefficients"][:, alike]
         weights = (c * (result["overlap-matrix"] @ c)).mean(axis=1)
         return np.bincount(atom_of_orbital, weights=weights, minlength=len(atoms))
 

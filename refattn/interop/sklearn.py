@@ -109,7 +109,7 @@ class StructureRegressor(RegressorMixin, _StructureEstimator):
         return self._fit(X, y, sample_weight)
 
     def predict(self, X: Sequence[ase.Atoms]) -> np.ndarray:
-        """(S,) or (S, K) predictions, as y was."""
+        """(S,) predictions, or (S, K) of several targets."""
         return self._predict(X)
 
 

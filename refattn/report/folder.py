@@ -173,7 +173,8 @@ class ReportWriter:
         is_drawn = n_sites <= PICTURE_SITES  # what hides what costs the square of it
         if not is_drawn:
             self.note(f"{finding.id}: has {n_sites} sites; it is in the tables, but {UNDRAWN}")
-        if n_sites > OCCLUDED_SITES:
+        asked = any(x.occlusion is not None or x.removal is not None for x in finding.explanations.values())
+        if asked and n_sites > OCCLUDED_SITES:
             self.note(f"{finding.id}: {UNOCCLUDED}")
         for e in finding.explanations.values():
             if e.settled is False:

@@ -114,6 +114,10 @@ def _draw_counts(axes, counts, what, of):
 
 def _draw_values(axes, values, what, of, colour):
     """A histogram of the values between the 1st and the 999th permille, as far as others are far away."""
+    if not len(values):
+        axes.text(0.5, 0.5, f"no {of}", transform=axes.transAxes, ha="center", va="center")
+        _finish(axes, what, of)
+        return
     low, high = np.quantile(values, [0.001, 0.999])
     margin = 0.5 * (high - low)
     inside = values[(values >= low - margin) & (values <= high + margin)]

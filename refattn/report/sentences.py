@@ -132,8 +132,9 @@ def _context(topic, rows, record):
     def mean(name):
         return -2.0 if rows[name]["spearman"]["mean"] is None else rows[name]["spearman"]["mean"]
 
-    everywhere = max(row["spearman"]["n"] for row in rows.values())  # a mean over the first structures only is another
-    best = max((n for n in rows if n in record["titles"] and rows[n]["spearman"]["n"] == everywhere), key=mean)
+    scores = [name for name in rows if name in record["titles"]]
+    most = max(rows[name]["spearman"]["n"] for name in scores)  # a mean over the first structures only is another
+    best = max((name for name in scores if rows[name]["spearman"]["n"] == most), key=mean)
     plain = max((n for n in rows if n in BASELINES), key=mean)
     blank = max((n for n in rows if n.startswith(UNTRAINED)), key=mean)
     text = (
@@ -204,8 +205,12 @@ def _randomisation(record):
         left = means[-1]
         verdict = UNTESTED if left is None else HOLDS if abs(left) < FORGOTTEN else FAILS
         shown = "undefined" if left is None else f"{left:.2f}".replace("-", "−")
+        each = [one for one in numbers.get("draws", {}).get("all", {}).get(name, ()) if one is not None]
+        low, high = (f"{one:.2f}".replace("-", "−") for one in (min(each), max(each))) if each else ("", "")
+        of_draws = f" ({low} to {high} of {len(each)} draws)" if len(each) > 1 else ""
         text = (
-            f"{title_of(name, record)} with random parameters: rank correlation {shown} with that of the trained run."
+            f"{title_of(name, record)} with random parameters: rank correlation {shown}{of_draws} with that of the "
+            "trained run."
         )
         found.append(Sentence("random parameters", verdict, text[0].upper() + text[1:]))
     return found
@@ -245,14 +250,19 @@ def _sensitivity(record):
     for name, row in record["max_sensitivity"].items():
         mean = row["mean"]
         if mean is None:
+            text = f"{title_of(name, record)} is zero, or unknown, in all structures; its change has no size."
+            found.append(Sentence("stability", UNTESTED, text[0].upper() + text[1:]))
             continue
         verdict = HOLDS if mean <= CALM else FAILS if mean > SHAKY else UNDECIDED
+        of = f" ({row['n']} of {record['n_costly']} structures)" if row["n"] < record.get("n_costly", 0) else ""
         text = (
-            f"{title_of(name, record)}: a rattle of {record['rattle']:g} Å changes it by {with_error(row)} of its size."
+            f"{title_of(name, record)}: a rattle of {record['rattle']:g} Å changes it by {with_error(row)} of its "
+            f"size{of}."
         )
         found.append(Sentence("stability", verdict, text[0].upper() + text[1:]))
     if not found:
         text = "No score is there of rattled structures; give a function that computes scores."
+        text = text if "taught" not in record else "No structure can be explained when it is rattled."
         found.append(Sentence("stability", UNTESTED, text))
     return found
 

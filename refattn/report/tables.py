@@ -22,7 +22,7 @@ from ase.io.extxyz import key_val_dict_to_str
 
 from refattn.common.files import replacing
 from refattn.common.hdf5 import NewFile, append, chunk_rows
-from refattn.common.text import column_name, csv_cell, told_apart
+from refattn.common.text import column_name, csv_cell, first_free, told_apart
 from refattn.explanation.explain import SITE_SCORES
 from refattn.report.findings import ExplainedStructure, with_unit
 
@@ -45,6 +45,7 @@ LAYOUT = """
 Of K > 1 targets, numbers of a structure have a last axis K, scores the name of the target behind theirs, and the
 representations G columns for each target
 """
+OF_EXTXYZ = ("Lattice", "Properties", "pbc")  # have a meaning in the comment line
 SUMS_TO = {score.name: score.sums_to for score in SITE_SCORES}
 
 
@@ -105,7 +106,8 @@ def _structure_rows(finding):
     row = {"id": finding.id, "formula": finding.formula, "sites": len(finding.atoms)}
     for e, label in finding.of_targets():
         behind = f" {e.target}" if len(finding.explanations) > 1 else ""
-        row |= {with_unit(f"predicted {e.target}", e.unit): e.value, with_unit(e.target, e.unit): label}
+        row[with_unit(f"predicted {e.target}", e.unit)] = e.value
+        row[first_free(with_unit(e.target, e.unit), lambda name, taken=(*row,): name not in taken)] = label
         if e.contribution is not None:
             row[with_unit(f"mean{behind}", e.unit)] = e.mean_value
         if e.baseline_value is not None:
@@ -114,6 +116,11 @@ def _structure_rows(finding):
     for (score, population), rho in finding.correlations.items():
         row[f"Spearman {score} {population}"] = rho
     return [row]
+
+
+def _sum_of(text, explanation):
+    """What the sum of a score is: of a class in log odds."""
+    return f"{text}, as log odds" if explanation.of_class and "value" in text else text
 
 
 def _site_rows(finding):
@@ -150,7 +157,9 @@ def extxyz_frame(finding: ExplainedStructure) -> str:
     atoms = finding.atoms
     info = {"id": finding.id}
     for e, label in finding.of_targets():
-        info |= {f"predicted_{e.target}": float(e.value)} | ({} if label is None else {e.target: float(label)})
+        info[f"predicted_{e.target}"] = float(e.value)
+        if label is not None:
+            info[first_free(e.target, lambda name: name not in {*info, *OF_EXTXYZ})] = float(label)
     names = told_apart(column_name(name) for name in finding.columns)
     columns = ":".join(["species:S:1:pos:R:3", *(f"{name}:R:1" for name in names)])
     lattice = " ".join(map(repr, atoms.cell.array.ravel().tolist()))
@@ -191,7 +200,7 @@ def _add_to_h5(file, finding):
     _append(file, "structures/pbc", atoms.pbc[None])
     each = list(finding.explanations.values())
     _append(file, "structures/structure_vector", _beside([x.structure_vector for x in each])[None])
-    sums_to = {finding.column_name(name, x.target): text for name, text in SUMS_TO.items() for x in each}
+    sums_to = {finding.column_name(name, x.target): _sum_of(text, x) for name, text in SUMS_TO.items() for x in each}
     for c in finding.columns.values():
         _append(file, f"sites/{c.name}", c.values, unit=c.unit, description=c.text, sums_to=sums_to.get(c.name, ""))
     _append(file, "sites/site_embedding", _beside([x.site_embedding for x in each]))

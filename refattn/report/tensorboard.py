@@ -9,6 +9,8 @@ import struct
 import time
 from pathlib import Path
 
+import numpy as np
+
 from refattn.common.files import make_directory
 
 POLYNOMIAL = 0x82F63B78  # of CRC-32C (Castagnoli), reflected
@@ -73,7 +75,9 @@ def _checksum(data):
 
 
 def _event(step, tag, value):
-    scalar = _field(1, tag.encode()) + struct.pack("<Bf", 0x15, value)
+    with np.errstate(over="ignore"):  # what is above the numbers of four bytes becomes infinity
+        number = np.float32(value).astype("<f4").tobytes()
+    scalar = _field(1, tag.encode()) + b"\x15" + number
     return struct.pack("<Bd", 0x09, time.time()) + b"\x10" + _varint(step) + _field(5, _field(1, scalar))
 
 

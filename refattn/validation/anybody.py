@@ -44,8 +44,8 @@ class ScoreValidation:
 
     @property
     def mprt(self) -> list[float | None]:
-        """Rank correlation with the score of each randomised model (model parameter randomisation test)."""
-        return self.record["randomisation"]["all"]["score"]
+        """Rank correlation with the score of each randomised model (model parameter randomisation test), if any."""
+        return self.record["randomisation"]["all"].get("score", [])
 
     @property
     def seeds(self) -> dict:
@@ -156,7 +156,7 @@ def validate(
     -------
     ScoreValidation
 
-    Raises DataError for scores that do not fit the structures.
+    Raises DataError for scores that do not fit the structures, a structure without atoms, and n_rattled below 1.
 
     Source   Samek et al., IEEE Trans. Neural Netw. Learn. Syst. 28, 2660 (2017), pixel flipping; Adebayo et al.,
              NeurIPS 2018, arXiv 1810.03292, MPRT; the others stand with their functions
@@ -164,6 +164,11 @@ def validate(
     structures = list(structures)
     if not structures:
         raise DataError("there is no structure to validate with")
+    for number, atoms in enumerate(structures):
+        if not len(atoms):
+            raise DataError(f"structure {number} has no atoms; leave it out")
+    if n_rattled < 1:
+        raise DataError(f"n_rattled is {n_rattled}; at least one rattled copy is needed")
     predict = getattr(predict, "get_potential_energy", predict)
     own = scores_of(scores, structures, "the score")
     classes = [equivalent_sites(atoms) for atoms in structures]

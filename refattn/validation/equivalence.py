@@ -84,12 +84,12 @@ def spreads(atoms: ase.Atoms, scores: dict[str, np.ndarray], classes: np.ndarray
 
 
 def largest_spread(spreads: dict[int, float], structures: list[ase.Atoms]) -> dict:
-    """Of spreads by the number of the structure: their median, the largest, and the id of its structure.
+    """Of spreads by the number of the structure: their median, the largest, and the id, or number, of its structure.
 
     Returns
     -------
     dict with median, largest, id
     """
     worst = max(spreads, key=lambda number: (spreads[number], number))
-    id = str(structures[worst].info.get("id"))
+    id = str(structures[worst].info.get("id", worst))
     return {"median": float(np.median([*spreads.values()])), "largest": spreads[worst], "id": id}

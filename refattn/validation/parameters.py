@@ -10,6 +10,8 @@ from refattn.config import ModelConfig
 from refattn.network.params import initialise
 from refattn.prediction.predictor import Model
 
+OTHER = 1 << 64  # added to a seed: no training begins with such parameters
+
 
 def stages(config: ModelConfig) -> list[tuple[str, str]]:
     """Groups of parameters from the output to the input, as (text, regular expression of their names).
@@ -33,18 +35,18 @@ def randomised(model: Model, seed: int) -> Iterator[tuple[str, Model]]:
     Source   Adebayo et al., NeurIPS 2018, arXiv 1810.03292: cascading randomisation
     """
     checkpoint = model.checkpoint
-    fresh = initialise(checkpoint.config.model, seed, checkpoint.params.vector.dtype)
+    fresh = initialise(checkpoint.config.model, OTHER + seed, checkpoint.params.vector.dtype)
     params = checkpoint.params.astype(checkpoint.params.vector.dtype)
     for text, pattern in stages(checkpoint.config.model):
         for name in params:
             if re.match(pattern, name):
                 params[name][...] = fresh[name]
-        copy = dataclasses.replace(checkpoint, params=params.astype(params.vector.dtype))
+        copy = dataclasses.replace(checkpoint, config=model.config, params=params.astype(params.vector.dtype))
         yield text, Model(copy, model.device)
 
 
 def untrained(model: Model, seed: int) -> Model:
-    """The model with random parameters throughout."""
+    """The model with random parameters throughout, which are those that no run began with."""
     checkpoint = model.checkpoint
-    params = initialise(checkpoint.config.model, seed, np.dtype(checkpoint.params.vector.dtype))
-    return Model(dataclasses.replace(checkpoint, params=params), model.device)
+    params = initialise(checkpoint.config.model, OTHER + seed, np.dtype(checkpoint.params.vector.dtype))
+    return Model(dataclasses.replace(checkpoint, config=model.config, params=params), model.device)

@@ -33,6 +33,7 @@ FOR_ALL = ("occlusion",)  # of the costly scores; the others only for the first 
 # Scores that rank the sites of a structure as another one does, and a value that is no weight of the site.
 UNRANKED = ("scaled_beta", "site_value")
 UNTRAINED = "untrained_"
+DRAWS = 5  # networks of random parameters, each of which is asked about every fifth structure
 Scores = dict[str, np.ndarray]  # of the sites of one structure, by name
 
 
@@ -153,7 +154,7 @@ def validate_target(
     record = describe(models, cases, values, settings)
     note("an untrained network, and baselines")
     references = {name: baselines(cases, name) for name in POPULATIONS if all(name in c.populations for c in cases)}
-    blank, _ = site_scores(untrained(models[0], settings.seed), atoms, settings, costly=())
+    blank = scores_of_draws([untrained(models[0], seed) for seed in draws(atoms, settings)], atoms, settings)
     record["agreement"] = {n: agreements(cases, scored, blank, n, refs) for n, refs in references.items()}
     note("deletion and insertion")
     population = next((name for name in references if name.split("_")[0] in settings.target.lower()), None)
@@ -209,6 +210,20 @@ def site_scores(
     if costly is None:
         add_costly(model, structures[: settings.n_costly], found, settings)
     return found, values
+
+
+def draws(structures: list, settings: Settings) -> range:
+    """Seeds of the networks of random parameters: DRAWS, or one for each of fewer structures."""
+    first = DRAWS * settings.seed
+    return range(first, first + min(DRAWS, len(structures)))
+
+
+def scores_of_draws(random: Sequence[Model], structures: list[ase.Atoms], settings: Settings) -> list[Scores]:
+    """Scores of every structure by one of the networks `random`, which take turns."""
+    found = [{} for _ in structures]
+    for draw, model in enumerate(random):
+        found[draw :: len(random)], _ = site_scores(model, structures[draw :: len(random)], settings, costly=())
+    return found
 
 
 def add_costly(model: Model, structures: list[ase.Atoms], found: list[Scores], settings: Settings) -> None:
@@ -365,16 +380,26 @@ def alike(case: ValidationCase, a: Scores, b: Scores, which: str, name: str) -> 
 
 
 def randomisation(model: Model, cases: list[ValidationCase], scored: list[Scores], settings: Settings) -> dict:
-    """{"stages": texts, sites: {score: means}}: rank correlation with the trained network's score, stage by stage."""
-    record = {"stages": [], **{which: {} for which in selections(cases)}}
+    """Rank correlation with the trained network's score while more and more parameters are random.
+
+    Returns
+    -------
+    dict of `stages`, texts; for each choice of sites {score: means, stage by stage}, and under `draws` the same of
+    {score: the mean of each draw, all parameters random}
+    """
+    record = {"stages": [], **{which: {} for which in selections(cases)}, "draws": {}}
     structures = [case.atoms for case in cases]
-    for text, random in randomised(model, settings.seed):
-        record["stages"].append(text)
-        found, _ = site_scores(random, structures, settings, costly=())
+    seeds = draws(structures, settings)
+    for stage in zip(*(randomised(model, seed) for seed in seeds), strict=True):
+        record["stages"].append(stage[0][0])
+        found = scores_of_draws([random for _, random in stage], structures, settings)
         for which in selections(cases):
+            record["draws"][which] = {}
             for name in found[0]:
-                rho = [alike(c, a, b, which, name)[0] for c, a, b in zip(cases, scored, found)]
-                record[which].setdefault(name, []).append(mean_and_error(np.array(rho))["mean"])
+                rho = np.array([alike(c, a, b, which, name)[0] for c, a, b in zip(cases, scored, found)])
+                record[which].setdefault(name, []).append(mean_and_error(rho)["mean"])
+                each = [mean_and_error(rho[draw :: len(seeds)])["mean"] for draw in range(len(seeds))]
+                record["draws"][which][name] = each
     return record
 
 
@@ -385,23 +410,31 @@ def equivalence(models: list[Model], cases: list[ValidationCase], scored: list[S
     for model in models:
         found, _ = site_scores(model, probes, settings, costly=FOR_ALL)
         for atoms, scores in zip(probes, found, strict=True):
-            own = record["exact"].setdefault(atoms.info["id"], dict.fromkeys(scores, 0.0))
-            own |= {name: max(own[name], spread) for name, spread in spreads(atoms, scores).items()}
+            own = record["exact"].setdefault(atoms.info["id"], {})
+            known = {name: spread for name, spread in spreads(atoms, scores).items() if not np.isnan(spread)}
+            own |= {name: max(own.get(name, 0.0), spread) for name, spread in known.items()}
     symmetric = [s for s, case in enumerate(cases) if case.classes.max() + 1 < len(case.atoms)]
     record["n_symmetric"] = len(symmetric)
     for name in scored[0] if symmetric else ():
         own = {s: class_spread(scored[s][name], cases[s].classes) for s in symmetric if name in scored[s]}
+        own = {s: spread for s, spread in own.items() if not np.isnan(spread)}
         if own:
             record["data"][name] = largest_spread(own, [case.atoms for case in cases])
     return record
 
 
 def sensitivity(model: Model, cases: list[ValidationCase], scored: list[Scores], settings: Settings) -> dict:
-    """{score: mean of max_sensitivity} to a rattle, of the scores that one pass gives."""
+    """{score: mean of max_sensitivity} to a rattle, of the scores that one pass gives.
+
+    A structure whose rattled copies cannot be explained, such as one of atoms as near as is allowed, is not in it.
+    """
     found = {}
     for number, (case, own) in enumerate(zip(cases, scored)):
         copies = rattled_copies(case.atoms, RATTLE, N_RATTLED, np.random.default_rng([settings.seed, number]))
-        rattled, _ = site_scores(model, copies, settings, costly=())
+        try:
+            rattled, _ = site_scores(model, copies, settings, costly=())
+        except (StructureError, DataError):
+            continue
         for name in rattled[0]:
             found.setdefault(name, []).append(max_sensitivity(own[name], [scores[name] for scores in rattled]))
     return {name: mean_and_error(np.array(values)) for name, values in found.items()}

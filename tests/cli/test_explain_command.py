@@ -209,6 +209,7 @@ def test_what_large_structures_do_without_is_said(folder, monkeypatch):
     assert "has 6 sites; it is in the tables, but" in result.stderr
     assert "occlusion and removal are of" in result.stderr
     assert "not settled after 8 nodes" in result.stderr
+    assert "occlusion and" not in run(folder, "set.extxyz", "unasked", scores="none", compare=()).stderr
     assert not list((folder / "large" / "pictures").iterdir())
     assert {site["occlusion (eV)"] for site in rows_from(folder / "large" / "sites.csv")} == {""}
 

@@ -2,6 +2,7 @@
 
 import json
 
+import ase
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -10,9 +11,11 @@ from matplotlib.image import imread
 
 from refattn.cli.info import info
 from refattn.cli.main import cli
+from refattn.data.store import Record
 from refattn.data.writer import DatasetWriter
 from refattn.errors import OutputError, RefattnError
 from refattn.report.overview import N_BINS, histogram
+from refattn.structures.batch import GraphBatch
 
 
 @pytest.fixture
@@ -115,3 +118,13 @@ def test_what_cannot_be_drawn(path, tmp_path):
     twin.hardlink_to(path)
     assert isinstance(CliRunner().invoke(info, [str(path), "--plot", str(twin)]).exception, OutputError)
     assert [file.name for file in tmp_path.glob("*.part")] == []
+
+
+def test_picture_of_a_set_without_edges(tmp_path):
+    atoms = [ase.Atoms("He"), ase.Atoms("Ne")]
+    with DatasetWriter(tmp_path / "set.h5", CONFIG) as writer:
+        records = [Record(str(n), one, {}, {}) for n, one in enumerate(atoms)]
+        writer.add(records, [GraphBatch.from_atoms(one) for one in atoms])
+    result = CliRunner().invoke(cli, ["info", str(tmp_path / "set.h5"), "--plot", str(tmp_path / "set.png")])
+    assert result.exit_code == 0, result.stderr or repr(result.exception)
+    assert imread(tmp_path / "set.png").shape[0] > 300

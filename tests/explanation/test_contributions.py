@@ -1,13 +1,16 @@
 """Contributions of the sites sum up to the prediction; several targets are explained each by its own read-out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from ase.build import molecule
 from explanation_cases import DIFFERENCE, MEAN, SAME, SMALL, STD, network, rattled_salt
+from scipy.special import logit
 
 import refattn
 from refattn.config import Config, DataConfig, GraphConfig, ModelConfig, TrainingConfig
-from refattn.errors import ConfigError
+from refattn.errors import ConfigError, DataError
 from refattn.explanation.explain import COSTLY
 from refattn.gradient_check import small_network
 from refattn.network.checkpoint import Checkpoint
@@ -39,6 +42,27 @@ def test_contributions_sum_to_the_prediction(options, dtype, tolerance):
         assert found.value == pytest.approx(model.predict(atoms).value[0], abs=1e-5 * n)
         if options.get("readout") != "sum":
             assert found.beta @ found.site_value == pytest.approx(found.value, abs=tolerance)
+
+
+@pytest.mark.parametrize("readout", ["intensive", "sum"])
+def test_site_values_of_a_class_are_log_odds(readout):
+    """Their mean with the attention as weights (or their sum) is the logit of the probability."""
+    model = network({"head": "additive", "readout": readout})
+    training = dataclasses.replace(model.config.training, loss="cross_entropy", scale_target=False)
+    config = dataclasses.replace(model.config, training=training)
+    model = Model(Checkpoint(config, model.checkpoint.params, "", 0.0, 1.0))
+    found = refattn.explain(model, molecule("CH3OH"), scores=())
+    weight = found.beta if readout == "intensive" else np.ones(6)
+    assert weight @ found.site_value == pytest.approx(logit(found.value), abs=SAME)
+    assert found.contribution.sum() == pytest.approx(logit(found.value), abs=SAME)
+    assert (found.mean_value, found.spread) == (0.5, None)
+
+
+def test_what_is_no_number_is_not_explained():
+    model = network()
+    model.checkpoint.params["output_b"][...] = np.nan
+    with pytest.raises(DataError, match="the prediction of structure 0 is not finite"):
+        refattn.explain(model, molecule("CH3OH"))
 
 
 def test_the_published_head_has_no_contributions():

@@ -11,6 +11,7 @@ from extras import needs_xtb
 from refattn.cli.main import cli
 from refattn.data.store import read_dataset
 from refattn.errors import DataError
+from refattn.explanation.comparison import populations
 from refattn.generate.first_principles import orbital_labels
 from refattn.generate.orbitals import xtb_labels
 
@@ -75,8 +76,27 @@ def test_the_command_writes_a_set_that_attention_is_taught_on(tmp_path):
     ],
 )
 def test_what_gfn2_xtb_does_not_compute_is_refused(atoms, message):
-    with pytest.raises(DataError, match=message):
-        orbital_labels(atoms, "gfn2-xtb")
+    for compute in (lambda atoms: orbital_labels(atoms, "gfn2-xtb"), xtb_labels, populations):
+        with pytest.raises(DataError, match=message):
+            compute(atoms)
+
+
+def test_orbitals_within_the_spread_are_of_one_kind():
+    """A twisted double bond, whose HOMO and LUMO are 0.02 eV apart: an electron is in one of them."""
+    atoms = molecule("C2H4")
+    atoms[2].symbol = "F"
+    atoms.set_distance(0, 2, 1.35, fix=0)
+    middle = atoms.positions[:2].mean(axis=0)
+    axis = atoms.positions[1] - atoms.positions[0]
+    side = (atoms.positions - middle) @ axis > 0
+    turned = atoms[side]
+    turned.rotate(90, axis, center=middle)
+    atoms.positions[side] = turned.positions
+    labels, alone = xtb_labels(atoms)
+    assert 0 < labels["lumo"] - labels["homo"] < 0.3
+    _, together = xtb_labels(atoms, 0.3)
+    for name in ("homo_population", "lumo_population"):
+        np.testing.assert_allclose(together[name], alone[name], atol=1e-9)
 
 
 def test_populations_sum_to_one_and_follow_symmetry():

@@ -53,7 +53,8 @@ def test_the_numbers_of_every_epoch(tmp_path):
     errors = {"homo": {"train_mae": 0.5, "valid_mae": 0.25}}
     board({"batch": 1, "epoch": 1, "n_epochs": 300})
     for epoch in (1, 300):
-        board({"epoch": epoch, "valid_mae": 0.1 * epoch, "seconds": 2.0, "digest": "x", "targets": errors})
+        seconds = 1e300 if epoch == 1 else 2.0  # no number of four bytes
+        board({"epoch": epoch, "valid_mae": 0.1 * epoch, "seconds": seconds, "digest": "x", "targets": errors})
     (path,) = (tmp_path / "board").iterdir()
     first, *events = [fields_of(record) for record in records_of(path.read_bytes())]
     assert path.name.startswith("events.out.tfevents.") and first[3] == b"brain.Event:2"
@@ -62,6 +63,7 @@ def test_the_numbers_of_every_epoch(tmp_path):
     }
     names = [b"valid_mae", b"seconds", b"homo/train_mae", b"homo/valid_mae"]
     assert [*scalars] == [(epoch, name) for epoch in (1, 300) for name in names]
+    assert scalars[1, b"seconds"] == np.inf and scalars[300, b"seconds"] == 2
     assert scalars[300, b"valid_mae"] == np.float32(30) and scalars[1, b"homo/valid_mae"] == 0.25
 
 

@@ -55,6 +55,7 @@ def test_a_faithful_score_of_an_additive_model():
     assert {topic: verdict(result, topic) for topic in topics} == {**dict.fromkeys(topics, HOLDS), topics[1]: FAILS}
     assert result.max_sensitivity["mean"] == result.symmetry["largest"] == 0
     assert verdict(result, "seeds") == UNTESTED and not result.seeds
+    assert refattn.validate(weight, total, structures()).mprt == []
     assert "holds: The score: deleting its first sites" in str(result) and "<img" in result._repr_html_()
 
 
@@ -159,3 +160,12 @@ def test_refused_models_and_no_structures():
         refattn.validate(weight, weight, structures())
     with pytest.raises(DataError, match="no structure to validate with"):
         refattn.validate(weight, total, [])
+    with pytest.raises(DataError, match="structure 1 has no atoms"):
+        refattn.validate(weight, total, [molecule("H2O"), ase.Atoms()])
+    with pytest.raises(DataError, match="n_rattled is 0"):
+        refattn.validate(weight, total, structures(), n_rattled=0)
+
+
+def test_a_score_of_zeros_is_not_called_missing():
+    result = refattn.validate(lambda atoms: np.zeros(len(atoms)), total, structures())
+    assert "zero, or unknown, in all structures" in str(result) and verdict(result, "stability") == UNTESTED

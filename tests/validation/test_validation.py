@@ -7,6 +7,7 @@ import ase
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.data import covalent_radii
 from explanation_cases import NAMES, OPS, SAME, STD, network, own_rows, populated_structures, shard_of
 from scipy.integrate import trapezoid
 from scipy.spatial.distance import jensenshannon, pdist
@@ -31,7 +32,7 @@ from refattn.validation.agreement import (
 from refattn.validation.equivalence import EQUAL, exact_structures, known_to
 from refattn.validation.faithfulness import STEPS, area, deletion_and_insertion, orders
 from refattn.validation.parameters import randomised, stages, untrained
-from refattn.validation.study import Settings, validate
+from refattn.validation.study import DRAWS, Settings, draws, validate
 
 QUICK = Settings(scores=("occlusion",), n_costly=2, n_threads=1)
 
@@ -148,7 +149,7 @@ def test_orders_fall_by_magnitude_and_break_ties_at_random():
 
 def test_parameters_become_random_group_by_group():
     model = network({"n_layers": 3})
-    before, fresh = model.checkpoint.params, initialise(model.config.model, 7, "float64")
+    before, fresh = model.checkpoint.params, initialise(model.config.model, (1 << 64) + 7, "float64")
     found = list(randomised(model, 7))
     assert [text for text, _ in found] == ["output", "global attention", "layer 3", "layer 2", "layer 1", "input"]
     assert len(stages(model.config.model)) == len(found)
@@ -158,6 +159,47 @@ def test_parameters_become_random_group_by_group():
     assert changed[-1] == set(before)  # no parameter of this network was at its initial value
     np.testing.assert_array_equal(found[-1][1].checkpoint.params.vector, fresh.vector)
     np.testing.assert_array_equal(untrained(model, 7).checkpoint.params.vector, fresh.vector)
+
+
+def test_random_parameters_are_those_of_no_run_and_several():
+    """A run that is still at its beginning says nothing of what was learned."""
+    model = network()
+    begun = initialise(model.config.model, 0, "float64")
+    model.checkpoint = dataclasses.replace(model.checkpoint, params=begun)
+    assert all(not np.array_equal(begun["embed"], untrained(model, seed).checkpoint.params["embed"]) for seed in (0, 1))
+    atoms = [molecule(name) for name in NAMES]
+    record = validate([model], atoms, dataclasses.replace(QUICK, n_costly=len(atoms)))
+    each = record["randomisation"]["draws"]["all"]["beta"]
+    assert len(each) == len({*each}) == DRAWS
+    of_draw = [len(atoms[draw::DRAWS]) for draw in range(DRAWS)]
+    assert record["randomisation"]["all"]["beta"][-1] == pytest.approx(np.average(each, weights=of_draw))
+    text = next(s.text for s in sentences(record) if s.topic == "random parameters")
+    assert f"of {DRAWS} draws)" in text
+    blank = [untrained(model, seed).checkpoint.params.vector for seed in draws(atoms, QUICK)]
+    assert len({vector.tobytes() for vector in blank}) == DRAWS
+
+
+def test_a_structure_as_narrow_as_is_allowed_is_tested_but_for_the_rattle():
+    """Its copies are narrower; networks of random parameters keep the smallest distance that was asked for."""
+    model = network()
+    model.config = dataclasses.replace(model.config, graph=dataclasses.replace(model.config.graph, min_distance=0.3))
+    near, usual = molecule("CH3OH"), molecule("C2H4")
+    bond = 0.3 * (covalent_radii[6] + covalent_radii[1])
+    hydrogen = int(np.flatnonzero(near.numbers == 1)[-1])
+    near.set_distance(0, hydrogen, bond * (1 + 1e-9), fix=0)
+    record = validate([model], [near, usual], QUICK)
+    assert {row["n"] for row in record["max_sensitivity"].values()} == {1}
+    assert "of its size (1 of 2 structures)" in next(s.text for s in sentences(record) if s.topic == "stability")
+    assert record["n_structures"] == 2 and record["randomisation"]["all"]["beta"]
+    alone = verdicts(validate([model], [near], QUICK), "stability")
+    assert alone == {"No structure can be explained when it is rattled.": UNTESTED}
+
+
+def test_occlusion_beyond_its_limit_is_not_called_equal(monkeypatch):
+    monkeypatch.setattr("refattn.explanation.explain.OCCLUDED_SITES", 3)
+    record = validate([network()], molecules_without_labels(), QUICK)
+    assert all("occlusion" not in own and "beta" in own for own in record["equivalence"]["exact"].values())
+    assert "occlusion" not in record["equivalence"]["data"]
 
 
 def test_exact_structures_are_what_they_say():
