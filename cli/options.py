@@ -257,10 +257,11 @@ def _print_target(summary):
         _print_attention(summary["attention"])
     if "uncertainty" in summary:
         _print_uncertainty(summary["uncertainty"], summary["unit"])
-        if summary.get("valid_by") == "random":
-            echo(
-                '  the test structures are of new groups, for which this promises nothing; data.valid_by = "group" does'
-            )
+        if "split_by" in summary and not summary["uncertainty"]["by_group"]:
+            why = '; data.valid_by = "group" does'
+            if summary["valid_by"] == "group":
+                why = ": those of the validation part are shared with the training part"
+            echo(f"  the test structures are of new groups, for which this promises nothing{why}")
 
 
 def _which_error(summary):

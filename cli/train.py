@@ -150,6 +150,8 @@ def check_options(
         raise click.UsageError("an ensemble or folds take a folder of their own; choose another --out")
     if (ensemble and folds) or (fold is not None and not folds):
         raise click.UsageError("--fold K is one of --folds N, and --folds takes no --ensemble")
+    if fold is not None and fold >= folds:
+        raise click.UsageError(f"there is no fold {fold} of {folds}; they are counted from 0")
 
 
 def note_of_start(init: str | None, settings: "Config") -> None:

@@ -217,7 +217,8 @@ class DataConfig(Section):
         super().__post_init__()
         if self.n_folds == 1 or self.fold >= max(self.n_folds, 1):
             raise ConfigError(
-                f"data.fold is {self.fold} of data.n_folds {self.n_folds}; give at least 2 folds and a number below"
+                f"data.fold is {self.fold} of data.n_folds {self.n_folds}; give at least 2 folds and a number below, "
+                "on the command line --folds N --fold K"
             )
         if self.split_by == "file" and not self.split:
             raise ConfigError('data.split_by is "file"; name the file as data.split')

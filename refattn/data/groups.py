@@ -199,8 +199,8 @@ def draw_parts(dataset: Dataset, known: np.ndarray, data: DataConfig) -> tuple[n
         groups = Groups([""] * len(known), [row[None] for row in shuffled])
         order = np.arange(len(known))
     else:
-        groups = groups_of(dataset, data)
-        groups = groups._replace(rows=[rows[is_known[rows]] for rows in groups.rows])
+        _check_label(dataset, known, data)
+        groups = _filled(groups_of(dataset, data), is_known)
         order = rng.permutation(len(groups.rows)) if data.split_by != "size" else np.arange(len(groups.rows))[::-1]
     folds = _folds(groups, order, data) if data.n_folds else []
     test = groups.members(folds[data.fold] if folds else _first(groups, order, n_test))
@@ -228,10 +228,43 @@ def draw_parts(dataset: Dataset, known: np.ndarray, data: DataConfig) -> tuple[n
                 "give a data set with more, smaller parts (data.n_valid, data.n_test), or fewer folds"
             )
         raise DataError(
-            f"data.split_by = {data.split_by!r} makes {counted(len(groups.rows), 'group')}, and a part of the split "
-            "stays empty; choose more groups (data.split_group), fewer folds, or data.valid_by = 'random'"
+            f"data.split_by = {data.split_by!r} makes {counted(len(groups.rows), 'group')} of the structures with the "
+            f"label, and a part of the split stays empty; choose {_advice(data)}"
         )
     return train, valid, shuffled[is_test[shuffled]]
+
+
+def _check_label(dataset, known, data):
+    """Raise DataError where groups are of a label that structures lack: these may be of any group."""
+    if data.split_by != "group" or data.split_group not in dataset.labels:
+        return
+    lacks = known[np.isnan(dataset.labels[data.split_group][known])]
+    if len(lacks):
+        raise DataError(
+            f"{counted(len(lacks), 'structure')} with the label to learn, such as {dataset.id[lacks[0]]}, have no "
+            f"{data.split_group} (data.split_group), so nobody knows their group; give it to them, or leave them out"
+        )
+
+
+def _filled(groups, is_known):
+    """The groups of the structures that are known, of which there are some."""
+    found = [(name, rows[is_known[rows]]) for name, rows in zip(groups.names, groups.rows, strict=True)]
+    found = [(name, rows) for name, rows in found if len(rows)]
+    return Groups([name for name, _ in found], [rows for _, rows in found])
+
+
+def _advice(data):
+    """What to do where there are too few groups."""
+    ways = []
+    if data.n_folds:
+        ways.append("fewer folds")
+    if data.valid_by == "group":
+        ways.append("data.valid_by = 'random'")
+    if data.split_by == "group":
+        ways.append("smaller groups (data.split_group)")
+    if data.split_by == "elements":
+        ways.append(f"a data set with more elements that at most {MOST:.0%} of the structures have")
+    return f"{', '.join(ways)} or another data.split_by" if ways else "another data.split_by"
 
 
 def _first(groups, order, n_wanted):

@@ -1,19 +1,33 @@
 """What somebody should know of a data set before it is trained on: nothing wrong, but seldom what is wanted."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from refattn.common.metrics import ROUNDING
-from refattn.config import Config
+from refattn.config import Config, DataConfig
 from refattn.data.splits import labels_of_targets
 from refattn.data.store import Dataset
 
 
 def notes_on(config: Config, dataset: Dataset, rows: tuple[np.ndarray, ...]) -> list[str]:
     """Sentences on the labels and elements of the structures `rows` to train on, to validate on and to test on."""
-    return [*_notes_on_labels(config, dataset, rows), *_notes_on_elements(config, dataset, rows)]
+    of_data = _notes_on_labels(config, dataset, rows), _notes_on_elements(config, dataset, rows)
+    return [*_notes_on_split(config.data), *itertools.chain(*of_data)]
+
+
+def _notes_on_split(data: DataConfig) -> Iterator[str]:
+    """Of sizes that the way to split leaves without effect."""
+    if data.n_test and data.n_folds:
+        yield f"data.n_test = {data.n_test} has no effect: fold {data.fold} of {data.n_folds} is the test part"
+    if data.n_test and not data.test_part:
+        yield f"data.n_test = {data.n_test} has no effect: data.test_part is false"
+    if data.n_test and data.split_by == "elements" and data.split_group:
+        yield f"data.n_test = {data.n_test} has no effect: all structures with {data.split_group} are the test part"
+    if data.n_valid and data.n_folds and data.valid_by == "group":
+        yield f"data.n_valid = {data.n_valid} has no effect: the fold after the test part is the validation part"
 
 
 def _notes_on_labels(config: Config, dataset: Dataset, rows: tuple[np.ndarray, ...]) -> Iterator[str]:

@@ -144,7 +144,7 @@ def prepare(
         for id, reason in skipped:
             writer.skip(id, reason)
         labels = writer.label_units()
-        notes = notes_of(source, units or {}, labels)
+        notes = notes_of(source, units or {}, [name for name in labels if n_labelled[name]] if append else labels)
     if progress:
         progress(count["done"], count["done"], count["resumed"])
     return PrepareReport(

@@ -7,6 +7,7 @@ of the SCANN authors are there by name, see published_split.
 import hashlib
 import json
 import typing
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from refattn.common.strict_json import to_json
 from refattn.config import Config, DataConfig
 from refattn.data.groups import draw_parts
 from refattn.data.store import Dataset
-from refattn.errors import ConfigError, DataError
+from refattn.errors import ConfigError, DataError, in_one_line
 
 FORMAT = "refattn-split"
 PARTS = ("train", "valid", "test")
@@ -94,7 +95,7 @@ def choose_split(dataset: Dataset, data: DataConfig) -> Split:
 
 
 def _check_settings(data):
-    """Raise ConfigError where groups are asked for that the split would not keep apart.
+    """Raise ConfigError where groups are asked for that the split would not keep apart, and folds without a test part.
 
     DataConfig itself takes such settings, so that runs that have them are still read.
     """
@@ -104,13 +105,23 @@ def _check_settings(data):
             f'data.split_by is {data.split_by!r}, but data.split names the parts; set data.split_by to "file" or leave '
             "data.split empty"
         )
-    if not data.split and not by_groups:
+    if not by_groups:
         for name, idle in (("split_group", ""), ("valid_by", "random")):
             if getattr(data, name) != idle:
                 raise ConfigError(
                     f"data.{name} is {getattr(data, name)!r}, but data.split_by is {data.split_by!r}, which makes no "
                     'groups; set data.split_by too, such as "group"'
                 )
+    if data.split_group and data.split_by in ("composition", "size"):
+        raise ConfigError(
+            f"data.split_group is {data.split_group!r}, which has no effect on data.split_by = {data.split_by!r}; "
+            "leave it empty, or choose another data.split_by"
+        )
+    if data.n_folds and not data.test_part:
+        raise ConfigError(
+            f"data.test_part is false, which leaves nothing to test on, but each of {data.n_folds} folds is the test "
+            "part of a run; set data.test_part to true, or train without folds"
+        )
 
 
 def _check_sizes(asked, found, what):
@@ -314,21 +325,31 @@ def read_split(path: Path | str) -> Split:
 
     `test` may be empty. `sha256`, a checksum of the ids, may be absent; where it is there it has to fit.
 
-    Raises DataError for a file that is missing, of another kind, changed or cut, for an id that occurs twice and for
-    an empty training or validation set.
+    Raises DataError for a file that is missing, of another kind, changed or cut, for an id or a key that occurs twice,
+    for another key and for an empty training or validation set.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as a split ({error}); restore it or start the run again") from None
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({in_one_line(error)}); name a split.json") from None
+    try:
+        content = json.loads(text, object_pairs_hook=_once_each)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as a split ({in_one_line(error)}); repair it") from None
     if wrong := other_format(content if isinstance(content, dict) else {}, FORMAT, 1, "give the split of a run"):
         raise DataError(f"{path}: {wrong}")
+    if unknown := content.keys() - {"format", "version", "sha256", *PARTS}:
+        raise DataError(f"{path}: has {min(unknown)!r}, which is none of train, valid and test; rename or remove it")
     parts = [content.get(name) for name in PARTS]
     if not all(isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in parts):
-        raise DataError(f"{path}: train, valid and test must be lists of ids; restore it or start the run again")
+        raise DataError(
+            f'{path}: train, valid and test must be lists of ids, which are texts; write "test": [] for no test part'
+        )
     split = Split(*parts)
     if content.get("sha256", _checksum(split)) != _checksum(split):
-        raise DataError(f"{path}: the ids do not fit their checksum; restore it or start the run again")
+        raise DataError(
+            f"{path}: the ids do not fit their checksum; restore it, or remove sha256 if they were changed on purpose"
+        )
     everything = split.train + split.valid + split.test
     if len(set(everything)) < len(everything):
         raise DataError(f"{path}: an id is in the split twice; a structure may be in one part only")
@@ -336,6 +357,15 @@ def read_split(path: Path | str) -> Split:
         if not getattr(split, name):
             raise DataError(f"{path}: the part {name} is empty; a training needs at least one structure in it")
     return split
+
+
+def _once_each(pairs):
+    """A dict of the pairs of a JSON object. Raises ValueError for a key that occurs twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
 
 
 def resolve_split(split: Split, dataset: Dataset) -> tuple[np.ndarray, ...]:
@@ -358,7 +388,12 @@ def resolve_split(split: Split, dataset: Dataset) -> tuple[np.ndarray, ...]:
         parts.append(order[place] if is_there.all() else place)
     if missing:
         count = f"{len(missing)} of {sum(map(len, split))}"
-        raise DataError(f"the data set lacks {count} ids of the split, such as {missing[0]!r}; use the run's data set")
+        composed = unicodedata.normalize("NFC", missing[0])
+        is_there = composed in {unicodedata.normalize("NFC", id) for id in dataset.id.tolist()}
+        form = " (which is there in another Unicode form)" if is_there else ""
+        raise DataError(
+            f"the data set lacks {count} ids of the split, such as {missing[0]!r}{form}; use the run's data set"
+        )
     return tuple(parts)
 
 

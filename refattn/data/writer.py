@@ -175,7 +175,13 @@ class DatasetWriter:
         with store.open_dataset(self.path) as file:
             rule = store.read_graph_config(file)
             if rule != self.graph_config:
-                raise DataError(f"it was made with {rule}; append with the same rule, or write another file")
+                theirs, ours = dataclasses.asdict(rule), dataclasses.asdict(self.graph_config)
+                changed = [
+                    f"{name} {value} (here: {ours[name]})" for name, value in theirs.items() if value != ours[name]
+                ]
+                raise DataError(
+                    f"it was made with {', '.join(changed)}; append with the same rule, or write another file"
+                )
             self.units = {name: str(label.attrs["unit"]) for name, label in file["labels"].items()}
             self.ids = dict.fromkeys(store.read_strings(file["structures/id"]).tolist())
             skipped = (store.read_strings(file[f"skipped/{name}"]).tolist() for name in ("id", "reason"))

@@ -25,9 +25,11 @@ def xtb_calculator() -> Calculator:
 
 def check_closed_shells(atoms: ase.Atoms) -> None:
     """Raise DataError for a periodic structure, and for an odd number of electrons: which orbital is its HOMO?"""
+    id = atoms.info.get("id", "structure")
+    if not len(atoms):
+        raise DataError(f"structure {id} has no atoms; leave it out")
     if atoms.pbc.any() or int(atoms.numbers.sum()) % 2:
         what = "periodic" if atoms.pbc.any() else "of an odd number of electrons"
-        id = atoms.info.get("id", "structure")
         raise DataError(f"structure {id} is {what}; only molecules with closed shells are computed, leave it out")
 
 

@@ -188,6 +188,8 @@ class Conformal:
     def assumption(self) -> str:
         """What must hold of new structures for the intervals to be right, as a part of a sentence."""
         what = "structures" if self.group is None else "groups of structures"
+        if self.n_exchangeable == 1:
+            return f"new {what} are drawn as the one of the validation set was"
         return f"new {what} are drawn as the {self.n_exchangeable} {what} of the validation set were"
 
 
@@ -256,12 +258,12 @@ def reliability(
     Returns
     -------
     dict
-        n, wanted_coverage, assumption (of the intervals, in words), coverage (the part of the labels within their
-        intervals), mean_width (in the label's unit), calibration_error (mean |found - wanted| over the coverages
-        NOMINAL, those of them for which the validation set is large enough; None where there is none), spearman (rank
-        correlation of |error| and uncertainty; None where one of them is constant), mean_distance,
-        median_distance_of_validation,
-        and curve {wanted, found}, the coverages behind calibration_error
+        n, wanted_coverage, assumption (of the intervals, in words), by_group (whether they are calibrated so), coverage
+        (the part of the labels within their intervals), mean_width (in the label's unit), calibration_error (mean
+        |found - wanted| over the coverages NOMINAL, those of them for which the validation set is large enough; None
+        where there is none), spearman (rank correlation of |error| and uncertainty; None where one of them is
+        constant), mean_distance, median_distance_of_validation, and curve {wanted, found}, the coverages behind
+        calibration_error
 
     Raises DataError for a set without structures, and what conformal_quantile does.
     """
@@ -275,6 +277,7 @@ def reliability(
         "n": len(label),
         "wanted_coverage": coverage,
         "assumption": conformal.assumption,
+        "by_group": conformal.group is not None,
         "coverage": float((error <= half).mean()),
         "mean_width": float(2 * half.mean()),
         "calibration_error": float(np.mean(np.abs(np.subtract(found, nominal)))) if found else None,

@@ -34,6 +34,7 @@ from refattn.prediction.run_directory import (
     load_initial,
     notes_on_edits,
     notes_on_epochs,
+    notes_on_seen,
     refuse_existing,
     remove_run,
 )
@@ -180,7 +181,9 @@ class Trainer:
         checkpoint = Checkpoint(config, params, unit, of_each(mean), of_each(std), elements, split, reference=reference)
         checkpoint.fingerprint = Fingerprint.of(dataset, config.data.labels, rows)
         checkpoint.extent = Extent.of(dataset, rows[0])
-        return cls(out, checkpoint, dataset, rows, device)
+        trainer = cls(out, checkpoint, dataset, rows, device)
+        trainer.notes = notes_on_seen(init, checkpoint) if init else []
+        return trainer
 
     @classmethod
     def resume(cls, out: Path, device: str, config: Config | None = None, ranks: Ranks = ALONE) -> "Trainer":

@@ -1,6 +1,5 @@
 """Training of an ensemble: the same network from several seeds, one run after the other, and their mean at the end."""
 
-import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -79,12 +78,9 @@ def train_runs(
         run = plan.run_of(out, number)
         if is_finished(run, plan.config):
             continue
-        report = progress and functools.partial(_report_member, progress, number, plan.n_members)
+        about = {"member": number, "n_members": plan.n_members}
+        report = progress and (lambda record, about=about: progress({**record, **about}))
         train(plan.config_of(number), run, n_threads, True, plan.init_of(out, number), report, stop, device)
-
-
-def _report_member(progress, member, n_members, record):
-    progress({**record, "member": member, "n_members": n_members})
 
 
 def start_ensemble(config: Config, n_members: int, out: Path, init: str | os.PathLike | None) -> Plan:

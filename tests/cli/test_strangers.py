@@ -257,6 +257,13 @@ def test_units_that_only_a_name_says_are_printed(place):
     assert "labels: gap (Hartree) of 3, homo (eV) of 3, lumo (Hartree) of 3, spread (no unit) of 3" in said
     said = run("prepare", "x.extxyz", "x.h5", "--unit", "gpa=eV").output
     assert "the unit of gpa is given, which is no label; there are homo, lumo, spread" in said
+    for number, atoms in enumerate(structures):
+        atoms.info = {"id": f"n{number}", "lumo": 0.1}
+    ase.io.write("y.extxyz", structures, format="extxyz")
+    said = run("prepare", "y.extxyz", "x.h5", "--append", "--unit", "homo=Hartree").output
+    assert "the unit of homo is given, which is no label; there are lumo" in said
+    said = refused("prepare", "y.extxyz", "x.h5", "--append", "--r-max", "5", "--omega-min", "0.4")
+    assert "it was made with r_max 4.0 (here: 5.0); append" in said
 
 
 def test_an_experiment_that_does_not_exist(place):

@@ -1,13 +1,15 @@
 """Splits by groups: whole groups are new, every way to make them, folds, and what cannot be split."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 from handmade import line, write
 
-from refattn.config import DataConfig
+from refattn.config import Config, DataConfig
 from refattn.data.groups import group_numbers, groups_of, k_means
+from refattn.data.notes import notes_on
 from refattn.data.splits import choose_split, make_split
 from refattn.data.store import read_dataset
 from refattn.errors import ConfigError, DataError
@@ -88,7 +90,7 @@ def test_an_element_that_most_have_is_not_left_out(tmp_path):
     split = choose_split(set_of_two, DataConfig(target="homo", split_by="elements"))
     assert {*split.test} == {"s0", "s1", "s2", "s3"}
     assert group_numbers(set_of_two, DataConfig(split_by="elements")).tolist() == [0] * 4 + [1] * 16
-    with pytest.raises(DataError, match="makes 1 group, and a part of the split stays empty"):
+    with pytest.raises(DataError, match="makes 1 group of the structures with the label, and a part of the"):
         choose_split(set_of_two, DataConfig(target="homo", split_by="elements", n_folds=3))
 
 
@@ -118,6 +120,11 @@ def test_more_than_there_is_is_refused(dataset, way, part):
         ({"valid_by": "group", "n_folds": 3}, "data.valid_by is 'group'"),
         ({"split": "split.json", "split_by": "group"}, "data.split names the parts"),
         ({"split": "published:qm9", "split_by": "composition"}, "data.split names the parts"),
+        ({"split": "split.json", "split_by": "file", "valid_by": "group"}, "data.valid_by is 'group'"),
+        ({"split": "split.json", "split_group": "_"}, "data.split_group is '_'"),
+        ({"split_by": "size", "split_group": "_"}, "data.split_group is '_', which has no effect"),
+        ({"split_by": "composition", "split_group": "O"}, "data.split_group is 'O', which has no effect"),
+        ({"n_folds": 3, "test_part": False}, "each of 3 folds is the test part of a run"),
     ],
 )
 def test_groups_that_the_split_would_not_keep_apart_are_refused(dataset, settings, words):
@@ -149,3 +156,59 @@ def test_k_means_finds_what_lies_apart():
 def test_settings_that_fit_no_split(wrong):
     with pytest.raises(ConfigError):
         DataConfig(**wrong)
+
+
+def test_structures_of_an_unknown_group_are_in_none(tmp_path):
+    """They may be of any group; those without the label to learn do not matter."""
+    pairs = [line(f"s{i}", 1, {"homo": 1.0 * i, **({"t": i // 3} if i % 3 else {})}) for i in range(12)]
+    data = DataConfig(target="homo", split_by="group", split_group="t")
+    with pytest.raises(DataError, match="4 structures with the label to learn, such as s0, have no t"):
+        choose_split(read_dataset(write(tmp_path / "set.h5", pairs)), data)
+    pairs = [line(f"s{i}", 1, {"homo": 1.0 * i, "t": i // 3} if i % 3 else {}) for i in range(12)]
+    split = choose_split(read_dataset(write(tmp_path / "other.h5", pairs)), data)
+    assert sorted(map(len, split)) == [2, 2, 4] or sorted(map(len, split)) == [1, 2, 5]
+
+
+def test_groups_without_a_label_fill_no_fold(tmp_path):
+    pairs = [line(f"g{i // 3}_{i % 3}", 1, {"homo": 1.0 * i} if i < 9 else {}) for i in range(12)]
+    dataset = read_dataset(write(tmp_path / "set.h5", pairs))
+    for fold in range(4):
+        with pytest.raises(
+            DataError, match="makes 3 groups of the structures with the label.*choose fewer folds, small"
+        ):
+            choose_split(dataset, DataConfig(target="homo", split_by="group", n_folds=4, fold=fold))
+
+
+@pytest.mark.parametrize(
+    ("settings", "way"),
+    [
+        ({"split_by": "size"}, "choose another data.split_by"),
+        ({"split_by": "composition", "valid_by": "group"}, "choose data.valid_by = 'random' or another data.split_by"),
+        ({"split_by": "elements"}, "choose a data set with more elements that at most 50% of the structures have or"),
+    ],
+)
+def test_advice_can_be_followed(tmp_path, settings, way):
+    dataset = read_dataset(write(tmp_path / "set.h5", [line(f"s{i}", 1, {"homo": 1.0 * i}) for i in range(9)]))
+    with pytest.raises(DataError, match=re.escape(way)):
+        choose_split(dataset, DataConfig(target="homo", **settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"n_test": 5, "n_folds": 4, "fold": 1}, ["data.n_test = 5 has no effect: fold 1 of 4 is the test part"]),
+        ({"n_test": 5, "test_part": False}, ["data.n_test = 5 has no effect: data.test_part is false"]),
+        (
+            {"n_test": 5, "split_by": "elements", "split_group": "F"},
+            ["data.n_test = 5 has no effect: all structures with F are the test part"],
+        ),
+        (
+            {"n_valid": 5, "n_folds": 4, "split_by": "size", "valid_by": "group"},
+            ["data.n_valid = 5 has no effect: the fold after the test part is the validation part"],
+        ),
+        ({"n_valid": 5, "n_test": 5, "split_by": "size", "valid_by": "group"}, []),
+    ],
+)
+def test_sizes_without_effect_are_said(dataset, settings, said):
+    config = Config(data=DataConfig(target="homo", **settings))
+    assert notes_on(config, dataset, (np.arange(9),) * 3) == said

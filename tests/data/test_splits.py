@@ -204,6 +204,39 @@ def test_a_split_written_by_hand(tmp_path):
             read_split(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('"train": ["a"], "valid": ["b"], "test": [], "train": ["c"]', "the key 'train' is there twice"),
+        (
+            '"train": ["a"], "valid": ["b"], "test": [], "holdout": ["c"]',
+            "has 'holdout', which is none of train, valid",
+        ),
+        ('"train": ["a"], "valid": ["b"]', 'write "test": \\[\\] for no test part'),
+        ('"train": ["a"], "valid": [1], "test": []', "must be lists of ids, which are texts"),
+    ],
+)
+def test_what_is_wrong_in_a_split_is_said(tmp_path, text, said):
+    path = tmp_path / "split.json"
+    path.write_text(f'{{"format": "refattn-split", "version": 1, {text}}}')
+    with pytest.raises(DataError, match=said):
+        read_split(path)
+
+
+def test_a_split_from_other_editors(tmp_path):
+    """With a byte order mark; and with an id in another Unicode form, which is said."""
+    path = tmp_path / "split.json"
+    text = json.dumps({"format": "refattn-split", "version": 1, "train": ["u\u0308"], "valid": ["b"], "test": []})
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    split = read_split(path)
+    dataset = read_dataset(write(tmp_path / "set.h5", [line(id, 1, {"homo": 1.0}) for id in ("\u00fc", "b")]))
+    with pytest.raises(DataError, match="lacks 1 of 2 ids of the split.*which is there in another Unicode form"):
+        resolve_split(split, dataset)
+    for missing in (tmp_path / "absent.json", tmp_path):
+        with pytest.raises(DataError, match="cannot be read .*name a split.json"):
+            read_split(missing)
+
+
 def test_damaged_files(tmp_path):
     path = tmp_path / "split.json"
     write_split(path, Split(["a", "ü"], ["b"], ["c"]))

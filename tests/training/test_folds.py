@@ -7,15 +7,19 @@ import shutil
 
 import numpy as np
 import pytest
+from ase.build import molecule
 from click.testing import CliRunner
-from small_data import small_config, write_molecules
+from small_data import label, small_config, write_molecules
 
 import refattn
 from refattn.cli.main import cli
-from refattn.config import to_toml
-from refattn.data.splits import read_split
+from refattn.config import GraphConfig, to_toml
+from refattn.data.splits import choose_split, read_split
+from refattn.data.store import Record, read_dataset
+from refattn.data.writer import DatasetWriter
 from refattn.errors import ConfigError, RunError
-from refattn.training.train import Interrupted
+from refattn.structures.batch import GraphBatch
+from refattn.training.train import Interrupted, train
 from refattn.training.train_folds import train_folds
 
 
@@ -114,5 +118,27 @@ def test_what_makes_no_folds(config, finished, tmp_path):
         train_folds(config, 3, tmp_path / "run", only=3)
     with pytest.raises(RunError, match="already holds the folds of a split"):
         train_folds(config, 3, finished[0])
+    result = CliRunner().invoke(cli, ["train", "--folds", "3", "--fold", "3", "--out", str(tmp_path / "beyond")])
+    assert "there is no fold 3 of 3" in result.stderr and not (tmp_path / "beyond").exists()
     for options in (["--fold", "1"], ["--folds", "2", "--ensemble", "2"], ["--folds", "2", "--overwrite"]):
         assert CliRunner().invoke(cli, ["train", *options, "--out", str(tmp_path / "run")]).exit_code == 2
+
+
+def test_groups_of_elements_that_are_trained_on_too_calibrate_nothing(tmp_path):
+    """NF3, to validate on for its N, counts as one with F, as CF4 does, which is trained on: it is said."""
+    names = 8 * ["NH3"] + 2 * ["NF3"] + 4 * ["CF4"] + 8 * ["H2O"] + 10 * ["CH4"] + 10 * ["C2H6"]
+    structures = [molecule(name) for name in names]
+    records = [Record(f"m{n}", atoms, {"spread": label(atoms)}, {}) for n, atoms in enumerate(structures)]
+    with DatasetWriter(tmp_path / "set.h5", GraphConfig()) as writer:
+        writer.add(records, [GraphBatch.from_atoms(atoms) for atoms in structures])
+    config = small_config(tmp_path / "set.h5", epochs=1)
+    for seed in range(20):
+        data = dataclasses.replace(config.data, split_by="elements", valid_by="group", split_seed=seed, n_test=8)
+        split = choose_split(read_dataset(tmp_path / "set.h5"), dataclasses.replace(data, n_valid=10))
+        if all(names[int(id[1:])] == "H2O" for id in split.test) and len(split.valid) == 10:
+            break
+    train(dataclasses.replace(config, data=dataclasses.replace(data, n_valid=10)), tmp_path / "run", n_threads=1)
+    assert refattn.load(tmp_path / "run").conformals[0].group is None
+    said = CliRunner().invoke(cli, ["evaluate", str(tmp_path / "run"), "--coverage", "0.5"]).stdout
+    assert "new structures are drawn as the 10 structures" in said
+    assert "promises nothing: those of the validation part are shared with the training part" in said

@@ -322,7 +322,7 @@ def comment_items(comment: str, where: str) -> dict[str, str]:
         elif match[5] is not None and "[" in value:
             value = re.sub(r"[\[\],\s]+", " ", value).strip()
         if "\\" in value and (match[2] is not None or match[3] is not None):
-            value = re.sub(r"\\(.)", r"\1", value)
+            value = re.sub(r"""\\(["'\\])""", r"\1", value)
         value = value.removeprefix("_JSON ") if NUMBER.fullmatch(value.removeprefix("_JSON ")) else value
         if items.setdefault(key, value) != value:
             raise DataError(

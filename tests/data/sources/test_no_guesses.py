@@ -308,3 +308,13 @@ def test_two_energies_of_one_record(tmp_path):
         source.skip_quietly()
         assert len(list(source)) == n_read
         assert n_read or "energy is -1 beside the structure and -2 in its data" in source.skipped[0][1]
+
+
+@pytest.mark.parametrize(
+    "id", [r"C:\mols\new", r"C:\my mols\table", r"a b\c", r"line\nbreak of", 'say \\"yes\\" twice']
+)
+def test_a_backslash_is_one_but_before_a_quote(tmp_path, id):
+    quoted = f'"{id}"' if " " in id else id
+    (tmp_path / "a.extxyz").write_text(f"1\nProperties=species:S:1:pos:R:3 id={quoted}\nC 0 0 0\n")
+    [record] = open_source(tmp_path / "a.extxyz")
+    assert record.id == id.replace('\\"', '"')
