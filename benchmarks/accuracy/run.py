@@ -7,6 +7,7 @@ at any time. --list prints what remains, with the processor seconds that a run i
 """
 
 import argparse
+import datetime
 import json
 import os
 import subprocess
@@ -35,6 +36,7 @@ class Method(typing.NamedTuple):
     own : whether it runs in refattn's own environment
     seconds : of one structure, where a method has no budget and ends by itself; 0 where it has one
     largest : training set that it can take
+    shortest : minutes in which it takes more than a few steps
     """
 
     script: str
@@ -42,6 +44,7 @@ class Method(typing.NamedTuple):
     own: bool = False
     seconds: float = 0.0
     largest: int = 10**9
+    shortest: int = 0
 
 
 METHODS = {
@@ -50,8 +53,10 @@ METHODS = {
     "refattn": Method("refattn_nets.py", own=True),
     "painn": Method("schnetpack_nets.py"),
     "schnet": Method("schnetpack_nets.py"),
+    "painn-16": Method("schnetpack_nets.py", sets=("qm9_gap",)),
+    "schnet-16": Method("schnetpack_nets.py", sets=("qm9_gap",)),
     "scann+": Method("refattn_nets.py", own=True),
-    "alignn": Method("alignn_net.py", sets=("mp_e_form",)),
+    "alignn": Method("alignn_net.py", sets=("mp_e_form",), shortest=10),
 }
 
 
@@ -90,7 +95,15 @@ def queue(seeds: int = 1) -> list[Run]:
                     runs += [Run(method, name, size, m, seed) for m in ((0,) if facts.seconds else minutes)]
     runs = [run for run in runs if run.set in METHODS[run.method].sets]
     runs = [run for run in runs if structures_of(run) <= METHODS[run.method].largest]
+    runs = [run for run in runs if not run.minutes or run.minutes >= METHODS[run.method].shortest]
     return sorted(runs, key=lambda run: (run.seed, [*SETS].index(run.set), run.minutes))
+
+
+def commit() -> str:
+    """That of the working tree, with a + behind it where files were changed; empty outside of a repository."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--exclude", "*", "--abbrev=12", "--dirty=+"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def execute(run: Run, work: Path, peers: str, results: Path, threads: int = 1, budget_s: float | None = None) -> Path:
@@ -100,6 +113,8 @@ def execute(run: Run, work: Path, peers: str, results: Path, threads: int = 1, b
     order = run._asdict() | {
         "budget_s": run.seconds * (not method.seconds) if budget_s is None else budget_s,
         "threads": threads,
+        "commit": commit(),
+        "date": datetime.date.today().isoformat(),
         "structures": str(folder / "structures.npz"),
         "split": str(folder / f"split_{run.n_train}.json"),
         "set_facts": str(folder / "set.json"),

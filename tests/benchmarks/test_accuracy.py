@@ -50,7 +50,7 @@ def test_methods_read_the_structures_and_labels_of_the_split(dataset, tmp_path):
         for row, name in zip(found.rows[part], getattr(split, part), strict=True):
             assert found.atoms(row) == expected[name]
             assert found.label[row] == pytest.approx(label(expected[name]))
-    order |= dict(run.Run("forest", "qm9_gap", "10", 0, 0)._asdict(), budget_s=0.0, threads=1)
+    order |= dict(run.Run("forest", "qm9_gap", "10", 0, 0)._asdict(), budget_s=0.0, threads=1, commit="c", date="d")
     predictions = {part: found.label[found.rows[part]] + shift for part, shift in (("valid", 0.5), ("test", -0.25))}
     common().write_result(order, found, predictions, train_s=1.0)
     result = json.loads((tmp_path / "r").read_text())
@@ -69,6 +69,7 @@ def test_all_methods_get_the_same_files(monkeypatch, tmp_path):
     def read(command, **options):
         orders.append(json.loads(Path(command[-1]).read_text()))
 
+    monkeypatch.setattr(run, "commit", lambda: "c")
     monkeypatch.setattr(run.subprocess, "run", read)
     for each in run.queue():
         run.execute(each, tmp_path, "python", tmp_path)
@@ -92,7 +93,7 @@ def test_what_is_there_is_not_run_again(monkeypatch, tmp_path, capsys):
     after = capsys.readouterr().out
     assert set(before.splitlines()[:-1]) - set(after.splitlines()) == {"    1200 s  painn_qm9_gap_all_10min_0"}
     last = [text.splitlines()[-1] for text in (before, after)]
-    assert last == ["5 runs, 3.0 hours of one processor", "4 runs, 2.7 hours of one processor"]
+    assert last == ["6 runs, 3.1 hours of one processor", "5 runs, 2.7 hours of one processor"]
 
 
 def result(method, n_train, minutes, valid, test, seed=0):

@@ -1,8 +1,8 @@
 """What the methods share: the order of a run, the structures, the clock, and the result. Needs NumPy and ASE only.
 
-An order is a JSON file: method, set, n_train (a text), minutes, seed, budget_s (0: none), threads, and the paths
-`structures`, `split`, `set_facts` (set.json) and `result`. The clock counts processor seconds, so that a busy machine
-changes little.
+An order is a JSON file: method, set, n_train (a text), minutes, seed, budget_s (0: none), threads, commit, date, and
+the paths `structures`, `split`, `set_facts` (set.json) and `result`. The clock counts processor seconds; another
+process beside it makes them longer, by a tenth (shared caches and memory), not by half.
 """
 
 import importlib.metadata
@@ -114,7 +114,10 @@ def write_result(order, structures, predictions, **facts):
     """Write the result: errors of `predictions` {"valid", "test": (S,)}, what the method says of itself, the order."""
     label = structures.labels()
     mae = {part: float(np.abs(values - label[part]).mean()) for part, values in predictions.items()}
-    asked = {name: order[name] for name in ("method", "set", "n_train", "minutes", "seed", "budget_s", "threads")}
+    asked = {
+        name: order[name]
+        for name in ("method", "set", "n_train", "minutes", "seed", "budget_s", "threads", "commit", "date")
+    }
     sizes = {f"n_{part}": len(structures.rows[part]) for part in PARTS}
     result = {
         **asked,

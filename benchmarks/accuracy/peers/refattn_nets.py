@@ -29,16 +29,7 @@ order = common.read_order()
 SETTINGS = {
     ("refattn", "qm9_gap"): ("molecules_b3lyp", ("training.learning_rate=5e-4",)),  # nothing to start from here
     ("refattn", "mp_e_form"): ("crystals", ()),
-    ("refattn", "fullerene_homo"): (
-        "builtin_fullerene",
-        (
-            "model.dropout=0.0",
-            "training.ema=0.999",
-            "training.batch_size=16",
-            "model.n_radial=80",
-            "model.radial_width=0.1",
-        ),
-    ),
+    ("refattn", "fullerene_homo"): ("builtin_fullerene", ()),
     ("scann+", "qm9_gap"): ("qm9", ()),
     ("scann+", "mp_e_form"): ("materials_project", ("model.n_elements=119",)),  # plutonium and what follows
     ("scann+", "fullerene_homo"): ("fullerene", ()),
@@ -105,6 +96,7 @@ def main():
         trainer, clock, _ = train(make_config(folder / "split.json", epochs), folder / "run", order["budget_s"])
         train_s, wall_s = clock.seconds(), clock.wall()
         best = load_checkpoint(folder / "run" / "model.h5")
+    errors = [record["valid_mae"] for record in trainer.history]
     structures = common.Structures(order)
     rows = dict(zip(common.PARTS, resolve_split(split, trainer.dataset), strict=True))
     found = {
@@ -120,6 +112,7 @@ def main():
         wall_s=wall_s,
         epochs=len(trainer.history),
         planned_epochs=epochs,
+        best_at=(1 + min(range(len(errors)), key=errors.__getitem__)) / len(errors),
         n_used=n_used,
         parameters=int(best.params.vector.size),
         recipe={"experiment": SETTINGS[order["method"], order["set"]]},

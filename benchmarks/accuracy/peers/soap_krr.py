@@ -13,8 +13,8 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import euclidean_distances
 
 TRIED = 2000  # training structures while the two parameters are chosen
-WIDTHS = 4.0 ** np.arange(-5, 4)  # 1 / (median squared distance)
-RIDGES = 10.0 ** np.arange(-11, 1)
+WIDTHS = 4.0 ** np.arange(-8, 4)  # 1 / (median squared distance)
+RIDGES = 10.0 ** np.arange(-15, 1)
 
 
 def descriptors(structures):

@@ -2,7 +2,7 @@
 
 AdamW, labels in units of their spread; the learning rate falls over the budget, by processor time: "cosine", or
 "onecycle" as PyTorch's OneCycleLR does. Every 25th of the budget the network, or the moving average of its parameters,
-is validated, less often where that would take more than a tenth of the time; the best is kept for the test set.
+is validated, less often where that would take more than a thirtieth of the time; the best is kept for the test set.
 """
 
 import copy
@@ -79,7 +79,7 @@ class Training:
                 self.step(shuffled[first : first + self.recipe.batch_size])
                 if self.clock.fraction() >= next_check:
                     took = self.check()
-                    next_check = self.clock.fraction() + max(1 / CHECKS, 9 * took)
+                    next_check = self.clock.fraction() + max(1 / CHECKS, 30 * took)
                 if self.clock.fraction() >= 1:
                     break
         self.check()
