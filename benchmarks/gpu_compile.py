@@ -4,8 +4,8 @@ Needs numba-cuda with its compiler (pip install 'numba-cuda[cu13]') and neither 
 in. The launches of steps in float32 and float64, of both variants, are written down (benchmarks/ledger.py), and
 each kernel is compiled for the types that it was given: to PTX, in which arithmetic of float64 in a float32 kernel
 shows, and, where ptxas of the CUDA toolkit is at hand, to machine code, in which registers and spilled ones show. The
-exit status is 1 when a register is spilled, or when a kernel of float32 other than the sum of the loss computes in
-float64.
+exit status is 1 when a register is spilled, when the threads of the widest row have not enough of them, or when a
+kernel of float32 other than the sum of the loss computes in float64.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+REGISTERS = 65_536  # of a block
 TEXT = {"capture_output": True, "text": True}
 IN_FLOAT64 = ("_loss_kernel", "_shard_loss_kernel", "_attention_kernel")  # kernels that sum in float64 on purpose
 
@@ -32,6 +33,7 @@ def stand_in_for_cupy():
     cupy.asnumpy, cupy.cuda = np.asarray, types.SimpleNamespace(memory=memory, Stream=contextlib.nullcontext)
     cupy.cuda.using_allocator = lambda malloc: contextlib.nullcontext()
     cupy.cuda.MemoryPool = lambda malloc: types.SimpleNamespace(malloc=malloc)
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(malloc=None)
     return cupy
 
 
@@ -109,13 +111,16 @@ def main():
     sys.modules["cupy"] = stand_in_for_cupy()
     cuda.is_available = lambda: True
     numba.cuda.dispatcher.get_current_device = lambda: types.SimpleNamespace(compute_capability=capability)
+    from refattn.ops.cuda.launch import MAX_THREADS
+
     ptxas, wrong = shutil.which("ptxas"), []
     with tempfile.TemporaryDirectory() as folder:
         for kernel, signature, dtype in signatures():
             name = kernel.py_func.__name__
             ptx, code = compiled(kernel, signature, capability, ptxas, folder)
             in_float64 = len(re.findall(r"\.f64", ptx)) if dtype == "float32" else 0
-            if (in_float64 and name not in IN_FLOAT64) or (code and code[1]):
+            too_many = code and -(-code[0] // 8) * 8 * MAX_THREADS > REGISTERS
+            if (in_float64 and name not in IN_FLOAT64) or (code and code[1]) or too_many:
                 wrong.append(name)
             registers = f"{code[0]:4} registers, {code[1]} bytes spilled" if code else "no ptxas"
             print(f"{name:42} {dtype}  {registers}, {in_float64} of float64")

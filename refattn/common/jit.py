@@ -4,11 +4,12 @@ import functools
 import hashlib
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numba
-from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+from numba.core.caching import Cache, FunctionCache, NullCache
 
 # Sums may be reordered, which vectorises them, and a product fused with a sum; NaN and infinity keep their meaning,
 # because a loss that is not finite must be seen.
@@ -41,38 +42,43 @@ def jit(
         options["_nrt"] = False  # Numba's name: no run-time of its own
     compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
     if not numba.config.DISABLE_JIT:
-        compiled._cache = _cache_of(function)  # what cache=True sets, to a cache that looks at one file only
+        compiled._cache = cache_of(function)  # what cache=True sets, to a cache that looks at one file only
     return compiled
 
 
-class _Cache(FunctionCache):
-    """Numba's cache, which forgets a kernel when a file of refattn changes that its code may come from.
+@functools.cache
+def _kept_by(cache):
+    """The class `cache` of Numba, which forgets a kernel when a file of refattn changes that its code may come from.
 
     A kernel that cannot be kept, or one that was kept and cannot be read, is compiled anew.
     """
+    index_file = sys.modules[cache.__mro__[1].__module__].IndexDataCacheFile  # numba-cuda has a copy of Numba's
 
-    def __init__(self, function):
-        super().__init__(function)
-        stamp = sources_digest(inspect.getfile(function))
-        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, stamp)
+    class Cache(cache):
+        def __init__(self, function):
+            super().__init__(function)
+            stamp = sources_digest(inspect.getfile(function))
+            self._cache_file = index_file(self._cache_path, self._impl.filename_base, stamp)
 
-    def load_overload(self, sig, target_context):
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # what a damaged file raises in LLVM and where Python objects are read
-            return None
+        def load_overload(self, sig, target_context):
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:  # what a damaged file raises in LLVM and where Python objects are read
+                return None
 
-    def save_overload(self, sig, data):
-        try:
-            super().save_overload(sig, data)
-        except Exception as error:  # the disk is full, or the index is damaged: as above
-            _tell_not_kept(error)
+        def save_overload(self, sig, data):
+            try:
+                super().save_overload(sig, data)
+            except Exception as error:  # the disk is full, or the index is damaged: as above
+                _tell_not_kept(error)
+
+    return Cache
 
 
-def _cache_of(function):
-    """The function's cache; one that keeps nothing where no folder for it can be written."""
+def cache_of(function: Callable, kind: type = FunctionCache) -> Cache:
+    """The function's cache, of a class of Numba's; one that keeps nothing where no folder for it can be written."""
     try:
-        return _Cache(function)
+        return _kept_by(kind)(function)
     except (OSError, RuntimeError) as error:
         _tell_not_kept(error)
         return NullCache()

@@ -40,4 +40,5 @@ def _infer_shards(params, config, ops, graphs, rows, max_edges):
         batch = data.gather(Plan.of(shard_rows), data.size(shard_rows))
         tape = forward(params, batch, config, ops)
         outputs.append(NetworkOutput(*map(ops.to_host, network_output(tape.read_outs, tape.prediction, ops))))
+        del tape, batch  # the next ones need their memory
     return outputs

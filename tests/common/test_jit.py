@@ -106,7 +106,7 @@ def test_kernels_that_cannot_be_kept_are_compiled(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(FunctionCache, name, refuse)
             assert jit.jit(add)(1, 2) == 3
-    monkeypatch.setattr(jit, "_Cache", refuse)
+    monkeypatch.setattr(jit, "_kept_by", lambda kind: refuse)
     kernel = jit.jit(add)
     assert isinstance(kernel._cache, NullCache)
     assert kernel(1.5, 2) == 3.5

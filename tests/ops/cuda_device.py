@@ -18,10 +18,12 @@ from small_data import write_molecules
 from refattn.common.loss import LOSSES
 from refattn.config import ModelConfig, TrainingConfig
 from refattn.data.store import read_dataset
+from refattn.errors import ConfigError
 from refattn.network.dropout import Dropout
 from refattn.network.params import initialise
 from refattn.ops import load_backend
-from refattn.ops.cuda import launch, toolchain
+from refattn.ops.cuda import launch, sums, toolchain
+from refattn.ops.cuda import loss as loss_module
 from refattn.ops.cuda.adam import adam_update, advance
 from refattn.ops.cuda.dataset import DeviceDataset, Plan, Size
 from refattn.ops.cuda.graph import transposed
@@ -161,6 +163,15 @@ def test_loss_and_slope_are_those_of_the_formulas(loss):
     error = local if loss == "cross_entropy" else prediction[:n] - label[rows]
     expected = [2 + n * total, 3 + np.abs(error).sum(), -1]
     assert np.allclose(host(totals), expected, rtol=tolerances.PARITY, atol=0)
+
+
+@pytest.mark.parametrize("make", [loss_module._kernel_of, loss_module._kernel_of_shard])
+def test_the_loss_of_a_type_is_compiled_for_it(make):
+    """np.float32(1) is the same key as np.float64(1)."""
+    weights = ((1.0,),) if make is loss_module._kernel_of else ()
+    types_of = [np.dtype(name) for name in ("float32", "float64")]
+    first, second = (make(LOSSES["huber"], *weights, 1.0, dtype) for dtype in types_of)
+    assert first is not second and make(LOSSES["huber"], *weights, 1.0, types_of[0]) is first
 
 
 @pytest.mark.filterwarnings("ignore:.*invalid value:RuntimeWarning")
@@ -363,6 +374,67 @@ def test_a_capture_that_fails_leaves_the_stream_usable(monkeypatch):
     with pytest.raises(MemoryError):
         toolchain.Replay(step, FakeScratch())()
     assert calls == ["step", "begin", "step", "end"]
+
+
+def test_what_outlives_a_step_is_not_in_the_memory_of_the_graphs(monkeypatch, data):
+    """A graph that was captured before writes where the memory was free; the tables of the sums are kept for good."""
+    within, made = [False], []
+
+    @contextlib.contextmanager
+    def memory_of_graphs(wanted):
+        before, within[0] = within[0], wanted
+        yield
+        within[0] = before
+
+    def to_device(array):
+        made.append(within[0])
+        return CUDA.to_device(array)
+
+    monkeypatch.setattr(toolchain.Scratch, "in_use", lambda scratch: memory_of_graphs(True))
+    monkeypatch.setattr(toolchain, "lasting", lambda: memory_of_graphs(False))
+    config = smaller_config(data)
+    graphs, params = read_dataset(data).graphs, initialise(config.model, 0)
+    adam = Adam(params.vector, params.decay_mask(), config.training)
+    with Ledger():
+        stepper = CudaStepper(config, CUDA, graphs, np.arange(10), Targets(np.zeros((10, 1), np.float32)), params, adam)
+        stepper.begin([np.arange(10)], [1e-3])
+        monkeypatch.setattr(sums, "to_device", to_device)
+        stepper.step(0)
+    assert made == [False]
+
+
+def test_memory_that_predictions_left_free_is_taken_before_there_is_none(monkeypatch):
+    calls = []
+
+    class Full(RuntimeError):
+        pass
+
+    def memory(size):
+        calls.append(size)
+        if len(calls) == 1:
+            raise Full
+        return size
+
+    pool = types.SimpleNamespace(free_all_blocks=lambda: calls.append("free"))
+    of_cuda = types.SimpleNamespace(Memory=memory, MemoryPointer=lambda memory, offset: (memory, offset))
+    of_cuda.runtime = types.SimpleNamespace(CUDARuntimeError=Full)
+    scratch = toolchain.Scratch()
+    monkeypatch.setattr(toolchain, "xp", types.SimpleNamespace(cuda=of_cuda, get_default_memory_pool=lambda: pool))
+    assert scratch._from_driver(512) == (512, 0) and scratch.held == [512]
+    assert calls == [512, "free", 512]
+
+
+@pytest.mark.parametrize("n", [1, 9])
+def test_columns_beside_each_other_are_copied(n):
+    columns = [np.random.default_rng(k).normal(size=(3, 1 + k % 2)).astype(np.float32) for k in range(n)]
+    found = CUDA.xp.concatenate([CUDA.to_device(column) for column in columns], axis=1)
+    assert np.array_equal(host(found), np.concatenate(columns, axis=1)) and found.dtype == np.float32
+
+
+def test_widths_that_no_block_has_registers_for_are_refused():
+    assert launch.threads_of(512) == 512
+    with pytest.raises(ConfigError, match="a width of 513 is too large for the device cuda, which has 512 threads"):
+        launch.threads_of(513)
 
 
 @pytest.mark.parametrize("variant", ["scann", "scann+"])

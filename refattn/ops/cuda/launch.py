@@ -13,7 +13,7 @@ from refattn.ops.cuda.memory import empty
 from refattn.ops.cuda.toolchain import SIMULATED, WARP, call, cuda, device, group_sum, kernel, warp_sum
 from refattn.ops.types import Array
 
-MAX_THREADS = 1024  # of a block, on every GPU
+MAX_THREADS = 512  # of a block: local_attention_backward has 126 of a block's 65,536 registers for each
 MAX_WARPS = 32  # of a block
 MAX_BLOCKS = 2 if SIMULATED else 2112  # 16 for each of the 132 multiprocessors of an H200; fixed, as sums depend on it
 PUT_OFF = None  # the Sums (sums.py) that are being collected

@@ -14,7 +14,7 @@ from refattn.ops.cuda.toolchain import WARP, cuda, device, exp, kernel
 from refattn.ops.types import Array, GlobalAttentionCache
 
 ATTENTION_THREADS = WARP  # of a block, which takes a structure
-LOSS_THREADS = 4 if toolchain.SIMULATED else 1024
+LOSS_THREADS = 4 if toolchain.SIMULATED else 512
 
 
 def loss_slope(
@@ -55,14 +55,15 @@ def loss_slope(
     slope = empty(prediction.shape, prediction.dtype)
     threads = min(threads_of(min(len(slope), LOSS_THREADS)), LOSS_THREADS)
     arguments = slope, totals, prediction, *known, entropy, plan.order, plan.start, plan.cursor, n_real
-    kernel_of_loss = _kernel_of(loss, weights, prediction.dtype.type(delta))
+    kernel_of_loss = _kernel_of(loss, weights, float(delta), prediction.dtype)
     toolchain.call(kernel_of_loss, 1, threads, 2 * threads * 8, arguments)
     return slope
 
 
 @functools.cache
-def _kernel_of(loss, weights, delta):
-    """The kernel of a Loss, of the targets' weights and of delta, which are compiled into it."""
+def _kernel_of(loss, weights, delta, dtype):
+    """The kernel of a Loss, of the targets' weights and of delta in the type of the network, compiled into it."""
+    delta = dtype.type(delta)
     point = device(loss.point)
     reduce = device(loss.reduce)
     of_class = loss.of_class
@@ -133,13 +134,14 @@ def shard_slope(
     slope = empty(prediction.shape, prediction.dtype)
     threads = min(threads_of(min(len(slope), LOSS_THREADS)), LOSS_THREADS)
     arguments = slope, sums, prediction, *known, entropy, factors, plan.order, n_real
-    toolchain.call(_kernel_of_shard(loss, prediction.dtype.type(delta)), 1, threads, 2 * threads * 8, arguments)
+    toolchain.call(_kernel_of_shard(loss, float(delta), prediction.dtype), 1, threads, 2 * threads * 8, arguments)
     return slope
 
 
 @functools.cache
-def _kernel_of_shard(loss, delta):
-    """The kernel of a Loss and of delta, which are compiled into it."""
+def _kernel_of_shard(loss, delta, dtype):
+    """The kernel of a Loss and of delta in the type of the network, which are compiled into it."""
+    delta = dtype.type(delta)
     point = device(loss.point)
     of_class = loss.of_class
 

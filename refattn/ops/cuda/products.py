@@ -10,13 +10,24 @@ from refattn.ops.types import Array
 
 
 class Arrays:
-    """The library of the arrays, whose ones are made by a copy, which may stand in a captured graph."""
+    """The library of the arrays; what it would make by a transfer is made by copies, which may stand in a graph."""
 
     def ones(self, shape: tuple[int, ...], dtype: np.dtype) -> Array:
         """See numpy.ones."""
         array = empty(shape, dtype)
         array[...] = 1
         return array
+
+    def concatenate(self, arrays: list[Array], axis: int) -> Array:
+        """See numpy.concatenate, of matrices along axis 1: CuPy sends the addresses of more than eight of them."""
+        if axis != 1:
+            raise NotImplementedError("concatenate is for axis 1")
+        out = empty((len(arrays[0]), sum(array.shape[1] for array in arrays)), arrays[0].dtype)
+        first = 0
+        for array in arrays:
+            out[:, first : first + array.shape[1]] = array
+            first += array.shape[1]
+        return out
 
     def __getattr__(self, name):
         return getattr(toolchain.xp, name)

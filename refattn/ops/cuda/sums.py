@@ -10,7 +10,7 @@ import typing
 
 import numpy as np
 
-from refattn.ops.cuda import launch
+from refattn.ops.cuda import launch, toolchain
 from refattn.ops.cuda.memory import to_device
 from refattn.ops.cuda.toolchain import WARP, call, cuda, kernel
 from refattn.ops.types import Array
@@ -66,7 +66,8 @@ class Sums:
     def add(self, key: typing.Hashable) -> None:
         """Make all sums that were put off; `key` stands for a step whose sums are always the same."""
         if key not in self.tables:  # the first time; not during a capture, where nothing may cross the bus
-            self.tables[key] = to_device(np.array(self.rows, np.int64))
+            with toolchain.lasting():
+                self.tables[key] = to_device(np.array(self.rows, np.int64))
         threads = WARP * WARP
         call(_sums_kernel, len(self.rows), threads, threads * 8, (self.vector, self.partial, self.tables[key]))
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numba import cuda as numba_cuda
 
+from refattn.common.jit import cache_of
 from refattn.errors import ConfigError, DeviceError, MissingExtra, in_one_line
 
 try:  # the package numba-cuda has a configuration of its own, the kernels that come with Numba have Numba's
@@ -80,12 +81,20 @@ if SIMULATED:
         return function
 
 else:
+    from numba.cuda.dispatcher import CUDACache
+
     cuda = numba_cuda
     xp = _import_cupy()
     _load_numba_cuda()
     to_host = xp.asnumpy
     exp = math.exp
-    kernel = functools.partial(numba_cuda.jit, cache=True)
+
+    def kernel(function):
+        """numba_cuda.jit, whose kernels are kept on disk, and forgotten when a source changes; see common/jit.py."""
+        compiled = numba_cuda.jit(function)
+        compiled._cache = cache_of(function, CUDACache)
+        return compiled
+
     device = functools.partial(numba_cuda.jit, device=True)
     OutOfMemory = xp.cuda.memory.OutOfMemoryError
     # Both libraries work in the stream that is current in CuPy, so that the order of launches is the order of
@@ -313,12 +322,25 @@ class Scratch:
         self.pool = None if SIMULATED else xp.cuda.MemoryPool(self._from_driver)
 
     def _from_driver(self, size):
-        self.held.append(xp.cuda.Memory(size))
-        return xp.cuda.MemoryPointer(self.held[-1], 0)
+        try:
+            memory = xp.cuda.Memory(size)
+        except xp.cuda.runtime.CUDARuntimeError:  # CuPy's own pool holds what predictions left free
+            xp.get_default_memory_pool().free_all_blocks()
+            memory = xp.cuda.Memory(size)
+        self.held.append(memory)
+        return xp.cuda.MemoryPointer(memory, 0)
 
     def in_use(self):
         """A context in which CuPy's arrays come from here."""
         return contextlib.nullcontext() if SIMULATED else xp.cuda.using_allocator(self.pool.malloc)
+
+
+def lasting():
+    """A context in which CuPy's arrays come from its own pool: for what outlives a step, whatever Scratch is in use.
+
+    Memory that is free in a Scratch is written by graphs that were captured before.
+    """
+    return contextlib.nullcontext() if SIMULATED else xp.cuda.using_allocator(xp.get_default_memory_pool().malloc)
 
 
 class Replay:
