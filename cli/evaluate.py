@@ -212,10 +212,7 @@ def not_seen(checkpoint: Checkpoint, dataset: Dataset, rows: np.ndarray, path: s
         if any(checkpoint.split):
             note(f"note: the run keeps no digests of its data; structures of {path} may be those it was trained on")
         return rows
-    n_train, n_valid = len(checkpoint.split.train), len(checkpoint.split.valid)
-    found = graph_digests(dataset.graphs, rows)
-    trained = np.isin(found, checkpoint.fingerprint.graphs[:n_train])
-    validated = np.isin(found, checkpoint.fingerprint.graphs[n_train : n_train + n_valid]) & ~trained
+    trained, validated = checkpoint.fingerprint.seen(checkpoint.split, graph_digests(dataset.graphs, rows))
     seen = trained | validated
     if not seen.any():
         return rows

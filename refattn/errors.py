@@ -48,3 +48,8 @@ def in_one_line(error: Exception | str) -> str:
     text = re.split(r": time = |, errno", " ".join(str(error).split()))[0]
     text = re.sub(r"^\[Errno \d+\] ", "", text)
     return text[:200] or type(error).__name__
+
+
+def not_finite(id: str) -> DataError:
+    """The error of a structure whose prediction is no number."""
+    return DataError(f"the prediction of structure {id} is not finite; leave it out, or train again")

@@ -166,7 +166,7 @@ def report(results: list[dict]) -> str:
     lines += ["![by time](time.png)", "", "Written by `benchmarks/accuracy/plot.py`; how it is measured stands in", ""]
     lines[-2] += " [benchmarks/accuracy](../../accuracy/README.md). Minutes are those of two cores that are used fully,"
     lines[-2] += (
-        f" {EQUAL} where none are named, run on one; kernel ridge and forest take what they take. A dash: not run."
+        f" {EQUAL} where none are named, run on one core; kernel ridge and forest take what they take. A dash: not run."
     )
     lines[-2] += " One seed where there is no ±: errors within 5 % of the smallest, all in bold, are not told apart."
     for name in SETS:

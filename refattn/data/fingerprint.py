@@ -40,6 +40,12 @@ class Fingerprint(typing.NamedTuple):
         """Of a model file."""
         return cls(group["graphs"][()].astype(np.uint64), tuple(group["labels"].asstr()[()].tolist()))
 
+    def seen(self, split: Split, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(S,) bool, twice: which digests are of graphs that were trained on, and which of others validated on."""
+        n_train, n_valid = len(split.train), len(split.valid)
+        trained = np.isin(digests, self.graphs[:n_train])
+        return trained, np.isin(digests, self.graphs[n_train : n_train + n_valid]) & ~trained
+
     def write(self, file: h5py.File) -> None:
         """Into a model file."""
         file["fingerprint/graphs"] = self.graphs

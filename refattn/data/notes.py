@@ -1,6 +1,5 @@
 """What somebody should know of a data set before it is trained on: nothing wrong, but seldom what is wanted."""
 
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,8 +13,8 @@ from refattn.data.store import Dataset
 
 def notes_on(config: Config, dataset: Dataset, rows: tuple[np.ndarray, ...]) -> list[str]:
     """Sentences on the labels and elements of the structures `rows` to train on, to validate on and to test on."""
-    of_data = _notes_on_labels(config, dataset, rows), _notes_on_elements(config, dataset, rows)
-    return [*_notes_on_split(config.data), *itertools.chain(*of_data)]
+    of_data = [*_notes_on_labels(config, dataset, rows), *_notes_on_elements(config, dataset, rows)]
+    return [*_notes_on_split(config.data), *of_data]
 
 
 def _notes_on_split(data: DataConfig) -> Iterator[str]:

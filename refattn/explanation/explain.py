@@ -10,7 +10,7 @@ import ase
 import numpy as np
 
 from refattn.common.limits import OCCLUDED_SITES
-from refattn.errors import ConfigError, DataError, StructureError
+from refattn.errors import ConfigError, DataError, StructureError, not_finite
 from refattn.explanation.attribution import gradient_times_input, integrated_gradients, occlusion, removal
 from refattn.explanation.flow import Flow, attention_flow, residual_share
 from refattn.explanation.variants import LARGE, ScoredInput
@@ -287,7 +287,7 @@ class _Task:
         output = np.maximum(output, 0) if model.config.model.non_negative else output
         values, means = (to_labels(model.checkpoint, y, graph, np.zeros(1, int))[0] for y in (output, 0 * output))
         if not np.isfinite(values).all():
-            raise DataError(f"the prediction of structure {id} is not finite; leave it out, or train again")
+            raise not_finite(id)
         shared = {"id": id, "atoms": atoms, "z": graph.z, **_local_attention(subject, graph, tape, self.share)}
         subjects = [dataclasses.replace(subject, target=k) for k in self.targets]
         read = [

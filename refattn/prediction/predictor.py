@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from refattn.common.environment import available_cores
 from refattn.common.text import counted, encodable
 from refattn.common.threads import workers
-from refattn.errors import ConfigError, DataError, RunError, StructureError
+from refattn.errors import ConfigError, DataError, RunError, StructureError, not_finite
 from refattn.network.checkpoint import Checkpoint, calibration_file, load_checkpoint, model_file
 from refattn.network.inference import predict_members
 from refattn.ops import load_backend
@@ -233,8 +233,7 @@ class Predictor:
         finite = np.isfinite(found.value).all(axis=1)
         if not finite.all():
             for row in np.flatnonzero(~finite).tolist():
-                error = f"the prediction of structure {ids[row]} is not finite; leave it out, or train again"
-                refuse(ids[row], DataError(error))
+                refuse(ids[row], not_finite(ids[row]))
             rows = np.flatnonzero(finite)
             ids, structures = ([items[row] for row in rows] for items in (ids, structures))
             found = predict_members(self.checkpoints, self.ops, graphs, rows, map_fn)

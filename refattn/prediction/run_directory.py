@@ -150,18 +150,17 @@ def notes_on_start(init: str | os.PathLike, config: Config) -> list[str]:
 
 def notes_on_seen(init: str | os.PathLike, checkpoint: Checkpoint) -> list[str]:
     """Whether structures that the run of a Checkpoint is tested on are some that `init` was trained or validated on."""
-    start = load_checkpoint(model_file(init))
-    if not checkpoint.split.test:
+    n_tested = len(checkpoint.split.test)
+    if not n_tested:
         return []
+    start = load_checkpoint(model_file(init))
     if start.fingerprint is None:
         return [f"{init} keeps no digests of its data; structures to test on may be those it was trained on"]
-    n_seen, n_own = (len(one.split.train) + len(one.split.valid) for one in (start, checkpoint))
-    tested = checkpoint.fingerprint.graphs[n_own:]
-    seen = int(np.isin(tested, start.fingerprint.graphs[:n_seen]).sum())
-    if not seen:
+    n_seen = np.logical_or(*start.fingerprint.seen(start.split, checkpoint.fingerprint.graphs[-n_tested:])).sum()
+    if not n_seen:
         return []
     return [
-        f"{init} was trained or validated on {seen} of the {len(tested)} structures to test on, so that their error is "
+        f"{init} was trained or validated on {n_seen} of the {n_tested} structures to test on, so that their error is "
         "no test; take its split (its split.json as data.split), or test on others"
     ]
 
