@@ -106,20 +106,29 @@ def commit() -> str:
     return found.stdout.strip()
 
 
-def execute(run: Run, work: Path, peers: str, results: Path, threads: int = 1, budget_s: float | None = None) -> Path:
-    """Do one run and leave its JSON; `budget_s` replaces its minutes, for trials. Raises CalledProcessError."""
+def execute(
+    run: Run, work: Path, peers: str, results: Path, threads: int = 1, budget_s: float | None = None, **more
+) -> Path:
+    """Do one run and leave its JSON; `budget_s` replaces its minutes, for trials. Raises CalledProcessError.
+
+    `more` is for the script of the method: "changes" (TABLE.KEY=VALUE) of refattn's recipe, and "graphs", the data set.
+    """
     folder, target = work.resolve() / run.set, results.resolve() / run.file
     method = METHODS[run.method]
-    order = run._asdict() | {
-        "budget_s": run.seconds * (not method.seconds) if budget_s is None else budget_s,
-        "threads": threads,
-        "commit": commit(),
-        "date": datetime.date.today().isoformat(),
-        "structures": str(folder / "structures.npz"),
-        "split": str(folder / f"split_{run.n_train}.json"),
-        "set_facts": str(folder / "set.json"),
-        "result": str(target),
-    }
+    order = (
+        run._asdict()
+        | {
+            "budget_s": run.seconds * (not method.seconds) if budget_s is None else budget_s,
+            "threads": threads,
+            "commit": commit(),
+            "date": datetime.date.today().isoformat(),
+            "structures": str(folder / "structures.npz"),
+            "split": str(folder / f"split_{run.n_train}.json"),
+            "set_facts": str(folder / "set.json"),
+            "result": str(target),
+        }
+        | more
+    )
     results.mkdir(parents=True, exist_ok=True)
     settings = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL")} | KEEP_MEMORY
     with tempfile.TemporaryDirectory(prefix="accuracy-") as scratch:

@@ -1,6 +1,7 @@
 """The comparison of test errors: the same splits for all methods, and a table from the JSONs that they leave."""
 
 import importlib.util
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -8,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import plot
 import pytest
+import recipe
 import run
 import sets
 from small_data import label, molecules, write_molecules
 
+from refattn.config import override
+from refattn.data.prepare import prepare
 from refattn.data.splits import write_split
 from refattn.data.store import Record, read_dataset
+from refattn.experiments import load_experiment
 
 SMALL = sets.Set("", "spread", "Å", 4.0, {"n_valid": 6, "n_test": 10}, {"10": (1,), "30": (1,), "all": (1,)}, 44)
 
@@ -132,3 +137,37 @@ def test_the_table_is_made_of_the_results(tmp_path):
         lambda points: [(p.used, p.test) for p in plot.by_time(points).values()],
     )
     assert (tmp_path / "time.png").stat().st_size > 10_000
+
+
+def test_every_variant_of_the_recipe_has_settings_and_a_file_of_its_own():
+    base = load_experiment("molecules_b3lyp")
+    configs = [override(base, changes) for changes in recipe.VARIANTS.values()]
+    assert configs[0] == base
+    assert all(one != other for one, other in itertools.combinations(configs, 2))
+    assert len({recipe.result_of(name, 0) for name in recipe.VARIANTS}) == len(recipe.VARIANTS)
+
+
+def test_a_variant_with_other_edges_gets_graphs_with_them(monkeypatch, dataset, tmp_path):
+    monkeypatch.setattr(recipe, "SET", "tiny")
+    monkeypatch.setitem(sets.SETS, "tiny", SMALL._replace(target="spread"))
+    (tmp_path / "tiny").mkdir()
+    prepare(recipe.Structures(dataset), tmp_path / "tiny" / "isolated.h5", load_experiment("molecules_b3lyp").graph)
+    made = [
+        read_dataset(recipe.graphs_of(recipe.VARIANTS[name], tmp_path))
+        for name in ("the recipe", "dropout 0.05", "edges of 0.2 sr, to 5 Å")
+    ]
+    assert [each.id.tolist() for each in made] == [dataset.id.tolist()] * 3
+    assert [each.labels["spread"].tolist() for each in made] == [dataset.labels["spread"].tolist()] * 3
+    n_edges = [int(each.graphs.n_edges.sum()) for each in made]
+    assert n_edges[0] == n_edges[1] < n_edges[2]
+    assert made[2].graph_config.r_max == 5
+
+
+def test_the_table_of_the_recipe_has_means_and_spreads(tmp_path):
+    for seed, error in enumerate((0.1, 0.2)):
+        recipe.result_of("the recipe", seed, tmp_path).write_text(json.dumps({"valid_mae": error, "epochs": 4}))
+    recipe.result_of("9 layers", 0, tmp_path).write_text(json.dumps({"valid_mae": 0.3, "epochs": 2}))
+    assert recipe.table(tmp_path).splitlines()[2:] == [
+        "| the recipe | 0.1500 ± 0.0707 | 2 | 4 |",
+        "| 9 layers | 0.3000 | 1 | 2 |",
+    ]

@@ -41,7 +41,7 @@ SPARE = 0.94  # of the budget, for what the estimate misses
 def settings(path, target, split, epochs):
     """The Config of a training on the structures of a Split file."""
     experiment, changes = SETTINGS[order["method"], order["set"]]
-    config = override(load_experiment(experiment), changes)
+    config = override(load_experiment(experiment), (*changes, *order.get("changes", ())))
     data = {"path": str(path), "target": target, "split": str(split), "split_by": "file"}
     data |= {"n_train": 0, "n_valid": 0, "n_test": 0, "target_weight": ()}
     training = {"epochs": epochs, "sgdr_period": epochs, "seed": order["seed"], "patience": epochs}
@@ -80,7 +80,7 @@ def main():
     facts = json.loads(Path(order["set_facts"]).read_text(encoding="utf-8"))
     split = read_split(order["split"])
     rule = load_experiment(SETTINGS[order["method"], order["set"]][0]).graph.rule
-    path = Path(order["set_facts"]).with_name(f"{rule}.h5")
+    path = Path(order.get("graphs", Path(order["set_facts"]).with_name(f"{rule}.h5")))
 
     def make_config(split_file, epochs):
         return settings(path, facts["target"], split_file, epochs)
@@ -115,7 +115,7 @@ def main():
         best_at=(1 + min(range(len(errors)), key=errors.__getitem__)) / len(errors),
         n_used=n_used,
         parameters=int(best.params.vector.size),
-        recipe={"experiment": SETTINGS[order["method"], order["set"]]},
+        recipe={"experiment": SETTINGS[order["method"], order["set"]], "changes": order.get("changes", ())},
         versions={"refattn": refattn.__version__, **common.versions("numpy", "numba")},
     )
 
