@@ -15,7 +15,7 @@ import numpy as np
 
 from refattn.common.files import other_format, replacing
 from refattn.common.hdf5 import BLOCK, Strings, json_blocks
-from refattn.common.strict_json import to_json
+from refattn.common.strict_json import to_json, with_keys_once
 from refattn.config import Config, DataConfig
 from refattn.data.groups import draw_parts
 from refattn.data.store import Dataset
@@ -333,7 +333,9 @@ def read_split(path: Path | str) -> Split:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({in_one_line(error)}); name a split.json") from None
     try:
-        content = json.loads(text, object_pairs_hook=_once_each)
+        content = json.loads(text, object_pairs_hook=with_keys_once)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as a split ({in_one_line(error)}); repair it") from None
     if wrong := other_format(content if isinstance(content, dict) else {}, FORMAT, 1, "give the split of a run"):
@@ -357,15 +359,6 @@ def read_split(path: Path | str) -> Split:
         if not getattr(split, name):
             raise DataError(f"{path}: the part {name} is empty; a training needs at least one structure in it")
     return split
-
-
-def _once_each(pairs):
-    """A dict of the pairs of a JSON object. Raises ValueError for a key that occurs twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1)
-        raise ValueError(f"the key {twice!r} is there twice")
-    return found
 
 
 def resolve_split(split: Split, dataset: Dataset) -> tuple[np.ndarray, ...]:

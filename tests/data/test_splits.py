@@ -207,7 +207,7 @@ def test_a_split_written_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('"train": ["a"], "valid": ["b"], "test": [], "train": ["c"]', "the key 'train' is there twice"),
+        ('"train": ["a"], "valid": ["b"], "test": [], "train": ["c"]', "has the key 'train' twice in one object"),
         (
             '"train": ["a"], "valid": ["b"], "test": [], "holdout": ["c"]',
             "has 'holdout', which is none of train, valid",

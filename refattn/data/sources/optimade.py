@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import ase
 import numpy as np
 
+from refattn.common.strict_json import with_keys_once
 from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, numbers_among
-from refattn.data.sources.pymatgen import with_keys_once
 from refattn.errors import DataError, in_one_line
 
 SIGN = b'"cartesian_site_positions"'

@@ -20,6 +20,7 @@ from ase.geometry import cell_to_cellpar, cellpar_to_cell
 
 from refattn.common.archives import OPENERS, decompressed
 from refattn.common.jsoncutter import JsonCutter
+from refattn.common.strict_json import with_keys_once
 from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, numbers_among
 from refattn.errors import DataError, in_one_line
 
@@ -59,15 +60,6 @@ def read_pymatgen(path: Path, id_from: str, progress: Callable[[float], None]) -
 def unpacked_text(path: Path, raw: BinaryIO) -> io.TextIOWrapper:
     """The text in the open file `raw`, whose `path` says whether it is packed."""
     return io.TextIOWrapper(decompressed(raw, path), encoding="utf-8")
-
-
-def with_keys_once(pairs: list[tuple[str, object]]) -> dict:
-    """An object of JSON. Raises DataError for a key that is there twice, of which a parser keeps the last."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = collections.Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise DataError(f"has the key {twice[:40]!r} twice in one object; keep one")
-    return found
 
 
 def frame_of_record(record: dict, key: str = "") -> Frame:
