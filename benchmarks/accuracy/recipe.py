@@ -1,20 +1,23 @@
 """One change of refattn's recipe at a time, for the same processor time: what each setting is worth.
 
-    python benchmarks/accuracy/recipe.py WORK [--only NAME ...] [--seeds 3] [--table]
+    python benchmarks/accuracy/recipe.py WORK [SET ...] [--only NAME ...] [--seeds 3] [--peers PEERS/bin/python]
+                                            [--table]
 
-WORK is what sets.py made. Each run trains on 10,000 molecules of QM9 for their gap, in 240 processor seconds (two
-minutes of two cores), in a process of its own; only its validation part is looked at. A run whose JSON is in
-benchmarks/results/recipe is not repeated. At the end, or with --table at once, README.md of that folder gets the table
-of what is there.
+WORK is what sets.py made; the folder of pt_graphene is made here. Each run takes 240 processor seconds (two minutes of
+two cores), in a process of its own; only its validation part is looked at: 1,000 molecules at random, or whole
+trajectories that are not trained on. With --peers kernel ridge regression on SOAP is measured on the trajectories too.
+A run whose JSON is in benchmarks/results/recipe is not repeated. At the end, or with --table at once, README.md of
+that folder gets the tables of what is there.
 """
 
 import argparse
 import json
 import statistics
+import typing
 from pathlib import Path
 
 from run import RESULTS, Run, execute
-from sets import SETS
+from sets import BY_TRAJECTORY, SETS, Set, make_set
 
 from refattn.common.files import write_text
 from refattn.config import override
@@ -22,11 +25,32 @@ from refattn.data.prepare import prepare
 from refattn.data.store import Dataset, Record, read_dataset
 from refattn.experiments import load_experiment
 
-SET, N_TRAIN, SECONDS = "qm9_gap", "10000", 240.0
+SECONDS = 240.0
 FOLDER = RESULTS.parent / "recipe"
+KERNEL = "kernel ridge regression on SOAP"  # a row without seeds and budget
 
-# name -> what is changed; the order is that of the table
-VARIANTS = {
+
+class Table(typing.NamedTuple):
+    """What is tried on a set.
+
+    set : the Set
+    experiment : that of the recipe
+    n_train : of the set's sizes
+    variants : name -> what is changed, TABLE.KEY=VALUE; the order is that of the table
+    """
+
+    set: Set
+    experiment: str
+    n_train: str
+    variants: dict[str, tuple[str, ...]]
+
+
+FINE = ("model.n_radial=80", "model.radial_width=0.1")
+COARSE = ("model.n_radial=20", "model.radial_width=0.5")
+TO_5 = ("graph.r_max=5", "model.radial_max=5")
+SMALL_FACES = ("graph.omega_min=0.1", "graph.weight_min=0")
+AVERAGED = ("training.ema=0.999",)
+MOLECULES = {
     "the recipe": (),
     "learning rate 2.5e-4": ("training.learning_rate=2.5e-4",),
     "learning rate 1e-3": ("training.learning_rate=1e-3",),
@@ -40,22 +64,42 @@ VARIANTS = {
     "dropout 0.1, of attention 0.05, as published": ("model.dropout=0.1", "model.attention_dropout=0.05"),
     "batches of 8": ("training.batch_size=8",),
     "batches of 32": ("training.batch_size=32",),
-    "20 Gaussians of 0.5 Å, as published": ("model.n_radial=20", "model.radial_width=0.5"),
-    "80 Gaussians of 0.1 Å": ("model.n_radial=80", "model.radial_width=0.1"),
-    "edges to 5 Å": ("graph.r_max=5", "model.radial_max=5"),
+    "20 Gaussians of 0.5 Å, as published": COARSE,
+    "80 Gaussians of 0.1 Å": FINE,
+    "edges to 5 Å": TO_5,
     "edges of 0.2 sr": ("graph.omega_min=0.2", "graph.weight_min=0.05"),
-    "edges of 0.2 sr, to 5 Å": ("graph.omega_min=0.2", "graph.weight_min=0.05", "graph.r_max=5", "model.radial_max=5"),
+    "edges of 0.2 sr, to 5 Å": ("graph.omega_min=0.2", "graph.weight_min=0.05", *TO_5),
     "width 64": ("model.width=64", "model.global_width=64", "model.head_width=64"),
     "width 192": ("model.width=192", "model.global_width=192", "model.head_width=192"),
     "4 layers": ("model.n_layers=4",),
     "9 layers": ("model.n_layers=9",),
     "head as published": ('model.head="published"',),
 }
+TRAJECTORIES = {
+    "the experiment": (),
+    "80 Gaussians of 0.1 Å": FINE,
+    "edges of 0.1 sr": SMALL_FACES,
+    "80 Gaussians of 0.1 Å, edges of 0.1 sr": (*FINE, *SMALL_FACES),
+    "the same, moving average": (*FINE, *SMALL_FACES, *AVERAGED),
+    "the same, additive head": (*FINE, *SMALL_FACES, *AVERAGED, 'model.head="additive"'),
+    "the same, no dropout": (*FINE, *SMALL_FACES, *AVERAGED, 'model.head="additive"', "model.dropout=0"),
+}
+SUM = (*FINE, *SMALL_FACES, *AVERAGED, 'model.readout="sum"')
+PT_GRAPHENE = Set(
+    "pt-graphene", "deformation_energy", "eV", 4.0, {**BY_TRAJECTORY, "n_valid": 100, "n_test": 100}, {"all": ()}, 853
+)
+TABLES = {
+    "qm9_gap": Table(SETS["qm9_gap"], "molecules_b3lyp", "10000", MOLECULES),
+    "fullerene_homo": Table(SETS["fullerene_homo"], "builtin_fullerene", "all", TRAJECTORIES),
+    "pt_graphene": Table(
+        PT_GRAPHENE, "builtin_pt_graphene", "all", {**TRAJECTORIES, "the same with dropout, `sum` over the sites": SUM}
+    ),
+}
 
 
-def result_of(name: str, seed: int, folder: Path = FOLDER) -> Path:
+def result_of(name: str, variant: str, seed: int, folder: Path = FOLDER) -> Path:
     """The JSON of a run."""
-    return folder / f"{''.join(c if c.isalnum() else '_' for c in name)}_{seed}.json"
+    return folder / f"{name}_{''.join(c if c.isascii() and c.isalnum() else '_' for c in variant)}_{seed}.json"
 
 
 class Structures:
@@ -63,64 +107,79 @@ class Structures:
 
     licence, citation, fraction = "", "", None
 
-    def __init__(self, dataset: Dataset):
-        self.name = SET
+    def __init__(self, dataset: Dataset, target: str):
+        self.name = target
         self.dataset = dataset
+        self.target = target
 
     def __iter__(self):
-        target = SETS[SET].target
-        for row, name in enumerate(self.dataset.id.tolist()):
-            yield Record(name, self.dataset.atoms(row), {target: float(self.dataset.labels[target][row])}, {})
+        labels = self.dataset.labels[self.target].tolist()
+        for row, (name, label) in enumerate(zip(self.dataset.id.tolist(), labels, strict=True)):
+            yield Record(name, self.dataset.atoms(row), {self.target: label}, {})
 
 
-def graphs_of(changes: tuple[str, ...], work: Path) -> Path:
-    """The data set with the graphs of a variant, made of that of the recipe where it has others."""
-    graph = override(load_experiment("molecules_b3lyp"), changes).graph
-    path = work / SET / f"{graph.rule}.h5"
+def graphs_of(table: Table, changes: tuple[str, ...], folder: Path) -> Path:
+    """The data set in `folder` with the graphs of a variant, made of that of the recipe where it has others."""
+    graph = override(load_experiment(table.experiment), changes).graph
+    path = folder / f"{graph.rule}.h5"
     dataset = read_dataset(path)
     if dataset.graph_config == graph:
         return path
     target = path.with_name(f"{graph.rule}_{graph.r_max:g}_{graph.omega_min:g}_{graph.weight_min:g}.h5")
     if not target.exists():
-        prepare(Structures(dataset), target, graph)
+        prepare(Structures(dataset, table.set.target), target, graph)
     return target
 
 
-def train(name: str, seed: int, work: Path) -> None:
+def train(name: str, variant: str, seed: int, work: Path) -> None:
     """One run, unless it is there. Raises CalledProcessError."""
-    target = result_of(name, seed)
+    target, table = result_of(name, variant, seed), TABLES[name]
     if not target.exists():
-        more = {"changes": VARIANTS[name], "graphs": str(graphs_of(VARIANTS[name], work)), "result": str(target)}
-        execute(Run("refattn", SET, N_TRAIN, 2, seed), work, "", FOLDER, budget_s=SECONDS, **more)
+        changes = table.variants[variant]
+        more = {"changes": changes, "graphs": str(graphs_of(table, changes, work / name)), "result": str(target)}
+        execute(Run("refattn", name, table.n_train, 2, seed), work, "", FOLDER, budget_s=SECONDS, **more)
 
 
-def table(folder: Path = FOLDER) -> str:
+def fit_kernel(name: str, work: Path, peers: str) -> None:
+    """Kernel ridge regression on a set, unless it is there. Raises CalledProcessError."""
+    target = result_of(name, KERNEL, 0)
+    if not target.exists():
+        execute(Run("soap-krr", name, "all", 0, 0), work, peers, FOLDER, budget_s=0.0, result=str(target))
+
+
+def text_of(name: str, folder: Path = FOLDER) -> str:
     """Mean of the validation MAE of the seeds, their spread, and the epochs that the time was enough for."""
-    lines = [f"| | validation MAE, {SETS[SET].unit} | seeds | epochs |", "| --- | ---: | ---: | ---: |"]
-    for name in VARIANTS:
-        paths = sorted(folder.glob(result_of(name, 0).name.replace("_0.json", "_*.json")))
+    lines = [f"| {name} | validation MAE, {TABLES[name].set.unit} | seeds | epochs |", "| --- | ---: | ---: | ---: |"]
+    for variant in [*TABLES[name].variants, KERNEL]:
+        paths = sorted(folder.glob(result_of(name, variant, 0).name.replace("_0.json", "_[0-9].json")))
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
         if runs:
             errors = [run["valid_mae"] for run in runs]
             spread = f" ± {statistics.stdev(errors):.4f}" if len(runs) > 1 else ""
-            epochs = statistics.mean(run["epochs"] for run in runs)
-            lines.append(f"| {name} | {statistics.mean(errors):.4f}{spread} | {len(runs)} | {epochs:.0f} |")
+            epochs = f"{statistics.mean(run['epochs'] for run in runs):.0f}" if "epochs" in runs[0] else "-"
+            lines.append(f"| {variant} | {statistics.mean(errors):.4f}{spread} | {len(runs)} | {epochs} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("sets", nargs="*", default=list(TABLES), metavar="SET")
+    parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--peers", help="the interpreter of the peers' environment")
     parser.add_argument("--table", action="store_true", help="write README.md of what is there and do nothing else")
     asked = parser.parse_args()
-    if not asked.table:
-        for seed in range(asked.seeds):
-            for name in asked.only:
-                train(name, seed, asked.work)
-    write_text(FOLDER / "README.md", table())
-    print(table())
+    for seed in range(0 if asked.table else asked.seeds):
+        for name in asked.sets:
+            make_set(name, Path(), asked.work, TABLES[name].set)
+            for variant in asked.only or TABLES[name].variants:
+                train(name, variant, seed, asked.work)
+            if asked.peers and name != "qm9_gap":
+                fit_kernel(name, asked.work, asked.peers)
+    texts = [text for name in TABLES if (text := text_of(name)).count("\n") > 2]
+    write_text(FOLDER / "README.md", "\n".join(["# What each setting of the recipe is worth\n", *texts]))
+    print("\n".join(texts))
 
 
 if __name__ == "__main__":

@@ -139,21 +139,20 @@ def test_the_table_is_made_of_the_results(tmp_path):
     assert (tmp_path / "time.png").stat().st_size > 10_000
 
 
-def test_every_variant_of_the_recipe_has_settings_and_a_file_of_its_own():
-    base = load_experiment("molecules_b3lyp")
-    configs = [override(base, changes) for changes in recipe.VARIANTS.values()]
+@pytest.mark.parametrize("table", recipe.TABLES.values(), ids=recipe.TABLES)
+def test_every_variant_of_the_recipe_has_settings_and_a_file_of_its_own(table):
+    base = load_experiment(table.experiment)
+    configs = [override(base, changes) for changes in table.variants.values()]
     assert configs[0] == base
     assert all(one != other for one, other in itertools.combinations(configs, 2))
-    assert len({recipe.result_of(name, 0) for name in recipe.VARIANTS}) == len(recipe.VARIANTS)
+    assert len({recipe.result_of("x", name, 0) for name in table.variants}) == len(table.variants)
 
 
-def test_a_variant_with_other_edges_gets_graphs_with_them(monkeypatch, dataset, tmp_path):
-    monkeypatch.setattr(recipe, "SET", "tiny")
-    monkeypatch.setitem(sets.SETS, "tiny", SMALL._replace(target="spread"))
-    (tmp_path / "tiny").mkdir()
-    prepare(recipe.Structures(dataset), tmp_path / "tiny" / "isolated.h5", load_experiment("molecules_b3lyp").graph)
+def test_a_variant_with_other_edges_gets_graphs_with_them(dataset, tmp_path):
+    table = recipe.TABLES["qm9_gap"]._replace(set=SMALL)
+    prepare(recipe.Structures(dataset, "spread"), tmp_path / "isolated.h5", load_experiment(table.experiment).graph)
     made = [
-        read_dataset(recipe.graphs_of(recipe.VARIANTS[name], tmp_path))
+        read_dataset(recipe.graphs_of(table, table.variants[name], tmp_path))
         for name in ("the recipe", "dropout 0.05", "edges of 0.2 sr, to 5 Å")
     ]
     assert [each.id.tolist() for each in made] == [dataset.id.tolist()] * 3
@@ -165,9 +164,13 @@ def test_a_variant_with_other_edges_gets_graphs_with_them(monkeypatch, dataset, 
 
 def test_the_table_of_the_recipe_has_means_and_spreads(tmp_path):
     for seed, error in enumerate((0.1, 0.2)):
-        recipe.result_of("the recipe", seed, tmp_path).write_text(json.dumps({"valid_mae": error, "epochs": 4}))
-    recipe.result_of("9 layers", 0, tmp_path).write_text(json.dumps({"valid_mae": 0.3, "epochs": 2}))
-    assert recipe.table(tmp_path).splitlines()[2:] == [
+        path = recipe.result_of("qm9_gap", "the recipe", seed, tmp_path)
+        path.write_text(json.dumps({"valid_mae": error, "epochs": 4}))
+    recipe.result_of("qm9_gap", "9 layers", 0, tmp_path).write_text(json.dumps({"valid_mae": 0.3, "epochs": 2}))
+    recipe.result_of("qm9_gap", recipe.KERNEL, 0, tmp_path).write_text(json.dumps({"valid_mae": 0.4}))
+    recipe.result_of("pt_graphene", "9 layers", 0, tmp_path).write_text("{}")
+    assert recipe.text_of("qm9_gap", tmp_path).splitlines()[2:] == [
         "| the recipe | 0.1500 ± 0.0707 | 2 | 4 |",
         "| 9 layers | 0.3000 | 1 | 2 |",
+        "| kernel ridge regression on SOAP | 0.4000 | 1 | - |",
     ]
