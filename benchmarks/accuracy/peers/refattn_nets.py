@@ -3,7 +3,8 @@
 Both are experiments that ship, with the changes below. Their rate falls over a number of epochs, which is chosen for
 the budget: two epochs over a few structures say how long one takes (not counted, nor is compilation). Where the budget
 does not hold two epochs, fewer structures are trained on, `n_used` of the result. The warm restarts of the authors,
-after 50, 150, ... epochs, become one period over the budget.
+after 50, 150, ... epochs, become one period over the budget. Where the order has `members`, so many networks, each of
+another seed, share the budget evenly, and the mean of their predictions is tested.
 """
 
 import contextlib
@@ -39,13 +40,13 @@ PROBED = 24  # batches of an epoch that says how long one takes
 SPARE = 0.94  # of the budget, for what the estimate misses
 
 
-def settings(path, target, split, epochs):
+def settings(path, target, split, epochs, seed):
     """The Config of a training on the structures of a Split file."""
     experiment, changes = SETTINGS[order["method"], order["set"]]
     config = override(load_experiment(experiment), (*changes, *order.get("changes", ())))
     data = {"path": str(path), "target": target, "split": str(split), "split_by": "file"}
     data |= {"n_train": 0, "n_valid": 0, "n_test": 0, "target_weight": ()}
-    training = {"epochs": epochs, "sgdr_period": epochs, "seed": order["seed"], "patience": epochs}
+    training = {"epochs": epochs, "sgdr_period": epochs, "seed": seed, "patience": epochs}
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, **data),
@@ -83,25 +84,30 @@ def main():
     rule = load_experiment(SETTINGS[order["method"], order["set"]][0]).graph.rule
     path = Path(order.get("graphs", Path(order["set_facts"]).with_name(f"{rule}.h5")))
 
-    def make_config(split_file, epochs):
-        return settings(path, facts["target"], split_file, epochs)
+    members = order.get("members", 1)
+
+    def make_config(split_file, epochs, member=0):
+        return settings(path, facts["target"], split_file, epochs, order["seed"] * members + member)
 
     with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
         folder = Path(folder)
         batch_size = make_config(order["split"], 1).training.batch_size
         structure, end = seconds_of_an_epoch(make_config, split, folder, PROBED * batch_size)
-        budget = order["budget_s"] * SPARE
+        budget = order["budget_s"] / members * SPARE
         n_used = min(len(split.train), max(int((budget / 2 - end) / structure), 2 * batch_size))
         epochs = max(int(budget / (n_used * structure + end)), 1)
         write_split(folder / "split.json", split._replace(train=split.train[:n_used]))
-        trainer, clock, _ = train(make_config(folder / "split.json", epochs), folder / "run", order["budget_s"])
-        train_s, wall_s = clock.seconds(), clock.wall()
-        best = load_checkpoint(folder / "run" / "model.h5")
-    errors = [record["valid_mae"] for record in trainer.history]
+        trained, best, times = [], [], []
+        for member in range(members):
+            config, run = make_config(folder / "split.json", epochs, member), folder / f"run_{member}"
+            trainer, clock, _ = train(config, run, order["budget_s"] / members)
+            times.append((clock.seconds(), clock.wall()))
+            trained.append([record["valid_mae"] for record in trainer.history])
+            best.append(load_checkpoint(run / "model.h5"))
     structures = common.Structures(order)
     rows = dict(zip(common.PARTS, resolve_split(split, trainer.dataset), strict=True))
     found = {
-        part: predict_members([best], trainer.ops, trainer.dataset.graphs, rows[part]).values[0][:, 0]
+        part: predict_members(best, trainer.ops, trainer.dataset.graphs, rows[part]).value[:, 0]
         for part in ("valid", "test")
     }
     common.write_result(
@@ -109,13 +115,14 @@ def main():
         structures,
         found,
         prepare_s=facts["graph_seconds_per_structure"][rule] * sum(map(len, split)),
-        train_s=train_s,
-        wall_s=wall_s,
-        epochs=len(trainer.history),
+        train_s=sum(seconds for seconds, _ in times),
+        wall_s=sum(wall for _, wall in times),
+        epochs=sum(map(len, trained)) / members,
         planned_epochs=epochs,
-        best_at=(1 + min(range(len(errors)), key=errors.__getitem__)) / len(errors),
+        best_at=max((1 + min(range(len(errors)), key=errors.__getitem__)) / len(errors) for errors in trained),
         n_used=n_used,
-        parameters=int(best.params.vector.size),
+        parameters=int(best[0].params.vector.size),
+        members_valid_mae=[min(errors) for errors in trained],
         recipe={"experiment": SETTINGS[order["method"], order["set"]], "changes": order.get("changes", ())},
         versions={"refattn": refattn.__version__, **common.versions("numpy", "numba")},
     )
