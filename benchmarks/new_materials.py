@@ -4,7 +4,7 @@
     refattn prepare materials_project.extxyz.gz DATA/mp.h5 --r-max 6
     python benchmarks/new_materials.py DATA [--only SET [SPLIT]] [--table]
 
-Each network has 20,000 structures to train on, 15 epochs and one thread. It is validated on 1,000 structures drawn at
+Each network has 10,000 structures to train on, 15 epochs and one thread. It is validated on 1,000 structures drawn at
 random from the groups that it is trained on, and tested on groups that it is not: the two errors are those on more of
 the same and on what is new. Beside the second stand those of the mean label of the training structures and of a
 straight line: least squares on the shares of the elements and the number of sites. The `metrics.json` of a run, with
@@ -27,7 +27,7 @@ from refattn.data.store import Dataset, read_dataset
 
 FOLDER = Path(__file__).resolve().parent / "results" / "new_materials"
 EPOCHS = 15
-PARTS = ("data.n_train=20000", "data.n_valid=1000", "data.n_test=2000")
+PARTS = ("data.n_train=10000", "data.n_valid=1000", "data.n_test=2000")
 
 
 class Case(typing.NamedTuple):

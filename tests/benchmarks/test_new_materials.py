@@ -39,7 +39,7 @@ def test_the_cases_are_settings_that_exist(case):
     for split in case.splits.values():
         config = override(load_experiment(case.experiment), (*case.changes, *new_materials.PARTS, *split))
         assert config.data.split == ""
-        assert config.data.n_train == 20000
+        assert config.data.n_train == 10000
 
 
 def test_the_table_has_what_is_there(tmp_path):
