@@ -39,11 +39,26 @@ def print_card(card: dict, everything: bool) -> None:
             parts.append(f"{cell(found['valid']['mae'], '.4g')} on others of the groups trained on")
         parts += [f"always the training mean {found['baseline_mae']:.4g}"] if "baseline_mae" in found else []
         parts += [f"the mean of the composition {found['composition_mae']:.4g}"] if "composition_mae" in found else []
+        for formula, rest in found.get("without", {}).items():
+            parts.append(f"{cell(rest['mae'], '.4g')} on the {rest['n']} of the test that are not {formula}")
         unit = f" ({found['unit']})" if found["unit"] else ""
         echo(f"  {target}{unit}: {'; '.join(parts)}")
+        if "intervals" in found:
+            print_intervals(found["intervals"])
     for text in card["not_for"]:
         echo(f"  not for {text}")
     if everything:
         echo(f"  trained on: {card['data']}\n  to cite: {card['citation']}\n  made by: {card['command']}")
-        echo(f"  in {card['seconds']:.0f} s, {card['peak_memory_mb']:.0f} MB, with {card['made_with']}")
+        earlier = ", ".join(f"{one['seconds']:.0f} s, {one['peak_memory_mb']:.0f} MB" for one in card["before"])
+        before = f" (the last training alone; those that it began with: {earlier})" if earlier else ""
+        echo(f"  in {card['seconds']:.0f} s, {card['peak_memory_mb']:.0f} MB{before}, with {card['made_with']}")
         echo(f"  SHA-256 of model.h5: {card['sha256']}\n\n{card['config']}")
+
+
+def print_intervals(found: dict) -> None:
+    """How many of the test labels the intervals hold, and how far that may be from what was asked for by chance."""
+    wanted, held, expected = (f"{100 * found[name]:.3g} %" for name in ("wanted", "held", "expected"))
+    both, test, validation = (f"{100 * found[name]:.2g} %" for name in ("both", "test", "validation"))
+    chance = f"expected {expected}, standard deviation {both}"
+    parts = f"{test} by the test set, {validation} by the {found['n_valid']} to validate on"
+    echo(f"    intervals of {wanted} hold {held} of them ({chance}: {parts})")

@@ -13,11 +13,13 @@ from refattn.errors import RunError, in_one_line
 
 FOLDER = Path(__file__).parent
 CARD = "card.json"
-# What a card holds: name, description, data, licence, citation, not_for (list of str), command, config (TOML),
-# made_with, seconds, peak_memory_mb, sha256 (of model.h5) and errors: {target: metrics of valid and test, baselines}.
+# What a card holds: name, description, data, licence, citation, not_for (list of str), without (formulas that the data
+# have too many of), command, config (TOML), made_with, seconds and peak_memory_mb (of the last training), before (the
+# same of those that it began with, in their order), sha256 (of model.h5) and errors: {target: metrics of valid and
+# test, baselines, without (test metrics without such a formula) and intervals (how many of the test labels they hold)}.
 KEYS = (
-    *("name", "description", "data", "licence", "citation", "not_for", "command", "config", "made_with", "seconds"),
-    *("peak_memory_mb", "sha256", "errors"),
+    *("name", "description", "data", "licence", "citation", "not_for", "without", "command", "config", "made_with"),
+    *("seconds", "peak_memory_mb", "before", "sha256", "errors"),
 )
 
 

@@ -240,8 +240,40 @@ def held_coverage(n: int, coverage: float) -> tuple[float, float]:
     """
     from scipy.special import betaincinv
 
-    rank = math.ceil((n + 1) * Fraction(str(float(coverage))))
+    rank = _rank(n, coverage)
     return tuple(betaincinv(rank, n + 1 - rank, (0.05, 0.95)).tolist())
+
+
+def _rank(n, coverage):
+    """The ceil((n + 1) coverage) of conformal_quantile."""
+    return math.ceil((n + 1) * Fraction(str(float(coverage))))
+
+
+def coverage_error(n: int, n_test: int, coverage: float) -> dict[str, float]:
+    """Mean and standard deviation of the share of n_test labels that intervals of a `coverage` from n scores hold.
+
+    The share that one validation set gives is distributed as Beta(q, n + 1 - q), q = ceil((n + 1) coverage), and the
+    number of test labels that are held, given that share, binomially; together this is the beta-binomial distribution:
+
+        expected = q / (n + 1),   validation^2 = expected (1 - expected) / (n + 2)
+        test^2 = expected (1 - expected) (n + 1) / (n + 2) / n_test,   both^2 = validation^2 + test^2
+
+    Returns
+    -------
+    dict of expected, and the standard deviations validation, test and both; n_test at least 1
+
+    Source   Vovk, Mach. Learn. 92, 349 (2013); Angelopoulos & Bates, arXiv 2107.07511, section 3.2 and appendix C
+    """
+    expected = _rank(n, coverage) / (n + 1)
+    variance = expected * (1 - expected)
+    validation = variance / (n + 2)
+    test = variance * (n + 1) / (n + 2) / n_test
+    return {
+        "expected": expected,
+        "validation": math.sqrt(validation),
+        "test": math.sqrt(test),
+        "both": math.sqrt(validation + test),
+    }
 
 
 def reliability(

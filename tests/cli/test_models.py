@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from click.testing import CliRunner
+from small_data import label as label_of
 from small_data import molecules, small_config, write_molecules
 
 import refattn
@@ -21,7 +22,7 @@ from refattn.common import notices
 from refattn.config import to_toml
 from refattn.data.builtin import SETS
 from refattn.data.sources.registry import open_source
-from refattn.errors import RunError
+from refattn.errors import DataError, RunError
 from refattn.network.checkpoint import load_checkpoint
 from refattn.prediction.predictor import Outside
 from refattn.structures.batch import GraphBatch
@@ -41,7 +42,7 @@ HELD_OUT = (
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    data = write_molecules(folder / "molecules.h5", n=60)
+    data = write_molecules(folder / "molecules.h5", n=100)
     train(small_config(data, epochs=1, seed=5), folder / "run", 1)
     return folder / "run"
 
@@ -57,7 +58,7 @@ def tool(name):
 @pytest.fixture
 def shipped(run, tmp_path, monkeypatch):
     """A package with that run as the model `small`."""
-    tool("make_model").pack(run, tmp_path / "small", FACTS["crystals"])
+    tool("make_model").pack(run, tmp_path / "small", FACTS["crystals"] | {"without": ["H2O"]}, [run])
     monkeypatch.setattr(refattn.models, "FOLDER", tmp_path)
     monkeypatch.setattr("refattn.cli.models.FOLDER", tmp_path)
     return tmp_path / "small"
@@ -127,11 +128,46 @@ def test_its_card_says_how_good_it_is(run, shipped):
     assert card["errors"]["spread"]["test"] == metrics["test"]
     assert card["sha256"] == hashlib.sha256((shipped / "model.h5").read_bytes()).hexdigest()
     short, everything = invoke("models"), invoke("models", "small")
-    assert f"MAE {metrics['test']['mae']:.4g} on 6 structures" in short and "not for" in short
+    assert f"MAE {metrics['test']['mae']:.4g} on 10 structures" in short and "not for" in short
     assert everything.startswith(short) and "[training]" in everything and card["sha256"] in everything
+    seconds = f"{metrics['seconds']:.0f} s, {metrics['peak_memory_mb']:.0f} MB"
+    assert f"in {seconds} (the last training alone; those that it began with: {seconds})" in everything
     assert "there are: small" in invoke("models", "none", status=1)
     (shipped / "card.json").write_text("{}")
     assert "cannot be read as a card" in invoke("models", status=1)
+
+
+def test_its_card_says_how_many_labels_its_intervals_hold_and_the_error_without_a_formula(run, shipped, tmp_path):
+    """Against predictions with intervals of the test structures, one by one; the card made again is the same."""
+    images = {atoms.info["id"]: atoms for atoms in molecules(100)}
+    test = [images[id] for id in load_checkpoint(run / "model.h5").split.test]
+    labels = np.array([label_of(atoms) for atoms in test])
+    result = refattn.load("small").predict(test, coverage=0.9)
+    found = refattn.models.read_card("small")["errors"]["spread"]
+    intervals = found["intervals"]
+    assert intervals["held"] == np.mean((result.lower <= labels) & (labels <= result.upper))
+    assert (intervals["n"], intervals["n_valid"], intervals["expected"]) == (10, 10, 10 / 11)
+    rest = np.array([len(atoms) != 3 or 8 not in atoms.numbers or 6 in atoms.numbers for atoms in test])
+    assert found["without"]["H2O"]["n"] == rest.sum()
+    assert found["without"]["H2O"]["mae"] == pytest.approx(np.abs(result.value - labels)[rest].mean())
+    assert "on the " in invoke("models") and "are not H2O" in invoke("models")
+    card = (shipped / "card.json").read_bytes()
+    again = tool("make_model")
+    facts = FACTS["crystals"] | {"without": ["H2O"]}
+    again.pack_card(shipped, facts, run.parent / "molecules.h5", None, [run])
+    assert (shipped / "card.json").read_bytes() == card
+    other = write_molecules(tmp_path / "other.h5", n=100, seed=1)
+    with pytest.raises(DataError, match="give the data set and the split of its training"):
+        again.pack_card(shipped, facts, other, None, [run])
+
+
+def test_a_split_that_does_not_ship_is_drawn_again(run, shipped, tmp_path, monkeypatch):
+    """For a network that begins with a model that ships: by its name, without its run."""
+    for split in ("small", run / "split.json"):
+        words = [split, run.parent / "molecules.h5", tmp_path / f"{Path(split).name}.out", "spread"]
+        monkeypatch.setattr("sys.argv", ["restrict_split.py", *map(str, words)])
+        tool("restrict_split").main()
+    assert (tmp_path / "small.out").read_bytes() == (tmp_path / "split.json.out").read_bytes()
 
 
 def test_a_training_starts_from_it(run, shipped, tmp_path):
@@ -155,6 +191,20 @@ def test_what_ships_fits_and_has_a_card():
         model = refattn.models.FOLDER / name / "model.h5"
         assert card["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
         assert load_checkpoint(model).extent.periodic.tolist() == [name != "crystals", name == "crystals"]
+
+
+def test_the_page_of_the_models_says_what_their_cards_do():
+    """Errors, and how many labels the intervals hold, in the table of docs/data.md: in the cards' order of targets."""
+    page = (TOOLS.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    for name in refattn.models.model_names():
+        rows = page[page.index(f"| `{name}` |") :].splitlines()
+        for row, found in zip(rows, refattn.models.read_card(name)["errors"].values(), strict=False):
+            _, _, _, mae, mean, held, n, _ = (cell.strip() for cell in row.split("|"))
+            intervals = found["intervals"]
+            assert held == f"{100 * intervals['held']:.1f} ± {100 * intervals['both']:.1f} %", row
+            assert n == f"{intervals['n']:,}", row
+            for shown, known in ((mae, found["test"]["mae"]), (mean, found["composition_mae"])):
+                assert shown == f"{known:.{len(shown.partition('.')[2])}f}", row
 
 
 @pytest.fixture(scope="module")

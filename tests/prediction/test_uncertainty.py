@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from damage import cut, drop, fill, flip, put, replace
 from extras import needs_crepes
 from scipy.spatial.distance import cdist
-from scipy.stats import spearmanr
+from scipy.stats import betabinom, spearmanr
 from small_data import label, molecules, small_config, write_molecules
 
 import refattn
@@ -31,6 +31,7 @@ from refattn.prediction.uncertainty import (
     Conformal,
     TrainingSet,
     conformal_quantile,
+    coverage_error,
     held_coverage,
     rank_correlation,
     reliability,
@@ -270,6 +271,19 @@ def test_held_coverage_is_what_nine_of_ten_validation_sets_hold():
         rng = np.random.default_rng(n)
         held = [conformal_quantile(rng.random(n), coverage) for _ in range(4000)]
         assert held_coverage(n, coverage) == pytest.approx(np.quantile(held, (0.05, 0.95)), abs=0.02)
+
+
+def test_the_error_of_a_measured_coverage_is_that_of_the_beta_binomial_distribution():
+    """By SciPy's, and by drawing the scores of validation and test sets."""
+    for n, n_test, coverage in ((12, 7, 0.5), (431, 441, 0.9)):
+        found = coverage_error(n, n_test, coverage)
+        rank = math.ceil((n + 1) * Fraction(str(coverage)))
+        mean, variance = betabinom.stats(n_test, rank, n + 1 - rank)
+        assert (found["expected"], found["both"]) == pytest.approx((mean / n_test, variance**0.5 / n_test))
+        assert found["both"] ** 2 == pytest.approx(found["test"] ** 2 + found["validation"] ** 2)
+        rng = np.random.default_rng(n)
+        held = [(rng.random(n_test) <= conformal_quantile(rng.random(n), coverage)).mean() for _ in range(2000)]
+        assert (np.mean(held), np.std(held)) == pytest.approx((found["expected"], found["both"]), rel=0.06)
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
