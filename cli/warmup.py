@@ -23,11 +23,12 @@ N_MOLECULES = 24  # enough for shards of several structures
 @click.argument("networks", nargs=-1)
 @threads
 def warmup(networks, threads):
-    """Compile what the training of experiments and the predictions of runs need, and keep it on disk.
+    """Compile what training experiments, and predicting and explaining with runs, need, and keep it on disk.
 
     NETWORKS are experiments, TOML files, runs or names of `refattn models`; by default the built-in experiment and all
-    models that ship. Without this command the first training or prediction compiles, which takes about half a minute:
-    once on a machine, for each kind of network (its heads and their width), and again for another version of refattn.
+    models that ship. Without this command the first training, prediction and explanation compile, which takes half a
+    minute to a minute each: once on a machine, for each kind of network (its heads and their width), and again for
+    another version of refattn.
     """
     from refattn.models import model_names
 
@@ -40,7 +41,10 @@ def warmup(networks, threads):
 
 
 def compile_for(name: str, threads: int | None) -> None:
-    """Train the network of an experiment on a few molecules for an epoch, and predict with it; with a run predict."""
+    """Train the network of an experiment on a few molecules for an epoch, predict and explain; with a run the last two.
+
+    Raises what load and train do.
+    """
     from refattn.experiments import experiment_names, experiment_or_file
     from refattn.prediction.predictor import load
     from refattn.training.train import train
@@ -94,8 +98,14 @@ def write_set(path: Path, settings: "Config") -> None:
 
 
 def predict_with(model: "Predictor", threads: int | None) -> None:
-    """Predict one small structure, as one thread does, and several, as shards."""
+    """Predict one small structure, as one thread does, and several, as shards; explain one by each score.
+
+    Explanations are computed in float64, for which every kernel is compiled anew.
+    """
     import numpy as np
+
+    from refattn.explanation.explain import COSTLY, explain
+    from refattn.prediction.predictor import Model
 
     elements = [z for checkpoint in model.checkpoints for z in checkpoint.elements] or [6]
     structures = few_molecules()
@@ -105,3 +115,5 @@ def predict_with(model: "Predictor", threads: int | None) -> None:
             atoms.set_array("ring", np.zeros((len(atoms), 2)))
     model.predict(structures[0], threads)
     model.predict(structures, threads)
+    if isinstance(model, Model):  # an ensemble is not explained
+        explain(model, structures[0], COSTLY, n_threads=threads)

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable
 
 COMPILING = (
-    "compiling kernels, once for this kind of network on this machine: about half a minute (refattn warmup does it "
-    "beforehand)"
+    "compiling kernels, half a minute to a minute, once on this machine for this kind of network and each of predict, "
+    "explain and train (refattn warmup does it beforehand)"
 )
 _listeners: list[Callable[[str], None]] = []
 

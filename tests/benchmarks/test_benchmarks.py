@@ -8,6 +8,8 @@ import types
 from pathlib import Path
 
 import bench_scaling
+import click
+import first_commands
 import numpy as np
 import pytest
 import report
@@ -45,6 +47,14 @@ def test_a_made_up_structure_is_predicted_and_measured(capsys):
 def test_atoms_of_a_made_up_structure_keep_their_distance(n_sites):
     atoms = synthetic.cluster(n_sites)
     assert len(atoms) == n_sites and cKDTree(atoms.positions).count_neighbors(cKDTree(atoms.positions), 1.0) == n_sites
+
+
+def test_first_commands_are_commands_and_kernels_are_counted(tmp_path):
+    for words in first_commands.commands(tmp_path).values():
+        command = cli.get_command(click.Context(cli), words[0])
+        command.make_context(words[0], words[1:])  # the options are known
+    found = first_commands.measured(["models"], tmp_path)
+    assert found["kernels"] == 0 and found["processor_s"] > 0
 
 
 # ---- counts and statistics -------------------------------------------------------------------------------------------

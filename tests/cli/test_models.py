@@ -3,6 +3,8 @@
 import hashlib
 import importlib.util
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -281,6 +283,46 @@ def test_warming_up(run, tmp_path):
     assert result.exit_code == 0, result.stderr or repr(result.exception)
     assert result.stderr.count(": ready after ") == 2
     assert "no such file" in invoke("warmup", tmp_path / "none", status=1)
+
+
+KERNELS = """
+import sys
+from click.testing import CliRunner
+from numba.core.dispatcher import Dispatcher
+from refattn.cli.main import cli
+
+
+def invoke(*words):
+    result = CliRunner().invoke(cli, list(words), catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+
+
+def variants():
+    modules = [module for name, module in sys.modules.items() if name.startswith("refattn")]
+    kernels = {kernel for module in modules for kernel in vars(module).values() if isinstance(kernel, Dispatcher)}
+    return {f"{kernel.py_func.__qualname__} {types}" for kernel in kernels for types in kernel.signatures}
+
+
+config, run, file, out = sys.argv[1:]
+invoke("warmup", config, run, "--threads", "1")
+warm = variants()
+assert len(warm) > 20
+invoke("predict", run, file, "--coverage", "0.5", "--threads", "1")
+invoke("explain", run, file, "--out", f"{out}/why", "--scores", "all", "--no-pages", "--max-pictures", "0")
+invoke("embed", run, file, "--out", f"{out}/vectors", "--threads", "1")
+invoke("train", config, "--out", f"{out}/run", "--threads", "1")
+print(*sorted(variants() - warm), sep="\\n", end="")
+"""
+
+
+def test_after_warming_up_no_command_compiles(run, tmp_path):
+    """In a process of its own: other tests have compiled the same kernels in this one."""
+    config = tmp_path / "config.toml"
+    config.write_text(to_toml(small_config(run.parent / "molecules.h5", epochs=1)))
+    ase.io.write(tmp_path / "two.extxyz", molecules(2, seed=3), format="extxyz")
+    words = [sys.executable, "-c", KERNELS, config, run, tmp_path / "two.extxyz", tmp_path]
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
 def test_the_first_epoch_is_no_measure_of_the_time_left():
