@@ -1,17 +1,19 @@
 """refattn explain: what predictions rest on, as tables, pictures and pages."""
 
-import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from refattn.cli.options import (
     LeftOut,
+    Progress,
     StatusLine,
     as_json,
     cell,
     claim_outputs,
+    count_structures,
     device,
     echo,
     note,
@@ -123,8 +125,8 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
         if not files:
             refuse_idle(reading, "without FILES to validate with")
         refuse_idle(("score", *OF_FOLDER), "with --validate")
-        settings = Settings(scores, share, costly, bool(compare), n_threads=threads or available_cores())
-        settings = dataclasses.replace(settings, target=shown["target"])
+        of_run = {"n_threads": threads or available_cores(), "target": shown["target"]}
+        settings = Settings(scores, share, costly, bool(compare), **of_run)
         validate_scores(run, files, out, sample, settings, skip_bad, device, as_json, overwrite, reading)
         return
     refuse_idle(("sample", "costly"), "without --validate")
@@ -154,23 +156,31 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
     structures = read_structures(sources, target or model.target, left_out if skip_bad else None)
     total = Summary(model, run, out, left_out, target)
     attributes = {"scores": ",".join(scores), "share": share, "compare": method or compare or ""}
+    show = progress_of(status, files, skip_bad, reading if method else None)
     folder = explanation_folder(out, model, run, ReportOptions(**shown), attributes, status.line)
     with explanation_file(out, f"{run}, explained") if alone else folder as writer:
         for finding in findings(model, structures, bool(compare), left_out if skip_bad else None, **options):
             writer.add(finding)
             total.add(finding)
-            status.update(counted(total.n, "structure"))
+            show(total.n, len(left_out.ids))
             if not as_json:
                 echo(line_of(finding, shown["score"]))
     note_of_sources(sources)
-    for text in model.outside.notes():
+    for text in (*model.outside.notes(), *total.notes()):
         note(text)
-    for name, count in total.weak.items():
-        of = counted(count, "structure")
-        note(f"note: the predictions of {of} hardly depend on what {name} shows; see its title")
     if as_json:
         echo(to_json(total.record(writer)))
     status.line(total.in_words(writer))
+
+
+def progress_of(status: StatusLine, files: tuple[str, ...], skip_bad: bool, reading: dict | None) -> Callable:
+    """A function (explained, left out) that shows both; with `reading`, how FILES are read, of which total and when all
+    will be done. It is for structures that take seconds or minutes each: FILES are read once more for it."""
+    if reading is None:
+        return lambda explained, left_out: status.update(counted(explained, "structure"))
+    progress = Progress(status, count_structures(files, skip_bad, **reading), "structure")
+    progress.update(0)
+    return lambda explained, left_out: progress.update(explained + left_out)
 
 
 def line_of(finding: ExplainedStructure, names: tuple[str, ...]) -> str:
@@ -210,6 +220,11 @@ class Summary:
         for key, rho in finding.correlations.items():
             n, total = self.sums.get(key, (0, 0.0))
             self.sums[key] = (n + 1, total + rho) if rho == rho else (n, total)
+
+    def notes(self) -> list[str]:
+        """A sentence for every score on which predictions hardly depend."""
+        each = [(name, counted(count, "structure")) for name, count in self.weak.items()]
+        return [f"note: the predictions of {of} hardly depend on what {name} shows; see its title" for name, of in each]
 
     def record(self, writer: ReportWriter) -> dict:
         """A dict for JSON."""

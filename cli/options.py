@@ -3,6 +3,7 @@
 Nothing that takes long to import is imported before a function needs it, so that --help is quick.
 """
 
+import collections
 import contextlib
 import sys
 import time
@@ -14,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from refattn.common.strict_json import to_json
-from refattn.common.text import counted, printable
+from refattn.common.text import counted, duration, printable
 
 if TYPE_CHECKING:
     from refattn.common.outputs import Mark
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from refattn.network.checkpoint import Checkpoint
     from refattn.prediction.predictor import Predictor
 
+RECENT = 10  # steps of which the time left is the mean
 LOG_SECONDS = 60  # between two passing states where stderr is no terminal
 DEVICES = ("cpu", "reference", "cuda", "cuda-tf32")  # the last: products in TF32, on a GPU
 threads = click.option("--threads", type=click.IntRange(min=1), help="Threads for the shards; default: one per core.")
@@ -155,6 +157,41 @@ class StatusLine:
         _note(("\r" if self.terminal else "") + row(text).ljust(self.width) + "\n")
         self.width = 0
         self.written = time.monotonic()
+
+
+class Progress:
+    """What is done of a known total, and the time left, in a status line.
+
+    The time is that of the last RECENT steps: what an earlier call has kept on the disk takes none.
+    """
+
+    def __init__(self, status: StatusLine, total: int, noun: str):
+        self.status = status
+        self.total = total
+        self.noun = noun
+        self.times = collections.deque([time.monotonic()], maxlen=RECENT + 1)
+
+    def update(self, n_done: int, about: str = "") -> None:
+        """Show that `n_done` are done; `about` comes after the noun."""
+        if n_done:
+            self.times.append(time.monotonic())
+        left = ""
+        if len(self.times) > 1 and n_done < self.total:
+            seconds = (self.times[-1] - self.times[0]) / (len(self.times) - 1) * (self.total - n_done)
+            left = f", about {duration(seconds)} left"
+        self.status.update(f"{n_done} of {counted(self.total, self.noun)}{about}{left}")
+
+
+def count_structures(paths: Iterable[Path | str], skip_bad: bool, **options: object) -> int:
+    """How many structures read_structures yields of open_files(paths, **options), and with `skip_bad` leaves out.
+
+    All are read for it, so it is for what takes long beside that. Raises what read_structures raises.
+    """
+    from refattn.data.sources.files import open_files, read_structures
+
+    left_out = []
+    skip = (lambda id, error: left_out.append(id)) if skip_bad else None
+    return sum(1 for _ in read_structures(open_files(paths, **options), skip=skip)) + len(left_out)
 
 
 class LeftOut:

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import click
 
-from refattn.cli.options import LeftOut, StatusLine, claim_outputs, note_of_sources, overwrite
+from refattn.cli.options import (
+    LeftOut,
+    Progress,
+    StatusLine,
+    claim_outputs,
+    count_structures,
+    note_of_sources,
+    overwrite,
+)
 
 MARK = rb"\d+\nProperties=[^\n]*homo_mulliken[^\n]*\n"  # how the file begins
 
@@ -33,6 +41,7 @@ def orbitals(source, out, method, limit, skip_bad, overwrite):
     import ase.io
 
     from refattn.common.files import replacing
+    from refattn.common.text import counted
     from refattn.data.sources.files import open_files, read_structures
     from refattn.errors import DataError
     from refattn.generate.first_principles import orbital_labels
@@ -42,6 +51,9 @@ def orbitals(source, out, method, limit, skip_bad, overwrite):
     status = StatusLine()
     left_out = LeftOut(status)
     done = 0
+    total = count_structures([source], skip_bad)
+    progress = Progress(status, min(limit or total, total), "molecule")
+    progress.update(0, f" by {method}")
     with replacing(out) as part, open(part, "w", encoding="utf-8") as stream:
         for atoms in itertools.islice(read_structures(sources, skip=left_out if skip_bad else None), limit):
             try:
@@ -56,8 +68,8 @@ def orbitals(source, out, method, limit, skip_bad, overwrite):
                 written.set_array(name, values)
             ase.io.write(stream, written, format="extxyz")
             done += 1
-            status.update(f"{done} molecules by {method}")
+            progress.update(done + len(left_out.ids), f" by {method}")
         if not done:
             raise DataError(f"{source}: no molecule was computed{left_out.in_words()}; {out} is not written")
     note_of_sources(sources)
-    status.line(f"{done} molecules by {method}{left_out.in_words()}, written to {out}")
+    status.line(f"{counted(done, 'molecule')} by {method}{left_out.in_words()}, written to {out}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refattn.cli.options import StatusLine, as_json, cell, device, note, overwrite, print_metrics, threads
+from refattn.common.text import duration
 
 if TYPE_CHECKING:
     from refattn.config import Config
@@ -298,7 +299,7 @@ class Progress:
         left = ""
         if len(self.times) > 1:  # the first epoch compiles
             seconds = (self.times[-1] - self.times[0]) / (len(self.times) - 1) * (self.n_epochs - record["epoch"])
-            left = f"  about {_duration(seconds)} left"
+            left = f"  about {duration(seconds)} left"
         epochs = f"/{self.n_epochs}" if self.n_epochs else ""
         self.status.line(
             f"epoch {record['epoch']:>3}{epochs}  loss {record['loss']:.4f}  MAE {self._errors(record)}  "
@@ -311,9 +312,3 @@ class Progress:
         errors = [f"{name} {found['valid_mae']:.4g}" for name, found in record["targets"].items()]
         each = zip(errors, self.units or len(errors) * [""], strict=True)
         return f"valid {', '.join(f'{error} {unit}'.rstrip() for error, unit in each)}"
-
-
-def _duration(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

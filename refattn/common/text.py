@@ -12,6 +12,13 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A time in words: 5 s, 3 min 05 s, 2 h 07 min."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
 def column_name(text: str) -> str:
     """A name that extended XYZ can have for a column."""
     return re.sub(r"[\s:\"'=]", "_", text)

@@ -4,7 +4,6 @@ import ase
 import numpy as np
 
 from refattn.errors import DataError
-from refattn.generate.first_principles import orbital_labels
 from refattn.generate.orbitals import xtb_labels
 
 POPULATIONS = {
@@ -13,16 +12,14 @@ POPULATIONS = {
 }
 
 
-def populations(atoms: ase.Atoms, method: str = "") -> dict[str, np.ndarray]:
-    """Populations of the frontier orbitals: the structure's own arrays if it has both, else GFN2-xTB's; or a method's.
+def populations(atoms: ase.Atoms) -> dict[str, np.ndarray]:
+    """Populations of the frontier orbitals: the structure's own arrays if it has both, else GFN2-xTB's.
 
-    Where an orbital is degenerate, as in benzene or C60, xTB gives one member of the set, and which one is arbitrary;
-    of a `method` they are means over orbitals that are nearly degenerate.
+    Where an orbital is degenerate, as in benzene or C60, xTB gives one member of the set, and which one is arbitrary.
 
     Parameters
     ----------
     atoms : ase.Atoms      perhaps with `homo_population` and `lumo_population` (N,) in `arrays`
-    method : str           see orbital_labels
 
     Returns
     -------
@@ -31,9 +28,6 @@ def populations(atoms: ase.Atoms, method: str = "") -> dict[str, np.ndarray]:
     Raises DataError for arrays that are no finite numbers, a structure without them that is periodic or has an odd
     number of electrons, and where xTB fails; MissingExtra where it is not installed.
     """
-    if method:
-        arrays = orbital_labels(atoms, method)[1]
-        return {name: arrays[name] for name in POPULATIONS}
     id = atoms.info.get("id", "structure")
     if all(name in atoms.arrays for name in POPULATIONS):
         found = {name: np.asarray(atoms.arrays[name], dtype=float) for name in POPULATIONS}

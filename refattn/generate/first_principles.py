@@ -5,6 +5,7 @@ goes on where it was.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import ase
 import numpy as np
 from ase.data import atomic_numbers
-from ase.units import Hartree
+from ase.units import Bohr, Hartree
 
 from refattn.common.files import make_directory, write_text
 from refattn.common.strict_json import to_json
@@ -24,6 +25,47 @@ from refattn.generate.orbitals import METHOD, check_closed_shells, xtb_labels
 DEGENERATE = 0.3  # eV; orbitals nearer than that to the frontier one are taken together
 VERSION = 2  # of what is kept; since 2 with core potentials
 ARRAYS = ("homo_population", "lumo_population", "homo_mulliken", "lumo_mulliken")
+ORBITALS = ("homo", "lumo")
+BLOCK = 2**22  # numbers: values of atomic orbitals at points that are held at once, 32 MiB
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontierOrbitals:
+    """HOMO and LUMO of a molecule.
+
+    Attributes
+    ----------
+    atoms : ase.Atoms
+    method : str
+    labels, arrays : dict     see orbital_labels
+    coefficients : dict       "homo", "lumo" -> (P, n) float, of P atomic orbitals in the n orbitals that are taken
+                              together; empty for GFN2-xTB
+    """
+
+    atoms: ase.Atoms
+    method: str
+    labels: dict
+    arrays: dict
+    coefficients: dict = dataclasses.field(default_factory=dict)
+
+    def densities(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        """Electrons/Å^3 at points (G, 3), Å: {"homo": (G,), "lumo": (G,)}, of one electron each.
+
+        rho(r) = 1/n sum_m (sum_mu c[mu,m] chi_mu(r))^2 over the n orbitals that are taken together; chi are the atomic
+        orbitals. A mean over a degenerate set has the symmetry of the molecule, whichever members PySCF finds.
+
+        Raises MissingExtra without PySCF.
+        """
+        pyscf = _pyscf()
+        molecule = _molecule(self.atoms, self.method)
+        found = {name: np.empty(len(points)) for name in self.coefficients}
+        length = max(1, BLOCK // molecule.nao)
+        for start in range(0, len(points), length):
+            rows = slice(start, start + length)
+            values = pyscf.dft.numint.eval_ao(molecule, np.asarray(points[rows], dtype=float) / Bohr)
+            for name, c in self.coefficients.items():
+                found[name][rows] = ((values @ c) ** 2).mean(axis=1) / Bohr**3
+        return found
 
 
 def cache_folder() -> Path:
@@ -53,33 +95,63 @@ def orbital_labels(atoms: ase.Atoms, method: str) -> tuple[dict, dict]:
 
     Source   Löwdin, J. Chem. Phys. 18, 365 (1950); Mulliken, J. Chem. Phys. 23, 1833 (1955)
     """
+    found = _kept(atoms, method) or frontier_orbitals(atoms, method)
+    return found.labels, found.arrays
+
+
+def frontier_orbitals(atoms: ase.Atoms, method: str) -> FrontierOrbitals:
+    """The FrontierOrbitals of a molecule with closed shells, from the disk or by PySCF; GFN2-xTB's lack coefficients.
+
+    Raises what orbital_labels raises.
+    """
     if method.lower() == METHOD.lower():
         levels, found = xtb_labels(atoms, DEGENERATE)
         arrays = {name: found[name.replace("mulliken", "population")] for name in ARRAYS}
-        return {f"xtb_{name}": levels[name] for name in ("homo", "lumo")}, arrays
-    positions = np.round(atoms.positions - atoms.positions.mean(axis=0), 6).tolist()
-    key = json.dumps([VERSION, method.lower(), atoms.numbers.tolist(), positions])
-    path = cache_folder() / "orbitals" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        arrays = {name: np.array(kept["arrays"][name], dtype=float) for name in ARRAYS}
-        if all(values.shape == (len(atoms),) for values in arrays.values()):
-            return kept["labels"], arrays
-    except (OSError, ValueError, LookupError, TypeError):
-        pass  # not there, or damaged: computed again
-    levels, occupied, c, overlap, atom = solve(atoms, method)
-    labels, arrays = frontier(levels, occupied, c, overlap, atom, len(atoms))
-    content = {"method": method, "labels": labels, "arrays": {name: x.tolist() for name, x in arrays.items()}}
+        return FrontierOrbitals(atoms, method, {f"xtb_{name}": levels[name] for name in ORBITALS}, arrays)
+    kept = _kept(atoms, method)
+    if kept and kept.coefficients:
+        return kept
+    found = FrontierOrbitals(atoms, method, *frontier(*solve(atoms, method), len(atoms)))
+    content = {"method": method, "labels": found.labels}
+    for name in ("arrays", "coefficients"):
+        content[name] = {key: x.tolist() for key, x in getattr(found, name).items()}
+    path = _path(atoms, method)
     with contextlib.suppress(OutputError, OSError):  # nothing is kept on a disk that takes nothing
         make_directory(path.parent)
         write_text(path, to_json(content) + "\n")
-    return labels, arrays
+    return found
+
+
+def _path(atoms, method):
+    """Where the result of a structure and method is kept."""
+    positions = np.round(atoms.positions - atoms.positions.mean(axis=0), 6).tolist()
+    key = json.dumps([VERSION, method.lower(), atoms.numbers.tolist(), positions])
+    return cache_folder() / "orbitals" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def _kept(atoms, method):
+    """The FrontierOrbitals that are kept, or None where there are none or they are damaged.
+
+    Files of before coefficients were kept have none; their labels and populations hold.
+    """
+    if method.lower() == METHOD.lower():
+        return None
+    try:
+        kept = json.loads(_path(atoms, method).read_text(encoding="utf-8"))
+        arrays = {name: np.array(kept["arrays"][name], dtype=float) for name in ARRAYS}
+        coefficients = {name: np.array(c, dtype=float) for name, c in kept.get("coefficients", {}).items()}
+        are_whole = all(c.ndim == 2 for c in coefficients.values()) and coefficients.keys() in ({*ORBITALS}, set())
+        if are_whole and all(values.shape == (len(atoms),) for values in arrays.values()):
+            return FrontierOrbitals(atoms, method, kept["labels"], arrays, coefficients)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        pass  # not there, or damaged: computed again
+    return None
 
 
 def frontier(
     levels: np.ndarray, occupied: np.ndarray, c: np.ndarray, overlap: np.ndarray, atom: np.ndarray, n_atoms: int
-) -> tuple[dict, dict]:
-    """What orbital_labels returns, of the orbitals of a molecule.
+) -> tuple[dict, dict, dict]:
+    """Labels, arrays and coefficients of FrontierOrbitals, of all orbitals of a molecule.
 
     Parameters
     ----------
@@ -92,33 +164,29 @@ def frontier(
     value, vector = np.linalg.eigh(overlap)
     root = (vector * np.sqrt(np.maximum(value, 0))) @ vector.T
     homo, lumo = levels[occupied].max(), levels[~occupied].min()
-    arrays = {}
+    arrays, coefficients = {}, {}
     for name, level, of_kind in (("homo", homo, occupied), ("lumo", lumo, ~occupied)):
-        chosen = c[:, of_kind & (np.abs(levels - level) <= DEGENERATE)]
+        chosen = coefficients[name] = c[:, of_kind & (np.abs(levels - level) <= DEGENERATE)]
         for kind, weights in (("population", (root @ chosen) ** 2), ("mulliken", chosen * (overlap @ chosen))):
             arrays[f"{name}_{kind}"] = np.bincount(atom, weights=weights.mean(axis=1), minlength=n_atoms)
-    return {"homo": float(homo), "lumo": float(lumo)}, {name: arrays[name] for name in ARRAYS}
+    return {"homo": float(homo), "lumo": float(lumo)}, {name: arrays[name] for name in ARRAYS}, coefficients
 
 
 def solve(atoms: ase.Atoms, method: str) -> tuple:
     """The arguments of `frontier` but the last, by PySCF. Raises DataError and MissingExtra as orbital_labels does."""
-    try:
-        from pyscf import dft, gto, scf
-    except ImportError:
-        raise MissingExtra("PySCF is not installed: run `pip install 'refattn[pyscf]'` to compute orbitals") from None
+    pyscf = _pyscf()
     id = atoms.info.get("id", "structure")
     functional, slash, basis = method.partition("/")
     if not (functional and slash and basis):
         raise DataError(f"the method {method!r} is neither FUNCTIONAL/BASIS, such as b3lyp/6-31g*, nor gfn2-xtb")
     check_closed_shells(atoms)
-    sites = list(zip(atoms.get_chemical_symbols(), atoms.positions.tolist(), strict=True))
     try:
+        molecule = _molecule(atoms, method)
+        _check_cores(molecule, method)
+        is_hf = functional.lower() == "hf"
+        field = pyscf.scf.RHF(molecule) if is_hf else pyscf.dft.RKS(molecule, xc=functional)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of catalogues where a basis may be
-            potentials = _core_potentials(set(atoms.get_chemical_symbols()), basis)
-            molecule = gto.M(atom=sites, basis=basis, ecp=potentials, verbose=0)
-            _check_cores(molecule, potentials, method)
-            field = scf.RHF(molecule) if functional.lower() == "hf" else dft.RKS(molecule, xc=functional)
+            warnings.simplefilter("ignore")
             field.kernel()
     except DataError as error:
         raise DataError(f"structure {id}: {error}") from None
@@ -130,6 +198,27 @@ def solve(atoms: ase.Atoms, method: str) -> tuple:
         raise DataError(f"structure {id}: {method} has no empty orbital, so no LUMO; choose a larger basis")
     atom = np.array([label[0] for label in molecule.ao_labels(fmt=None)])
     return field.mo_energy * Hartree, field.mo_occ > 0, field.mo_coeff, field.get_ovlp(), atom
+
+
+def _pyscf():
+    """PySCF with what is used of it. Raises MissingExtra."""
+    try:
+        import pyscf.dft
+        import pyscf.gto
+        import pyscf.scf
+    except ImportError:
+        raise MissingExtra("PySCF is not installed: run `pip install 'refattn[pyscf]'` to compute orbitals") from None
+    return pyscf
+
+
+def _molecule(atoms, method):
+    """PySCF's molecule, with the atomic orbitals of the method."""
+    basis = method.partition("/")[2]
+    sites = list(zip(atoms.get_chemical_symbols(), atoms.positions.tolist(), strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of catalogues where a basis may be
+        potentials = _core_potentials(set(atoms.get_chemical_symbols()), basis)
+        return _pyscf().gto.M(atom=sites, basis=basis, ecp=potentials, verbose=0)
 
 
 def _core_potentials(symbols, basis):
@@ -144,7 +233,7 @@ def _core_potentials(symbols, basis):
     return found
 
 
-def _check_cores(molecule, potentials, method):
+def _check_cores(molecule, method):
     """Raise DataError for an element that has neither a core potential nor functions for its core.
 
     Two Gaussians for a Slater 1s function of exponent Z have the exponents 0.85 Z^2 and 0.15 Z^2, more have larger ones
@@ -154,5 +243,5 @@ def _check_cores(molecule, potentials, method):
         z = atomic_numbers[symbol]
         shells = [shell for shell in molecule.atom_shell_ids(k) if molecule.bas_angular(shell) == 0]
         largest = max((molecule.bas_exp(shell).max() for shell in shells), default=0)
-        if z > 2 and symbol not in potentials and largest < 0.6 * z**2:
+        if z > 2 and symbol not in molecule.ecp and largest < 0.6 * z**2:
             raise DataError(f"{method} has no functions for the core of {symbol}; choose another basis")

@@ -14,7 +14,9 @@ from refattn.errors import DataError, StructureError
 from refattn.explanation.comparison import POPULATIONS, populations
 from refattn.explanation.explain import SITE_SCORES, Explanation, SiteScore, explain_stream
 from refattn.explanation.symmetry import equivalent_sites, symmetrised
+from refattn.generate.first_principles import FrontierOrbitals, frontier_orbitals
 from refattn.prediction.predictor import Model
+from refattn.report.density import Projection, projections
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 # Of the spread of the training labels: a prediction that all sites together move by less hardly depends on a score.
@@ -82,12 +84,14 @@ class ExplainedStructure:
     labels : dict                    target -> float in the label's unit, None where it is not known
     populations : dict               name of POPULATIONS -> (N,) float64, averaged over equivalent sites; empty where
                                      nothing is compared
+    orbitals : FrontierOrbitals      of which the populations are; None where no method computed them
     """
 
     atoms: ase.Atoms
     explanations: dict[str, Explanation]
     labels: dict[str, float | None] = dataclasses.field(default_factory=dict)
     populations: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    orbitals: FrontierOrbitals | None = None
 
     @property
     def explanation(self) -> Explanation:
@@ -113,6 +117,16 @@ class ExplainedStructure:
                     found.append(Column(name, about + s.text, unit, s.signed, values, note=weak))
         found += [Column(name, POPULATIONS[name], "", False, known) for name, known in self.populations.items()]
         return {column.name: column for column in found}
+
+    @property
+    def densities(self) -> list[str]:
+        """The names of the densities that there are: none but of orbitals by PySCF."""
+        return [f"{name}_density" for name in self.orbitals.coefficients] if self.orbitals else []
+
+    @cached_property
+    def projections(self) -> dict[str, Projection]:
+        """{name: Projection} of every density, in all views. Raises MissingExtra without PySCF."""
+        return projections(self.atoms, self.orbitals) if self.densities else {}
 
     @property
     def weak(self) -> list[str]:
@@ -161,13 +175,13 @@ class ExplainedStructure:
         return f"{self.atoms.symbols[site]}{site}"
 
 
-def share_limits(findings: list[ExplainedStructure]) -> None:
-    """Give every column of these structures the colours of the whole set."""
-    for name in findings[0].columns if findings else ():
-        each = np.array([finding.columns[name].limits for finding in findings])
+def share_limits(shown: list[dict[str, Column]] | list[dict[str, Projection]]) -> None:
+    """Give every column, or projection, of these structures the colours of the whole set."""
+    for name in shown[0] if shown else ():
+        each = np.array([columns[name].limits for columns in shown])
         low, high = float(each[:, 0].min()), float(each[:, 1].max())
-        for finding in findings:
-            finding.columns[name] = finding.columns[name]._replace(shared=(low, high))
+        for columns in shown:
+            columns[name] = columns[name]._replace(shared=(low, high))
 
 
 def strength(explanation: Explanation, score: SiteScore) -> float:
@@ -199,16 +213,18 @@ def findings(
     structures : iterable of ase.Atoms     perhaps with the known `label` in info, of several targets a dict of each
     compare : bool                         whether to add the populations of the frontier orbitals
     skip : callable, optional              (id, error): called for a structure that is left out instead of an error
-    method : str                           of the populations, see comparison.populations
+    method : str                           of the populations, see first_principles.orbital_labels; empty: see
+                                           comparison.populations
     options                                those of explain_stream
 
-    Raises what refattn.explain, comparison.populations and symmetry.equivalent_sites raise.
+    Raises what refattn.explain, comparison.populations, first_principles.frontier_orbitals and
+    symmetry.equivalent_sites raise.
     """
     for atoms, found in explain_stream(model, structures, skip=skip, **options):
         explanations = found if isinstance(found, dict) else {found.target: found}
         first = next(iter(explanations))
         try:
-            known = _populations(atoms, method) if compare else {}
+            known, orbitals = _compared(atoms, method) if compare else ({}, None)
         except (StructureError, DataError) as error:
             if skip is None:
                 raise
@@ -216,10 +232,13 @@ def findings(
             continue
         label = atoms.info.get("label")
         labels = label if isinstance(label, dict) else {first: label}
-        yield ExplainedStructure(atoms, explanations, labels, known)
+        yield ExplainedStructure(atoms, explanations, labels, known, orbitals)
 
 
-def _populations(atoms, method):
-    """Populations of the frontier orbitals that do not hang on the choice of one orbital of a degenerate set."""
+def _compared(atoms, method):
+    """Populations of the frontier orbitals that do not hang on the choice of one orbital of a degenerate set, and the
+    FrontierOrbitals of a method."""
     classes = equivalent_sites(atoms)
-    return {name: symmetrised(values, classes) for name, values in populations(atoms, method).items()}
+    orbitals = frontier_orbitals(atoms, method) if method else None
+    own = {name: orbitals.arrays[name] for name in POPULATIONS} if orbitals else populations(atoms)
+    return {name: symmetrised(values, classes) for name, values in own.items()}, orbitals

@@ -200,7 +200,8 @@ class ReportWriter:
 
     def draw_waiting(self) -> None:
         """Draw what waited for the scale that all have."""
-        share_limits([finding for finding, _ in self.waiting])
+        share_limits([finding.columns for finding, _ in self.waiting])
+        share_limits([finding.projections for finding, links in self.waiting if "picture" in links])
         for finding, links in self.waiting:
             self._draw(finding, links)
 
@@ -236,14 +237,19 @@ class ReportWriter:
 
 
 def stacks_of(finding: ExplainedStructure, scores: Iterable[str]) -> list[list[str]]:
-    """What a picture shows: the scores of each target, and below them the population of the orbital that it is about.
+    """What a picture shows: the scores of each target, and below them the orbital that it is about: its population, and
+    its density where there is one.
 
     Targets that each have such an orbital stand side by side, as HOMO and LUMO; else there is one stack.
     """
+    densities = [f"{name.split('_')[0]}_density" for name in finding.populations]
+    pairs = itertools.chain(*zip(finding.populations, densities, strict=True))
+    shown = [name for name in pairs if name in finding.populations or name in finding.densities]
     rows = [[finding.column_name(name, target) for name in scores] for target in finding.explanations]
-    about = [[n for n in finding.populations if n.split("_")[0] in target.lower()] for target in finding.explanations]
-    stacks = [own + populations for own, populations in zip(rows, about, strict=True)]
-    if len(stacks) <= BESIDE and all(len(populations) == 1 for populations in about):
+    about = [[name for name in shown if name.split("_")[0] in target.lower()] for target in finding.explanations]
+    stacks = [own + orbital for own, orbital in zip(rows, about, strict=True)]
+    orbitals = [{name.split("_")[0] for name in orbital} for orbital in about]
+    if len(stacks) <= BESIDE and all(len(names) == 1 for names in orbitals):
         return stacks
-    rest = [] if any(about) else finding.populations
+    rest = [] if any(about) else shown
     return [list(dict.fromkeys([*itertools.chain.from_iterable(stacks), *rest]))]

@@ -27,6 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from refattn.common.text import printable
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import Explanation
+from refattn.report.density import ROOM, Projection, colours_at, density_colours, draw_density
 from refattn.report.findings import SUBSCRIPTS, Column, ExplainedStructure, in_words, with_unit
 from refattn.report.png import write_figure
 from refattn.report.scene import Scene
@@ -48,6 +49,7 @@ LINE = 0.42  # cm, from one line of text to the next
 NUMBER = 9  # pt: numbers of the colour bar
 SMALL = 7.5  # pt: its name
 BAR_LINE = 0.28  # cm, from one line of its name to the next
+OVER_TICK = 0.25  # from a bar to its name: half the height of the number that may stand at its end
 BAR_ROOM = 1.9  # for its name
 MIN_BAR = 1.2
 MAX_LETTERS = 80  # drawn atoms
@@ -61,6 +63,7 @@ FOG = 0.65  # part of the background in the bonds that are farthest away
 PALE = 0.5  # the same in balls
 SHALLOW = 6.0  # Å; a structure that is less deep fades less
 FEW = 30  # balls; of fewer none pales
+EMPTY = 0.0, 0.0, 0.0, 0.0
 CAP = np.linspace(-np.pi / 2, np.pi / 2, 9)  # rad, along the visible half of a stick's end
 CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 48, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
 MAPS = {False: "viridis", True: "RdBu_r"}
@@ -75,11 +78,12 @@ class Theme(typing.NamedTuple):
     outline: str
     bond: str
     box: str
+    density: tuple[str, ...] = ()  # from the lowest contour to the highest
 
 
 THEMES = {
-    "light": Theme("#ffffff", "#1b1f24", "#1b1f24", "#8b929c", "#6b7380"),
-    "dark": Theme("#14171c", "#e6e9ed", "#d5dae0", "#7f8791", "#98a1ad"),
+    "light": Theme("#ffffff", "#1b1f24", "#1b1f24", "#8b929c", "#6b7380", ("#fdecd2", "#fbb765", "#e8590c", "#8f2d0e")),
+    "dark": Theme("#14171c", "#e6e9ed", "#d5dae0", "#7f8791", "#98a1ad", ("#33231b", "#85401b", "#e0712a", "#ffd9a8")),
 }
 
 
@@ -103,25 +107,28 @@ def drawing(finding: ExplainedStructure, stacks: list[list[str]], background: st
 
     Parameters
     ----------
-    stacks : list of lists of str     columns of the ExplainedStructure, one below the other; several lists, of one
-                                      length, stand side by side, and have one view instead of three
+    stacks : list of lists of str     columns and projections of the ExplainedStructure, one below the other; several
+                                      lists, of one length, stand side by side, and have one view instead of three
     background : "light" or "dark"
     """
     theme = THEMES[background]
     scene = Scene.of(finding.atoms)
     views = list(scene.views.values())[: 1 if len(stacks) > 1 else None]
-    rects = [scene.extent(view) for view in views]
+    names_of_all = itertools.chain(*stacks)
+    known = {name: (finding.columns if name in finding.columns else finding.projections)[name] for name in names_of_all}
+    beyond = ROOM * any(isinstance(column, Projection) for column in known.values())
+    rects = [(low - beyond, high + beyond) for low, high in map(scene.extent, views)]
     sizes = np.array([high - low for low, high in rects])
     gap = GAP + LABEL * bool(scene.axes)
     width = WIDTH / len(stacks)
     room = width - BAR - (len(rects) + 1) * gap
     scale = min(MAX_SCALE, room / sizes[:, 0].sum(), MAX_ROW / sizes[:, 1].max())
     sizes *= scale
-    bars = {name: _bar_name(finding.columns[name]) for name in itertools.chain(*stacks)}
+    bars = {name: _bar_name(column) for name, column in known.items()}
     row = max(MIN_ROW, sizes[:, 1].max() + 2 * gap, MIN_BAR + max(map(_height_of, bars.values())))
     below = _wrapped(_kept_together(amounts_of_all(finding)), WIDTH - 2 * GAP, LETTER)
     title = TITLE + LINE * below.count("\n")
-    headings = [[_row_heading(finding, names, row, width) for row in range(len(names))] for names in stacks]
+    headings = [[_row_heading(finding, known, names, row, width) for row in range(len(names))] for names in stacks]
     head = HEAD + LINE * max(text.count("\n") for texts in headings for text in texts)
     n_rows = max(map(len, stacks))
     height = title + n_rows * (head + row) + FOOT
@@ -129,12 +136,12 @@ def drawing(finding: ExplainedStructure, stacks: list[list[str]], background: st
     spare = (room - sizes[:, 0].sum()) / (len(rects) + 1) + gap
     for stack, number in itertools.product(range(len(stacks)), range(n_rows)):
         name = stacks[stack][number]
-        column = finding.columns[name]
+        column = known[name]
         bottom = height - title - (number + 1) * (head + row)
         left = stack * width + spare
-        for view, rect, size in zip(views, rects, sizes, strict=True):
-            place = left, bottom + (row - size[1]) / 2, *size
-            _draw(_axes(figure, place, rect), scene, view, column, theme, scale)
+        for seen, (view, rect, size) in enumerate(zip(views, rects, sizes, strict=True)):
+            axes = _axes(figure, (left, bottom + (row - size[1]) / 2, *size), rect)
+            _draw(axes, scene, view, column, theme, scale, seen)
             left += size[0] + spare
         style = {"color": theme.text, "fontsize": LETTER, "va": "center", "parse_math": False}
         corner = (stack * width + GAP) / WIDTH, (bottom + row + head / 2) / height
@@ -156,15 +163,19 @@ def thumbnail(path: Path | str, finding: ExplainedStructure, name: str) -> None:
     figure.patch.set_alpha(0)
     grey = Theme("#8b929c", "#8b929c", "#59616c", "#8b929c", "#8b929c")
     place = *(np.array(THUMBNAIL) * INCH / DPI - size) / 2, *size
-    _draw(_axes(figure, place, (low, high)), scene, view, finding.columns[name], grey, scale, letters=False)
+    _draw(_axes(figure, place, (low, high)), scene, view, finding.columns[name], grey, scale)
     write_figure(path, figure, DPI)
 
 
 def colours_of(column: Column) -> np.ndarray:
     """(N, 4) float: the colour of every site; grey where it has no number."""
-    colours = ScalarMappable(Normalize(*column.limits), MAPS[column.signed]).to_rgba(np.nan_to_num(column.values))
+    colours = _mapping(column).to_rgba(np.nan_to_num(column.values))
     colours[~np.isfinite(column.values)] = 0.6, 0.6, 0.6, 1
     return colours
+
+
+def _mapping(column):
+    return ScalarMappable(Normalize(*column.limits), MAPS[column.signed])
 
 
 def colour_stops(signed: bool, n: int = 17) -> list:
@@ -183,18 +194,26 @@ def _axes(figure, place, rect):
     return axes
 
 
-def _draw(axes, scene, view, column, theme, scale, letters=True):
-    """The structure in one view, farthest things first."""
+def _draw(axes, scene, view, column, theme, scale, seen=None):
+    """The structure in one view, number `seen`, farthest things first; without a number it has no letters.
+
+    On a density there are outlines alone.
+    """
     points = scene.position @ view.T
-    colours = colours_of(column)[scene.site]
     fog = _Fog(points[:, 2], theme.background)
-    shapes = [*_balls(scene, points, colours, fog, theme, scale), *_sticks(scene, points, fog, theme)]
+    is_density = isinstance(column, Projection)
+    if is_density:
+        draw_density(axes, column, seen, theme.density)
+        balls, below = None, colours_at(column, seen, points[:, :2], theme.density, theme.background)
+    else:
+        balls = below = [fog.of_ball(c, p[2]) for c, p in zip(colours_of(column)[scene.site], points)]
+    shapes = [*_balls(scene, points, balls, fog, theme, scale), *_sticks(scene, points, fog, theme, is_density)]
     shapes = sorted([*shapes, *_box_lines(scene, points, view, fog, theme)], key=lambda shape: shape.depth)
     _, corners, faces, edges, widths = zip(*shapes)
     collection = PolyCollection(corners, facecolors=faces, edgecolors=edges, linewidths=widths, clip_on=False)
     axes.add_collection(collection, autolim=False)
-    if letters:
-        _letters(axes, scene, points, [fog.of_ball(c, p[2]) for c, p in zip(colours, points)], scale)
+    if seen is not None:
+        _letters(axes, scene, points, below, scale)
         if scene.axes:
             _names_of_axes(axes, scene, points, view, theme, LABEL / scale)
 
@@ -237,22 +256,25 @@ class _Fog:
 
 
 def _balls(scene, points, colours, fog, theme, scale):
-    for point, radius, colour in zip(points, scene.radius, colours):
+    """The atoms; circles where there are no `colours`."""
+    for i, (point, radius) in enumerate(zip(points, scene.radius)):
         width = np.clip(0.06 * _in_points(radius, scale), 0.15, 0.7)
         depth = point[2]
         corners = point[:2] + radius * CIRCLE
-        yield Shape(depth, corners, fog.of_ball(colour, depth), fog(theme.outline, depth), width)
+        face = EMPTY if colours is None else colours[i]
+        yield Shape(depth, corners, face, fog(theme.outline, depth), width)
 
 
-def _sticks(scene, points, fog, theme):
-    """Bonds, from where they leave the surface of one ball to that of the other, as round sticks."""
+def _sticks(scene, points, fog, theme, is_empty):
+    """Bonds, from where they leave the surface of one ball to that of the other, as round sticks or their outlines."""
     inside = np.sqrt(scene.radius**2 - BOND_WIDTH**2)
     for i, j in scene.bonds:
         along = (points[j] - points[i]) / np.linalg.norm(points[j] - points[i])
         start, end = points[i] + inside[i] * along, points[j] - inside[j] * along
         if (end - start) @ along > 0:
             depth = (start[2] + end[2]) / 2
-            yield Shape(depth, _stick(start, end, along), fog(theme.bond, depth), fog(theme.outline, depth), 0.3)
+            face = EMPTY if is_empty else fog(theme.bond, depth)
+            yield Shape(depth, _stick(start, end, along), face, fog(theme.outline, depth), 0.3)
 
 
 def _stick(start, end, along):
@@ -320,31 +342,37 @@ def _bar_name(column):
 
 def _height_of(name):
     """Height of the name of a colour bar, and of the room around it, in cm."""
-    return 0.15 + BAR_LINE * (1 + name.count("\n"))
+    return OVER_TICK + BAR_LINE * (1 + name.count("\n"))
 
 
 def _colour_bar(figure, left, bottom, row, column, name, theme):
     width, height = figure.get_size_inches() * INCH
+    is_density = isinstance(column, Projection)
     above = _height_of(name)
-    length = min(0.76 * row, 4.0, row - above)
+    length = min(0.76 * row, 4.0, row - above - OVER_TICK)
     place = (left, bottom + (row - length - above) / 2, 0.3, length)
     axes = figure.add_axes((place[0] / width, place[1] / height, place[2] / width, place[3] / height))
-    bar = figure.colorbar(ScalarMappable(Normalize(*column.limits), MAPS[column.signed]), cax=axes)
-    bar.locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
-    bar.formatter.set_useOffset(False)
-    bar.update_ticks()
+    mapping = density_colours(column, theme.density) if is_density else _mapping(column)
+    bar = figure.colorbar(mapping, cax=axes)
+    if is_density:
+        bar.set_ticks(column.levels, labels=[f"{level:.4g}" for level in column.levels])
+    else:
+        bar.locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+        bar.formatter.set_useOffset(False)
+        bar.update_ticks()
     bar.outline.set(edgecolor=theme.text, linewidth=0.5)
     axes.tick_params(labelsize=NUMBER, colors=theme.text, width=0.5, length=2.5)
-    x, y = (place[0] - 0.1) / width, (place[1] + length + 0.15) / height
+    x, y = (place[0] - 0.1) / width, (place[1] + length + OVER_TICK) / height
     figure.text(x, y, name, color=theme.text, fontsize=SMALL, va="bottom", linespacing=1.05, parse_math=False)
 
 
-def _row_heading(finding, names, row, width):
+def _row_heading(finding, known, names, row, width):
     """What the row shows, and how it correlates with the first of the scores above it, on lines of `width` cm."""
     name = names[row]
-    text = finding.columns[name].title
-    populations = [n for n in range(row) if names[n] in POPULATIONS and names[n + 1] not in POPULATIONS]
-    first = populations[-1] + 1 if populations else 0
+    text = known[name].title
+    orbitals = {*POPULATIONS, *finding.densities}
+    ends = [n for n in range(row) if names[n] in orbitals and names[n + 1] not in orbitals]
+    first = ends[-1] + 1 if ends else 0
     rho = finding.correlations.get((names[first], name), np.nan)
     which = f"row {first + 1}:" if first else "the first row"
     text += "" if np.isnan(rho) else f"; Spearman correlation with {which} {rho:.2f}".replace("-", "−")

@@ -42,6 +42,8 @@ class Scene:
     bonds : (B, 2) int         pairs of drawn atoms
     box : (K, 2, 3) float64    Å, both ends of the edges of the cell, those along its first period first
     axes : str                 names of the periods, of "abc"; empty without, and K = 0
+    centre : (3,) float64      Å, the origin in the structure's own coordinates
+    turn : (3, 3) float64      rows are the directions of x, y and z there
     """
 
     site: np.ndarray
@@ -51,6 +53,8 @@ class Scene:
     bonds: np.ndarray
     box: np.ndarray
     axes: str
+    centre: np.ndarray
+    turn: np.ndarray
 
     @classmethod
     def of(cls, atoms: ase.Atoms) -> "Scene":
@@ -78,7 +82,13 @@ class Scene:
             bonds=_bonds(position, z),
             box=(box - centre) @ turn.T,
             axes=axes,
+            centre=centre,
+            turn=turn,
         )
+
+    def in_structure(self, points: np.ndarray) -> np.ndarray:
+        """(G, 3) Å: points (G, 3) of the scene in the structure's own coordinates."""
+        return points @ self.turn + self.centre
 
     @functools.cached_property
     def views(self) -> dict[str, np.ndarray]:

@@ -26,9 +26,10 @@ import refattn
 from refattn.cli.main import cli
 from refattn.common.ranks import spearman
 from refattn.errors import DataError
-from refattn.explanation import comparison
 from refattn.explanation.comparison import populations
+from refattn.generate.first_principles import FrontierOrbitals
 from refattn.network.checkpoint import save_checkpoint
+from refattn.report import findings as report
 from refattn.report.findings import ExplainedStructure, findings
 from refattn.report.folder import files_of, stacks_of
 from refattn.report.pages import page_data, write_page
@@ -255,6 +256,19 @@ def test_the_orbital_that_the_target_is_about_is_drawn(model):
     assert stacks_of(finding, ("beta",)) == [["beta_gap", *beside[0], *beside[1]]]
 
 
+def test_a_density_is_drawn_below_its_population(model):
+    orbitals = FrontierOrbitals(
+        molecule("H2O"), "hf/sto-3g", {}, {}, {"homo": np.ones((7, 1)), "lumo": np.ones((7, 1))}
+    )
+    known = {"homo_population": np.ones(3), "lumo_population": np.ones(3)}
+    explanation = refattn.explain(model, molecule("H2O"), scores=[])
+    finding = ExplainedStructure(molecule("H2O"), {"gap": explanation}, {}, known, orbitals)
+    below = [["homo_population", "homo_density"], ["lumo_population", "lumo_density"]]
+    assert stacks_of(finding, ("beta",)) == [["beta", *below[0], *below[1]]]
+    finding = dataclasses.replace(finding, explanations={"homo": explanation, "lumo": explanation})
+    assert stacks_of(finding, ("beta",)) == [["beta_homo", *below[0]], ["beta_lumo", *below[1]]]
+
+
 # ---- pictures ------------------------------------------------------------------------------------------------------
 
 
@@ -400,9 +414,10 @@ def test_populations_of_a_method(folder, monkeypatch):
 
     def even(atoms, method):
         asked.append(method)
-        return {}, dict.fromkeys(("homo_population", "lumo_population"), np.full(len(atoms), 1 / len(atoms)))
+        arrays = dict.fromkeys(("homo_population", "lumo_population"), np.full(len(atoms), 1 / len(atoms)))
+        return FrontierOrbitals(atoms, method, {}, arrays)
 
-    monkeypatch.setattr(comparison, "orbital_labels", even)
+    monkeypatch.setattr(report, "frontier_orbitals", even)
     run(folder, "set.extxyz", "of_method", "--no-pages", "--max-pictures", 0, "--method", "hf/sto-3g", scores="none")
     explained = ase.io.read(folder / "of_method" / "explained.extxyz", ":")
     for atoms in explained:

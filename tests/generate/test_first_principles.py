@@ -1,19 +1,21 @@
 """Orbitals by PySCF: populations by hand, degenerate ones taken together, what is kept, and the commands."""
 
+import json
+
 import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from ase.units import Hartree
+from ase.units import Bohr, Hartree
 from click.testing import CliRunner
 from extras import needs_pyscf
 
 from refattn.cli.main import cli
+from refattn.cli.options import Progress, StatusLine
 from refattn.errors import DataError
-from refattn.explanation.comparison import populations
 from refattn.generate import first_principles
-from refattn.generate.first_principles import ARRAYS, frontier, orbital_labels
+from refattn.generate.first_principles import ARRAYS, ORBITALS, frontier, frontier_orbitals, orbital_labels
 
 METHOD = "hf/sto-3g"
 
@@ -29,7 +31,9 @@ def test_populations_by_hand():
     s = 0.4
     overlap = np.array([[1, s], [s, 1]])
     c = np.array([[1, 1], [1, -1]]) / np.sqrt(2 * np.array([1 + s, 1 - s]))
-    labels, arrays = frontier(np.array([-3.0, 2.0]), np.array([True, False]), c, overlap, np.array([0, 1]), 2)
+    found = frontier(np.array([-3.0, 2.0]), np.array([True, False]), c, overlap, np.array([0, 1]), 2)
+    labels, arrays, coefficients = found
+    np.testing.assert_array_equal(np.hstack([coefficients["homo"], coefficients["lumo"]]), c)
     assert labels == {"homo": -3.0, "lumo": 2.0}
     for name in ARRAYS:
         np.testing.assert_allclose(arrays[name], 0.5, rtol=1e-12)
@@ -56,10 +60,54 @@ def test_water_and_what_is_kept(cache, monkeypatch):
     shifted = molecule("H2O")
     shifted.positions += 1.5
     assert orbital_labels(shifted, METHOD.upper())[0] == labels
-    np.testing.assert_array_equal(populations(shifted, METHOD)["lumo_population"], arrays["lumo_population"])
+    np.testing.assert_array_equal(
+        frontier_orbitals(shifted, METHOD).arrays["lumo_population"], arrays["lumo_population"]
+    )
     file.write_text("{")
     with pytest.raises(TypeError):
         orbital_labels(shifted, METHOD)  # damaged: computed again
+
+
+@needs_pyscf
+def test_what_was_kept_without_coefficients(cache, monkeypatch):
+    """Before densities were drawn: populations hold as they are, and coefficients are computed and kept once."""
+    orbitals = frontier_orbitals(molecule("H2O"), METHOD)
+    (file,) = cache.iterdir()
+    whole = file.read_text()
+    content = json.loads(whole)
+    del content["coefficients"]
+    file.write_text(json.dumps(content))
+    with monkeypatch.context() as patched:
+        patched.setattr(first_principles, "solve", None)
+        assert orbital_labels(molecule("H2O"), METHOD)[0] == orbitals.labels
+        with pytest.raises(TypeError):
+            frontier_orbitals(molecule("H2O"), METHOD)
+    again = frontier_orbitals(molecule("H2O"), METHOD)
+    for name in ORBITALS:
+        np.testing.assert_allclose(np.abs(again.coefficients[name]), np.abs(orbitals.coefficients[name]), atol=1e-5)
+    assert "coefficients" in json.loads(file.read_text())
+    for damaged in ({"homo": [1.0], "lumo": [1.0]}, {"homo": [[1.0]]}, 3):
+        file.write_text(json.dumps(content | {"coefficients": damaged}))
+        assert frontier_orbitals(molecule("H2O"), METHOD).coefficients["lumo"].shape == (7, 1)
+
+
+@needs_pyscf
+@pytest.mark.parametrize("basis", ["sto-3g", "6-31g*"])
+def test_density_at_points(basis):
+    """PySCF's own density of the density matrix of one orbital, and of both of a degenerate pair in their mean."""
+    from pyscf import dft, gto, scf
+
+    atoms = molecule("C2H2")  # pi and pi* are pairs
+    sites = list(zip(atoms.get_chemical_symbols(), atoms.positions.tolist(), strict=True))
+    field = scf.RHF(gto.M(atom=sites, basis=basis, verbose=0)).run()
+    points = np.random.default_rng(0).normal(size=(50, 3)) * 1.5
+    found = frontier_orbitals(atoms, f"hf/{basis}").densities(points)
+    assert [c.shape[1] for c in frontier_orbitals(atoms, f"hf/{basis}").coefficients.values()] == [2, 2]
+    values = dft.numint.eval_ao(field.mol, points / Bohr)
+    for name, pair in (("homo", slice(5, 7)), ("lumo", slice(7, 9))):
+        c = field.mo_coeff[:, pair]
+        wanted = dft.numint.eval_rho(field.mol, values, c @ c.T) / 2 / Bohr**3
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-4, atol=1e-6)  # the fields converge to 1e-5
 
 
 @needs_pyscf
@@ -114,6 +162,8 @@ def test_the_command_writes_a_set(tmp_path):
     assert "odd number" in CliRunner().invoke(cli, command).stderr
     result = CliRunner().invoke(cli, [*command, "--skip-bad"])
     assert result.exit_code == 0 and "2 molecules by hf/sto-3g, 1 left out" in result.stderr
+    assert "1 molecule by hf/sto-3g, written" in CliRunner().invoke(cli, [*command, "--limit", "1"]).stderr
+    assert CliRunner().invoke(cli, [*command, "--skip-bad"]).exit_code == 0
     water, hydrogen = ase.io.read(out, ":")
     assert water.info["homo"] == pytest.approx(orbital_labels(molecule("H2O"), METHOD)[0]["homo"])
     np.testing.assert_allclose(hydrogen.arrays["lumo_mulliken"], 0.5, atol=1e-6)
@@ -123,3 +173,22 @@ def test_the_command_writes_a_set(tmp_path):
     result = CliRunner().invoke(cli, [*command, "--skip-bad"])
     assert result.exit_code == 1 and "no molecule was computed, 2 left out" in result.stderr
     assert out.read_bytes() == before  # nothing does not take the place of something
+
+
+def test_progress_of_a_known_total(monkeypatch):
+    """The time left is that of the last ten steps: what was kept on the disk, here twenty in no time, is not in it."""
+    now = [0.0]
+    monkeypatch.setattr("refattn.cli.options.time.monotonic", lambda: now[0])
+    shown = []
+    status = StatusLine()
+    monkeypatch.setattr(status, "update", shown.append)
+    progress = Progress(status, 40, "molecule")
+    progress.update(0, " by hf/sto-3g")
+    for number in range(1, 41):
+        now[0] += 25 * (number > 20)
+        progress.update(number, " by hf/sto-3g")
+    assert shown[0] == "0 of 40 molecules by hf/sto-3g"
+    assert shown[31] == "31 of 40 molecules by hf/sto-3g, about 3 min 45 s left"
+    assert shown[40] == "40 of 40 molecules by hf/sto-3g"
+    Progress(status, 1, "molecule").update(1)
+    assert shown[-1] == "1 of 1 molecule"
