@@ -123,11 +123,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar=("SET", "SPLIT"), default=[])
     parser.add_argument("--table", action="store_true", help="write the table and train nothing")
     asked = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
     runs = [(name, split) for name, case in CASES.items() for split in case.splits]
     for name, split in [] if asked.table else runs:
         if asked.only in ([], [name], [name, split]):
             train(name, split, asked.data)
-    FOLDER.mkdir(parents=True, exist_ok=True)
     write_text(FOLDER / "README.md", f"# Errors on new materials\n\n{table()}")
     print(table())
 
