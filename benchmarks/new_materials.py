@@ -7,7 +7,7 @@
 Each network has 10,000 structures to train on, 15 epochs and one thread. It is validated on 1,000 structures drawn at
 random from the groups that it is trained on, and tested on groups that it is not: the two errors are those on more of
 the same and on what is new. Beside the second stand those of the mean label of the training structures and of a
-straight line: least squares on the shares of the elements and the number of sites. The `metrics.json` of a run, with
+linear model: least squares on the shares of the elements and the number of sites. The `metrics.json` of a run, with
 `linear_mae`, is kept in benchmarks/results/new_materials and not made again; README.md there has the table.
 """
 
@@ -104,7 +104,7 @@ def train(name: str, split: str, data: Path) -> None:
 
 def table(folder: Path = FOLDER) -> str:
     """The Markdown table of the results that are there."""
-    heads = "new", "structures tested", "error on more of the same", "on what is new", "mean label", "straight line"
+    heads = "new", "structures tested", "error on more of the same", "on what is new", "mean label", "linear model"
     lines = [f"| target | {' | '.join(heads)} |", "| --- | --- |" + " ---: |" * (len(heads) - 1)]
     for name, case in CASES.items():
         for split in case.splits:

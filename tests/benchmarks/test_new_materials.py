@@ -1,4 +1,4 @@
-"""The errors on new materials: the cases are settings that exist, and the straight line is that of NumPy."""
+"""The errors on new materials: the cases are settings that exist, and the linear model is exact for what is linear."""
 
 import json
 
@@ -28,7 +28,7 @@ class Alkanes:
             yield Record(str(n), atoms, {"y": 3 * share - 2 * (1 - share) + 0.1 * len(atoms) + (n == 8)}, {})
 
 
-def test_the_straight_line_is_exact_for_what_is_linear(tmp_path):
+def test_the_linear_model_is_exact_for_what_is_linear(tmp_path):
     prepare(Alkanes(), tmp_path / "data.h5", refattn.GraphConfig())
     dataset = read_dataset(tmp_path / "data.h5")
     assert new_materials.linear_mae(dataset, "y", np.arange(7), np.array([6, 7])) == pytest.approx(0.5)
