@@ -36,17 +36,17 @@ def seen(monkeypatch):
 
 
 def test_principal_components(seen):
-    found = seen("eigh")
+    found, before = seen("eigh"), blas_threads()
     principal_components(np.random.default_rng(0).normal(size=(20, 3)))
-    assert {*found} == {1} and 2 in blas_threads()
+    assert {*found} == {1} and blas_threads() == before and 2 in before
 
 
 def test_clusters(seen):
     from refattn.data import groups
 
-    found = seen("_squares", groups)
+    found, before = seen("_squares", groups), blas_threads()
     k_means(np.random.default_rng(0).normal(size=(20, 3)), 3)
-    assert {*found} == {1} and 2 in blas_threads()
+    assert {*found} == {1} and blas_threads() == before and 2 in before
 
 
 def test_references_of_the_elements(seen, tmp_path):
