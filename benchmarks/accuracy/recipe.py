@@ -22,7 +22,8 @@ from sets import BY_TRAJECTORY, SETS, Set, make_set
 from refattn.common.files import write_text
 from refattn.config import override
 from refattn.data.prepare import prepare
-from refattn.data.store import Dataset, Record, read_dataset
+from refattn.data.sources.registry import open_source
+from refattn.data.store import read_dataset
 from refattn.experiments import load_experiment
 
 SECONDS = 240.0
@@ -102,32 +103,15 @@ def result_of(name: str, variant: str, seed: int, folder: Path = FOLDER) -> Path
     return folder / f"{name}_{''.join(c if c.isascii() and c.isalnum() else '_' for c in variant)}_{seed}.json"
 
 
-class Structures:
-    """Those of a Dataset as a source, which get other graphs."""
-
-    licence, citation, fraction = "", "", None
-
-    def __init__(self, dataset: Dataset, target: str):
-        self.name = target
-        self.dataset = dataset
-        self.target = target
-
-    def __iter__(self):
-        labels = self.dataset.labels[self.target].tolist()
-        for row, (name, label) in enumerate(zip(self.dataset.id.tolist(), labels, strict=True)):
-            yield Record(name, self.dataset.atoms(row), {self.target: label}, {})
-
-
 def graphs_of(table: Table, changes: tuple[str, ...], folder: Path) -> Path:
     """The data set in `folder` with the graphs of a variant, made of that of the recipe where it has others."""
     graph = override(load_experiment(table.experiment), changes).graph
     path = folder / f"{graph.rule}.h5"
-    dataset = read_dataset(path)
-    if dataset.graph_config == graph:
+    if read_dataset(path).graph_config == graph:
         return path
     target = path.with_name(f"{graph.rule}_{graph.r_max:g}_{graph.omega_min:g}_{graph.weight_min:g}.h5")
     if not target.exists():
-        prepare(Structures(dataset, table.set.target), target, graph)
+        prepare(open_source(path), target, graph)
     return target
 
 

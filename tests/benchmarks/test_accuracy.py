@@ -15,7 +15,6 @@ import sets
 from small_data import label, molecules, write_molecules
 
 from refattn.config import override
-from refattn.data.prepare import prepare
 from refattn.data.splits import write_split
 from refattn.data.store import Record, read_dataset
 from refattn.experiments import load_experiment
@@ -150,7 +149,8 @@ def test_every_variant_of_the_recipe_has_settings_and_a_file_of_its_own(table):
 
 def test_a_variant_with_other_edges_gets_graphs_with_them(dataset, tmp_path):
     table = recipe.TABLES["qm9_gap"]._replace(set=SMALL)
-    prepare(recipe.Structures(dataset, "spread"), tmp_path / "isolated.h5", load_experiment(table.experiment).graph)
+    write_molecules(tmp_path / "isolated.h5")
+    assert dataset.graph_config == load_experiment(table.experiment).graph
     made = [
         read_dataset(recipe.graphs_of(table, table.variants[name], tmp_path))
         for name in ("the recipe", "dropout 0.05", "edges of 0.2 sr, to 5 Å")
