@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from refattn.common.files import write_text
+from refattn.common.metrics import element_counts
 from refattn.data.splits import read_split, resolve_split
 from refattn.data.store import Dataset, read_dataset
 
@@ -75,11 +76,9 @@ def linear_mae(dataset: Dataset, target: str, train: np.ndarray, test: np.ndarra
     An element that is not in `train` counts nothing (the solution of least norm).
     """
     graphs, label = dataset.graphs, dataset.labels[target]
-    n_sites = np.diff(graphs.site_ptr)
-    structure = np.repeat(np.arange(len(dataset)), n_sites)
-    features = np.zeros((len(dataset), graphs.z.max() + 2))
-    np.add.at(features, (structure, graphs.z), 1 / n_sites[structure])
-    features[:, -1] = n_sites
+    counts = element_counts(graphs.z, graphs.site_ptr, graphs.z.max() + 1)
+    n_sites = counts.sum(axis=1, keepdims=True)
+    features = np.hstack([counts / n_sites, n_sites])
     weights = np.linalg.lstsq(features[train], label[train], rcond=None)[0]
     return float(np.abs(features[test] @ weights - label[test]).mean())
 

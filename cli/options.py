@@ -159,6 +159,11 @@ class StatusLine:
         self.written = time.monotonic()
 
 
+def time_left(times: Sequence[float], n_left: int) -> str:
+    """About how long `n_left` steps take, in words, where two or more `times` (s) are those of the last steps' ends."""
+    return f"about {duration((times[-1] - times[0]) / (len(times) - 1) * n_left)} left"
+
+
 class Progress:
     """What is done of a known total, and the time left, in a status line.
 
@@ -177,8 +182,7 @@ class Progress:
             self.times.append(time.monotonic())
         left = ""
         if len(self.times) > 1 and n_done < self.total:
-            seconds = (self.times[-1] - self.times[0]) / (len(self.times) - 1) * (self.total - n_done)
-            left = f", about {duration(seconds)} left"
+            left = f", {time_left(self.times, self.total - n_done)}"
         self.status.update(f"{n_done} of {counted(self.total, self.noun)}{about}{left}")
 
 

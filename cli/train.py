@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from refattn.cli.options import StatusLine, as_json, cell, device, note, overwrite, print_metrics, threads
-from refattn.common.text import duration
+from refattn.cli.options import StatusLine, as_json, cell, device, note, overwrite, print_metrics, threads, time_left
 
 if TYPE_CHECKING:
     from refattn.config import Config
@@ -298,8 +297,7 @@ class Progress:
         self.times = [*self.times[-5:], time.perf_counter()]
         left = ""
         if len(self.times) > 1:  # the first epoch compiles
-            seconds = (self.times[-1] - self.times[0]) / (len(self.times) - 1) * (self.n_epochs - record["epoch"])
-            left = f"  about {duration(seconds)} left"
+            left = f"  {time_left(self.times, self.n_epochs - record['epoch'])}"
         epochs = f"/{self.n_epochs}" if self.n_epochs else ""
         self.status.line(
             f"epoch {record['epoch']:>3}{epochs}  loss {record['loss']:.4f}  MAE {self._errors(record)}  "

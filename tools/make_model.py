@@ -26,7 +26,7 @@ from ase.formula import Formula
 from ase.symbols import symbols2numbers
 
 import refattn
-from refattn.common.metrics import metrics
+from refattn.common.metrics import element_counts, metrics
 from refattn.common.strict_json import to_json
 from refattn.common.threads import workers
 from refattn.config import to_toml
@@ -137,12 +137,10 @@ def measured(model_folder: Path, dataset: Dataset, split: Split, without: list[s
 
 def are_of(formula: str, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     """Which of the structures `rows` have the atoms of a formula, such as C7H10O2: (R,) bool."""
-    wanted = np.sort(symbols2numbers(str(Formula(formula))))
-    graphs = dataset.graphs
-    return np.array(
-        [np.array_equal(np.sort(graphs.z[graphs.site_ptr[row] : graphs.site_ptr[row + 1]]), wanted) for row in rows],
-        dtype=bool,
-    )
+    graphs, wanted = dataset.graphs, symbols2numbers(str(Formula(formula)))
+    n_elements = max(*wanted, graphs.z.max()) + 1
+    counts = element_counts(graphs.z, graphs.site_ptr, n_elements)[rows]
+    return (counts == np.bincount(wanted, minlength=n_elements)).all(axis=1)
 
 
 def pack_card(out: Path, facts: dict, data: Path, split: Path | None, before: list[Path]) -> None:
