@@ -154,11 +154,14 @@ def _sigterm_exits():
 
 @contextlib.contextmanager
 def _interrupts_wait():
-    """Ctrl-C is heard afterwards; processes that start here never hear it: who asked does, and ends them."""
+    """Ctrl-C and SIGTERM are heard afterwards: a process that is half started would end with a traceback.
+
+    The processes that start here never hear Ctrl-C: who asked does, and ends them.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -169,6 +172,8 @@ def _begin(model, asked, skips):
     """What a process does first."""
     global _order
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # was inherited from _interrupts_wait
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     _order = model, asked, skips
 

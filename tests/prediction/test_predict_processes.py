@@ -200,6 +200,25 @@ def test_processes_end_with_the_one_that_asked(run, tmp_path, how):
     raise AssertionError(f"{children} go on")
 
 
+def test_sigterm_waits_for_a_process_that_is_half_started(run, tmp_path):
+    """The signal comes when the first process runs and was not told yet what to do."""
+    path = write(tmp_path / "some.xyz", frames(300))
+    script = tmp_path / "predict.py"
+    script.write_text(
+        "import multiprocessing.util, os, signal, sys\nfrom refattn.cli.main import cli\n"
+        "from refattn.data.sources import pieces\nfrom refattn.prediction import processes\n"
+        "pieces.LARGE = 2000\nprocesses.ALONE = 0\nstart = multiprocessing.util.spawnv_passfds\n"
+        "def start_and_hear(path, args, fds):\n    pid = start(path, args, fds)\n"
+        "    if '--multiprocessing-fork' in args:\n        os.kill(os.getpid(), signal.SIGTERM)\n    return pid\n"
+        "multiprocessing.util.spawnv_passfds = start_and_hear\n"
+        "if __name__ == '__main__':\n    cli(sys.argv[1:])\n"
+    )
+    command = [sys.executable, str(script), "predict", str(run), str(path), "--threads", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
 def children_of(pid):
     found = []
     for folder in os.listdir("/proc"):
