@@ -104,7 +104,7 @@ def test_every_reference_operation_states_shapes_and_its_source():
 FLOORS = (
     *("errors", "common", "config", "structures", "neighbours", "ops", "data", "experiments", "models", "generate"),
     *("network", "gradient_check", "keras_import", "prediction", "explanation", "validation"),
-    *("report", "training", "verification", "testing", "interop", "benchmarks", "cli"),
+    *("report", "training", "verification", "testing", "interop", "benchmarks", "cli", "__main__"),
 )
 COMPILED = {"jit", "kernel", "device", "intrinsic", "vector_intrinsic", "overload"}  # what Numba compiles
 ANNOTATED = 0.95  # at least this part of the public functions
