@@ -8,6 +8,7 @@ import click
 
 from refattn.cli.options import StatusLine, as_json, echo, note
 from refattn.common.strict_json import to_json
+from refattn.common.text import duration
 from refattn.data.sources.fetch import fetch as fetch_file
 from refattn.data.sources.published import PUBLISHED, PublishedSet, published_set
 
@@ -63,7 +64,7 @@ def progress_printer(name: str) -> Callable[[int, int | None], None]:
             f"{name}: {done / 1e6:.1f}" + (f" of {total / 1e6:.1f} MB" if total else " MB") + f", {rate / 1e6:.1f} MB/s"
         )
         if total and rate:
-            text += f", {max(total - done, 0) / rate:.0f} s left"
+            text += f", about {duration(max(total - done, 0) / rate)} left"
         if done == total or (now - last > LOG_SECONDS and not status.terminal):
             last = now
             status.line(text)

@@ -11,6 +11,7 @@ from refattn.cli.options import StatusLine, overwrite
 from refattn.common.environment import available_cores
 from refattn.common.files import only_process
 from refattn.common.outputs import claim
+from refattn.common.text import counted, duration
 from refattn.generate import fullerene as cages
 from refattn.generate import pt_graphene as platinum
 from refattn.generate.dynamics import Dynamics
@@ -97,7 +98,7 @@ def run(
         if first is None:
             first = count - 1
         seconds = (time.perf_counter() - began) / (count - first) * (total - count)
-        status.update(f"{count}/{total} snapshots, {seconds / 60:.0f} min left")
+        status.update(f"{count} of {counted(total, 'snapshot')}, about {duration(seconds)} left")
 
     jobs = jobs or available_cores()
     trajectories = make(method, **settings)

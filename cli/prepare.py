@@ -21,7 +21,7 @@ from refattn.cli.options import (
 )
 from refattn.common.environment import available_cores
 from refattn.common.strict_json import to_json
-from refattn.common.text import counted, printable
+from refattn.common.text import counted, duration, printable
 from refattn.config import CHOICES, GraphConfig, config_from_dict
 from refattn.data import store
 from refattn.data.parts import PartOfSource
@@ -147,7 +147,7 @@ def progress_printer() -> Callable[[int, int | None, int], None]:
             start = now
         rate = (done - resumed) / (now - start) if done > resumed else 0
         left = f" of about {total}" if total and done < total else ""
-        left += f", {(total - done) / rate:.0f} s left" if left and rate else ""
+        left += f", about {duration((total - done) / rate)} left" if left and rate else ""
         text = f"{counted(done, 'structure')}{left}" + (f", {rate:.0f}/s" if rate else "")
         text += f", {resumed} by an earlier run" if resumed else ""
         if done == total or (now - last > LOG_SECONDS and not status.terminal):
