@@ -32,10 +32,16 @@ def _notes_on_split(data: DataConfig) -> Iterator[str]:
 def _notes_on_labels(config: Config, dataset: Dataset, rows: tuple[np.ndarray, ...]) -> Iterator[str]:
     readout = config.model.readout
     for target, column in zip(config.data.targets, labels_of_targets(dataset, config.data.targets).T, strict=True):
-        if dataset.label_attrs[target].get("kind") == "extensive" and readout != "sum":
+        kind = dataset.label_attrs[target].get("kind")
+        if kind == "extensive" and readout != "sum":
             yield (
                 f"{target} is extensive, it grows with the size of a structure, and the readout {readout} does not; "
                 "for a sum over the sites set model.readout=sum"
+            )
+        if kind == "intensive" and readout == "sum":
+            yield (
+                f"{target} is intensive, it does not grow with the size of a structure, and the readout sum does; "
+                "for a mean over the sites set model.readout=intensive"
             )
         known = column[rows[0]][~np.isnan(column[rows[0]])]
         if len(known) > 1 and np.ptp(known) <= ROUNDING * np.abs(known).max():

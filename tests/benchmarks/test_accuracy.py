@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import plot
 import pytest
@@ -15,7 +16,9 @@ import sets
 from small_data import label, molecules, write_molecules
 
 from refattn.config import override
-from refattn.data.splits import write_split
+from refattn.data.prepare import prepare
+from refattn.data.sources.registry import open_source
+from refattn.data.splits import Split, write_split
 from refattn.data.store import Record, read_dataset
 from refattn.experiments import load_experiment
 
@@ -160,6 +163,23 @@ def test_a_variant_with_other_edges_gets_graphs_with_them(dataset, tmp_path):
     n_edges = [int(each.graphs.n_edges.sum()) for each in made]
     assert n_edges[0] == n_edges[1] < n_edges[2]
     assert made[2].graph_config.r_max == 5
+
+
+def test_least_squares_on_the_temperature_finds_equipartition(tmp_path):
+    """Energies that are linear in the atoms and in the atoms times the temperature leave no error."""
+    found = molecules(40)
+    for number, atoms in enumerate(found):
+        kelvin = 300 * (1 + number % 3)
+        atoms.info = {"id": f"m_{kelvin}K-{number:04d}", "deformation_energy": len(atoms) * (1 + 0.002 * kelvin)}
+    ase.io.write(tmp_path / "some.xyz", found, format="extxyz")
+    folder = tmp_path / "pt_graphene"
+    folder.mkdir()
+    prepare(open_source(tmp_path / "some.xyz"), folder / "isolated.h5")
+    ids = [atoms.info["id"] for atoms in found]
+    write_split(folder / "split_all.json", Split(ids[:25], ids[25:35], ids[35:]))
+    recipe.fit_temperature("pt_graphene", tmp_path, tmp_path)
+    path = recipe.result_of("pt_graphene", recipe.TEMPERATURE, 0, tmp_path)
+    assert json.loads(path.read_text())["valid_mae"] < 1e-9
 
 
 def test_the_table_of_the_recipe_has_means_and_spreads(tmp_path):

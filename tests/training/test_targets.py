@@ -295,7 +295,11 @@ def test_an_extensive_label_has_a_note_where_the_readout_is_not_a_sum(data):
     dataset.label_attrs["heavy"]["kind"] = "extensive"
     (note,) = notes(config_of(data), dataset)
     assert note.startswith("heavy is extensive") and note.endswith("set model.readout=sum")
-    assert notes(config_of(data, model={"readout": "sum"}), dataset) == []
+    summed = config_of(data, model={"readout": "sum"})
+    assert notes(summed, dataset) == []
+    dataset.label_attrs["heavy"]["kind"] = "intensive"
+    (note,) = notes(summed, dataset)
+    assert note.startswith("heavy is intensive") and note.endswith("set model.readout=intensive")
 
 
 def test_labels_without_anything_to_learn_have_a_note(data):

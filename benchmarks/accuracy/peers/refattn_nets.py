@@ -30,7 +30,8 @@ order = common.read_order()
 SETTINGS = {
     ("refattn", "qm9_gap"): ("molecules_b3lyp", ("training.learning_rate=5e-4",)),  # nothing to start from here
     ("refattn", "mp_e_form"): ("crystals", ()),
-    ("refattn", "fullerene_homo"): ("builtin_fullerene", ()),
+    ("refattn", "fullerene_homo"): ("fullerene_homo", ()),
+    ("refattn", "fullerene_energy"): ("builtin_fullerene", ()),
     ("refattn", "pt_graphene"): ("builtin_pt_graphene", ()),
     ("scann+", "qm9_gap"): ("qm9", ()),
     ("scann+", "mp_e_form"): ("materials_project", ("model.n_elements=119",)),  # plutonium and what follows
