@@ -45,6 +45,7 @@ def print_card(card: dict, everything: bool) -> None:
         echo(f"  {target}{unit}: {'; '.join(parts)}")
         if "intervals" in found:
             print_intervals(found["intervals"])
+    print_new(card["on_new"])
     for text in card["not_for"]:
         echo(f"  not for {text}")
     if everything:
@@ -53,6 +54,17 @@ def print_card(card: dict, everything: bool) -> None:
         before = f" (the last training alone; those that it began with: {earlier})" if earlier else ""
         echo(f"  in {card['seconds']:.0f} s, {card['peak_memory_mb']:.0f} MB{before}, with {card['made_with']}")
         echo(f"  SHA-256 of model.h5: {card['sha256']}\n\n{card['config']}")
+
+
+def print_new(found: list[dict]) -> None:
+    """How much worse networks of this recipe are on what is new than on more of the same."""
+    if found:
+        each = (
+            f"{cell(one['mae'], '.3g')} on {one['new']} (more of the same: {cell(one['more_of_the_same'], '.3g')})"
+            for one in found
+        )
+        recipe = f"its recipe with {found[0]['n_train']} structures, {found[0]['target']} ({found[0]['unit']})"
+        echo(f"  {recipe}: MAE {'; '.join(each)}")
 
 
 def print_intervals(found: dict) -> None:

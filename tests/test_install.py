@@ -1,6 +1,7 @@
-"""tools/try_install.py builds a copy, so that nothing appears among the sources of tests that run meanwhile."""
+"""The package as a module; tools/try_install.py builds a copy, so that nothing appears among the sources of tests."""
 
 import subprocess
+import sys
 
 import pytest
 import try_install
@@ -45,3 +46,8 @@ def test_what_is_built_is_the_copy(checkout, tmp_path, monkeypatch):
     (command,) = began.value.args
     assert [part for part in command if checkout in (part, *getattr(part, "parents", ()))] == []
     assert tmp_path / "folder" / "checkout" in command
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "refattn", "--help"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("Usage: refattn ")

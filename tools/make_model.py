@@ -10,7 +10,8 @@ which the run began with; their seconds are in the card too.
 
 On the test structures the card has the errors, also without those of the formulas that are in `without`, and the share
 of them that intervals of COVERAGE hold. --card measures these of the model that is there, on the data set that it was
-trained on: its split is drawn again as its configuration says, or read from SPLIT.
+trained on: its split is drawn again as its configuration says, or read from SPLIT. The errors of the same recipe on
+what is new are those that benchmarks/new_materials.py left of the set `new_materials`.
 """
 
 import argparse
@@ -47,6 +48,8 @@ FIGURES = ("unit", "split_by", "valid_by", "baseline_mae", "composition_mae", *P
 COVERAGE = 0.9
 SAME = 1e-4  # of a test error, between processors and versions
 FACTS = Path(__file__).parent / "models.toml"
+NEW = Path(__file__).parents[1] / "benchmarks" / "results" / "new_materials"
+WORDS = {"composition": "new compositions", "size": "larger structures", "cluster": "new clusters"}
 
 
 def errors_of(of_run: dict) -> dict:
@@ -106,7 +109,21 @@ def write_card(
                 f"{shown['test']['mae']:.4g} on {shown['test']['n']}; give the data set and the split of its training"
             )
         shown |= found
+    card["on_new"] = errors_on_new(facts["new_materials"])
     (out / CARD).write_text(to_json({key: card[key] for key in KEYS}, indent=1) + "\n", encoding="utf-8")
+
+
+def errors_on_new(name: str) -> list[dict]:
+    """What the results of benchmarks/new_materials.py say of the set `name`, but for the test at random; [] of none."""
+    found = []
+    for path in sorted(NEW.glob(f"{name}_*.json")) if name else []:
+        split = path.stem.removeprefix(f"{name}_")
+        if split != "nothing":
+            new = WORDS.get(split, f"structures with {split}, an element never seen")
+            run = json.loads(path.read_text(encoding="utf-8"))
+            of_run = {"target": run["target"], "unit": run["unit"], "n_train": run["train"]["n"]}
+            found.append({"new": new, **of_run, "more_of_the_same": run["valid"]["mae"], "mae": run["test"]["mae"]})
+    return found
 
 
 def measured(model_folder: Path, dataset: Dataset, split: Split, without: list[str]) -> dict[str, dict]:

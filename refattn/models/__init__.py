@@ -14,12 +14,14 @@ from refattn.errors import RunError, in_one_line
 FOLDER = Path(__file__).parent
 CARD = "card.json"
 # What a card holds: name, description, data, licence, citation, not_for (list of str), without (formulas that the data
-# have too many of), command, config (TOML), made_with, seconds and peak_memory_mb (of the last training), before (the
-# same of those that it began with, in their order), sha256 (of model.h5) and errors: {target: metrics of valid and
-# test, baselines, without (test metrics without such a formula) and intervals (how many of the test labels they hold)}.
+# have too many of), new_materials (set of benchmarks/new_materials.py, or ""), command, config (TOML), made_with,
+# seconds and peak_memory_mb (of the last training), before (the same of those that it began with, in their order),
+# sha256 (of model.h5), errors: {target: metrics of valid and test, baselines, without (test metrics without such a
+# formula) and intervals (how many of the test labels they hold)}, and on_new, of networks of its recipe with n_train
+# structures: [what was new, target, unit, n_train, MAE on more_of_the_same and on what was new].
 KEYS = (
-    *("name", "description", "data", "licence", "citation", "not_for", "without", "command", "config", "made_with"),
-    *("seconds", "peak_memory_mb", "before", "sha256", "errors"),
+    *("name", "description", "data", "licence", "citation", "not_for", "without", "new_materials", "command", "config"),
+    *("made_with", "seconds", "peak_memory_mb", "before", "sha256", "errors", "on_new"),
 )
 
 

@@ -99,11 +99,6 @@ def test_the_list_of_commands_is_complete():
     assert all(text.endswith(".") for text in COMMANDS.values())
 
 
-def test_the_package_runs_as_a_module():
-    command = [sys.executable, "-m", "refattn", "--help"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("Usage: refattn ")
-
-
 def test_help_is_quick_and_imports_nothing_large():
     code = (
         "import sys, time; start = time.perf_counter()\n"

@@ -163,6 +163,24 @@ def test_its_card_says_how_many_labels_its_intervals_hold_and_the_error_without_
         again.pack_card(shipped, facts, other, None, [run])
 
 
+def test_its_card_says_how_good_its_recipe_is_on_what_is_new(run, shipped, tmp_path):
+    """As the results of benchmarks/new_materials.py say; the test at random is no such error."""
+    again = tool("make_model")
+    again.NEW = tmp_path / "results"
+    again.NEW.mkdir()
+    for split, error in (("nothing", 0.1), ("size", 0.2), ("Fe", 0.3)):
+        found = {"target": "y", "unit": "eV", "train": {"n": 50}, "valid": {"mae": 0.11}, "test": {"mae": error}}
+        (again.NEW / f"set_{split}.json").write_text(json.dumps(found))
+    facts = FACTS["crystals"] | {"without": ["H2O"], "new_materials": "set"}
+    again.pack_card(shipped, facts, run.parent / "molecules.h5", None, [run])
+    said = invoke("models")
+    assert "its recipe with 50 structures, y (eV): MAE 0.3 on structures with Fe, an element never seen" in said
+    assert "(more of the same: 0.11); 0.2 on larger structures (more of the same: 0.11)\n" in said
+    facts["new_materials"] = ""
+    again.pack_card(shipped, facts, run.parent / "molecules.h5", None, [run])
+    assert refattn.models.read_card("small")["on_new"] == [] and "its recipe" not in invoke("models")
+
+
 def test_a_split_that_does_not_ship_is_drawn_again(run, shipped, tmp_path, monkeypatch):
     """For a network that begins with a model that ships: by its name, without its run."""
     for split in ("small", run / "split.json"):
