@@ -69,6 +69,20 @@ def test_water_and_what_is_kept(cache, monkeypatch):
 
 
 @needs_pyscf
+def test_large_molecules_by_density_fitting(monkeypatch):
+    """Nearly the same orbitals as by the exact integrals, and not quite."""
+    benzene = molecule("C6H6")
+    exact = first_principles.solve(benzene, "hf/6-31g*")
+    monkeypatch.setattr(first_principles, "FITTED", 96)  # as many as there are
+    fitted = first_principles.solve(benzene, "hf/6-31g*")
+    apart = np.abs(exact[0] - fitted[0])[exact[1]].max()
+    assert 1e-6 < apart < 5e-3  # eV
+    arrays = [frontier(*found, len(benzene))[1] for found in (exact, fitted)]
+    for name in ARRAYS:
+        np.testing.assert_allclose(arrays[1][name], arrays[0][name], atol=1e-3)
+
+
+@needs_pyscf
 def test_what_was_kept_without_coefficients(cache, monkeypatch):
     """Before densities were drawn: populations hold as they are, and coefficients are computed and kept once."""
     orbitals = frontier_orbitals(molecule("H2O"), METHOD)
