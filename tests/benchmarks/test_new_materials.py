@@ -1,6 +1,7 @@
 """The errors on new materials: the cases are settings that exist, and the linear model is exact for what is linear."""
 
 import json
+from pathlib import Path
 
 import ase
 import new_materials
@@ -48,3 +49,8 @@ def test_the_table_has_what_is_there(tmp_path):
     assert new_materials.table(tmp_path).splitlines()[2:] == [
         "| `qm9_gap`, eV | size | 2,345 | 0.100 | 0.200 | 0.900 | 0.500 |"
     ]
+
+
+def test_the_page_of_the_data_sets_has_the_table():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert new_materials.table() in page
