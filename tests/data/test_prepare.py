@@ -193,7 +193,7 @@ def test_progress_counts_only_new_work(monkeypatch, capsys):
         show(done, total, resumed)
     assert capsys.readouterr().err.splitlines() == [
         "500 structures of about 1000, 500 by an earlier run",
-        "600 structures of about 1000, 80 s left, 5/s, 500 by an earlier run",  # 100 in 20 s
+        "600 structures of about 1000, about 1 min 20 s left, 5/s, 500 by an earlier run",  # 100 in 20 s
         "900 structures, 10/s, 500 by an earlier run",
         "1000 structures, 8/s, 500 by an earlier run",
     ]
