@@ -1,17 +1,15 @@
 """refattn data generate: labelled sets by molecular dynamics."""
 
 import functools
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from refattn.cli.options import StatusLine, overwrite
+from refattn.cli.options import Progress, StatusLine, overwrite
 from refattn.common.environment import available_cores
 from refattn.common.files import only_process
 from refattn.common.outputs import claim
-from refattn.common.text import counted, duration
 from refattn.generate import fullerene as cages
 from refattn.generate import pt_graphene as platinum
 from refattn.generate.dynamics import Dynamics
@@ -90,20 +88,13 @@ def run(
     claim({Path(out): MARK}, filter(None, [settings.get("start")]), overwrite)
     method = open_method(calculator)
     status = StatusLine()
-    began = time.perf_counter()
-    first = None
-
-    def progress(count, total):
-        nonlocal first
-        if first is None:
-            first = count - 1
-        seconds = (time.perf_counter() - began) / (count - first) * (total - count)
-        status.update(f"{count} of {counted(total, 'snapshot')}, about {duration(seconds)} left")
-
     jobs = jobs or available_cores()
     trajectories = make(method, **settings)
+    shown = Progress(status, len(trajectories) * snapshots, "snapshot")
     folder = Path(f"{out}.parts")
     with only_process(out):
-        files = generate_files(trajectories, snapshots, folder, Dynamics(seed=seed), method, jobs, progress)
+        files = generate_files(
+            trajectories, snapshots, folder, Dynamics(seed=seed), method, jobs, lambda count, _: shown.update(count)
+        )
         count = merge_trajectories(files, out, snapshots)
     status.line(f"{out}: {count} snapshots of {len(files)} trajectories")

@@ -14,7 +14,6 @@ the tables of what is there.
 
 import argparse
 import json
-import re
 import statistics
 import typing
 from pathlib import Path
@@ -143,14 +142,13 @@ def train(name: str, variant: str, seed: int, work: Path) -> None:
 
 
 def fit_temperature(name: str, work: Path, folder: Path = FOLDER) -> None:
-    """Least squares on the trajectories of a set, whose ids end in _TEMPERATUREK-NUMBER, unless it is there."""
+    """Least squares on the trajectories of a set, which have the label `temperature`, unless it is there."""
     target = result_of(name, TEMPERATURE, 0, folder)
     if not target.exists():
         dataset = read_dataset(work / name / "isolated.h5")
         graphs, label = dataset.graphs, dataset.labels[TABLES[name].set.target]
         counts = element_counts(graphs.z, graphs.site_ptr, graphs.z.max() + 1)
-        kelvin = np.array([float(re.search(r"_(\d+)K-\d+$", id)[1]) for id in dataset.id])
-        features = np.hstack([counts, counts * kelvin[:, None]])
+        features = np.hstack([counts, counts * dataset.labels["temperature"][:, None]])
         train, valid, _ = resolve_split(read_split(work / name / "split_all.json"), dataset)
         weights = np.linalg.lstsq(features[train], label[train], rcond=None)[0]
         error = float(np.abs(features[valid] @ weights - label[valid]).mean())

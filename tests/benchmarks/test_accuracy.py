@@ -170,7 +170,8 @@ def test_least_squares_on_the_temperature_finds_equipartition(tmp_path):
     found = molecules(40)
     for number, atoms in enumerate(found):
         kelvin = 300 * (1 + number % 3)
-        atoms.info = {"id": f"m_{kelvin}K-{number:04d}", "deformation_energy": len(atoms) * (1 + 0.002 * kelvin)}
+        energy = len(atoms) * (1 + 0.002 * kelvin)
+        atoms.info = {"id": f"m_{number}", "deformation_energy": energy, "temperature": kelvin}
     ase.io.write(tmp_path / "some.xyz", found, format="extxyz")
     folder = tmp_path / "pt_graphene"
     folder.mkdir()
