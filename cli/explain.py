@@ -156,7 +156,7 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
     structures = read_structures(sources, target or model.target, left_out if skip_bad else None)
     total = Summary(model, run, out, left_out, target)
     attributes = {"scores": ",".join(scores), "share": share, "compare": method or compare or ""}
-    show = progress_of(status, files, skip_bad, reading if method else None)
+    show, options["report"] = progress_of(status, files, skip_bad, reading if method else None)
     folder = explanation_folder(out, model, run, ReportOptions(**shown), attributes, status.line)
     with explanation_file(out, f"{run}, explained") if alone else folder as writer:
         for finding in findings(model, structures, bool(compare), left_out if skip_bad else None, **options):
@@ -173,14 +173,17 @@ def explain(run, files, out, scores, share, compare, skip_bad, validate, sample,
     status.line(total.in_words(writer))
 
 
-def progress_of(status: StatusLine, files: tuple[str, ...], skip_bad: bool, reading: dict | None) -> Callable:
+def progress_of(
+    status: StatusLine, files: tuple[str, ...], skip_bad: bool, reading: dict | None
+) -> tuple[Callable, Callable | None]:
     """A function (explained, left out) that shows both; with `reading`, how FILES are read, of which total and when all
-    will be done. It is for structures that take seconds or minutes each: FILES are read once more for it."""
+    will be done, and one that shows how far a structure is. They are for structures that take seconds or minutes each:
+    FILES are read once more for them."""
     if reading is None:
-        return lambda explained, left_out: status.update(counted(explained, "structure"))
+        return lambda explained, left_out: status.update(counted(explained, "structure")), None
     progress = Progress(status, count_structures(files, skip_bad, **reading), "structure")
     progress.update(0)
-    return lambda explained, left_out: progress.update(explained + left_out)
+    return lambda explained, left_out: progress.update(explained + left_out), progress.detail
 
 
 def line_of(finding: ExplainedStructure, names: tuple[str, ...]) -> str:

@@ -175,6 +175,7 @@ class Progress:
         self.total = total
         self.noun = noun
         self.times = collections.deque([time.monotonic()], maxlen=RECENT + 1)
+        self.text = ""
 
     def update(self, n_done: int, about: str = "") -> None:
         """Show that `n_done` are done; `about` comes after the noun."""
@@ -183,7 +184,12 @@ class Progress:
         left = ""
         if len(self.times) > 1 and n_done < self.total:
             left = f", {time_left(self.times, self.total - n_done)}"
-        self.status.update(f"{n_done} of {counted(self.total, self.noun)}{about}{left}")
+        self.text = f"{n_done} of {counted(self.total, self.noun)}{about}{left}"
+        self.status.update(self.text)
+
+    def detail(self, text: str) -> None:
+        """Show `text` after what is done: how far a step is that takes minutes."""
+        self.status.update(f"{self.text}; {text}")
 
 
 def count_structures(paths: Iterable[Path | str], skip_bad: bool, **options: object) -> int:

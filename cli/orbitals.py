@@ -57,7 +57,7 @@ def orbitals(source, out, method, limit, skip_bad, overwrite):
     with replacing(out) as part, open(part, "w", encoding="utf-8") as stream:
         for atoms in itertools.islice(read_structures(sources, skip=left_out if skip_bad else None), limit):
             try:
-                labels, arrays = orbital_labels(atoms, method)
+                labels, arrays = orbital_labels(atoms, method, progress.detail)
             except DataError as error:
                 if not skip_bad:
                     raise

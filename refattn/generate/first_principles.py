@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import ase
@@ -75,7 +76,7 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refattn"
 
 
-def orbital_labels(atoms: ase.Atoms, method: str) -> tuple[dict, dict]:
+def orbital_labels(atoms: ase.Atoms, method: str, report: Callable[[str], object] | None = None) -> tuple[dict, dict]:
     """Energies and populations of HOMO and LUMO of a molecule with closed shells, from the disk or by PySCF.
 
     The population of an orbital c on atom A is Löwdin's, sum over mu in A of (S^1/2 c)_mu^2 with the overlap S of the
@@ -87,6 +88,7 @@ def orbital_labels(atoms: ase.Atoms, method: str) -> tuple[dict, dict]:
     ----------
     method : str     FUNCTIONAL/BASIS as PySCF names them, such as b3lyp/6-31g*; hf/BASIS for Hartree-Fock; or
                      gfn2-xtb, by tblite
+    report : callable, optional     called with how far PySCF is, in words, at the start and after every cycle
 
     Returns
     -------
@@ -97,14 +99,14 @@ def orbital_labels(atoms: ase.Atoms, method: str) -> tuple[dict, dict]:
 
     Source   Löwdin, J. Chem. Phys. 18, 365 (1950); Mulliken, J. Chem. Phys. 23, 1833 (1955)
     """
-    found = _kept(atoms, method) or frontier_orbitals(atoms, method)
+    found = _kept(atoms, method) or frontier_orbitals(atoms, method, report)
     return found.labels, found.arrays
 
 
-def frontier_orbitals(atoms: ase.Atoms, method: str) -> FrontierOrbitals:
+def frontier_orbitals(atoms: ase.Atoms, method: str, report: Callable[[str], object] | None = None) -> FrontierOrbitals:
     """The FrontierOrbitals of a molecule with closed shells, from the disk or by PySCF; GFN2-xTB's lack coefficients.
 
-    Raises what orbital_labels raises.
+    Parameters and errors are those of orbital_labels.
     """
     if method.lower() == METHOD.lower():
         levels, found = xtb_labels(atoms, DEGENERATE)
@@ -113,7 +115,7 @@ def frontier_orbitals(atoms: ase.Atoms, method: str) -> FrontierOrbitals:
     kept = _kept(atoms, method)
     if kept and kept.coefficients:
         return kept
-    found = FrontierOrbitals(atoms, method, *frontier(*solve(atoms, method), len(atoms)))
+    found = FrontierOrbitals(atoms, method, *frontier(*solve(atoms, method, report), len(atoms)))
     content = {"method": method, "labels": found.labels}
     for name in ("arrays", "coefficients"):
         content[name] = {key: x.tolist() for key, x in getattr(found, name).items()}
@@ -174,7 +176,7 @@ def frontier(
     return {"homo": float(homo), "lumo": float(lumo)}, {name: arrays[name] for name in ARRAYS}, coefficients
 
 
-def solve(atoms: ase.Atoms, method: str) -> tuple:
+def solve(atoms: ase.Atoms, method: str, report: Callable[[str], object] | None = None) -> tuple:
     """The arguments of `frontier` but the last, by PySCF. Raises DataError and MissingExtra as orbital_labels does."""
     pyscf = _pyscf()
     id = atoms.info.get("id", "structure")
@@ -191,6 +193,9 @@ def solve(atoms: ase.Atoms, method: str) -> tuple:
             warnings.simplefilter("ignore")
             if molecule.nao >= FITTED:
                 field = field.density_fit()
+            if report is not None:
+                report(f"{id}: {molecule.nao} atomic orbitals")
+                field.callback = lambda state: report(_cycle_in_words(id, state))
             field.kernel()
     except DataError as error:
         raise DataError(f"structure {id}: {error}") from None
@@ -202,6 +207,11 @@ def solve(atoms: ase.Atoms, method: str) -> tuple:
         raise DataError(f"structure {id}: {method} has no empty orbital, so no LUMO; choose a larger basis")
     atom = np.array([label[0] for label in molecule.ao_labels(fmt=None)])
     return field.mo_energy * Hartree, field.mo_occ > 0, field.mo_coeff, field.get_ovlp(), atom
+
+
+def _cycle_in_words(id, state):
+    """How far PySCF is, after a cycle: what is left of the gradient of the energy, and where it stops."""
+    return f"{id}: cycle {state['cycle'] + 1}, gradient {state['norm_gorb']:.0e} of {state['conv_tol_grad']:.0e}"
 
 
 def _pyscf():

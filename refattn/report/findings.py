@@ -204,6 +204,7 @@ def findings(
     compare: bool = False,
     skip: Callable[[str, Exception], None] | None = None,
     method: str = "",
+    report: Callable[[str], object] | None = None,
     **options: object,
 ) -> Iterator[ExplainedStructure]:
     """The ExplainedStructure of every structure, in bounded memory.
@@ -215,6 +216,7 @@ def findings(
     skip : callable, optional              (id, error): called for a structure that is left out instead of an error
     method : str                           of the populations, see first_principles.orbital_labels; empty: see
                                            comparison.populations
+    report : callable, optional            see first_principles.orbital_labels
     options                                those of explain_stream
 
     Raises what refattn.explain, comparison.populations, first_principles.frontier_orbitals and
@@ -224,7 +226,7 @@ def findings(
         explanations = found if isinstance(found, dict) else {found.target: found}
         first = next(iter(explanations))
         try:
-            known, orbitals = _compared(atoms, method) if compare else ({}, None)
+            known, orbitals = _compared(atoms, method, report) if compare else ({}, None)
         except (StructureError, DataError) as error:
             if skip is None:
                 raise
@@ -235,10 +237,10 @@ def findings(
         yield ExplainedStructure(atoms, explanations, labels, known, orbitals)
 
 
-def _compared(atoms, method):
+def _compared(atoms, method, report):
     """Populations of the frontier orbitals that do not hang on the choice of one orbital of a degenerate set, and the
     FrontierOrbitals of a method."""
     classes = equivalent_sites(atoms)
-    orbitals = frontier_orbitals(atoms, method) if method else None
+    orbitals = frontier_orbitals(atoms, method, report) if method else None
     own = {name: orbitals.arrays[name] for name in POPULATIONS} if orbitals else populations(atoms)
     return {name: symmetrised(values, classes) for name, values in own.items()}, orbitals

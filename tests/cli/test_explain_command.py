@@ -412,8 +412,9 @@ def test_populations_of_a_method(folder, monkeypatch):
     """In the place of those that the file has."""
     asked = []
 
-    def even(atoms, method):
+    def even(atoms, method, report):
         asked.append(method)
+        report("cycle 1")
         arrays = dict.fromkeys(("homo_population", "lumo_population"), np.full(len(atoms), 1 / len(atoms)))
         return FrontierOrbitals(atoms, method, {}, arrays)
 

@@ -16,6 +16,7 @@ from refattn.cli.options import Progress, StatusLine
 from refattn.errors import DataError
 from refattn.generate import first_principles
 from refattn.generate.first_principles import ARRAYS, ORBITALS, frontier, frontier_orbitals, orbital_labels
+from refattn.network.checkpoint import save_checkpoint
 
 METHOD = "hf/sto-3g"
 
@@ -204,5 +205,31 @@ def test_progress_of_a_known_total(monkeypatch):
     assert shown[0] == "0 of 40 molecules by hf/sto-3g"
     assert shown[31] == "31 of 40 molecules by hf/sto-3g, about 3 min 45 s left"
     assert shown[40] == "40 of 40 molecules by hf/sto-3g"
+    progress.detail("C60: cycle 3")
+    assert shown[-1] == "40 of 40 molecules by hf/sto-3g; C60: cycle 3"
     Progress(status, 1, "molecule").update(1)
     assert shown[-1] == "1 of 1 molecule"
+
+
+@needs_pyscf
+@pytest.mark.parametrize("command", ["data orbitals", "explain"])
+def test_every_cycle_is_shown(command, tmp_path, monkeypatch, model):
+    """A large molecule takes minutes for each; at the end the gradient is below PySCF's own bound."""
+    shown = []
+    monkeypatch.setattr(StatusLine, "update", lambda self, text: shown.append(text))
+    source = tmp_path / "water.xyz"
+    ase.io.write(source, molecule("H2O"))
+    if command == "explain":
+        save_checkpoint(tmp_path / "model.h5", model.checkpoint)
+        options = [tmp_path / "model.h5", source, "--out", tmp_path / "out"]
+        options += ["--scores", "none", "--compare", "orbitals"]
+    else:
+        options = [source, tmp_path / "out.extxyz"]
+    result = CliRunner().invoke(cli, [*command.split(), *map(str, options), "--method", METHOD])
+    assert result.exit_code == 0, result.output
+    told = [text.partition("; ")[2] for text in shown if "; " in text]
+    assert told[0] == "water: 7 atomic orbitals" and len(told) > 5
+    for number, text in enumerate(told[1:], 1):
+        *_, gradient, _, bound = text.split()
+        assert text.startswith(f"water: cycle {number}, gradient ")
+    assert float(gradient) < float(bound) == pytest.approx(1e-9**0.5, rel=0.1)
