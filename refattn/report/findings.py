@@ -23,6 +23,8 @@ SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 HARDLY = 0.05
 # Narrower than this part of the largest magnitude, a range of colours would show rounding.
 NARROWEST = 0.02
+# Half of the summed differences of a population from the same share everywhere, up to which its order says nothing.
+EVEN = 0.01
 
 
 def with_unit(name: str, unit: str) -> str:
@@ -145,13 +147,16 @@ class ExplainedStructure:
 
     @cached_property
     def correlations(self) -> dict[tuple[str, str], float]:
-        """{(score, population): Spearman correlation over the sites}; NaN where one of the two is the same everywhere.
+        """{(score, population): Spearman correlation over the sites}; NaN where a score is the same everywhere, or a
+        population EVEN: of C60 it would rank what is wrong with the coordinates.
 
         Of a signed score the magnitude is ranked: a population has no sign.
         """
         scores = [column for column in self.columns.values() if column.name not in POPULATIONS]
         return {
             (score.name, name): spearman(np.abs(score.values) if score.signed else score.values, known)
+            if np.abs(known - known.mean()).sum() > 2 * EVEN * np.abs(known).sum()
+            else np.nan
             for name, known in self.populations.items()
             for score in scores
         }

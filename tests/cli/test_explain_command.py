@@ -241,6 +241,16 @@ def test_populations_from_xtb_agree_with_the_structures_own():
         populations(rattled_salt())
 
 
+@pytest.mark.parametrize(("uneven", "is_ranked"), [(0.025, False), (0.035, True)])
+def test_populations_that_are_even_are_not_ranked(model, uneven, is_ranked):
+    """By symmetry those of C60 are; what coordinates of three digits leave would be ranked. Half of the summed
+    differences from a third is a third of `uneven` here, and 0.01 is the bound."""
+    known = {"homo_population": np.array([1 + uneven, 1 - uneven, 1]) / 3}
+    explanation = refattn.explain(model, molecule("H2O"), scores=[])
+    finding = ExplainedStructure(molecule("H2O"), {"gap": explanation}, {}, known)
+    assert (np.isfinite(list(finding.correlations.values())) == is_ranked).all()
+
+
 def test_the_orbital_that_the_target_is_about_is_drawn(model):
     known = {"homo_population": np.ones(3), "lumo_population": np.ones(3)}
     finding = ExplainedStructure(
