@@ -54,7 +54,7 @@ class Set(typing.NamedTuple):
 
 
 LARGE = {"1000": (1, 10), "10000": (10,), "all": (1, 10, 60)}
-SMALL = {"300": (10,), "1000": (10,), "all": (1, 10, 60)}
+SMALL = {"300": (10,), "1000": (10,), "all": (1, 10)}
 AT_RANDOM = {"n_valid": 1000, "n_test": 2000}
 BY_TRAJECTORY = {"split_by": "group", "valid_by": "group", "n_valid": 200, "n_test": 400}
 SETS = {
