@@ -19,7 +19,7 @@ import typing
 from pathlib import Path
 
 import numpy as np
-from run import RESULTS, Run, execute
+from run import PUBLISHED, PUBLISHED_DROPOUT, PUBLISHED_GAUSSIANS, RESULTS, Run, execute
 from sets import BY_TRAJECTORY, SETS, Set, make_set
 
 from refattn.common.files import write_text
@@ -57,13 +57,10 @@ class Table(typing.NamedTuple):
 
 
 FINE = ("model.n_radial=80", "model.radial_width=0.1")
-COARSE = ("model.n_radial=20", "model.radial_width=0.5")
 TO_5 = ("graph.r_max=5", "model.radial_max=5")
 SMALL_FACES = ("graph.omega_min=0.1", "graph.weight_min=0")
 MORE_EDGES = ("graph.omega_min=0.2", "graph.weight_min=0.05")
 AVERAGED = ("training.ema=0.999",)
-PUBLISHED_DROPOUT = ("model.dropout=0.1", "model.attention_dropout=0.05")
-PUBLISHED_HEADS = ("model.normalise_attention=true", 'model.readout="published"', 'model.head="published"')
 MOLECULES = {
     "the recipe": (),
     "learning rate 2.5e-4": ("training.learning_rate=2.5e-4",),
@@ -78,7 +75,7 @@ MOLECULES = {
     "dropout 0.1, of attention 0.05, as published": PUBLISHED_DROPOUT,
     "batches of 8": ("training.batch_size=8",),
     "batches of 32": ("training.batch_size=32",),
-    "20 Gaussians of 0.5 Å, as published": COARSE,
+    "20 Gaussians of 0.5 Å, as published": PUBLISHED_GAUSSIANS,
     "80 Gaussians of 0.1 Å": FINE,
     "edges to 5 Å": TO_5,
     "edges of 0.2 sr": MORE_EDGES,
@@ -89,7 +86,6 @@ MOLECULES = {
     "9 layers": ("model.n_layers=9",),
     "head as published": ('model.head="published"',),
 }
-PUBLISHED = (*PUBLISHED_DROPOUT, *PUBLISHED_HEADS, *COARSE, "training.batch_size=32")  # but for the schedule and so on
 MOLECULES_LONG = {
     "the recipe": (),
     "dropout as published": PUBLISHED_DROPOUT,
@@ -108,9 +104,9 @@ MOLECULES_LONG = {
 }
 ENERGIES = {
     "the experiment": (),
-    "20 Gaussians of 0.5 Å, as published": COARSE,
+    "20 Gaussians of 0.5 Å, as published": PUBLISHED_GAUSSIANS,
     "edges of 0.4 sr": ("graph.omega_min=0.4", "graph.weight_min=0.2"),
-    "both": (*COARSE, "graph.omega_min=0.4", "graph.weight_min=0.2"),
+    "both": (*PUBLISHED_GAUSSIANS, "graph.omega_min=0.4", "graph.weight_min=0.2"),
     "no moving average": ("training.ema=0",),
     "dropout 0.1, as published": ("model.dropout=0.1",),
     "`intensive` readout": ('model.readout="intensive"',),

@@ -153,13 +153,13 @@ class ExplainedStructure:
         Of a signed score the magnitude is ranked: a population has no sign.
         """
         scores = [column for column in self.columns.values() if column.name not in POPULATIONS]
-        return {
-            (score.name, name): spearman(np.abs(score.values) if score.signed else score.values, known)
-            if np.abs(known - known.mean()).sum() > 2 * EVEN * np.abs(known).sum()
-            else np.nan
-            for name, known in self.populations.items()
-            for score in scores
-        }
+        found = {}
+        for name, known in self.populations.items():
+            is_even = np.abs(known - known.mean()).sum() <= 2 * EVEN * np.abs(known).sum()
+            for score in scores:
+                magnitude = np.abs(score.values) if score.signed else score.values
+                found[score.name, name] = np.nan if is_even else spearman(magnitude, known)
+        return found
 
     @property
     def formula(self) -> str:

@@ -37,36 +37,14 @@ SETTINGS = {
     ("scann+", "mp_e_form"): ("materials_project", ("model.n_elements=119",)),  # plutonium and what follows
     ("scann+", "fullerene_homo"): ("fullerene", ()),
 }
-# What is changed besides from LONG processor seconds on: the recipe, made for minutes, learns its molecules by heart in
-# an hour. Dropout and heads as published, with larger batches, by validation on 10,000 molecules.
-LONG = 7200
-IN_LONG = {
-    ("refattn", "qm9_gap"): (
-        "model.dropout=0.1",
-        "model.attention_dropout=0.05",
-        "model.normalise_attention=true",
-        'model.readout="published"',
-        'model.head="published"',
-        "model.n_radial=20",
-        "model.radial_width=0.5",
-        "training.batch_size=32",
-    ),
-}
 PROBED = 24  # batches of an epoch that says how long one takes
 SPARE = 0.94  # of the budget, for what the estimate misses
 
 
-def recipe():
-    """The experiment of the order, and what is changed in it."""
-    experiment, changes = SETTINGS[order["method"], order["set"]]
-    in_long = IN_LONG.get((order["method"], order["set"]), ()) if order["budget_s"] >= LONG else ()
-    return experiment, (*changes, *in_long, *order.get("changes", ()))
-
-
 def settings(path, target, split, epochs, seed):
     """The Config of a training on the structures of a Split file."""
-    experiment, changes = recipe()
-    config = override(load_experiment(experiment), changes)
+    experiment, changes = SETTINGS[order["method"], order["set"]]
+    config = override(load_experiment(experiment), (*changes, *order.get("changes", ())))
     data = {"path": str(path), "target": target, "split": str(split), "split_by": "file"}
     data |= {"n_train": 0, "n_valid": 0, "n_test": 0, "target_weight": ()}
     training = {"epochs": epochs, "sgdr_period": epochs, "seed": seed, "patience": epochs}
@@ -104,7 +82,7 @@ def seconds_of_an_epoch(make_config, split, folder, n_few):
 def main():
     facts = json.loads(Path(order["set_facts"]).read_text(encoding="utf-8"))
     split = read_split(order["split"])
-    rule = load_experiment(recipe()[0]).graph.rule
+    rule = load_experiment(SETTINGS[order["method"], order["set"]][0]).graph.rule
     path = Path(order.get("graphs", Path(order["set_facts"]).with_name(f"{rule}.h5")))
 
     members = order.get("members", 1)
@@ -146,7 +124,7 @@ def main():
         n_used=n_used,
         parameters=int(best[0].params.vector.size),
         members_valid_mae=[min(errors) for errors in trained],
-        recipe=dict(zip(("experiment", "changes"), recipe(), strict=True)),
+        recipe={"experiment": SETTINGS[order["method"], order["set"]], "changes": order.get("changes", ())},
         versions={"refattn": refattn.__version__, **common.versions("numpy", "numba")},
     )
 
