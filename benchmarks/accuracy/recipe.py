@@ -3,13 +3,15 @@
     python benchmarks/accuracy/recipe.py WORK [SET ...] [--only NAME ...] [--seeds 3] [--peers PEERS/bin/python]
                                             [--table]
 
-WORK is what sets.py made; the folders of the sets that are not its own are made here. Each run takes 240 processor
-seconds (two minutes of two cores), of `qm9_gap_long` 1,200, on trajectories 120, in a process of its own; only its
-validation part is looked at: 1,000 molecules at random, or whole trajectories that are not trained on. Beside the
-energies of trajectories stands what is told the temperature: least squares on the number of atoms of each element, and
-on that times the temperature, of which equipartition makes most. With --peers kernel ridge regression on SOAP is
-measured on the orbitals. A run whose JSON is in benchmarks/results/recipe is not repeated. At the end, or with --table
-at once, README.md of that folder gets the tables of what is there.
+WORK is what sets.py made; the folders of the sets that are not its own are made here. Each run has the processor time
+in which the recipe does a number of epochs. A processor second gives more on one day than on another, so an epoch of
+the variant and one of the recipe are timed in turns, and the variant has so many fewer or more epochs, over which its
+rate falls. Each run is a process of its own, and only its validation part is looked at: 1,000 molecules at random, or
+whole trajectories that are not trained on. Beside the energies of trajectories stands what is told the temperature:
+least squares on the number of atoms of each element, and on that times the temperature, of which equipartition makes
+most. With --peers kernel ridge regression on SOAP is measured on the orbitals. A run whose JSON is in
+benchmarks/results/recipe is not repeated. At the end, or with --table at once, README.md of that folder gets the tables
+of what is there.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from refattn.data.store import read_dataset
 from refattn.experiments import load_experiment
 
 FOLDER = RESULTS.parent / "recipe"
+ROUNDS = 3  # in which an epoch of a variant and of the recipe are timed
 # Rows without seeds and budget
 KERNEL = "kernel ridge regression on SOAP"
 TEMPERATURE = "least squares on the atoms and the temperature"
@@ -44,7 +47,7 @@ class Table(typing.NamedTuple):
     set : the Set
     experiment : that of the recipe
     n_train : of the set's sizes
-    seconds : of a processor, the budget of a run
+    epochs : of the recipe, whose processor time every variant has
     variants : name -> what is changed, TABLE.KEY=VALUE; the order is that of the table
     """
 
@@ -52,7 +55,7 @@ class Table(typing.NamedTuple):
     set: Set
     experiment: str
     n_train: str
-    seconds: float
+    epochs: int
     variants: dict[str, tuple[str, ...]]
 
 
@@ -126,15 +129,15 @@ ORBITALS = {
 ENERGY = SETS["fullerene_homo"]._replace(target="deformation_energy")
 PT_GRAPHENE = ENERGY._replace(source="pt-graphene", split={**BY_TRAJECTORY, "n_valid": 100, "n_test": 100})
 TABLES = {
-    "qm9_gap": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 240.0, MOLECULES),
-    "qm9_gap_long": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 1200.0, MOLECULES_LONG),
-    "fullerene_energy": Table("fullerene_energy", ENERGY, "builtin_fullerene", "all", 120.0, ENERGIES),
-    "pt_graphene": Table("pt_graphene", PT_GRAPHENE, "builtin_pt_graphene", "all", 120.0, ENERGIES),
-    "fullerene_homo": Table("fullerene_homo", SETS["fullerene_homo"], "fullerene_homo", "all", 120.0, ORBITALS),
+    "qm9_gap": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 8, MOLECULES),
+    "qm9_gap_long": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 40, MOLECULES_LONG),
+    "fullerene_energy": Table("fullerene_energy", ENERGY, "builtin_fullerene", "all", 30, ENERGIES),
+    "pt_graphene": Table("pt_graphene", PT_GRAPHENE, "builtin_pt_graphene", "all", 60, ENERGIES),
+    "fullerene_homo": Table("fullerene_homo", SETS["fullerene_homo"], "fullerene_homo", "all", 60, ORBITALS),
 }
 
 
-def result_of(name: str, variant: str, seed: int, folder: Path = FOLDER) -> Path:
+def result_of(name: str, variant: str, seed: int | str, folder: Path = FOLDER) -> Path:
     """The JSON of a run."""
     return folder / f"{name}_{''.join(c if c.isascii() and c.isalnum() else '_' for c in variant)}_{seed}.json"
 
@@ -151,13 +154,27 @@ def graphs_of(table: Table, changes: tuple[str, ...], folder: Path) -> Path:
     return target
 
 
-def train(name: str, variant: str, seed: int, work: Path) -> None:
+def train(name: str, variant: str, seed: int, work: Path, folder: Path = FOLDER) -> None:
     """One run, unless it is there. Raises CalledProcessError."""
-    target, table = result_of(name, variant, seed), TABLES[name]
+    target, table = result_of(name, variant, seed, folder), TABLES[name]
     if not target.exists():
         changes = table.variants[variant]
-        more = {"changes": changes, "graphs": str(graphs_of(table, changes, work / table.name)), "result": str(target)}
-        execute(Run("refattn", table.name, table.n_train, 2, seed), work, "", FOLDER, budget_s=table.seconds, **more)
+        run = Run("refattn", table.name, table.n_train, 0, seed)
+        more = {"changes": changes, "graphs": str(graphs_of(table, changes, work / table.name)), "budget_s": 0.0}
+        timed = result_of(name, variant, "cost", folder)
+        if changes and not timed.exists():
+            execute(run, work, "", folder, rounds=ROUNDS, result=str(timed), **more)
+        epochs = max(round(table.epochs / cost_of(name, variant, folder)), 1)
+        execute(run, work, "", folder, epochs=epochs, result=str(target), **more)
+
+
+def cost_of(name: str, variant: str, folder: Path = FOLDER) -> float:
+    """Processor time of an epoch of a variant over that of the recipe: median of the rounds; 1 of the recipe."""
+    path = result_of(name, variant, "cost", folder)
+    if not TABLES[name].variants[variant]:
+        return 1.0
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return statistics.median(b / a for a, b in zip(found["unchanged"], found["changed"], strict=True))
 
 
 def fit_temperature(name: str, work: Path, folder: Path = FOLDER) -> None:

@@ -165,6 +165,24 @@ def test_a_variant_with_other_edges_gets_graphs_with_them(dataset, tmp_path):
     assert made[2].graph_config.r_max == 5
 
 
+def test_a_variant_gets_the_epochs_that_the_time_of_the_recipe_holds(monkeypatch, tmp_path):
+    """Where an epoch takes half as long again, two epochs of three are done; the recipe itself is not timed."""
+    orders = []
+
+    def execute(asked, work, peers, results, **order):
+        orders.append(order)
+        if "rounds" in order:
+            Path(order["result"]).write_text(json.dumps({"unchanged": [1, 2, 4], "changed": [1.5, 3, 9]}))
+
+    monkeypatch.setattr(recipe, "execute", execute)
+    monkeypatch.setattr(recipe, "graphs_of", lambda *_: "graphs")
+    monkeypatch.setitem(recipe.TABLES, "qm9_gap", recipe.TABLES["qm9_gap"]._replace(epochs=12))
+    for variant in ("the recipe", "9 layers"):
+        for seed in range(2):
+            recipe.train("qm9_gap", variant, seed, tmp_path, tmp_path)
+    assert [order.get("epochs") for order in orders] == [12, 12, None, 8, 8]
+
+
 def test_least_squares_on_the_temperature_finds_equipartition(tmp_path):
     """Energies that are linear in the atoms and in the atoms times the temperature leave no error."""
     found = molecules(40)

@@ -3,8 +3,9 @@
 Both are experiments that ship, with the changes below. Their rate falls over a number of epochs, which is chosen for
 the budget: two epochs over a few structures say how long one takes (not counted, nor is compilation). Where the budget
 does not hold two epochs, fewer structures are trained on, `n_used` of the result. The warm restarts of the authors,
-after 50, 150, ... epochs, become one period over the budget. Where the order has `members`, so many networks, each of
-another seed, share the budget evenly, and the mean of their predictions is tested.
+after 50, 150, ... epochs, become one period over the budget. Where the order has `epochs`, so many are done, whatever
+they take. Where it has `rounds`, nothing is learned: the result says what an epoch takes without the changes of the
+order and with them, in so many turns.
 """
 
 import contextlib
@@ -16,12 +17,13 @@ from pathlib import Path
 import common
 
 import refattn
+from refattn.common.files import write_text
 from refattn.common.threads import workers
 from refattn.config import override
 from refattn.data.splits import read_split, resolve_split, write_split
 from refattn.experiments import load_experiment
 from refattn.network.checkpoint import load_checkpoint
-from refattn.network.inference import predict_members
+from refattn.network.evaluate import predict_labels
 from refattn.training.train import Interrupted, Trainer
 
 order = common.read_order()
@@ -38,16 +40,17 @@ SETTINGS = {
     ("scann+", "fullerene_homo"): ("fullerene", ()),
 }
 PROBED = 24  # batches of an epoch that says how long one takes
+TIMED = 640  # structures of one, where two settings are compared
 SPARE = 0.94  # of the budget, for what the estimate misses
 
 
-def settings(path, target, split, epochs, seed):
-    """The Config of a training on the structures of a Split file."""
+def settings(path, target, split, epochs, more):
+    """The Config of a training on the structures of a Split file, with `more` changes."""
     experiment, changes = SETTINGS[order["method"], order["set"]]
-    config = override(load_experiment(experiment), (*changes, *order.get("changes", ())))
+    config = override(load_experiment(experiment), (*changes, *more))
     data = {"path": str(path), "target": target, "split": str(split), "split_by": "file"}
     data |= {"n_train": 0, "n_valid": 0, "n_test": 0, "target_weight": ()}
-    training = {"epochs": epochs, "sgdr_period": epochs, "seed": seed, "patience": epochs}
+    training = {"epochs": epochs, "sgdr_period": epochs, "seed": order["seed"], "patience": epochs}
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, **data),
@@ -79,52 +82,72 @@ def seconds_of_an_epoch(make_config, split, folder, n_few):
     return (last_step - ends[0]) / min(n_few, len(split.train)), ends[1] - last_step
 
 
+def seconds_in_turns(makers, split, folder):
+    """Processor seconds of a whole epoch by each of some ways to make a Config: {name: [of each round]}."""
+    found = {name: [] for name in makers}
+    for number in range(order["rounds"]):
+        for name, make_config in makers.items():
+            where = folder / f"{number}_{name}"
+            where.mkdir()
+            structure, end = seconds_of_an_epoch(make_config, split, where, TIMED)
+            found[name].append(len(split.train) * structure + end)
+    return found
+
+
+def plan(make_config, split, folder):
+    """How many structures are trained on, for how many epochs: what the order says, or what the budget holds."""
+    if "epochs" in order:
+        return len(split.train), order["epochs"]
+    budget = order["budget_s"] * SPARE
+    batch_size = make_config(order["split"], 1).training.batch_size
+    structure, end = seconds_of_an_epoch(make_config, split, folder, PROBED * batch_size)
+    n_used = min(len(split.train), max(int((budget / 2 - end) / structure), 2 * batch_size))
+    return n_used, max(int(budget / (n_used * structure + end)), 1)
+
+
 def main():
     facts = json.loads(Path(order["set_facts"]).read_text(encoding="utf-8"))
     split = read_split(order["split"])
     rule = load_experiment(SETTINGS[order["method"], order["set"]][0]).graph.rule
-    path = Path(order.get("graphs", Path(order["set_facts"]).with_name(f"{rule}.h5")))
+    own_path = Path(order["set_facts"]).with_name(f"{rule}.h5")
+    path, changes = Path(order.get("graphs", own_path)), order.get("changes", ())
 
-    members = order.get("members", 1)
+    def make_config(split_file, epochs):
+        return settings(path, facts["target"], split_file, epochs, changes)
 
-    def make_config(split_file, epochs, member=0):
-        return settings(path, facts["target"], split_file, epochs, order["seed"] * members + member)
+    def make_unchanged(split_file, epochs):
+        return settings(own_path, facts["target"], split_file, epochs, ())
 
     with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
         folder = Path(folder)
-        batch_size = make_config(order["split"], 1).training.batch_size
-        structure, end = seconds_of_an_epoch(make_config, split, folder, PROBED * batch_size)
-        budget = order["budget_s"] / members * SPARE
-        n_used = min(len(split.train), max(int((budget / 2 - end) / structure), 2 * batch_size))
-        epochs = max(int(budget / (n_used * structure + end)), 1)
+        if "rounds" in order:
+            found = seconds_in_turns({"unchanged": make_unchanged, "changed": make_config}, split, folder)
+            write_text(Path(order["result"]), json.dumps(found, indent=1) + "\n")
+            return
+        n_used, epochs = plan(make_config, split, folder)
         write_split(folder / "split.json", split._replace(train=split.train[:n_used]))
-        trained, best, times = [], [], []
-        for member in range(members):
-            config, run = make_config(folder / "split.json", epochs, member), folder / f"run_{member}"
-            trainer, clock, _ = train(config, run, order["budget_s"] / members)
-            times.append((clock.seconds(), clock.wall()))
-            trained.append([record["valid_mae"] for record in trainer.history])
-            best.append(load_checkpoint(run / "model.h5"))
+        trainer, clock, _ = train(make_config(folder / "split.json", epochs), folder / "run", order["budget_s"])
+        best = load_checkpoint(folder / "run" / "model.h5")
     structures = common.Structures(order)
     rows = dict(zip(common.PARTS, resolve_split(split, trainer.dataset), strict=True))
     found = {
-        part: predict_members(best, trainer.ops, trainer.dataset.graphs, rows[part]).value[:, 0]
+        part: predict_labels(best, trainer.ops, trainer.dataset.graphs, rows[part])[0][:, 0]
         for part in ("valid", "test")
     }
+    errors = [record["valid_mae"] for record in trainer.history]
     common.write_result(
         order,
         structures,
         found,
         prepare_s=facts["graph_seconds_per_structure"][rule] * sum(map(len, split)),
-        train_s=sum(seconds for seconds, _ in times),
-        wall_s=sum(wall for _, wall in times),
-        epochs=sum(map(len, trained)) / members,
+        train_s=clock.seconds(),
+        wall_s=clock.wall(),
+        epochs=len(errors),
         planned_epochs=epochs,
-        best_at=max((1 + min(range(len(errors)), key=errors.__getitem__)) / len(errors) for errors in trained),
+        best_at=(1 + min(range(len(errors)), key=errors.__getitem__)) / len(errors),
         n_used=n_used,
-        parameters=int(best[0].params.vector.size),
-        members_valid_mae=[min(errors) for errors in trained],
-        recipe={"experiment": SETTINGS[order["method"], order["set"]], "changes": order.get("changes", ())},
+        parameters=int(best.params.vector.size),
+        recipe={"experiment": SETTINGS[order["method"], order["set"]], "changes": changes},
         versions={"refattn": refattn.__version__, **common.versions("numpy", "numba")},
     )
 
