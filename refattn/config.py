@@ -154,6 +154,9 @@ class ModelConfig(Section):
     ring: bool = False  # append two flags per site, in a ring and aromatic (code: use_ring)
     n_radial: int = 20  # G, Gaussians of each expansion (code: centers)
     radial_max: float = 4.0  # Å, last centre of the distance expansion (code: gaussian_d)
+    n_angular: int = (
+        0  # Gaussians of the cosine between edges of a site, beside those of the solid angle; 0: none (ours)
+    )
     radial_width: float = 0.5  # Å and sr; exp(-(x - mu)^2 / radial_width^2) (code: width)
     residual: bool = True  # the residual block after the local attention (code: use_attn_norm)
     normalise_attention: bool = True  # scale the global scores of a structure (code: use_ga_norm)
@@ -168,10 +171,17 @@ class ModelConfig(Section):
         super().__post_init__()
         if self.readout == "sum":
             object.__setattr__(self, "head", "additive")  # there is nothing to sum but the sites' values
+        if self.n_angular == 1:
+            raise ConfigError("model.n_angular is 1; it must be 0, or at least 2, the ends of the cosine")
         if self.width % self.n_heads:
             raise ConfigError(
                 f"model.width {self.width} is no multiple of model.n_heads {self.n_heads}; change one of them"
             )
+
+    @property
+    def reads_positions(self) -> bool:
+        """Whether the network reads more of a data set than distances and solid angles: where the neighbours stand."""
+        return self.n_angular > 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,6 +49,7 @@ OPTIONS = {
     "ring features": {"ring": True},
     "CGCNN features": {"features": "cgcnn"},
     "CGCNN and ring features": {"features": "cgcnn", "ring": True},
+    "angles": {"n_angular": 3},
     "dropout": {"dropout": 0.3, "attention_dropout": 0.3},
     "non-negative": {"non_negative": True},
     "published readout, taught attention": PUBLISHED,
@@ -255,7 +256,14 @@ def small_shard(config: ModelConfig, dtype: np.dtype = np.float64, seed: int = 0
         structure=np.arange(4),
         features=cgcnn,
         ring=rng.integers(0, 2, (9, 2)).astype(dtype) if config.ring else None,
+        direction=unit_vectors(len(nbr), rng).astype(dtype) if config.n_angular else None,
     )
+
+
+def unit_vectors(n: int, rng: np.random.Generator) -> np.ndarray:
+    """(n, 3) directions drawn at random."""
+    vectors = rng.normal(size=(n, 3))
+    return vectors / np.linalg.norm(vectors, axis=1)[:, None]
 
 
 def small_network(config: ModelConfig, seed: int = 0) -> Parameters:
@@ -361,9 +369,13 @@ def _network_inputs(params, shard, config, ops):
         inputs["weight"] = shard.weight
 
     def expand(x, centres, width):
-        return inputs["rbf_r" if x is shard.r else "rbf_omega"]
+        return inputs["rbf_r" if x is shard.r else "rbf_omega"][:, : len(centres)]
 
-    return inputs, types.SimpleNamespace(**vars(ops) | {"gaussian_expand_forward": expand})
+    def expand_angles(direction, weight, edge_ptr, centres, width):
+        return inputs["rbf_r" if config.variant == "scann" else "rbf_omega"][:, -len(centres) :]
+
+    expansions = {"gaussian_expand_forward": expand, "angular_expand_forward": expand_angles}
+    return inputs, types.SimpleNamespace(**vars(ops) | expansions)
 
 
 def _embedded_difference(params, shard, config, dropout, loss):

@@ -80,7 +80,7 @@ def mean_of(runs: list[dict]) -> Point:
     return Point(
         n_train=runs[0]["sizes"]["n_train"],
         minutes=runs[0]["minutes"],
-        used=statistics.mean((run["prepare_s"] + run["train_s"]) / 120 for run in runs),
+        used=statistics.mean((run["prepare_s"] + run["train_s"] / run.get("slowdown", 1)) / 120 for run in runs),
         valid=statistics.mean(run["valid_mae"] for run in runs),
         test=statistics.mean(test),
         spread=statistics.stdev(test) if len(test) > 1 else None,

@@ -34,7 +34,12 @@ PUBLISHED_HEADS = ("model.normalise_attention=true", 'model.readout="published"'
 PUBLISHED_GAUSSIANS = ("model.n_radial=20", "model.radial_width=0.5")
 PUBLISHED = (*PUBLISHED_DROPOUT, *PUBLISHED_HEADS, *PUBLISHED_GAUSSIANS, "training.batch_size=32")
 # (method, set, minutes) -> what is changed
-CHANGES = {("refattn", "qm9_gap", 60): PUBLISHED}
+ANGLES = ("model.n_angular=8",)
+CHANGES = {
+    ("refattn", "qm9_gap", 1): ANGLES,
+    ("refattn", "qm9_gap", 10): ANGLES,
+    ("refattn", "qm9_gap", 60): (*PUBLISHED, *ANGLES),
+}
 
 
 class Method(typing.NamedTuple):
@@ -121,13 +126,15 @@ def execute(
     """Do one run and leave its JSON; `budget_s` replaces its minutes, for trials. Raises CalledProcessError.
 
     `more` is for the script of the method: "changes" (TABLE.KEY=VALUE) of refattn's recipe, and "graphs", the data set.
+    Budgets are "slowdown" times as long.
     """
     folder, target = work.resolve() / run.set, results.resolve() / run.file
     method = METHODS[run.method]
+    budget = run.seconds * (not method.seconds) if budget_s is None else budget_s
     order = (
         run._asdict()
         | {
-            "budget_s": run.seconds * (not method.seconds) if budget_s is None else budget_s,
+            "budget_s": budget * more.get("slowdown", 1),
             "threads": threads,
             "commit": commit(),
             "date": datetime.date.today().isoformat(),
@@ -158,6 +165,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="runs of each, with seeds from 0")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, help="processor seconds in the place of the minutes, for trials")
+    parser.add_argument("--slowdown", type=float, default=1.0, help="by which budgets are longer; see README.md")
     asked = parser.parse_args()
     wanted = dict(zip(("method", "set", "n_train", "minutes"), asked.only))
     left = [run for run in queue(asked.seeds) if not (asked.results / run.file).exists()]
@@ -172,8 +180,8 @@ def main() -> None:
         print(run.file, flush=True)
         where = asked.work, asked.peers, asked.results, asked.threads, asked.budget
         try:
-            changes = CHANGES.get((run.method, run.set, run.minutes), ())
-            print(execute(run, *where, changes=changes).read_text(), flush=True)
+            more = {"changes": CHANGES.get((run.method, run.set, run.minutes), ()), "slowdown": asked.slowdown}
+            print(execute(run, *where, **more).read_text(), flush=True)
         except subprocess.CalledProcessError as error:
             failed.append(run.file)
             print(f"failed: {error}", flush=True)

@@ -255,8 +255,11 @@ def _read_slice(file, start, stop, with_positions):
     id = read_strings(file["structures/id"], slice(start, stop))
     _check_pointers(columns, id)
     _check_promises(columns, id, labels)
+    graph_config, graphs = read_graph_config(file), _graphs(columns, ring_flags(arrays))
+    if with_positions:
+        graphs = graphs.with_directions(graph_config.rule, columns["position"], columns["cell"])
     return Dataset(
-        graphs=_graphs(columns, ring_flags(arrays)),
+        graphs=graphs,
         id=id,
         position=columns.get("position"),
         cell=columns["cell"],
@@ -264,7 +267,7 @@ def _read_slice(file, start, stop, with_positions):
         labels=labels,
         label_attrs={name: {k: attribute_text(y, k) for k in y.attrs} for name, y in file["labels"].items()},
         arrays=arrays,
-        graph_config=read_graph_config(file),
+        graph_config=graph_config,
         attrs={name: attribute_text(file, name) if name in file.attrs else "" for name in ORIGIN},
         skipped=tuple(skipped),
     )

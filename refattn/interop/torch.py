@@ -12,7 +12,7 @@ from refattn.config import ModelConfig
 from refattn.errors import MissingExtra
 from refattn.network.checkpoint import load_checkpoint, model_file
 from refattn.network.params import Parameters
-from refattn.structures.batch import GraphBatch
+from refattn.structures.batch import GraphBatch, ragged_rows
 
 try:
     import torch
@@ -92,13 +92,24 @@ class Network(torch.nn.Module):
         """Step 2."""
         rbf = self._expand(batch.r, self.config.radial_max)
         if self.config.variant == "scann":
-            return rbf
-        omega = self._expand(batch.omega, 2 * np.pi)
+            return self._with_angles(rbf, batch)
+        omega = self._with_angles(self._expand(batch.omega, 2 * np.pi), batch)
         return functional.silu(_dense(w, rbf, "distance")) * functional.silu(_dense(w, omega, "angle"))
 
     def _expand(self, x, end):
         centres = torch.linspace(0, end, self.config.n_radial, dtype=torch.float64).to(x)
         return torch.exp(-(((x[:, None] - centres) / self.config.radial_width) ** 2))
+
+    def _with_angles(self, rbf, batch):
+        """The expansion of the angles beside another one (E, G)."""
+        n = self.config.n_angular
+        if not n:
+            return rbf
+        e, f = batch.pairs
+        cos = (batch.direction[e] * batch.direction[f]).sum(1)
+        centres = torch.linspace(-1, 1, n, dtype=torch.float64).to(cos)
+        share = batch.weight[f][:, None] * torch.exp(-(((cos[:, None] - centres) * (n - 1) / 2) ** 2))
+        return torch.cat([rbf, rbf.new_zeros(len(rbf), n).index_add(0, e, share)], dim=1)
 
     def _layer(self, w, site, geo, batch, found):
         """Steps 3 to 6."""
@@ -166,6 +177,12 @@ class _Batch:
         self.structure = indices(np.repeat(np.arange(len(graph)), np.diff(graph.site_ptr)))
         self.r, self.omega, self.weight = floats(graph.r), floats(graph.omega), floats(graph.weight)
         self.features, self.ring = floats(graph.features), floats(graph.ring)
+        self.direction = floats(graph.direction)
+        if graph.direction is not None:
+            ptr, second = ragged_rows(graph.edge_ptr, self.site.cpu().numpy())
+            first = np.repeat(np.arange(len(graph.nbr)), np.diff(ptr))
+            other = first != second
+            self.pairs = indices(first[other]), indices(second[other])  # of edges of one site
 
 
 def _dense(w, x, name, number=""):

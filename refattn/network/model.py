@@ -21,8 +21,10 @@ from refattn.structures.batch import GraphBatch
 
 @functools.cache
 def radial_centres(config: ModelConfig, dtype: np.dtype, xp: ModuleType = np) -> list[Array]:
-    """Centres of the distance expansion, 0 to radial_max (Å), and of the solid angle's, 0 to 2 pi (sr)."""
-    return [xp.linspace(0, end, config.n_radial).astype(dtype) for end in (config.radial_max, 2 * np.pi)]
+    """Centres of the distance expansion, 0 to radial_max (Å), of the solid angle's, 0 to 2 pi (sr), and of cosines."""
+    n = config.n_radial
+    ranges = (0, config.radial_max, n), (0, 2 * np.pi, n), (-1, 1, config.n_angular)
+    return [xp.linspace(*of).astype(dtype) for of in ranges]
 
 
 def forward(
@@ -209,19 +211,31 @@ def expand_geometry(
 ) -> tuple[Array, GeometryCache]:
     """2. Gaussian expansions; SCANN+: geo = swish(rbf(r) w_r + b_r) swish(rbf(omega) w_o + b_o).
 
+    The expansion of the angles between edges, where there is one, is appended to rbf(omega), of SCANN to rbf(r).
+
     Returns
     -------
     geo : (E, D), SCANN the expansion (E, G); cache : GeometryCache
     """
-    centres_r, centres_omega = radial_centres(config, params.vector.dtype, ops.xp)
+    centres_r, centres_omega, centres_cos = radial_centres(config, params.vector.dtype, ops.xp)
     rbf_r = ops.gaussian_expand_forward(shard.r, centres_r, config.radial_width)
     if config.variant == "scann":
+        rbf_r = with_angles(rbf_r, shard, centres_cos, ops)
         return rbf_r, GeometryCache(rbf_r)
     rbf_omega = ops.gaussian_expand_forward(shard.omega, centres_omega, config.radial_width)
+    rbf_omega = with_angles(rbf_omega, shard, centres_cos, ops)
     u_r = ops.dense_forward(rbf_r, params["distance_w"])
     u_omega = ops.dense_forward(rbf_omega, params["angle_w"])
     geo, v_r, v_omega = ops.geometry_embed_forward(u_r, u_omega, params["distance_b"], params["angle_b"])
     return geo, GeometryCache(rbf_r, rbf_omega, v_r, v_omega)
+
+
+def with_angles(rbf: Array, shard: GraphBatch, centres: Array, ops: Ops) -> Array:
+    """An expansion (E, G) with that of the angles appended, which is as wide as two of its `centres` are apart."""
+    if not len(centres):
+        return rbf
+    angles = shard.direction, shard.weight, shard.edge_ptr
+    return ops.xp.concatenate([rbf, ops.angular_expand_forward(*angles, centres, 2 / (len(centres) - 1))], axis=1)
 
 
 def _geometry_backward(grad_geo, params, grads, config, ops, cache, grad_inputs):

@@ -51,6 +51,7 @@ OPS = (
     Operation("dropout", "layers", ("y",), ("x",)),
     Operation("embedding", "inputs", ("c",), ("table",)),
     Operation("gaussian_expand", "inputs", ("rbf",), ()),
+    Operation("angular_expand", "inputs", ("rbf",), ()),
     Operation("geometry_embed", "inputs", ("geo", "v_r", "v_omega"), ("u_r", "u_omega", "b_r", "b_omega")),
     Operation("geometry_filter", "unfused.geometry", ("geo", "v"), ("u", "b", "weight"), ("reference", "cuda")),
     Operation(

@@ -29,6 +29,7 @@ SHAPES = {
     "table": "AD",
     "filtered_attention weights.w": "GD",
     "rbf": "EG",
+    "direction": "EV",
     "updated_attention q": "NHC",
     "filtered_attention q": "NHC",
     "local_attention q": "NHC",
@@ -76,7 +77,7 @@ def make_inputs(
     rng = np.random.default_rng(seed)
     known = make_graph(graph, rng)
     sizes = {"N": len(known["edge_ptr"]) - 1, "E": len(known["nbr"]), "H": heads, "C": channels}
-    sizes |= {"D": heads * channels, "A": ELEMENTS, "G": RADIAL}
+    sizes |= {"D": heads * channels, "A": ELEMENTS, "G": RADIAL, "V": 3}
     weight = rng.uniform(0.2, 1, sizes["E"]).astype(dtype)
     mask = (rng.integers(0, 2, (sizes["E"], heads)) / (1 - RATE)).astype(dtype)
     key = rng.integers(0, 1 << 63, sizes["N"], dtype=np.uint64)

@@ -21,7 +21,7 @@ from refattn.training.adam import Adam
 FORMAT = "refattn-oracle"
 N_STEPS = 3
 DTYPES = ("float64", "float32")
-GRAPH = ("site_ptr", "edge_ptr", "nbr", "z", "r", "omega", "weight", "structure", "features", "ring")
+GRAPH = ("site_ptr", "edge_ptr", "nbr", "z", "r", "omega", "weight", "structure", "features", "ring", "direction")
 
 
 class Step(typing.NamedTuple):

@@ -194,7 +194,8 @@ class Trainer:
         checkpoint = load_checkpoint(out / "last.h5")
         before = checkpoint.config
         checkpoint.config = continued_config(before, config, out)
-        dataset = open_data(checkpoint.config.data.path, checkpoint.config.graph)
+        known = checkpoint.config
+        dataset = open_data(known.data.path, known.graph, known.model.reads_positions)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         checkpoint.split = Split.of_rows(dataset, rows)  # the same, with its rows
@@ -398,7 +399,7 @@ def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
 
     Raises what open_data, resolve, choose_split and check_labels do.
     """
-    dataset = open_data(config.data.path, config.graph)
+    dataset = open_data(config.data.path, config.graph, config.model.reads_positions)
     config = resolve(config, dataset)
     split = choose_split(dataset, config.data)
     rows = resolve_split(split, dataset)

@@ -3,6 +3,8 @@
 It shares nothing with refattn.ops and refattn.network, so that a misunderstanding must be made twice to go unseen.
 """
 
+import itertools
+
 import numpy as np
 
 READ_OUT = [f"{name}_{kind}" for name in ("after", "global_query", "global_key", "hidden", "output") for kind in "wb"]
@@ -42,14 +44,16 @@ def plain_forward(p, shard, config, masks=None):
     masks = masks or {}
     site = first_sites(p, shard, config) * masks.get("site", 1)
     r = [rbf(x, config.radial_max, config.n_radial, config.radial_width) for x in shard.r]
+    angles = angles_of_edges(shard, config.n_angular)
     if config.variant == "scann+":
         omega = [rbf(x, 2 * np.pi, config.n_radial, config.radial_width) for x in shard.omega]
+        omega = [np.concatenate([x, angle]) for x, angle in zip(omega, angles, strict=True)]
         geo = [
             swish(a @ p["distance_w"] + p["distance_b"]) * swish(b @ p["angle_w"] + p["angle_b"])
             for a, b in zip(r, omega, strict=True)
         ]
     else:
-        geo = r
+        geo = [np.concatenate([x, angle]) for x, angle in zip(r, angles, strict=True)]
     alphas = []
     for layer in range(config.n_layers):
         w = {name.partition(".")[2]: p[name] for name in p if name.startswith(f"layer{layer}.")}
@@ -89,6 +93,19 @@ def first_sites(p, shard, config):
     if config.ring:
         c = np.concatenate([c, shard.ring @ p["ring_w"] + p["ring_b"]], axis=1)
     return swish(c @ p["site_w"] + p["site_b"])
+
+
+def angles_of_edges(shard, n):
+    """The angles that each edge makes with the others of its site, (E, n): Gaussians of the cosine, from -1 to 1."""
+    found = np.zeros((len(shard.nbr), n))
+    if n:
+        for i in range(len(shard.z)):
+            edges = range(shard.edge_ptr[i], shard.edge_ptr[i + 1])
+            for e, f in itertools.permutations(edges, 2):
+                cos = shard.direction[e] @ shard.direction[f]
+                for a, mu in enumerate(np.linspace(-1, 1, n)):
+                    found[e, a] += shard.weight[f] * np.exp(-(((cos - mu) * (n - 1) / 2) ** 2))
+    return found
 
 
 def filter_of(site_i, geo, site_j, weight, w, config):

@@ -17,10 +17,11 @@ from refattn.ops import load_backend
 CRYSTAL_RULE = {"r_max": 6.0}
 
 
+@pytest.mark.parametrize("n_angular", [0, 5])
 @pytest.mark.parametrize("variant", ["scann", "scann+"])
 @pytest.mark.parametrize("make", [ethanol, rattled_salt, rutile, slab])
-def test_motion_and_order_do_not_matter(make, variant):
-    config = ModelConfig(variant=variant, n_layers=3, width=16, n_heads=4)
+def test_motion_and_order_do_not_matter(make, variant, n_angular):
+    config = ModelConfig(variant=variant, n_layers=3, width=16, n_heads=4, n_angular=n_angular)
     params, atoms = initialise(config, 0, np.float64), make()
     order = np.random.default_rng(0).permutation(len(atoms))
     still, turned = (
@@ -32,7 +33,7 @@ def test_motion_and_order_do_not_matter(make, variant):
 
 
 def test_another_image_of_a_site_does_not_matter():
-    config, atoms = ModelConfig(n_layers=2, width=16, n_heads=4), rattled_salt()
+    config, atoms = ModelConfig(n_layers=2, width=16, n_heads=4, n_angular=5), rattled_salt()
     params = initialise(config, 0, np.float64)
     shifted = atoms.copy()
     shifted.positions += np.random.default_rng(0).integers(-1, 2, (len(atoms), 3)) @ atoms.cell.array

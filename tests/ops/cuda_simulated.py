@@ -117,7 +117,13 @@ def run_on_device(name, dtype):
     return found
 
 
-NAMES = ["scann, CGCNN and ring features", "scann+, dropout", "scann+, published readout", "scann, non-negative"]
+NAMES = [
+    "scann, CGCNN and ring features",
+    "scann+, dropout",
+    "scann+, published readout",
+    "scann, non-negative",
+    "scann+, angles",
+]
 NAMES += ["scann, additive head, two targets", "scann, sum over sites, two targets"]
 
 

@@ -64,6 +64,17 @@ def test_values_are_those_of_predictions_csv(run, model):
         assert attention.sum() == pytest.approx(1, abs=1e-6)
 
 
+def test_a_network_that_reads_angles_reads_them_in_files_and_structures(tmp_path):
+    """Training takes the directions from the data set, a prediction from the structure."""
+    config = small_config(write_molecules(tmp_path / "data.h5", n=20), epochs=1)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, n_angular=4))
+    train(config, tmp_path / "run", n_threads=1)
+    result = refattn.load(tmp_path / "run").predict(molecules(20))
+    with open(tmp_path / "run" / "predictions.csv", newline="") as stream:
+        wanted = {row["id"]: float(row["prediction"]) for row in csv.DictReader(stream)}
+    np.testing.assert_allclose(result.value, [wanted[id] for id in result.id], atol=FLOAT32)
+
+
 def test_evaluate_equals_metrics_json(run, model):
     """The errors, computed here from the predictions of the Python interface."""
     metrics = json.loads((run / "metrics.json").read_text())

@@ -162,7 +162,9 @@ def one_step(stepper, rows):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(
-    "model", [{"attention_dropout": 0.3}, RING | {"variant": "scann", "readout": "published"}], ids=["scann+", "scann"]
+    "model",
+    [{"attention_dropout": 0.3, "n_angular": 3}, RING | {"variant": "scann", "readout": "published"}],
+    ids=["scann+", "scann"],
 )
 def test_a_step_of_float64_is_that_of_the_reference(data, loss, model):
     rows, (cuda, reference) = batch_and_steppers(data, "float64", loss, model)

@@ -114,10 +114,8 @@ def write_result(order, structures, predictions, **facts):
     """Write the result: errors of `predictions` {"valid", "test": (S,)}, what the method says of itself, the order."""
     label = structures.labels()
     mae = {part: float(np.abs(values - label[part]).mean()) for part, values in predictions.items()}
-    asked = {
-        name: order[name]
-        for name in ("method", "set", "n_train", "minutes", "seed", "budget_s", "threads", "commit", "date")
-    }
+    names = "method", "set", "n_train", "minutes", "seed", "budget_s", "slowdown", "threads", "commit", "date"
+    asked = {name: order[name] for name in names if name in order}
     sizes = {f"n_{part}": len(structures.rows[part]) for part in PARTS}
     result = {
         **asked,

@@ -100,6 +100,8 @@ class DeviceDataset:
         arrays |= {name: getattr(graphs, name).astype(np.int64) for name in ("site_ptr", "edge_ptr")}
         arrays["to_ptr"], arrays["to_edge"] = transposed_in_structures(graphs)
         arrays["ring"] = graphs.ring.astype(dtype) if self.with_ring else np.zeros((1, 2), dtype)
+        if config.n_angular:
+            arrays["direction"] = graphs.direction.astype(dtype)
         # what slot_keys mixes with the keys in each slot
         arrays["slots"] = mix(np.arange(2 * config.n_layers + 2, dtype=np.uint64))
         self.arrays = {name: to_device(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -145,9 +147,15 @@ class DeviceDataset:
             launch(kernel_of_rows, *grid, *arrays, first, *options)
         if n_pads:
             launch(_fill_up_kernel, n_pads, GATHER_THREADS, *found.values(), n_pads, self.with_ring)
+        direction = None
+        if self.config.n_angular:
+            direction = empty((n_edges, 3), self.dtype)
+            direction[...] = 0
+            launch(_gather_directions_kernel, *grid, direction, self.arrays["direction"], first)
         ring, nbr = found.pop("ring"), Neighbours(found.pop("nbr"), found.pop("to_ptr"), found.pop("to_edge"))
         features = None if self.features is None else embedding_forward(self.features, found["z"])
-        return GraphBatch(**found, nbr=nbr, structure=None, features=features, ring=ring if self.with_ring else None)
+        known = {"features": features, "ring": ring if self.with_ring else None, "direction": direction}
+        return GraphBatch(**found, **known, nbr=nbr, structure=None)
 
     def dropout(self, shard: GraphBatch, plan: Plan, size: Size) -> Dropout:
         """The Dropout of a batch that was gathered."""
@@ -224,6 +232,16 @@ def _gather_edges_kernel(nbr, to_edge, r, omega, weight, all_nbr, all_to_edge, a
             r[edges + e] = all_r[first_edge + e]
             omega[edges + e] = all_omega[first_edge + e]
             weight[edges + e] = all_weight[first_edge + e]
+
+
+@kernel
+def _gather_directions_kernel(direction, all_direction, first):
+    """A block for a structure; see _locate_kernel for `first`."""
+    for b in range(cuda.blockIdx.x, first.shape[1] - 1, cuda.gridDim.x):
+        edges, first_edge = first[1, b], first[3, b]
+        for e in range(cuda.threadIdx.x, first[1, b + 1] - edges, cuda.blockDim.x):
+            for x in range(3):
+                direction[edges + e, x] = all_direction[first_edge + e, x]
 
 
 @kernel

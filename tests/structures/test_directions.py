@@ -1,0 +1,46 @@
+"""The directions of edges, which the angles of a network are made of, against ASE's neighbour list."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from ase.neighborlist import neighbor_list
+from made_structures import benzene, ethanol, rattled_salt, rutile, slab
+from small_data import write_molecules
+
+from refattn.config import ModelConfig
+from refattn.data.store import read_dataset
+from refattn.errors import DataError
+from refattn.structures.batch import GraphBatch
+
+ROUNDING = 1e-9
+ANGLES = ModelConfig(n_angular=4)
+
+
+@pytest.mark.parametrize("make", [ethanol, benzene, rattled_salt, rutile, slab])
+def test_directions_are_those_of_the_neighbour_list_of_ase(make):
+    atoms = make()
+    graph = GraphBatch.from_atoms(atoms, r_max=4.0)
+    vector = {(i, j, *image): d for i, j, image, d in zip(*neighbor_list("ijSD", atoms, 4.1), strict=True)}
+    site = np.repeat(np.arange(len(atoms)), np.diff(graph.edge_ptr))
+    expected = [vector[i, j, *image] for i, j, image in zip(site, graph.nbr, graph.image.tolist(), strict=True)]
+    np.testing.assert_allclose(graph.direction * graph.r[:, None], expected, atol=ROUNDING)
+
+
+def test_a_data_set_gives_the_directions_of_its_structures(tmp_path):
+    dataset = read_dataset(write_molecules(tmp_path / "data.h5", 7))
+    graphs = [GraphBatch.from_atoms(dataset.atoms(row)) for row in range(len(dataset))]
+    np.testing.assert_allclose(dataset.graphs.direction, GraphBatch.concatenate(graphs).direction, atol=ROUNDING)
+    chosen = dataset.graphs.take(np.array([5, 2]))
+    expected = np.concatenate([graphs[5].direction, graphs[2].direction])
+    np.testing.assert_allclose(chosen.direction, expected, atol=ROUNDING)
+    assert read_dataset(tmp_path / "data.h5", with_positions=False).graphs.direction is None
+
+
+def test_graphs_without_directions_are_refused():
+    """Under the upstream rule an image counts sides of a box that is not the cell."""
+    graph = GraphBatch.from_atoms(benzene(), rule="upstream")
+    assert graph.direction is None
+    with pytest.raises(DataError, match="reads angles .* prepare the data set with --rule isolated"):
+        graph.for_network(ANGLES, np.float32)
+    assert graph.for_network(dataclasses.replace(ANGLES, n_angular=0), np.float32).direction is None
