@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="runs of each, with seeds from 0")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, help="processor seconds in the place of the minutes, for trials")
+    parser.add_argument("--keep", type=Path, help="where runs of refattn and SCANN+ go on after an interruption")
     parser.add_argument("--slowdown", type=float, default=1.0, help="by which budgets are longer; see README.md")
     asked = parser.parse_args()
     wanted = dict(zip(("method", "set", "n_train", "minutes"), asked.only))
@@ -181,6 +182,8 @@ def main() -> None:
         where = asked.work, asked.peers, asked.results, asked.threads, asked.budget
         try:
             more = {"changes": CHANGES.get((run.method, run.set, run.minutes), ()), "slowdown": asked.slowdown}
+            if asked.keep:
+                more["keep"] = str(asked.keep.resolve() / run.file.removesuffix(".json"))
             print(execute(run, *where, **more).read_text(), flush=True)
         except subprocess.CalledProcessError as error:
             failed.append(run.file)

@@ -4,8 +4,9 @@ Both are experiments that ship, with the changes below. Their rate falls over a 
 the budget: two epochs over a few structures say how long one takes (not counted, nor is compilation). Where the budget
 does not hold two epochs, fewer structures are trained on, `n_used` of the result. The warm restarts of the authors,
 after 50, 150, ... epochs, become one period over the budget. Where the order has `epochs`, so many are done, whatever
-they take. Where it has `rounds`, nothing is learned: the result says what a structure takes without the changes of the
-order and with them, in so many turns.
+they take. Where it has `keep`, that folder holds the run, and an interrupted one goes on. Where it has `rounds`,
+nothing is learned: the result says what a structure takes without the changes of the order and with them, in so many
+turns.
 """
 
 import contextlib
@@ -60,14 +61,23 @@ def settings(path, target, split, epochs, more):
 
 
 def train(config, folder, budget):
-    """Train in a new `folder` until the budget ends: the Trainer, its Clock, (batch, None after an epoch; seconds)."""
-    folder.mkdir()
-    trainer = Trainer.start(config, folder, None, "cpu")
-    trainer.write_settings(resumed=False)
+    """Train in `folder` until the budget ends: the Trainer, its Clock, (batch, None after an epoch; seconds).
+
+    Where a training was interrupted there, it goes on, and so does its Clock.
+    """
+    folder.mkdir(exist_ok=True)
+    resumed, used = (folder / "last.h5").exists(), folder / "used.json"
+    trainer = Trainer.resume(folder, "cpu") if resumed else Trainer.start(config, folder, None, "cpu")
+    trainer.write_settings(resumed)
     clock, marks = common.Clock(budget), []
+    if resumed:
+        before = json.loads(used.read_text(encoding="utf-8"))
+        clock.began -= before["seconds"]
+        clock.wall_began -= before["wall"]
 
     def report(record):
         marks.append((record.get("batch"), clock.seconds()))
+        write_text(used, json.dumps({"seconds": clock.seconds(), "wall": clock.wall()}))
 
     with workers(order["threads"]) as map_fn, contextlib.suppress(Interrupted):
         trainer.fit(map_fn, report, lambda: clock.fraction() >= 1)
@@ -97,13 +107,19 @@ def seconds_in_turns(makers, split, folder):
 
 def plan(make_config, split, folder):
     """How many structures are trained on, for how many epochs: what the order says, or what the budget holds."""
+    known = folder / "plan.json"
     if "epochs" in order:
         return len(split.train), order["epochs"]
+    if known.exists():
+        return json.loads(known.read_text(encoding="utf-8"))
     budget = order["budget_s"] * SPARE
     batch_size = make_config(order["split"], 1).training.batch_size
-    structure, end = seconds_of_an_epoch(make_config, split, folder, PROBED * batch_size)
+    with tempfile.TemporaryDirectory(prefix="accuracy-") as probed:
+        structure, end = seconds_of_an_epoch(make_config, split, Path(probed), PROBED * batch_size)
     n_used = min(len(split.train), max(int((budget / 2 - end) / structure), 2 * batch_size))
-    return n_used, max(int(budget / (n_used * structure + end)), 1)
+    epochs = max(int(budget / (n_used * structure + end)), 1)
+    write_text(known, json.dumps([n_used, epochs]))
+    return n_used, epochs
 
 
 def main():
@@ -119,8 +135,9 @@ def main():
     def make_unchanged(split_file, epochs):
         return settings(own_path, facts["target"], split_file, epochs, ())
 
-    with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
-        folder = Path(folder)
+    with contextlib.ExitStack() as stack:
+        folder = Path(order.get("keep") or stack.enter_context(tempfile.TemporaryDirectory(prefix="accuracy-")))
+        folder.mkdir(parents=True, exist_ok=True)
         if "rounds" in order:
             found = seconds_in_turns({"unchanged": make_unchanged, "changed": make_config}, split, folder)
             write_text(Path(order["result"]), json.dumps(found, indent=1) + "\n")
