@@ -100,7 +100,7 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, kee
     path = data or data_of_run(settings.data.path, run)
     written = {Path(file): mark for file, mark in ((out, MARK), (plot, png.MARK)) if file}
     claim_outputs(written, run, (), [path], overwrite)
-    dataset = open_data(path, settings.graph, settings.model.reads_positions)
+    dataset = open_data(path, settings.graph, with_directions=settings.model.reads_angles)
     known = labelled_rows(dataset, settings.data.targets)
     if not len(known):
         raise DataError(f"{path}: no structure has a known {' or '.join(settings.data.targets)}; choose another set")

@@ -46,7 +46,7 @@ def of_run(run, n):
 
     checkpoint = load_checkpoint(model_file(run))
     config = checkpoint.config
-    dataset = open_data(data_of_run(config.data.path, run), config.graph, config.model.reads_positions)
+    dataset = open_data(data_of_run(config.data.path, run), config.graph, with_directions=config.model.reads_angles)
     check_data(checkpoint, dataset)
     label = Targets.of(dataset, labels_of_targets(dataset, config.data.targets), checkpoint).label
     rows = resolve_split(checkpoint.split, dataset)[0]

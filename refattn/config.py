@@ -154,10 +154,8 @@ class ModelConfig(Section):
     ring: bool = False  # append two flags per site, in a ring and aromatic (code: use_ring)
     n_radial: int = 20  # G, Gaussians of each expansion (code: centers)
     radial_max: float = 4.0  # Å, last centre of the distance expansion (code: gaussian_d)
-    n_angular: int = (
-        0  # Gaussians of the cosine between edges of a site, beside those of the solid angle; 0: none (ours)
-    )
     radial_width: float = 0.5  # Å and sr; exp(-(x - mu)^2 / radial_width^2) (code: width)
+    n_angular: int = 0  # Gaussians of the cosine between edges of a site; 0: the network reads no angles (ours)
     residual: bool = True  # the residual block after the local attention (code: use_attn_norm)
     normalise_attention: bool = True  # scale the global scores of a structure (code: use_ga_norm)
     readout: str = "intensive"  # "intensive" (size-consistent), "published", or "sum" over the sites' values
@@ -179,8 +177,8 @@ class ModelConfig(Section):
             )
 
     @property
-    def reads_positions(self) -> bool:
-        """Whether the network reads more of a data set than distances and solid angles: where the neighbours stand."""
+    def reads_angles(self) -> bool:
+        """Whether the network reads more of a graph than distances and solid angles: where the neighbours stand."""
         return self.n_angular > 0
 
 

@@ -66,7 +66,7 @@ def verify(
     run = Path(run)
     checkpoint = load_checkpoint(run / "last.h5")
     config, state = checkpoint.config, checkpoint.state
-    dataset = open_data(data_of_run(config.data.path, run), config.graph, config.model.reads_positions)
+    dataset = open_data(data_of_run(config.data.path, run), config.graph, with_directions=config.model.reads_angles)
     check_data(checkpoint, dataset)
     params = initialise(config.model, config.training.seed, config.training.dtype)
     if init:

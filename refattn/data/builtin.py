@@ -54,14 +54,18 @@ SETS = {
 }
 
 
-def open_data(path: Path | str, graph_config: GraphConfig | None, with_positions: bool = False) -> Dataset:
+def open_data(
+    path: Path | str, graph_config: GraphConfig | None, with_positions: bool = False, with_directions: bool = False
+) -> Dataset:
     """A data set: the file `path`, a large one mapped (mapped.py) and others in memory, or a built-in set by its name.
 
     The built-in sets ship as structures and labels; their graphs are made here, by `graph_config` (None: the default
-    rule), in seconds.
+    rule), in seconds. With positions, or with the directions of edges, which follow from them, nothing is mapped.
 
-    Returns a Dataset. Raises DataError as read_dataset does.
+    Returns a Dataset. Raises DataError as read_dataset and Dataset.with_directions do.
     """
+    if with_directions:
+        return open_data(path, graph_config, with_positions=True).with_directions()
     if path in SETS:
         return _open_builtin(path, graph_config or GraphConfig(), with_positions)
     if not with_positions and Path(path).is_file() and Path(path).stat().st_size > MAPPED:

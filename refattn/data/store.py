@@ -27,6 +27,7 @@ from refattn.structures.batch import GraphBatch, ragged_rows, ring_flags
 FORMAT = "refattn-dataset"
 VERSION = 1
 ADVICE = "restore the file, or make it again with `refattn prepare`"
+SAME_DISTANCE = 1e-6  # relative; positions far from the origin are rounded
 LARGEST_LABEL = 1e100  # a sum of squares is still a number
 UNREADABLE = (*hdf5.UNREADABLE, ConfigError)
 
@@ -146,6 +147,20 @@ class Dataset:
             arrays={name: values[sites] for name, values in self.arrays.items()},
         )
 
+    def with_directions(self) -> "Dataset":
+        """The same with the directions of the edges, which networks read that know angles; from the positions.
+
+        Raises DataError where the neighbours do not stand as far away as the graphs say.
+        """
+        graphs = self.graphs.with_directions(self.graph_config.rule, self.position, self.cell)
+        if graphs.direction is not None:
+            wrong = np.flatnonzero(~(np.abs(np.linalg.norm(graphs.direction, axis=1) - 1) < SAME_DISTANCE))
+            if len(wrong):
+                site = np.searchsorted(graphs.edge_ptr, wrong[0], side="right") - 1
+                where = self.id[np.searchsorted(graphs.site_ptr, site, side="right") - 1]
+                raise DataError(f"/graph/r in structure {where} is not the distance of the positions; {ADVICE}")
+        return dataclasses.replace(self, graphs=graphs)
+
     def atoms(self, i: int) -> ase.Atoms:
         """Structure `i` as ase.Atoms; its id and known labels are in `info`, its per-site arrays in `arrays`."""
         if self.position is None:
@@ -255,11 +270,8 @@ def _read_slice(file, start, stop, with_positions):
     id = read_strings(file["structures/id"], slice(start, stop))
     _check_pointers(columns, id)
     _check_promises(columns, id, labels)
-    graph_config, graphs = read_graph_config(file), _graphs(columns, ring_flags(arrays))
-    if with_positions:
-        graphs = graphs.with_directions(graph_config.rule, columns["position"], columns["cell"])
     return Dataset(
-        graphs=graphs,
+        graphs=_graphs(columns, ring_flags(arrays)),
         id=id,
         position=columns.get("position"),
         cell=columns["cell"],
@@ -267,7 +279,7 @@ def _read_slice(file, start, stop, with_positions):
         labels=labels,
         label_attrs={name: {k: attribute_text(y, k) for k in y.attrs} for name, y in file["labels"].items()},
         arrays=arrays,
-        graph_config=graph_config,
+        graph_config=read_graph_config(file),
         attrs={name: attribute_text(file, name) if name in file.attrs else "" for name in ORIGIN},
         skipped=tuple(skipped),
     )

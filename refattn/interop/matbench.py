@@ -104,7 +104,7 @@ def prepare_folds(
     make_directory(out)
     if not (out / DATA).exists():
         prepare(source, out / DATA, config.graph, n_threads=n_threads, progress=progress, note=note)
-    dataset = open_data(out / DATA, config.graph, config.model.reads_positions)
+    dataset = open_data(out / DATA, config.graph, with_directions=config.model.reads_angles)
     label = dict(zip(task.ids, task.label.tolist()))
     if [label.get(id) for id in dataset.id.tolist()] != labels_of_target(dataset, task.target).tolist():
         raise DataError(f"{out / DATA}: is not the data set of {task.name} with these labels; choose another --out")

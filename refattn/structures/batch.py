@@ -110,14 +110,16 @@ class GraphBatch:
         )
 
     def with_directions(self, rule: str, position: np.ndarray, cell: np.ndarray) -> "GraphBatch":
-        """The batch with `direction`, of sites at `position` (N, 3) in cells (S, 3, 3), Å; under the upstream rule
-        without, whose images may count sides of a box of its own."""
+        """The batch with `direction`, of sites at `position` (N, 3) in cells (S, 3, 3), Å.
+
+        Under the upstream rule, whose images may count sides of a box of its own, it is the batch itself.
+        """
         if rule != "isolated":
             return self
         n_edges = np.diff(self.edge_ptr)
         vector = position[self.nbr] - np.repeat(position, n_edges, axis=0)
         vector += np.einsum("ek,ekx->ex", self.image, np.repeat(cell, self.n_edges, axis=0))
-        return dataclasses.replace(self, direction=vector / np.linalg.norm(vector, axis=1)[:, None])
+        return dataclasses.replace(self, direction=vector / self.r[:, None])
 
     @classmethod
     def concatenate(cls, batches: "Sequence[GraphBatch]") -> "GraphBatch":
@@ -222,8 +224,8 @@ class GraphBatch:
             )
         if config.n_angular and self.direction is None:
             raise DataError(
-                "the network reads angles (model.n_angular), which graphs by the rule upstream do not have; prepare "
-                "the data set with --rule isolated"
+                "the network reads angles (model.n_angular), and the graphs are without directions: the rule isolated "
+                "has them, of a data set read by open_data or Dataset.with_directions; prepare it with --rule isolated"
             )
         if config.ring and self.ring is None:
             what = f"structure {ids[0]}" if ids is not None and len(self.site_ptr) == 2 else "the data set"

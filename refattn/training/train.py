@@ -195,7 +195,7 @@ class Trainer:
         before = checkpoint.config
         checkpoint.config = continued_config(before, config, out)
         known = checkpoint.config
-        dataset = open_data(known.data.path, known.graph, known.model.reads_positions)
+        dataset = open_data(known.data.path, known.graph, with_directions=known.model.reads_angles)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         checkpoint.split = Split.of_rows(dataset, rows)  # the same, with its rows
@@ -399,7 +399,7 @@ def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
 
     Raises what open_data, resolve, choose_split and check_labels do.
     """
-    dataset = open_data(config.data.path, config.graph, config.model.reads_positions)
+    dataset = open_data(config.data.path, config.graph, with_directions=config.model.reads_angles)
     config = resolve(config, dataset)
     split = choose_split(dataset, config.data)
     rows = resolve_split(split, dataset)

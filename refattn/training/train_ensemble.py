@@ -128,7 +128,7 @@ def finish_ensemble(out: Path, n_threads: int, device: str) -> dict:
     member_metrics = [read_metrics(member / "metrics.json") for member in members_of(out)]
     checkpoints = load_members(out)
     config = checkpoints[0].config
-    dataset = open_data(data_of_run(config.data.path, out), config.graph, config.model.reads_positions)
+    dataset = open_data(data_of_run(config.data.path, out), config.graph, with_directions=config.model.reads_angles)
     with workers(n_threads) as map_fn:
         return write_ensemble_results(out, checkpoints, member_metrics, dataset, map_fn, device)
 

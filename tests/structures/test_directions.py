@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import h5py
 import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
@@ -9,6 +10,7 @@ from made_structures import benzene, ethanol, rattled_salt, rutile, slab
 from small_data import write_molecules
 
 from refattn.config import ModelConfig
+from refattn.data.builtin import open_data
 from refattn.data.store import read_dataset
 from refattn.errors import DataError
 from refattn.structures.batch import GraphBatch
@@ -28,19 +30,27 @@ def test_directions_are_those_of_the_neighbour_list_of_ase(make):
 
 
 def test_a_data_set_gives_the_directions_of_its_structures(tmp_path):
-    dataset = read_dataset(write_molecules(tmp_path / "data.h5", 7))
+    dataset = open_data(write_molecules(tmp_path / "data.h5", 7), None, with_directions=True)
     graphs = [GraphBatch.from_atoms(dataset.atoms(row)) for row in range(len(dataset))]
     np.testing.assert_allclose(dataset.graphs.direction, GraphBatch.concatenate(graphs).direction, atol=ROUNDING)
     chosen = dataset.graphs.take(np.array([5, 2]))
     expected = np.concatenate([graphs[5].direction, graphs[2].direction])
     np.testing.assert_allclose(chosen.direction, expected, atol=ROUNDING)
-    assert read_dataset(tmp_path / "data.h5", with_positions=False).graphs.direction is None
+    assert read_dataset(tmp_path / "data.h5").graphs.direction is None
+
+
+def test_positions_that_are_not_those_of_the_graphs_are_refused(tmp_path):
+    path = write_molecules(tmp_path / "data.h5", 7)
+    with h5py.File(path, "r+") as file:
+        file["structures/position"][7] += 0.1  # of m1
+    with pytest.raises(DataError, match="/graph/r in structure m1 is not the distance of the positions"):
+        open_data(path, None, with_directions=True)
 
 
 def test_graphs_without_directions_are_refused():
     """Under the upstream rule an image counts sides of a box that is not the cell."""
     graph = GraphBatch.from_atoms(benzene(), rule="upstream")
     assert graph.direction is None
-    with pytest.raises(DataError, match="reads angles .* prepare the data set with --rule isolated"):
+    with pytest.raises(DataError, match="reads angles .* prepare it with --rule isolated"):
         graph.for_network(ANGLES, np.float32)
     assert graph.for_network(dataclasses.replace(ANGLES, n_angular=0), np.float32).direction is None
