@@ -134,7 +134,7 @@ def batch_and_steppers(data, dtype, loss, model, devices=(CUDA, REFERENCE), targ
             config.training, attention=dict.fromkeys(taught, "population"), attention_weight=weights
         ),
     )
-    dataset = read_dataset(data)
+    dataset = read_dataset(data).with_directions()
     ring = np.random.default_rng(0).integers(0, 2, (len(dataset.graphs.z), 2)).astype(float)
     graphs = dataclasses.replace(dataset.graphs, ring=ring)
     label = np.random.default_rng(1).normal(size=(10, len(targets))).astype(dtype)
