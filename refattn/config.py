@@ -155,7 +155,7 @@ class ModelConfig(Section):
     n_radial: int = 20  # G, Gaussians of each expansion (code: centers)
     radial_max: float = 4.0  # Å, last centre of the distance expansion (code: gaussian_d)
     radial_width: float = 0.5  # Å and sr; exp(-(x - mu)^2 / radial_width^2) (code: width)
-    n_angular: int = 0  # Gaussians of the cosine between edges of a site; 0: the network reads no angles (ours)
+    n_angular: int = 0  # Gaussians of the cosine between edges of a site; 0: it reads no angles (ours)
     residual: bool = True  # the residual block after the local attention (code: use_attn_norm)
     normalise_attention: bool = True  # scale the global scores of a structure (code: use_ga_norm)
     readout: str = "intensive"  # "intensive" (size-consistent), "published", or "sum" over the sites' values
@@ -180,6 +180,11 @@ class ModelConfig(Section):
     def reads_angles(self) -> bool:
         """Whether the network reads more of a graph than distances and solid angles: where the neighbours stand."""
         return self.n_angular > 0
+
+    @property
+    def angular_width(self) -> int:
+        """Columns of the expansion of the angles: the Gaussians for all other edges, and by the neighbour's element."""
+        return 2 * self.n_angular
 
 
 @dataclasses.dataclass(frozen=True)

@@ -256,7 +256,8 @@ def small_shard(config: ModelConfig, dtype: np.dtype = np.float64, seed: int = 0
         structure=np.arange(4),
         features=cgcnn,
         ring=rng.integers(0, 2, (9, 2)).astype(dtype) if config.ring else None,
-        direction=unit_vectors(len(nbr), rng).astype(dtype) if config.n_angular else None,
+        direction=unit_vectors(len(nbr), rng).astype(dtype) if config.reads_angles else None,
+        species=rng.uniform(0, 2, len(nbr)).astype(dtype) if config.reads_angles else None,
     )
 
 
@@ -372,7 +373,7 @@ def _network_inputs(params, shard, config, ops):
         return inputs["rbf_r" if x is shard.r else "rbf_omega"][:, : len(centres)]
 
     def expand_angles(direction, weight, edge_ptr, centres, width):
-        return inputs["rbf_r" if config.variant == "scann" else "rbf_omega"][:, -len(centres) :]
+        return inputs["rbf_r" if config.variant == "scann" else "rbf_omega"][:, -config.angular_width :]
 
     expansions = {"gaussian_expand_forward": expand, "angular_expand_forward": expand_angles}
     return inputs, types.SimpleNamespace(**vars(ops) | expansions)

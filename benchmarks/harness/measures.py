@@ -78,7 +78,7 @@ def operations(config, n_structures, n_sites, n_edges):
     layer = n_sites * of_site * d * d + key + (n_edges * d * d if plus else 0)
     read_out = n_sites * (d * wide + 2 * wide * wide) + n_structures * config.head_width * (wide + 1)
     deep = n_sites * config.embedding_width * d + config.n_layers * layer + read_out
-    gaussians = 2 * g + config.n_angular if plus else config.n_layers * (g + config.n_angular)
+    gaussians = 2 * g + config.angular_width if plus else config.n_layers * (g + config.angular_width)
     first = n_edges * d * gaussians
     alike = n_sites * d * (config.embedding_width + d * (3 if plus else 1)) if alike_by_element(config) else 0
     return {"forward": 2 * (deep + first - alike), "step": 2 * (3 * deep + 2 * first)}

@@ -109,7 +109,8 @@ class Network(torch.nn.Module):
         cos = (batch.direction[e] * batch.direction[f]).sum(1)
         centres = torch.linspace(-1, 1, n, dtype=torch.float64).to(cos)
         share = batch.weight[f][:, None] * torch.exp(-(((cos[:, None] - centres) * (n - 1) / 2) ** 2))
-        return torch.cat([rbf, rbf.new_zeros(len(rbf), n).index_add(0, e, share)], dim=1)
+        share = torch.cat([share, batch.species[f][:, None] * share], dim=1)
+        return torch.cat([rbf, rbf.new_zeros(len(rbf), 2 * n).index_add(0, e, share)], dim=1)
 
     def _layer(self, w, site, geo, batch, found):
         """Steps 3 to 6."""
@@ -177,7 +178,7 @@ class _Batch:
         self.structure = indices(np.repeat(np.arange(len(graph)), np.diff(graph.site_ptr)))
         self.r, self.omega, self.weight = floats(graph.r), floats(graph.omega), floats(graph.weight)
         self.features, self.ring = floats(graph.features), floats(graph.ring)
-        self.direction = floats(graph.direction)
+        self.direction, self.species = floats(graph.direction), floats(graph.species)
         if graph.direction is not None:
             ptr, second = ragged_rows(graph.edge_ptr, self.site.cpu().numpy())
             first = np.repeat(np.arange(len(graph.nbr)), np.diff(ptr))

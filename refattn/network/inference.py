@@ -87,7 +87,7 @@ def infer(
     site, after = (ops.empty((n_sites, config.width), dtype) for _ in range(2))
     plus = config.variant == "scann+"
     neighbour = ops.empty((n_sites, config.width), dtype) if plus else None
-    geo = ops.empty((len(shard.nbr), config.width if plus else config.n_radial + config.n_angular), dtype)
+    geo = ops.empty((len(shard.nbr), config.width if plus else config.n_radial + config.angular_width), dtype)
     elements = embed_by_element(params, shard, config, ops)
     ones = ops.xp.ones((max(len(block.batch.nbr) for block in blocks), config.n_heads), dtype)
 
@@ -186,7 +186,7 @@ def cut_blocks(shard: GraphBatch, limit: int = ROWS_PER_BLOCK) -> list[Block]:
 def _block(shard, first, last):
     sites, edges = slice(first, last), slice(int(shard.edge_ptr[first]), int(shard.edge_ptr[last]))
     rows = dict.fromkeys(("z", "features", "ring"), sites)
-    rows |= dict.fromkeys(("nbr", "r", "omega", "weight", "direction"), edges)
+    rows |= dict.fromkeys(("nbr", "r", "omega", "weight", "direction", "species"), edges)
     arrays = {name: getattr(shard, name)[rows[name]] for name in rows if getattr(shard, name) is not None}
     edge_ptr = shard.edge_ptr[first : last + 1] - shard.edge_ptr[first]
     return Block(sites, edges, dataclasses.replace(shard, edge_ptr=edge_ptr, **arrays))

@@ -234,8 +234,10 @@ def with_angles(rbf: Array, shard: GraphBatch, centres: Array, ops: Ops) -> Arra
     """An expansion (E, G) with that of the angles appended, which is as wide as two of its `centres` are apart."""
     if not len(centres):
         return rbf
-    angles = shard.direction, shard.weight, shard.edge_ptr
-    return ops.xp.concatenate([rbf, ops.angular_expand_forward(*angles, centres, 2 / (len(centres) - 1))], axis=1)
+    weight = ops.xp.stack([shard.weight, shard.weight * shard.species], axis=1)
+    width = 2 / (len(centres) - 1)
+    angles = ops.angular_expand_forward(shard.direction, weight, shard.edge_ptr, centres, width)
+    return ops.xp.concatenate([rbf, angles], axis=1)
 
 
 def _geometry_backward(grad_geo, params, grads, config, ops, cache, grad_inputs):

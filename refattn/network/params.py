@@ -55,7 +55,7 @@ def _norm(name, width, prefix):
 def _layer_table(config, prefix):
     width, plus = config.width, config.variant == "scann+"
     table = _dense("query", width, width, True, prefix) + _dense("key", width, width, True, prefix)
-    table += _dense("filter", 3 * width if plus else config.n_radial + config.n_angular, width, True, prefix)
+    table += _dense("filter", 3 * width if plus else config.n_radial + config.angular_width, width, True, prefix)
     table += _norm("context", width, prefix)
     if plus:
         table += _norm("geometry", width, prefix)
@@ -82,7 +82,8 @@ def parameter_table(config: ModelConfig) -> tuple[Parameter, ...]:
         table += _dense("ring", N_RING, RING_WIDTH)
     table += _dense("site", embedding + (RING_WIDTH if config.ring else 0), width)
     if config.variant == "scann+":
-        table += _dense("distance", config.n_radial, width) + _dense("angle", config.n_radial + config.n_angular, width)
+        table += _dense("distance", config.n_radial, width)
+        table += _dense("angle", config.n_radial + config.angular_width, width)
     for layer in range(config.n_layers):
         table += _layer_table(config, f"layer{layer}.")
     for target in range(config.n_targets):

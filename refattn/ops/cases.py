@@ -30,6 +30,7 @@ SHAPES = {
     "filtered_attention weights.w": "GD",
     "rbf": "EG",
     "direction": "EV",
+    "angular_expand weight": "EM",
     "updated_attention q": "NHC",
     "filtered_attention q": "NHC",
     "local_attention q": "NHC",
@@ -77,7 +78,7 @@ def make_inputs(
     rng = np.random.default_rng(seed)
     known = make_graph(graph, rng)
     sizes = {"N": len(known["edge_ptr"]) - 1, "E": len(known["nbr"]), "H": heads, "C": channels}
-    sizes |= {"D": heads * channels, "A": ELEMENTS, "G": RADIAL, "V": 3}
+    sizes |= {"D": heads * channels, "A": ELEMENTS, "G": RADIAL, "V": 3, "M": 2}
     weight = rng.uniform(0.2, 1, sizes["E"]).astype(dtype)
     mask = (rng.integers(0, 2, (sizes["E"], heads)) / (1 - RATE)).astype(dtype)
     key = rng.integers(0, 1 << 63, sizes["N"], dtype=np.uint64)
@@ -93,8 +94,8 @@ def make_inputs(
     }
     if operation.name == "updated_attention":
         known["edges.weight"] = None  # SCANN's alone
-    if operation.name == "site_sum":
-        del known["weight"]  # of a site, not of an edge
+    if operation.name in ("site_sum", "angular_expand"):
+        del known["weight"]  # of a site, or several of an edge
     if operation.name == "gaussian_expand":
         known["x"] = rng.uniform(0, 4, sizes["E"]).astype(dtype)
     inputs = {}

@@ -21,7 +21,8 @@ from refattn.training.adam import Adam
 FORMAT = "refattn-oracle"
 N_STEPS = 3
 DTYPES = ("float64", "float32")
-GRAPH = ("site_ptr", "edge_ptr", "nbr", "z", "r", "omega", "weight", "structure", "features", "ring", "direction")
+GRAPH = ("site_ptr", "edge_ptr", "nbr", "z", "r", "omega", "weight", "structure")
+GRAPH += ("features", "ring", "direction", "species")  # where the network reads them
 
 
 class Step(typing.NamedTuple):

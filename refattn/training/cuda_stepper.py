@@ -229,7 +229,7 @@ def step_bytes(config: ModelConfig, size: Size, itemsize: int) -> int:
     """
     edges = (3 if config.variant == "scann+" else 1) * config.n_layers + 8
     sites = 8 * config.n_layers + 14 + 6 * (config.n_targets - 1)
-    gaussians = 4 * (config.n_radial + config.n_angular)
+    gaussians = 4 * (config.n_radial + config.angular_width)
     rows = size.n_edges * (edges * config.width + gaussians + 3 * config.n_heads * config.n_layers)
     return itemsize * (rows + size.n_sites * sites * config.width)
 

@@ -96,15 +96,18 @@ def first_sites(p, shard, config):
 
 
 def angles_of_edges(shard, n):
-    """The angles that each edge makes with the others of its site, (E, n): Gaussians of the cosine, from -1 to 1."""
-    found = np.zeros((len(shard.nbr), n))
+    """The angles that each edge makes with the others of its site, (E, 2 n): Gaussians of the cosine, from -1 to 1, for
+    all of these, and by their species."""
+    found = np.zeros((len(shard.nbr), 2 * n))
     if n:
         for i in range(len(shard.z)):
             edges = range(shard.edge_ptr[i], shard.edge_ptr[i + 1])
             for e, f in itertools.permutations(edges, 2):
                 cos = shard.direction[e] @ shard.direction[f]
                 for a, mu in enumerate(np.linspace(-1, 1, n)):
-                    found[e, a] += shard.weight[f] * np.exp(-(((cos - mu) * (n - 1) / 2) ** 2))
+                    share = shard.weight[f] * np.exp(-(((cos - mu) * (n - 1) / 2) ** 2))
+                    found[e, a] += share
+                    found[e, n + a] += shard.species[f] * share
     return found
 
 

@@ -55,13 +55,14 @@ def _gaussian_expand_forward_kernel(rbf, x, centres, inverse_width):
 
 def angular_expand_forward(direction: Array, weight: Array, edge_ptr: Array, centres: Array, width: float) -> Array:
     """See the reference."""
-    rbf = empty((len(direction), len(centres)), direction.dtype)
+    rbf = empty((len(direction), weight.shape[1] * len(centres)), direction.dtype)
     _angular_expand_forward_kernel(rbf, direction, weight, edge_ptr, centres, direction.dtype.type(1 / width))
     return rbf
 
 
 @kernel(fastmath=True)
 def _angular_expand_forward_kernel(rbf, direction, weight, edge_ptr, centres, inverse_width):
+    n = len(centres)
     rbf[:] = 0
     for i in range(len(edge_ptr) - 1):
         for e in range(edge_ptr[i], edge_ptr[i + 1]):
@@ -72,9 +73,11 @@ def _angular_expand_forward_kernel(rbf, direction, weight, edge_ptr, centres, in
                         + direction[e, 1] * direction[f, 1]
                         + direction[e, 2] * direction[f, 2]
                     )
-                    for g in range(rbf.shape[1]):
+                    for g in range(n):
                         u = (cos - centres[g]) * inverse_width
-                        rbf[e, g] += weight[f] * exponential(-u * u)
+                        gaussian = exponential(-u * u)
+                        for m in range(weight.shape[1]):
+                            rbf[e, m * n + g] += weight[f, m] * gaussian
 
 
 def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple[Array, Array, Array]:

@@ -100,8 +100,8 @@ class DeviceDataset:
         arrays |= {name: getattr(graphs, name).astype(np.int64) for name in ("site_ptr", "edge_ptr")}
         arrays["to_ptr"], arrays["to_edge"] = transposed_in_structures(graphs)
         arrays["ring"] = graphs.ring.astype(dtype) if self.with_ring else np.zeros((1, 2), dtype)
-        if config.n_angular:
-            arrays["direction"] = graphs.direction.astype(dtype)
+        if config.reads_angles:
+            arrays |= {name: getattr(graphs, name).astype(dtype) for name in ("direction", "species")}
         # what slot_keys mixes with the keys in each slot
         arrays["slots"] = mix(np.arange(2 * config.n_layers + 2, dtype=np.uint64))
         self.arrays = {name: to_device(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -147,15 +147,16 @@ class DeviceDataset:
             launch(kernel_of_rows, *grid, *arrays, first, *options)
         if n_pads:
             launch(_fill_up_kernel, n_pads, GATHER_THREADS, *found.values(), n_pads, self.with_ring)
-        direction = None
-        if self.config.n_angular:
-            direction = empty((n_edges, 3), self.dtype)
-            direction[...] = 0
-            launch(_gather_directions_kernel, *grid, direction, self.arrays["direction"], first)
+        ends = {}
+        if self.config.reads_angles:
+            ends = {"direction": empty((n_edges, 3), self.dtype), "species": empty((n_edges,), self.dtype)}
+            for array in ends.values():
+                array[...] = 0
+            launch(_gather_ends_kernel, *grid, *ends.values(), *(self.arrays[name] for name in ends), first)
         ring, nbr = found.pop("ring"), Neighbours(found.pop("nbr"), found.pop("to_ptr"), found.pop("to_edge"))
         features = None if self.features is None else embedding_forward(self.features, found["z"])
-        known = {"features": features, "ring": ring if self.with_ring else None, "direction": direction}
-        return GraphBatch(**found, **known, nbr=nbr, structure=None)
+        known = {"features": features, "ring": ring if self.with_ring else None}
+        return GraphBatch(**found, **known, **ends, nbr=nbr, structure=None)
 
     def dropout(self, shard: GraphBatch, plan: Plan, size: Size) -> Dropout:
         """The Dropout of a batch that was gathered."""
@@ -235,11 +236,12 @@ def _gather_edges_kernel(nbr, to_edge, r, omega, weight, all_nbr, all_to_edge, a
 
 
 @kernel
-def _gather_directions_kernel(direction, all_direction, first):
+def _gather_ends_kernel(direction, species, all_direction, all_species, first):
     """A block for a structure; see _locate_kernel for `first`."""
     for b in range(cuda.blockIdx.x, first.shape[1] - 1, cuda.gridDim.x):
         edges, first_edge = first[1, b], first[3, b]
         for e in range(cuda.threadIdx.x, first[1, b + 1] - edges, cuda.blockDim.x):
+            species[edges + e] = all_species[first_edge + e]
             for x in range(3):
                 direction[edges + e, x] = all_direction[first_edge + e, x]
 

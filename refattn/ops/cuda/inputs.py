@@ -67,20 +67,21 @@ def _gaussian_expand_forward_kernel(rbf, x, centres, inverse_width):
 
 
 def angular_expand_forward(direction: Array, weight: Array, edge_ptr: Array, centres: Array, width: float) -> Array:
-    """See the reference. A block for a site, a thread for a Gaussian.
+    """See the reference. A block for a site, a thread for a column.
 
-    Traffic   reads 4, writes G floats an edge; the edges of a site are read from the cache for each of them
+    Traffic   reads 3 + M, writes M G floats an edge; the edges of a site are read from the cache for each of them
     """
-    rbf = empty((len(direction), len(centres)), direction.dtype)
+    rbf = empty((len(direction), weight.shape[1] * len(centres)), direction.dtype)
     arguments = direction, weight, edge_ptr, centres, direction.dtype.type(1 / width)
-    launch(_angular_expand_forward_kernel, len(edge_ptr) - 1, len(centres), rbf, *arguments)
+    launch(_angular_expand_forward_kernel, len(edge_ptr) - 1, rbf.shape[1], rbf, *arguments)
     return rbf
 
 
 @kernel
 def _angular_expand_forward_kernel(rbf, direction, weight, edge_ptr, centres, inverse_width):
-    g = cuda.threadIdx.x
-    if g < rbf.shape[1]:
+    column = cuda.threadIdx.x
+    if column < rbf.shape[1]:
+        m, g = column // len(centres), column % len(centres)
         for i in range(cuda.blockIdx.x, len(edge_ptr) - 1, cuda.gridDim.x):
             for e in range(edge_ptr[i], edge_ptr[i + 1]):
                 total = rbf.dtype.type(0)
@@ -92,8 +93,8 @@ def _angular_expand_forward_kernel(rbf, direction, weight, edge_ptr, centres, in
                             + direction[e, 2] * direction[f, 2]
                         )
                         u = (cos - centres[g]) * inverse_width
-                        total += weight[f] * exp(-u * u)
-                rbf[e, g] = total
+                        total += weight[f, m] * exp(-u * u)
+                rbf[e, column] = total
 
 
 def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple[Array, Array, Array]:

@@ -68,31 +68,33 @@ def gaussian_expand_forward(x: Array, centres: Array, width: float) -> Array:
 def angular_expand_forward(direction: Array, weight: Array, edge_ptr: Array, centres: Array, width: float) -> Array:
     """Expand the angles that each edge makes with the other edges of its site in Gaussians of their cosine.
 
-    rbf[e,g] = sum over f of weight[f] exp(-(cos - centres[g])^2 / width^2),  cos = direction[e] . direction[f]
+    rbf[e,m,g] = sum over f of weight[f,m] exp(-(cos - centres[g])^2 / width^2),  cos = direction[e] . direction[f]
 
     f runs over the edges of the site of e but e itself. No backward: the graph, not the network, makes the directions.
 
     Parameters
     ----------
     direction : (E, 3) float   unit vectors from the site to its neighbours
-    weight : (E,) float        solid angle over the largest of the site: a facet that vanishes takes its edge along
+    weight : (E, M) float      solid angle over the largest of the site, so that a facet that vanishes takes its edge
+                               along; and the same times what the neighbours are
     edge_ptr : (N + 1,) int32
     centres : (G,) float       cosines
     width : float              of a cosine
 
     Returns
     -------
-    rbf : (E, G)
+    rbf : (E, M G)
 
     Source   ours; the angular sum of Behler, J. Chem. Phys. 134, 074106 (2011), for a bond in the place of an atom
     """
-    rbf = np.zeros((len(direction), len(centres)), direction.dtype)
+    rbf = np.zeros((len(direction), weight.shape[1], len(centres)), direction.dtype)
     for start, stop in itertools.pairwise(edge_ptr):
         edges = slice(start, stop)
         cos = direction[edges] @ direction[edges].T
-        others = weight[edges] * (1 - np.eye(stop - start, dtype=weight.dtype))
-        rbf[edges] = np.einsum("ef,efg->eg", others, np.exp(-(((cos[:, :, None] - centres) / width) ** 2)))
-    return rbf
+        gaussians = np.exp(-(((cos[:, :, None] - centres) / width) ** 2))
+        gaussians[np.diag_indices(stop - start)] = 0
+        rbf[edges] = np.einsum("fm,efg->emg", weight[edges], gaussians)
+    return rbf.reshape(len(direction), weight.shape[1] * len(centres))
 
 
 def geometry_embed_forward(u_r: Array, u_omega: Array, b_r: Array, b_omega: Array) -> tuple[Array, Array, Array]:
