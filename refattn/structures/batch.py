@@ -196,7 +196,7 @@ class GraphBatch:
         if config.features == "cgcnn":
             features = cgcnn_features(self.z) if self.features is None else self.features
         found = dataclasses.replace(self, features=features, ring=self.ring if config.ring else None)
-        if not config.reads_angles:
+        if not config.n_angular:
             found = dataclasses.replace(found, direction=None, species=None)
         return found.with_type(dtype)
 
