@@ -287,7 +287,8 @@ class Predictor:
     def graph(self, id: str, atoms: ase.Atoms) -> GraphBatch:
         """The graph of one structure, called `id` in errors. Raises StructureError, DataError where there is none."""
         check_elements(self.checkpoints[0], id, atoms.numbers)
-        graph = GraphBatch.from_atoms(atoms, self.config.graph, id)
+        angles = self.config.model.n_angular > 0
+        graph = GraphBatch.from_atoms(atoms, self.config.graph, id, with_directions=angles)
         graph.check(self.config.model, [id])
         return graph
 

@@ -70,7 +70,12 @@ class GraphBatch:
 
     @classmethod
     def from_atoms(
-        cls, atoms: ase.Atoms, config: GraphConfig | None = None, name: str | None = None, **rule
+        cls,
+        atoms: ase.Atoms,
+        config: GraphConfig | None = None,
+        name: str | None = None,
+        with_directions: bool = False,
+        **rule,
     ) -> "GraphBatch":
         """Graph of one structure, with `ring` (N, 2) of the atoms' arrays where it is there.
 
@@ -82,6 +87,8 @@ class GraphBatch:
             min_distance.
         name : str, optional
             What errors call the structure; by default `id` of its info, or its formula.
+        with_directions : bool
+            As with_directions gives them, for a network that reads angles.
 
         Raises StructureError, naming the structure, for one that has no graph (see voronoi_neighbours).
         """
@@ -93,7 +100,9 @@ class GraphBatch:
             name = atoms.get_chemical_formula() or "structure"
         edges = voronoi_neighbours(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, config, name)
         graph = cls.of_structure(np.asarray(atoms.numbers, dtype=np.int32), *edges, ring_flags(atoms.arrays))
-        return graph.with_directions(config.rule, atoms.positions, atoms.cell.array[None])
+        if with_directions:
+            graph = graph.with_directions(config.rule, atoms.positions, atoms.cell.array[None])
+        return graph
 
     @classmethod
     def of_structure(cls, z, edge_ptr, nbr, image, r, omega, omega_max, ring=None) -> "GraphBatch":
@@ -230,8 +239,8 @@ class GraphBatch:
             )
         if config.n_angular and self.direction is None:
             raise DataError(
-                "the network reads angles (model.n_angular), and the graphs are without directions: the rule isolated "
-                "has them, of a data set read by open_data or Dataset.with_directions; prepare it with --rule isolated"
+                "the network reads angles (model.n_angular), and the graph is without directions: the rule isolated "
+                "has them (refattn prepare --rule isolated), in Python where with_directions is asked for"
             )
         if config.ring and self.ring is None:
             what = f"structure {ids[0]}" if ids is not None and len(self.site_ptr) == 2 else "the data set"

@@ -61,7 +61,8 @@ def run_gradients(shard, params, config, ops, weights=None, dropout=None):
 
 def shard_of(atoms, config, **rule):
     """One ase.Atoms as a shard, with the CGCNN features where the network asks for them."""
-    return GraphBatch.from_atoms(atoms, **rule).for_network(dataclasses.replace(config, ring=False), np.float64)
+    graph = GraphBatch.from_atoms(atoms, with_directions=config.reads_angles, **rule)
+    return graph.for_network(dataclasses.replace(config, ring=False), np.float64)
 
 
 def take(shard, structures, order=None):

@@ -22,7 +22,7 @@ ANGLES = ModelConfig(n_angular=4)
 @pytest.mark.parametrize("make", [ethanol, benzene, rattled_salt, rutile, slab])
 def test_directions_are_those_of_the_neighbour_list_of_ase(make):
     atoms = make()
-    graph = GraphBatch.from_atoms(atoms, r_max=4.0)
+    graph = GraphBatch.from_atoms(atoms, r_max=4.0, with_directions=True)
     vector = {(i, j, *image): d for i, j, image, d in zip(*neighbor_list("ijSD", atoms, 4.1), strict=True)}
     site = np.repeat(np.arange(len(atoms)), np.diff(graph.edge_ptr))
     expected = [vector[i, j, *image] for i, j, image in zip(site, graph.nbr, graph.image.tolist(), strict=True)]
@@ -32,7 +32,7 @@ def test_directions_are_those_of_the_neighbour_list_of_ase(make):
 
 def test_a_data_set_gives_the_directions_of_its_structures(tmp_path):
     dataset = open_data(write_molecules(tmp_path / "data.h5", 7), None, with_directions=True)
-    graphs = [GraphBatch.from_atoms(dataset.atoms(row)) for row in range(len(dataset))]
+    graphs = [GraphBatch.from_atoms(dataset.atoms(row), with_directions=True) for row in range(len(dataset))]
     np.testing.assert_allclose(dataset.graphs.direction, GraphBatch.concatenate(graphs).direction, atol=ROUNDING)
     chosen = dataset.graphs.take(np.array([5, 2]))
     expected = np.concatenate([graphs[5].direction, graphs[2].direction])
@@ -50,8 +50,8 @@ def test_positions_that_are_not_those_of_the_graphs_are_refused(tmp_path):
 
 def test_graphs_without_directions_are_refused():
     """Under the upstream rule an image counts sides of a box that is not the cell."""
-    graph = GraphBatch.from_atoms(benzene(), rule="upstream")
+    graph = GraphBatch.from_atoms(benzene(), rule="upstream", with_directions=True)
     assert graph.direction is None
-    with pytest.raises(DataError, match="reads angles .* prepare it with --rule isolated"):
+    with pytest.raises(DataError, match="reads angles .*refattn prepare --rule isolated"):
         graph.for_network(ANGLES, np.float32)
     assert graph.for_network(dataclasses.replace(ANGLES, n_angular=0), np.float32).direction is None
