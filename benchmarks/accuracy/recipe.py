@@ -174,10 +174,9 @@ def train(name: str, variant: str, seed: int, work: Path, folder: Path = FOLDER)
 
 def cost_of(name: str, variant: str, folder: Path = FOLDER) -> float:
     """Processor time of a variant over that of the recipe, by structure: median of the rounds; 1 of the recipe."""
-    path = result_of(name, variant, "cost", folder)
     if not TABLES[name].variants[variant]:
         return 1.0
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(result_of(name, variant, "cost", folder).read_text(encoding="utf-8"))
     return statistics.median(b / a for a, b in zip(found["unchanged"], found["changed"], strict=True))
 
 

@@ -33,8 +33,8 @@ PUBLISHED_DROPOUT = ("model.dropout=0.1", "model.attention_dropout=0.05")
 PUBLISHED_HEADS = ("model.normalise_attention=true", 'model.readout="published"', 'model.head="published"')
 PUBLISHED_GAUSSIANS = ("model.n_radial=20", "model.radial_width=0.5")
 PUBLISHED = (*PUBLISHED_DROPOUT, *PUBLISHED_HEADS, *PUBLISHED_GAUSSIANS, "training.batch_size=32")
-# (method, set, minutes) -> what is changed
 ANGLES = ("model.n_angular=8",)
+# (method, set, minutes) -> what is changed
 CHANGES = {
     ("refattn", "qm9_gap", 1): ANGLES,
     ("refattn", "qm9_gap", 10): ANGLES,

@@ -150,8 +150,9 @@ class Dataset:
     def with_directions(self) -> "Dataset":
         """The same with the directions of the edges, which networks read that know angles; from the positions.
 
-        Raises DataError where the neighbours do not stand as far away as the graphs say.
+        Raises DataError without positions, and where the neighbours do not stand as far away as the graphs say.
         """
+        self._check_positions()
         graphs = self.graphs.with_directions(self.graph_config.rule, self.position, self.cell)
         if graphs.direction is not None:
             wrong = np.flatnonzero(~(np.abs(np.linalg.norm(graphs.direction, axis=1) - 1) < SAME_DISTANCE))
@@ -161,10 +162,13 @@ class Dataset:
                 raise DataError(f"/graph/r in structure {where} is not the distance of the positions; {ADVICE}")
         return dataclasses.replace(self, graphs=graphs)
 
-    def atoms(self, i: int) -> ase.Atoms:
-        """Structure `i` as ase.Atoms; its id and known labels are in `info`, its per-site arrays in `arrays`."""
+    def _check_positions(self):
         if self.position is None:
             raise DataError("the dataset was read without positions; read it with with_positions=True")
+
+    def atoms(self, i: int) -> ase.Atoms:
+        """Structure `i` as ase.Atoms; its id and known labels are in `info`, its per-site arrays in `arrays`."""
+        self._check_positions()
         sites = slice(self.graphs.site_ptr[i], self.graphs.site_ptr[i + 1])
         atoms = ase.Atoms(self.graphs.z[sites], self.position[sites], cell=self.cell[i], pbc=self.pbc[i])
         known = {name: float(y[i]) for name, y in self.labels.items() if not np.isnan(y[i])}

@@ -101,7 +101,9 @@ class GraphBatch:
         edges = voronoi_neighbours(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, config, name)
         graph = cls.of_structure(np.asarray(atoms.numbers, dtype=np.int32), *edges, ring_flags(atoms.arrays))
         if with_directions:
-            graph = graph.with_directions(config.rule, atoms.positions, atoms.cell.array[None])
+            # without a period a cell vector may hold anything
+            cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
+            graph = graph.with_directions(config.rule, atoms.positions, cell[None])
         return graph
 
     @classmethod

@@ -30,6 +30,13 @@ def test_directions_are_those_of_the_neighbour_list_of_ase(make):
     np.testing.assert_allclose((1.5 * graph.species + 1) ** 2, atoms.numbers[graph.nbr], rtol=ROUNDING)
 
 
+def test_a_cell_without_a_period_may_hold_anything():
+    atoms = ethanol()
+    expected = GraphBatch.from_atoms(atoms, with_directions=True).direction
+    atoms.cell[:] = np.nan
+    np.testing.assert_array_equal(GraphBatch.from_atoms(atoms, with_directions=True).direction, expected)
+
+
 def test_a_data_set_gives_the_directions_of_its_structures(tmp_path):
     dataset = open_data(write_molecules(tmp_path / "data.h5", 7), None, with_directions=True)
     graphs = [GraphBatch.from_atoms(dataset.atoms(row), with_directions=True) for row in range(len(dataset))]
@@ -38,6 +45,8 @@ def test_a_data_set_gives_the_directions_of_its_structures(tmp_path):
     expected = np.concatenate([graphs[5].direction, graphs[2].direction])
     np.testing.assert_allclose(chosen.direction, expected, atol=ROUNDING)
     assert read_dataset(tmp_path / "data.h5").graphs.direction is None
+    with pytest.raises(DataError, match="read without positions"):
+        read_dataset(tmp_path / "data.h5", with_positions=False).with_directions()
 
 
 def test_positions_that_are_not_those_of_the_graphs_are_refused(tmp_path):

@@ -77,7 +77,8 @@ def train(config, folder, budget):
 
     def report(record):
         marks.append((record.get("batch"), clock.seconds()))
-        write_text(used, json.dumps({"seconds": clock.seconds(), "wall": clock.wall()}))
+        if "keep" in order:
+            write_text(used, json.dumps({"seconds": clock.seconds(), "wall": clock.wall()}))
 
     with workers(order["threads"]) as map_fn, contextlib.suppress(Interrupted):
         trainer.fit(map_fn, report, lambda: clock.fraction() >= 1)
