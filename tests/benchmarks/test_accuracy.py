@@ -1,5 +1,6 @@
 """The comparison of test errors: the same splits for all methods, and a table from the JSONs that they leave."""
 
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -36,6 +37,16 @@ def common():
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     return read_dataset(write_molecules(tmp_path_factory.mktemp("accuracy") / "data.h5"))
+
+
+def test_the_experiment_of_the_gap_is_what_is_compared_for_an_hour():
+    changes = ('data.target="gap"', "training.learning_rate=5e-4", *run.CHANGES["refattn", "qm9_gap", 60])
+    compared, shipped = override(load_experiment("molecules_b3lyp"), changes), load_experiment("qm9_gap")
+    assert shipped.model == compared.model
+    assert shipped.graph == compared.graph
+    assert shipped.training == dataclasses.replace(compared.training, epochs=shipped.training.epochs)
+    assert shipped.data.target == sets.SETS["qm9_gap"].target
+    assert (shipped.data.n_valid, shipped.data.n_test) == (1000, 2000)
 
 
 def test_sizes_share_their_test_set_and_hold_each_other(dataset):
