@@ -21,7 +21,7 @@ import typing
 from pathlib import Path
 
 import numpy as np
-from run import ANGLES, PUBLISHED, PUBLISHED_DROPOUT, PUBLISHED_GAUSSIANS, RESULTS, Run, execute
+from run import ANGLES, HOUR, PUBLISHED, PUBLISHED_DROPOUT, PUBLISHED_GAUSSIANS, RESULTS, Run, execute
 from sets import BY_TRAJECTORY, SETS, Set, make_set
 
 from refattn.common.files import write_text
@@ -92,20 +92,17 @@ MOLECULES = {
 }
 MOLECULES_LONG = {
     "the recipe": (),
-    "dropout as published": PUBLISHED_DROPOUT,
-    "dropout, heads and Gaussians as published, batches of 32": PUBLISHED,
-    "the same, batches of 16": (*PUBLISHED, "training.batch_size=16"),
-    "the same, batches of 64, learning rate 7e-4": (
-        *PUBLISHED,
-        "training.batch_size=64",
-        "training.learning_rate=7e-4",
-    ),
-    "the same, 40 Gaussians of 0.15 Å": (*PUBLISHED, "model.n_radial=40", "model.radial_width=0.15"),
-    "the same, 8 Gaussians of angles": (*PUBLISHED, *ANGLES),
-    "the same, half the dropout": (*PUBLISHED, "model.dropout=0.05", "model.attention_dropout=0.025"),
-    "the same, 4 layers": (*PUBLISHED, "model.n_layers=4"),
-    "the same, edges of 0.2 sr": (*PUBLISHED, *MORE_EDGES),
-    "the same, edges of 0.2 sr, 4 layers": (*PUBLISHED, *MORE_EDGES, "model.n_layers=4"),
+    "as for an hour, without angles": PUBLISHED,
+    "as for an hour": HOUR,
+    "as for an hour, half more dropout": (*HOUR, "model.dropout=0.15", "model.attention_dropout=0.075"),
+    "as for an hour, half the dropout": (*HOUR, "model.dropout=0.05", "model.attention_dropout=0.025"),
+    "as for an hour, weight decay 3e-4": (*HOUR, "training.weight_decay=3e-4"),
+    "as for an hour, weight decay 3e-5": (*HOUR, "training.weight_decay=3e-5"),
+    "as for an hour, 4 layers": (*HOUR, "model.n_layers=4"),
+    "as for an hour, batches of 16": (*HOUR, "training.batch_size=16"),
+    "as for an hour, edges of 0.2 sr": (*HOUR, *MORE_EDGES),
+    "as for an hour, 40 Gaussians of 0.15 Å": (*HOUR, "model.n_radial=40", "model.radial_width=0.15"),
+    "as for an hour, 16 Gaussians of angles": (*HOUR, "model.n_angular=16"),
 }
 ENERGIES = {
     "the experiment": (),

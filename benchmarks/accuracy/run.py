@@ -34,11 +34,12 @@ PUBLISHED_HEADS = ("model.normalise_attention=true", 'model.readout="published"'
 PUBLISHED_GAUSSIANS = ("model.n_radial=20", "model.radial_width=0.5")
 PUBLISHED = (*PUBLISHED_DROPOUT, *PUBLISHED_HEADS, *PUBLISHED_GAUSSIANS, "training.batch_size=32")
 ANGLES = ("model.n_angular=8",)
+HOUR = (*PUBLISHED, *ANGLES)
 # (method, set, minutes) -> what is changed
 CHANGES = {
     ("refattn", "qm9_gap", 1): ANGLES,
     ("refattn", "qm9_gap", 10): ANGLES,
-    ("refattn", "qm9_gap", 60): (*PUBLISHED, *ANGLES),
+    ("refattn", "qm9_gap", 60): HOUR,
 }
 
 
