@@ -127,11 +127,22 @@ ORBITALS = {
     "no dropout": ("model.dropout=0",),
     "2 layers": ("model.n_layers=2",),
 }
+CRYSTALS = {
+    "the recipe": (),
+    "8 Gaussians of angles": ANGLES,
+    "20 Gaussians of 0.5 Å, as published": PUBLISHED_GAUSSIANS,
+    "dropout 0.1, as published": ("model.dropout=0.1",),
+    "no moving average": ("training.ema=0",),
+    "batches of 32": ("training.batch_size=32",),
+    "6 layers": ("model.n_layers=6",),
+    "head as published": ('model.head="published"',),
+}
 ENERGY = SETS["fullerene_homo"]._replace(target="deformation_energy")
 PT_GRAPHENE = ENERGY._replace(source="pt-graphene", split={**BY_TRAJECTORY, "n_valid": 100, "n_test": 100})
 TABLES = {
     "qm9_gap": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 8, MOLECULES),
     "qm9_gap_long": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 40, MOLECULES_LONG),
+    "mp_e_form": Table("mp_e_form", SETS["mp_e_form"], "crystals", "10000", 8, CRYSTALS),
     "fullerene_energy": Table("fullerene_energy", ENERGY, "builtin_fullerene", "all", 30, ENERGIES),
     "pt_graphene": Table("pt_graphene", PT_GRAPHENE, "builtin_pt_graphene", "all", 60, ENERGIES),
     "fullerene_homo": Table("fullerene_homo", SETS["fullerene_homo"], "fullerene_homo", "all", 60, ORBITALS),
