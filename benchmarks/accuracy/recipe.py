@@ -6,7 +6,7 @@
 WORK is what sets.py made; the folders of the sets that are not its own are made here. Each run has the processor time
 in which the recipe does a number of epochs. A processor second gives more on one day than on another, so some
 batches of the variant and of the recipe are timed in turns, and the variant has so many fewer or more epochs, over
-which its rate falls. Each run is a process of its own, and only its validation part is looked at: 1,000 molecules at
+which its rate falls. Each run is a process of its own, and only its validation part is looked at: 1,000 structures at
 random, or whole trajectories that are not trained on. Beside the energies of trajectories stands what is told the
 temperature: least squares on the number of atoms of each element, and on that times the temperature, of which
 equipartition makes most. With --peers kernel ridge regression on SOAP is measured on the orbitals. A run whose JSON is
