@@ -17,16 +17,22 @@ def oracle(source, out, structures, overwrite, as_json):
     """Write weights, one batch, the output of every layer, every gradient, and three steps of Adam.
 
     All of it in float64 and float32, by the NumPy reference. Of a RUN the weights are the trained ones and the batch is
-    the first structures of its training set; of a CONFIG, a TOML file or the name of an experiment, weights and batch
-    are random, and the batch has what errors hide in: a site without edges, one that is its own neighbour, neighbours
-    exactly alike. `refattn.testing.compare` reads the file.
+    the first structures of its training set; of a model that ships the weights are its own, of a CONFIG, a TOML file or
+    the name of an experiment, they are random, and the batch has what errors hide in: a site without edges, one that
+    is its own neighbour, neighbours exactly alike. `refattn.testing.compare` reads the file.
     """
     from refattn.common.strict_json import to_json
     from refattn.common.text import counted
+    from refattn.experiments import experiment_or_file
+    from refattn.models import FOLDER, shipped
     from refattn.testing.oracle import FORMAT, make_oracle, write_oracle
 
-    claim_outputs({Path(out): FORMAT}, source if Path(source).is_dir() else None, (), [source], overwrite)
-    case = of_run(source, structures) if Path(source).is_dir() else of_config(source)
+    run = shipped(source)
+    claim_outputs({Path(out): FORMAT}, run if run.is_dir() else None, (), [source], overwrite)
+    if run.parent == FOLDER:
+        case = of_model(run)
+    else:
+        case = of_run(run, structures) if run.is_dir() else of_config(experiment_or_file(source))
     made = make_oracle(*case)
     write_oracle(out, made)
     names = [*made.steps["float64"].outputs]
@@ -55,14 +61,20 @@ def of_run(run, n):
     return config, graph, label[rows].astype(np.float64), checkpoint.params
 
 
-def of_config(source):
+def of_model(folder):
+    """The arguments of make_oracle for a model that ships."""
+    from refattn.network.checkpoint import load_checkpoint, model_file
+
+    checkpoint = load_checkpoint(model_file(folder))
+    return *of_config(checkpoint.config)[:-1], checkpoint.params
+
+
+def of_config(config):
     """The arguments of make_oracle for a configuration."""
     import numpy as np
 
-    from refattn.experiments import experiment_or_file
     from refattn.gradient_check import small_shard
 
-    config = experiment_or_file(source)
     graph = small_shard(config.model)
     label = np.random.default_rng(config.training.seed).normal(size=(len(graph), config.model.n_targets))
     return config, graph, label, None

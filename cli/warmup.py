@@ -56,9 +56,9 @@ def compile_for(name: str, threads: int | None) -> None:
     with tempfile.TemporaryDirectory(prefix="refattn-") as folder:
         write_set(Path(folder) / "set.h5", settings)
         data = dataclasses.replace(
-            settings.data, path=f"{folder}/set.h5", split="", split_by="random", n_folds=0, fold=0
+            settings.data, path=f"{folder}/set.h5", split="", split_by="random", split_group="", valid_by="random"
         )
-        data = dataclasses.replace(data, n_train=0, n_valid=0, n_test=0)
+        data = dataclasses.replace(data, n_folds=0, fold=0, n_train=0, n_valid=0, n_test=0)
         training = dataclasses.replace(settings.training, epochs=1)
         settings = dataclasses.replace(settings, data=data, training=training, graph=None)
         train(settings, f"{folder}/run", threads)
@@ -86,6 +86,7 @@ def write_set(path: Path, settings: "Config") -> None:
 
     graph = settings.graph or GraphConfig()
     rule = {field: getattr(graph, field) for field in ("rule", "r_max", "omega_min", "weight_min")}
+    weights = [settings.data.weight] if settings.data.weight else []
     with DatasetWriter(path, graph) as writer:
         structures = few_molecules()
         records = []
@@ -93,7 +94,9 @@ def write_set(path: Path, settings: "Config") -> None:
             arrays = {array: np.full(len(atoms), 1 / len(atoms)) for _, array in settings.training.attention}
             if settings.model.ring:
                 arrays["ring"] = np.zeros((len(atoms), 2))
-            records.append(Record(str(number), atoms, dict.fromkeys(settings.data.targets, number % 7 - 3.0), arrays))
+            value = number % 2 if settings.training.loss == "cross_entropy" else number % 7 - 3
+            labels = dict.fromkeys(settings.data.targets, float(value)) | dict.fromkeys(weights, 1.0)
+            records.append(Record(str(number), atoms, labels, arrays))
         writer.add(records, [GraphBatch.from_atoms(atoms, **rule) for atoms in structures])
 
 

@@ -39,7 +39,7 @@ POSITIVE = {
     *("training.epsilon", "training.patience", "training.edges_per_shard"),
     "training.gpu_shards",
 }
-AT_MOST_ONE = {"graph.min_distance"}
+AT_MOST_ONE = {"graph.min_distance", "graph.weight_min"}
 BELOW_ONE = {"model.dropout", "model.attention_dropout", "training.beta_1", "training.beta_2", "training.ema"}
 COLLECTIONS = {"data.target", "data.target_weight", "training.attention"}
 WEIGHTS = {"data.target_weight", "training.attention_weight"}  # of each target

@@ -26,12 +26,11 @@ def metrics(label: np.ndarray, prediction: np.ndarray) -> dict[str, float | int 
     if not len(error):
         return {"n": 0, "mae": None, "rmse": None, "r2": None}
     spread = float(((label - np.mean(label)) ** 2).sum())
-    rounding = len(error) * (ROUNDING * float(np.abs(label).max())) ** 2  # of the mean of equal labels
     return {
         "n": len(error),
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt((error**2).mean())),
-        "r2": 1 - float((error**2).sum()) / spread if spread > rounding else None,
+        "r2": 1 - float((error**2).sum()) / spread if spread > _rounding(label) else None,
     }
 
 
@@ -68,7 +67,12 @@ def class_metrics(label: np.ndarray, probability: np.ndarray) -> dict[str, float
 def r2_against(label: np.ndarray, prediction: np.ndarray, baseline: np.ndarray) -> float | None:
     """1 - sum (label - prediction)^2 / sum (label - baseline)^2, all (S,); None where the baseline has no error."""
     error, spread = (float(((label - other) ** 2).sum()) for other in (prediction, baseline))
-    return 1 - error / spread if spread > 0 else None
+    return 1 - error / spread if spread > _rounding(label) else None
+
+
+def _rounding(label):
+    """What the squares of the errors of a mean may sum to where the labels (S,) are equal."""
+    return len(label) * (ROUNDING * float(np.abs(label).max(initial=0))) ** 2
 
 
 def element_counts(z: np.ndarray, site_ptr: np.ndarray, n_elements: int) -> np.ndarray:

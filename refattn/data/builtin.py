@@ -16,7 +16,7 @@ from refattn.data.prepare import prepare
 from refattn.data.sources.registry import open_source
 from refattn.data.splits import PREFIX
 from refattn.data.store import Dataset, read_dataset
-from refattn.errors import OutputError
+from refattn.errors import DataError, OutputError
 
 FOLDER = Path(__file__).parent / "sets"
 
@@ -65,7 +65,11 @@ def open_data(
     Returns a Dataset. Raises DataError as read_dataset and Dataset.with_directions do.
     """
     if with_directions:
-        return open_data(path, graph_config, with_positions=True).with_directions()
+        dataset = open_data(path, graph_config, with_positions=True)
+        try:
+            return dataset.with_directions()
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
     if path in SETS:
         return _open_builtin(path, graph_config or GraphConfig(), with_positions)
     if not with_positions and Path(path).is_file() and Path(path).stat().st_size > MAPPED:

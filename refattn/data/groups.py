@@ -23,6 +23,7 @@ from refattn.errors import DataError, in_one_line
 MOST = 0.5  # of the structures: an element that more of them have cannot be left out
 CLUSTERS = 10  # of k-means, or three for each fold
 ITERATIONS = 100  # of k-means
+ON_BOTH_SIDES = 0.01  # of the structures to test on: what the rounding of another processor may move to other clusters
 
 
 class Groups(typing.NamedTuple):
@@ -40,10 +41,11 @@ class Groups(typing.NamedTuple):
         return np.unique(np.concatenate([np.zeros(0, np.int64), *(self.rows[group] for group in chosen)]))
 
 
-def group_numbers(dataset: Dataset, data: DataConfig) -> np.ndarray | None:
+def group_numbers(dataset: Dataset, data: DataConfig, parts: Sequence[np.ndarray] = ()) -> np.ndarray | None:
     """(S,) int: the group of every structure, of `elements` that of its rarest one; None without data.split_by.
 
-    Raises DataError as groups_of does.
+    Raises DataError as groups_of does; and where clusters of an embedding are not those of a split that was drawn by
+    them, whose `parts` are the rows to train on, to validate on and to test on.
     """
     if data.split_by in ("random", "file"):
         return None
@@ -51,6 +53,13 @@ def group_numbers(dataset: Dataset, data: DataConfig) -> np.ndarray | None:
     number = np.full(len(dataset), len(groups.rows))
     for group in sorted(range(len(groups.rows)), key=lambda group: -len(groups.rows[group])):
         number[groups.rows[group]] = group
+    if data.split_by == "cluster" and parts:
+        train, _, test = (np.bincount(number[rows], minlength=len(groups.rows)) for rows in parts)
+        if np.minimum(train, test).sum() > ON_BOTH_SIDES * test.sum():
+            raise DataError(
+                f"{data.split_group or 'the data set'} gives other clusters than those that the split was drawn by; "
+                "restore the embedding that the run was trained with (data.split_group)"
+            )
     return number
 
 
@@ -73,7 +82,7 @@ def _labels_or_ids(dataset, data):
     wanted = data.split_group
     if wanted in dataset.labels:
         values = dataset.labels[wanted].tolist()
-        return np.array([f"{wanted} = {np.format_float_positional(value, trim='-')}" for value in values])
+        return np.array([f"{wanted} = {np.format_float_positional(value + 0.0, trim='-')}" for value in values])
     ids = dataset.id.tolist()
     if wanted and not any(wanted in id for id in ids):
         labels = ", ".join(sorted(dataset.labels))
@@ -256,13 +265,15 @@ def _filled(groups, is_known):
 def _advice(data):
     """What to do where there are too few groups."""
     ways = []
+    if data.test_part and data.n_test:
+        ways.append("fewer structures to test on (data.n_test)")
     if data.n_folds:
         ways.append("fewer folds")
     if data.valid_by == "group":
         ways.append("data.valid_by = 'random'")
     if data.split_by == "group":
         ways.append("smaller groups (data.split_group)")
-    if data.split_by == "elements":
+    if data.split_by == "elements" and not data.split_group:
         ways.append(f"a data set with more elements that at most {MOST:.0%} of the structures have")
     return f"{', '.join(ways)} or another data.split_by" if ways else "another data.split_by"
 

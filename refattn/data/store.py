@@ -150,9 +150,15 @@ class Dataset:
     def with_directions(self) -> "Dataset":
         """The same with the directions of the edges, which networks read that know angles; from the positions.
 
-        Raises DataError without positions, and where the neighbours do not stand as far away as the graphs say.
+        Raises DataError without positions, for the rule upstream, and where the neighbours do not stand as far away as
+        the graphs say.
         """
         self._check_positions()
+        if self.graph_config.rule != "isolated":
+            raise DataError(
+                "a network that reads angles (model.n_angular) asks for the rule isolated; the data set was prepared "
+                f"with {self.graph_config.rule}; prepare it with --rule isolated"
+            )
         graphs = self.graphs.with_directions(self.graph_config.rule, self.position, self.cell)
         if graphs.direction is not None:
             wrong = np.flatnonzero(~(np.abs(np.linalg.norm(graphs.direction, axis=1) - 1) < SAME_DISTANCE))

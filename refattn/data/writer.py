@@ -278,7 +278,8 @@ def _block_columns(records, graphs):
     columns["site_ptr"] = pointers([len(graph.z) for graph in graphs])
     columns["edge_ptr"] = pointers(np.concatenate([np.diff(graph.edge_ptr) for graph in graphs]))
     columns["position"] = np.concatenate([record.atoms.positions for record in records])
-    columns["cell"] = np.stack([record.atoms.cell.array for record in records])
+    # without a period a cell vector may hold anything, a file finite numbers only
+    columns["cell"] = np.nan_to_num([record.atoms.cell.array for record in records], nan=0.0, posinf=0.0, neginf=0.0)
     columns["pbc"] = np.stack([record.atoms.pbc for record in records])
     return columns
 

@@ -107,7 +107,7 @@ def _pairs(atoms, radius):
     if radius is None:
         radius = EVERYTHING if not atoms.pbc.any() and len(atoms) <= ALL_PAIRS else RADIUS
     positions = np.array(atoms.positions, dtype=float)
-    cell = np.array(atoms.cell.array, dtype=float)
+    cell = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)  # without a period a cell vector may hold anything
     reciprocal = reciprocal_vectors(cell, np.asarray(atoms.pbc))
     around = surroundings(float(radius), positions, cell, reciprocal)
     if not len(around.distance):

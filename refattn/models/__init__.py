@@ -45,11 +45,15 @@ def why_no_model(path: Path) -> str:
     run = path.parent
     if run.is_file():
         return f"{run}: is a file, and no directory of a run; give the directory of a run of `refattn train`"
+    goes_on = path.name == "last.h5"  # which a training goes on with
+    if goes_on and (shipped(run) != run or FOLDER in path.resolve().parents):
+        return f"{run.name}: a model that ships is no training to go on with; give a run of your own, or train --init"
     for pattern, what in (("fold_*", "folds, a run each"), ("member_*", "the members of an ensemble, a run each")):
         runs = sorted(folder for folder in run.glob(pattern) if (folder / "last.h5").exists())
         if runs:
             return f"{run}: holds {what}; give one of these, such as {runs[0]}"
-    return f"{path}: there is no such file; give the directory of a run that has trained, or one of `refattn models`"
+    other = "" if goes_on else ", or one of `refattn models`"
+    return f"{path}: there is no such file; give the directory of a run that has trained{other}"
 
 
 def read_card(name: str) -> dict:

@@ -10,6 +10,7 @@ import numpy as np
 
 from refattn.common.environment import available_cores
 from refattn.config import GraphConfig
+from refattn.errors import ConfigError
 from refattn.neighbours.polygons import facet_polygons
 from refattn.structures.voronoi.neighbours import voronoi_facets
 
@@ -95,8 +96,11 @@ def voronoi(
     Facets
 
     Raises StructureError, naming the structure, for one without Voronoi cells: empty, not finite, two atoms on one
-    place, a singular cell.
+    place, a singular cell; ConfigError for other thresholds.
     """
+    if not (r_max > 0 and omega_min >= 0 and 0 <= weight_min <= 1):  # NaN neither
+        found = f"r_max is {r_max:g}, omega_min {omega_min:g} and weight_min {weight_min:g}"
+        raise ConfigError(f"{found}; they must be above 0, at least 0, and from 0 to 1")
     name = name or atoms.info.get("id") or str(atoms.symbols) or "structure"
     pbc = atoms.pbc
     cell = np.where(pbc[:, None], atoms.cell.array, 0.0)  # without a period a cell vector may hold anything

@@ -96,7 +96,7 @@ def predict_split(
     label = labels_of_targets(dataset, first.config.data.targets)
     ops = load_backend(device)
     composition = compositions(dataset.graphs.z, dataset.graphs.site_ptr)
-    group = group_numbers(dataset, first.config.data) if first.split.train else None
+    group = group_numbers(dataset, first.config.data, chosen) if first.split.train else None
     wanted = bool(first.config.training.attention) if with_attention is None else with_attention
     parts = {}
     for name, rows in zip(Split._fields, chosen, strict=True):

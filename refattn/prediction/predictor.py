@@ -399,7 +399,9 @@ class Outside:
         n_sites = np.diff(graphs.site_ptr)
         sites_of = f"{{:g}} sites (training: {fewest:g} to {most:g})"
         self._count(sites_of, ids, np.flatnonzero((n_sites < fewest) | (n_sites > most)), n_sites)
-        owner = np.repeat(np.arange(len(ids)), np.diff(graphs.edge_ptr[graphs.site_ptr]))
+        n_edges = np.diff(graphs.edge_ptr[graphs.site_ptr])
+        self._count("no neighbours at all", ids, np.flatnonzero(n_edges == 0), n_edges)
+        owner = np.repeat(np.arange(len(ids)), n_edges)
         odd = (graphs.r < shortest - BESIDE) | (graphs.r > longest + BESIDE)
         rows, first = np.unique(owner[odd], return_index=True)
         edge_of = f"an edge of {{:.2f}} Å (training: {shortest:.2f} to {longest:.2f})"
@@ -453,7 +455,9 @@ def check_elements(checkpoint: Checkpoint, id: str, z: np.ndarray) -> None:
     seen = checkpoint.elements or range(1, model.n_elements)  # the second for imported models
     unseen = sorted(set(z.tolist()).difference(seen))
     if model.features == "atomic" and unseen:
-        names = ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z = {z}" for z in unseen)
+        if unseen[0] < 1 or unseen[-1] >= len(chemical_symbols):
+            raise DataError(f"structure {id} has an atom that is no element; leave it out, or say what it is")
+        names = ", ".join(chemical_symbols[z] for z in unseen)
         raise DataError(
             f"structure {id} holds {names}, which the model never saw in training; leave the structure out, or "
             "train on a set that has the element"
@@ -487,7 +491,10 @@ def load(run: Path | str, device: str = "cpu", min_distance: float | None = None
     Raises RunError for a run that is missing, incomplete or damaged.
     """
     if not Path(run).is_dir() or model_file(run).exists():
-        model = Model(load_checkpoint(model_file(run)), device, calibration_file(run))
+        checkpoint = load_checkpoint(model_file(run))
+        if "ema" in checkpoint.state:  # of a last.h5: the average predicts, the parameters are for the training
+            checkpoint.params.vector[:] = checkpoint.state["ema"]
+        model = Model(checkpoint, device, calibration_file(run))
     else:
         calibrations = [calibration_file(member) for member in members_of(run)]
         model = Ensemble(load_members(run), device, calibrations)

@@ -23,6 +23,10 @@ FILES = (
     *("predictions.csv", "curve.png", "parity.png", "roc.png"),
 )
 EPOCH_START = {"epoch": 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
+# Of [model], in a run and the one that it starts from: what the parameters before the heads do not depend on.
+NOT_IN_LAYERS = (
+    *("n_targets", "head", "readout", "normalise_attention", "non_negative", "dropout", "attention_dropout"),
+)
 MAY_DIFFER = {"data.path", "graph.min_distance"}  # the fingerprint of the run decides whether the data are the same
 RECORD = ("epoch", "train_mae", "valid_mae", "seconds")  # numbers of an epoch that are read again
 
@@ -149,11 +153,25 @@ def notes_on_start(init: str | os.PathLike, config: Config) -> list[str]:
 
 
 def notes_on_seen(init: str | os.PathLike, checkpoint: Checkpoint) -> list[str]:
-    """Whether structures that the run of a Checkpoint is tested on are some that `init` was trained or validated on."""
+    """What the run of a Checkpoint should know of `init`, from which it starts: whether its neighbours were others,
+    and whether structures to test on are some that it was trained or validated on."""
+    start = load_checkpoint(model_file(init))
+    return [*_other_neighbours(init, start, checkpoint), *_seen(init, start, checkpoint)]
+
+
+def _other_neighbours(init, start, checkpoint):
+    theirs, ours = start.config.graph, checkpoint.config.graph
+    other = [
+        name for name in ("rule", "r_max", "omega_min", "weight_min") if getattr(theirs, name) != getattr(ours, name)
+    ]
+    found = ", ".join(f"{name} {getattr(theirs, name)} and not {getattr(ours, name)}" for name in other)
+    return [f"{init} was trained on other neighbours ({found}); prepare the data set with its rule"] if other else []
+
+
+def _seen(init, start, checkpoint):
     n_tested = len(checkpoint.split.test)
     if not n_tested:
         return []
-    start = load_checkpoint(model_file(init))
     if start.fingerprint is None:
         return [f"{init} keeps no digests of its data; structures to test on may be those it was trained on"]
     n_seen = np.logical_or(*start.fingerprint.seen(start.split, checkpoint.fingerprint.graphs[-n_tested:])).sum()
@@ -168,10 +186,9 @@ def notes_on_seen(init: str | os.PathLike, checkpoint: Checkpoint) -> list[str]:
 def _load_start(init, config):
     """The Checkpoint of `init`, whose network is that of `config` but for the targets."""
     start = load_checkpoint(model_file(init))
-    theirs = start.config.model
     ours = config.model
-    same = all(getattr(theirs, name) == getattr(ours, name) for name in ("n_heads", "radial_max", "radial_width"))
-    if not same or parameter_table(dataclasses.replace(theirs, n_targets=ours.n_targets)) != parameter_table(ours):
+    theirs = dataclasses.replace(start.config.model, **{name: getattr(ours, name) for name in NOT_IN_LAYERS})
+    if theirs != ours:
         raise RunError(f"{init}: its network is not that of [model]; start from the [model] of that run's config.toml")
     return start
 

@@ -70,9 +70,10 @@ def _prediction(record):
     if known:
         low, high = min(known), max(known)
         error = f"{low:.3g}" if len(known) == 1 else f"{low:.3g} to {high:.3g}"
+        unit = f" {record['unit']}" if record["unit"] else ""
         text += (
-            f" The mean absolute error of {record['target']} is {error} {record['unit']}; that of always predicting "
-            f"their mean {record['label_mean_absolute_deviation']:.3g} {record['unit']}."
+            f" The mean absolute error of {record['target']} is {error}{unit}; that of always predicting "
+            f"their mean {record['label_mean_absolute_deviation']:.3g}{unit}."
         )
     text += f" {record['errors_of_run']}" if record.get("errors_of_run") else ""
     return [Sentence("what was tested", "", text)]

@@ -1,5 +1,6 @@
 """Models that ship: made of a run, known by name in every command; warming up; what is said of compiling."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -122,6 +123,14 @@ def test_a_molecule_is_no_crystal():
         note.add([id], [atoms], GraphBatch.from_atoms(atoms, r_max=6.0))
     assert "1 of 2 structures lies outside" in note.notes()[0]
     assert "1 such as molecule with no periodic direction (training: all periodic)" in note.notes()[0]
+
+
+def test_a_cell_in_other_units_is_said():
+    """In pm or nm nothing has a neighbour, and everything has a prediction."""
+    note = Outside(load_checkpoint(refattn.models.FOLDER / "crystals" / "model.h5"))
+    salt = bulk("NaCl", "rocksalt", a=564.0)
+    note.add(["salt"], [salt], GraphBatch.from_atoms(salt, r_max=6.0))
+    assert "1 such as salt with no neighbours at all" in note.notes()[0]
 
 
 def test_its_card_says_how_good_it_is(run, shipped):
@@ -301,6 +310,28 @@ def test_warming_up(run, tmp_path):
     assert result.exit_code == 0, result.stderr or repr(result.exception)
     assert result.stderr.count(": ready after ") == 2
     assert "no such file" in invoke("warmup", tmp_path / "none", status=1)
+
+
+@pytest.mark.parametrize(
+    ("data", "training"),
+    [
+        ({"split_by": "group", "split_group": "_", "valid_by": "group", "weight": "w"}, {}),
+        ({}, {"loss": "cross_entropy"}),
+    ],
+)
+def test_whatever_is_configured_can_be_compiled(tmp_path, data, training):
+    config = small_config("no.h5", **training)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    result = CliRunner().invoke(cli, ["warmup", str(tmp_path / "config.toml"), "--threads", "1"])
+    assert result.exit_code == 0 and ": ready after " in result.stderr, result.stderr
+
+
+def test_a_model_that_ships_is_no_training_to_go_on_with(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (["verify", "crystals"], ["train", "--out", "crystals", "--resume"]):
+        assert "crystals: a model that ships is no training to go on with" in invoke(*words, status=1)
+    assert "`refattn models`" not in invoke("train", "--out", "elsewhere", "--resume", status=1)
 
 
 KERNELS = """

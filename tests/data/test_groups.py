@@ -94,6 +94,28 @@ def test_an_element_that_most_have_is_not_left_out(tmp_path):
         choose_split(set_of_two, DataConfig(target="homo", split_by="elements", n_folds=3))
 
 
+def test_zero_has_one_sign(dataset):
+    values = np.where(np.arange(len(dataset)) % 2, 0.0, -0.0)
+    signed = dataclasses.replace(dataset, labels={**dataset.labels, "traj": values})
+    assert groups_of(signed, DataConfig(split_by="group", split_group="traj")).names == ["traj = 0"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({"split_by": "composition", "n_test": 100}, r"fewer structures to test on \(data.n_test\) or another"),
+        (
+            {"split_by": "elements", "split_group": "C", "n_test": 90, "valid_by": "group"},
+            "data.valid_by = 'random' or",
+        ),
+    ],
+)
+def test_the_advice_is_about_what_was_asked(dataset, settings, advice):
+    with pytest.raises(DataError, match=advice) as caught:
+        choose_split(dataset, DataConfig(target="homo", **settings))
+    assert "more elements" not in str(caught.value)
+
+
 def test_no_test_part(dataset):
     for way in ("random", "group"):
         split = choose_split(dataset, DataConfig(target="homo", split_by=way, test_part=False))

@@ -25,6 +25,10 @@ CLASSES = {
     "atom": (lambda: ase.Atoms("C"), [0]),
     "nothing": (lambda: ase.Atoms(), []),
     "apart": (apart, [0, 1, 2, 3]),
+    "slab, its third vector unknown": (
+        lambda: ase.Atoms("H4", [[0, 0, z] for z in range(4)], cell=[2, 2, np.inf], pbc=[1, 1, 0]),
+        [0, 1, 1, 0],
+    ),
     "slab": (lambda: ase.Atoms("H4", [[0, 0, z] for z in range(4)], cell=[2, 2, 9], pbc=[1, 1, 0]), [0, 1, 1, 0]),
 }
 

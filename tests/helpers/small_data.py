@@ -31,14 +31,14 @@ def label(atoms):
     return float(spread + 0.1 * (atoms.numbers > 1).sum())
 
 
-def write_molecules(path, n=60, seed=0, labels=None):
+def write_molecules(path, n=60, seed=0, labels=None, **rule):
     """A data set of `n` rattled molecules with the label `spread` in Å. Returns the path."""
-    config = GraphConfig()
+    config = GraphConfig(**rule)
     with DatasetWriter(path, config, source="rattled molecules of ASE's g2 set") as writer:
         structures = molecules(n, seed)
         values = [label(atoms) for atoms in structures] if labels is None else labels
         records = [Record(atoms.info["id"], atoms, {"spread": y}, {}) for atoms, y in zip(structures, values)]
-        writer.add(records, [GraphBatch.from_atoms(atoms) for atoms in structures])
+        writer.add(records, [GraphBatch.from_atoms(atoms, config) for atoms in structures])
     return path
 
 

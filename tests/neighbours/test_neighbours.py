@@ -108,6 +108,12 @@ def test_open_cells_have_infinite_areas():
         voronoi(Atoms("C2"))
 
 
+@pytest.mark.parametrize("wrong", [{"r_max": np.nan}, {"r_max": -1}, {"omega_min": np.nan}, {"weight_min": 2}])
+def test_thresholds_that_nothing_can_pass_are_refused(wrong):
+    with pytest.raises(ConfigError, match="they must be above 0, at least 0, and from 0 to 1"):
+        voronoi(molecule("H2O"), **wrong)
+
+
 def test_many_on_threads_are_those_of_one():
     structures = [*CRYSTALS, molecule("C60")]
     for one, many in zip(map(voronoi, structures), voronoi_many(iter(structures), n_threads=2), strict=True):

@@ -57,6 +57,12 @@ def test_positions_that_are_not_those_of_the_graphs_are_refused(tmp_path):
         open_data(path, None, with_directions=True)
 
 
+def test_a_data_set_of_another_rule_is_refused(tmp_path):
+    path = write_molecules(tmp_path / "data.h5", 7, rule="upstream")
+    with pytest.raises(DataError, match="data.h5: a network that reads angles .* prepared with upstream"):
+        open_data(path, None, with_directions=True)
+
+
 def test_graphs_without_directions_are_refused():
     """Under the upstream rule an image counts sides of a box that is not the cell."""
     graph = GraphBatch.from_atoms(benzene(), rule="upstream", with_directions=True)

@@ -13,6 +13,7 @@ from refattn.cli.main import cli
 from refattn.config import Config, ModelConfig, to_toml
 from refattn.errors import DataError
 from refattn.gradient_check import SMALL, small_shard
+from refattn.network.checkpoint import load_checkpoint, model_file
 from refattn.network.model import backward, forward
 from refattn.network.params import from_arrays
 from refattn.ops import load_backend
@@ -127,5 +128,10 @@ def test_the_command_takes_runs_and_configurations(tmp_path, monkeypatch):
         assert result.exit_code == 0, result.output
         assert json.loads(result.output.splitlines()[0])["structures"] == n
         assert compare(implementation(read_oracle("x.h5")), "x.h5").first is None
+    result = CliRunner().invoke(cli, ["oracle", "crystals", "--out", "shipped.h5"])  # an experiment's name too
+    assert result.exit_code == 0, result.output
+    weights = load_checkpoint(model_file("crystals")).params
+    made = read_oracle("shipped.h5").steps["float32"].parameters
+    assert made and all(np.array_equal(made[name], weights[name]) for name in made)
     result = CliRunner().invoke(cli, ["oracle", "none.toml"])
     assert (result.exit_code, result.output.count("\n")) == (1, 1) and "none.toml" in result.output

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_data import small_config, write_molecules
 
+import refattn
 from refattn.config import TrainingConfig
 from refattn.errors import ConfigError, RunError
 from refattn.network.checkpoint import load_checkpoint
@@ -44,6 +45,9 @@ def test_resumed_average_has_the_same_bits_and_predicts(tmp_path):
     best = load_checkpoint(tmp_path / "run" / "model.h5")
     if first.state["history"][1]["valid_mae"] < first.state["history"][0]["valid_mae"]:
         assert np.array_equal(best.params.vector, first.state["ema"].astype(np.float32))
+    assert np.array_equal(
+        refattn.load(tmp_path / "whole" / "last.h5").checkpoint.params.vector, first.state["ema"].astype(np.float32)
+    )
     assert not np.array_equal(best.params.vector, first.params.vector)
     with h5py.File(tmp_path / "run" / "last.h5", "a") as file:
         del file["state/ema"]

@@ -62,10 +62,26 @@ def test_a_start_that_keeps_no_digests_is_said(data, finished, tmp_path):
 def test_another_network_is_no_start(data, finished, tmp_path):
     """Networks whose parameters have the same shapes and another meaning."""
     config = small_config(data)
-    for change in ({"n_heads": 2}, {"radial_max": 5.0}):
-        other = dataclasses.replace(config, model=dataclasses.replace(config.model, **change))
+    model = config.model
+    for change in (
+        {"n_heads": 2},
+        {"radial_max": 5.0},
+        {"residual": not model.residual},
+        {"n_radial": model.n_radial - 4, "n_angular": 2},  # as many columns
+    ):
+        other = dataclasses.replace(config, model=dataclasses.replace(model, **change))
         with pytest.raises(RunError, match="its network is not that of"):
-            train(other, tmp_path / "other", init=finished[0])
+            load_initial(finished[0], other)
+    for change in ({"dropout": 0.5}, {"readout": "sum"}):
+        load_initial(finished[0], dataclasses.replace(config, model=dataclasses.replace(model, **change)))
+
+
+def test_other_neighbours_are_said(data, finished, tmp_path):
+    wider = write_molecules(tmp_path / "wider.h5", r_max=3.0)
+    said = []
+    notes = lambda record: said.extend(record.get("notes", ()))  # noqa: E731
+    train(small_config(wider, epochs=1), tmp_path / "tuned", init=finished[0], progress=notes)
+    assert "other neighbours (r_max 4.0 and not 3.0)" in said[0]
 
 
 def test_heads_start_from_those_of_the_same_targets(data, finished, tmp_path):

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import shutil
 
+import h5py
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from small_data import small_config, write_molecules
@@ -108,6 +110,11 @@ def test_an_embedding_that_splits_is_found_from_elsewhere(config, start, tmp_pat
     monkeypatch.chdir("/")
     assert "split_by" in CliRunner().invoke(cli, ["evaluate", str(tmp_path / "run"), "--json"]).stdout
     assert load_checkpoint(tmp_path / "run" / "model.h5").config.data.split_group == str(tmp_path / "maps/embedding.h5")
+    with h5py.File(tmp_path / "maps" / "embedding.h5", "r+") as file:
+        vectors = file["structures/structure_vector"]
+        vectors[...] = np.random.default_rng(0).normal(size=vectors.shape)
+    result = CliRunner().invoke(cli, ["evaluate", str(tmp_path / "run")])
+    assert result.exit_code == 1 and "gives other clusters than those that the split was drawn by" in result.stderr
 
 
 def test_folds_and_members_are_not_mixed(config, tmp_path):

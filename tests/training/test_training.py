@@ -21,7 +21,7 @@ from upstream_fixtures import open_network, variant
 from refattn.cli.main import cli
 from refattn.cli.train import StopFlag
 from refattn.common.loss import LOSSES, loss_of
-from refattn.common.metrics import metrics
+from refattn.common.metrics import metrics, r2_against
 from refattn.config import CHOICES, TrainingConfig, config_from_dict
 from refattn.data.splits import read_split
 from refattn.errors import ConfigError, DataError, RefattnError, RunError, TrainingError
@@ -198,6 +198,7 @@ def test_metrics():
 def test_equal_labels_have_no_r2():
     """Whatever their mean is rounded to."""
     label = np.full(7, 0.1)
+    assert r2_against(label, label + 1, np.full(7, label.mean() + 1e-16)) is None
     assert label.mean() != 0.1
     assert metrics(label, label)["r2"] is None
     assert metrics(1 + 1e-6 * np.arange(7.0), np.ones(7))["r2"] is not None

@@ -12,7 +12,7 @@ import lzma
 import re
 import typing
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import ase
@@ -30,9 +30,10 @@ ISOTOPES = {"D": "H", "T": "H"}  # in every reader
 COUNT = re.compile(r"\d{1,12}", re.ASCII)
 NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 TRUTH = {"true": "1", "false": "0"}  # not T and F, which are elements too
-# KEY=VALUE; the value may be in quotes or brackets. The length of a key bounds the work on a long line without any.
+# KEY=VALUE; the value may be in quotes or brackets, and behind blanks, but for another KEY=. The length of a key bounds
+# the work on a long line without any.
 ITEM = re.compile(
-    r"""(?<![^\s,])([^\s="'{}\[\],]{1,200})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'"""
+    r"""(?<![^\s,])([^\s="'{}\[\],]{1,200})\s*=(?:\s+(?![^\s="'{}\[\],]{1,200}\s*=))?(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'"""
     r"""|(\{(?:[^{}]|\{[^{}]*\})*\})|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]|([^\s"'{\[]\S*))"""
 )
 KNOWN = {
@@ -53,7 +54,7 @@ CELL = re.compile(
 )
 NAMED = re.compile(r"(?i)(?<![^\s,])(lattice|properties|pbc|id|occupancy)\s*=")
 WITH_COLON = re.compile(r"(?<![^\s,])(\w{1,100}): +([-+.\d]\S*)")
-PERIODS = {"T", "F", "t", "f", "True", "False", "true", "false", "TRUE", "FALSE", "1", "0"}
+PERIODS = {"t": "T", "true": "T", "1": "T", "f": "F", "false": "F", "0": "F"}  # ASE knows T and F alone in all cases
 OCCUPANCIES = ("occupancy", "occupancies", "occ", "site_occupancy")
 
 
@@ -125,6 +126,11 @@ def numbers_among(values: Mapping[str, object]) -> dict[str, int | float]:
               for key, value in values.items()}  # fmt: skip
     numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
     return {key: int(value) if isinstance(value, bool) else value for key, value in numbers.items()}
+
+
+def texts_among(values: Mapping[str, object], but: Collection[str] = ()) -> dict[str, str]:
+    """The values that are text, for labels_and_texts, but for those of the keys `but`."""
+    return {key: value for key, value in values.items() if isinstance(value, str) and key not in but}
 
 
 def arrays_of(atoms: ase.Atoms) -> dict[str, np.ndarray]:
@@ -216,9 +222,10 @@ def read_frame(header: str, comment: str, rows: list[str], where: str, id_from: 
     """
     items = comment_items(comment, where)
     properties = items.get("Properties")
+    _check_columns(properties, where)
     check_widths(properties, rows, where)
-    if "pbc" in items and not _are_periods(items["pbc"]):
-        raise DataError(f'{where}: pbc is {items["pbc"][:40]!r}; write pbc="T T T", one word for each direction')
+    if "pbc" in items:
+        items["pbc"] = _periods(items["pbc"], where)
     kept = [f'{name}="{items.pop(name)}"' for name in ("Lattice", "Properties", "pbc") if name in items]
     if properties is None and rows and rows[0].lstrip()[:1].isdigit():
         rows = _with_symbols(rows, where)
@@ -258,9 +265,20 @@ def labels_and_texts(items: Mapping[str, str]) -> tuple[dict[str, float], dict[s
     return labels, texts
 
 
-def _are_periods(text):
-    words = text.replace(",", " ").split()
-    return len(words) in (1, 3) and PERIODS.issuperset(words)
+def _periods(text, where):
+    """The words of `pbc` as ASE reads them, three of T and F; one word is that of all directions."""
+    words = [PERIODS.get(word.lower()) for word in text.replace(",", " ").split()]
+    if len(words) not in (1, 3) or None in words:
+        raise DataError(f'{where}: pbc is {text[:40]!r}; write pbc="T T T", one word for each direction')
+    return " ".join(words * (3 // len(words)))
+
+
+def _check_columns(properties, where):
+    """Raise DataError where `Properties` has no elements or no positions; ASE makes dummies and zeros of them."""
+    names = set((properties or "species:S:1:pos:R:3").split(":")[::3])
+    for wanted, what in ((("species", "Z", "symbols", "numbers"), "elements"), (("pos", "positions"), "positions")):
+        if not names.intersection(wanted):
+            raise DataError(f"{where}: Properties has no column of {what}; call it {wanted[0]}")
 
 
 def _with_symbols(rows, where):

@@ -21,11 +21,12 @@ from ase.geometry import cell_to_cellpar, cellpar_to_cell
 from refattn.common.archives import OPENERS, decompressed
 from refattn.common.jsoncutter import JsonCutter
 from refattn.common.strict_json import with_keys_once
-from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, numbers_among
+from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, labels_and_texts, numbers_among, texts_among
 from refattn.errors import DataError, in_one_line
 
 KEYS = ("structure", "@module", "@class", "lattice", "sites", "composition", "data")  # with which a record may begin
 IDS = ("material_id", "mat_id", "entry_id", "frame_id", "id")
+ABOUT = (*IDS, "@module", "@class", "@version")  # texts that are no labels
 PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")  # of a lattice, Å and degrees
 OFF = 0.01  # 1; rounding of what a lattice or a site says twice
 NOT_PER_SITE = {"stress"}
@@ -83,7 +84,8 @@ def frame_of_record(record: dict, key: str = "") -> Frame:
     columns |= {name: value for name, value in values.items() if isinstance(value, list) and name not in NOT_PER_SITE}
     arrays = {name: array for name, column in columns.items() if (array := _per_site(column, len(atoms))) is not None}
     units = {name: UNITS[name] for name in labels if name in UNITS}
-    return Frame(id, labels, atoms, arrays, units=units)
+    numbers, texts = labels_and_texts(texts_among(values, ABOUT))
+    return Frame(id, {**numbers, **labels}, atoms, arrays, texts, units=units)
 
 
 def atoms_of(structure: dict) -> ase.Atoms:
@@ -102,12 +104,22 @@ def atoms_of(structure: dict) -> ase.Atoms:
         return ase.Atoms(symbols, np.array([site["xyz"] for site in sites], float).reshape(-1, 3))
     matrix = _matrix(lattice)
     _check_positions(sites, matrix)
-    cell = {"cell": matrix, "pbc": lattice.get("pbc", True)}
+    cell = {"cell": matrix, "pbc": _periods(lattice)}
     if all("abc" in site for site in sites):
         positions = np.array([site["abc"] for site in sites], float).reshape(-1, 3)
         return ase.Atoms(symbols, scaled_positions=positions, **cell)
     positions = [site["xyz"] if "xyz" in site else np.array(site["abc"], float) @ matrix for site in sites]
     return ase.Atoms(symbols, np.array(positions, float), **cell)
+
+
+def _periods(lattice):
+    """The periodic directions of a lattice, all where it says nothing."""
+    found = lattice.get("pbc")
+    if found is None:
+        return True
+    if not isinstance(found, list) or len(found) != 3 or not all(isinstance(value, bool) for value in found):
+        raise DataError(f"the pbc of its lattice is {str(found)[:40]!r}; write three of true and false")
+    return found
 
 
 def _check_positions(sites, matrix):

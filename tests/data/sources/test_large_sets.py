@@ -130,6 +130,30 @@ def test_entries_and_lists_of_structures(tmp_path):
     np.testing.assert_array_equal(second.atoms.positions, WATER.positions)
 
 
+def test_labels_of_pymatgen_that_are_text(tmp_path):
+    path = tmp_path / "set.json"
+    for text, reason in (("1,5", "e_form is '1,5', not a number"), ("0.1 eV", "e_form is '0.1 eV', not a number")):
+        path.write_text(json.dumps([{"structure": as_pymatgen(COPPER), "e_form": text}]))
+        with pytest.raises(DataError, match=reason):
+            list(FilesSource(path))
+    path.write_text(json.dumps([{"structure": as_pymatgen(COPPER), "e_form": "0.137", "id": "7"}]))
+    (record,) = FilesSource(path)
+    assert (record.id, record.labels) == ("7", {"e_form": 0.137})
+
+
+@pytest.mark.parametrize("pbc", ["T T F", [True, True], [1, 1, 0], True])
+def test_periods_of_pymatgen_are_three_truth_values(tmp_path, pbc):
+    path, copper = tmp_path / "set.json", as_pymatgen(COPPER)
+    for own, periodic in (([True, False, True], [True, False, True]), (None, [True] * 3)):
+        copper["lattice"]["pbc"] = own
+        path.write_text(json.dumps([copper]))
+        assert next(iter(FilesSource(path))).atoms.pbc.tolist() == periodic
+    copper["lattice"]["pbc"] = pbc
+    path.write_text(json.dumps([copper]))
+    with pytest.raises(DataError, match="the pbc of its lattice is"):
+        list(FilesSource(path))
+
+
 def test_what_pymatgens_json_says_twice(tmp_path):
     path = tmp_path / "a.json"
     cell = {"a": 3.615, "b": 3.615, "c": 3.615, "alpha": 90, "beta": 90, "gamma": 90}

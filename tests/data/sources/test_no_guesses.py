@@ -31,6 +31,20 @@ def test_arrays_of_the_specification(tmp_path, comment):
 
 
 @pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        *((words, [True, True, False]) for words in ("T T F", "t t f", "1,1,0", "True TRUE f", "T 1 false")),
+        *((word, [False] * 3) for word in ("f", "F", "0", "false")),
+        *((word, [True] * 3) for word in ("t", "True", "1")),
+    ],
+)
+def test_every_word_for_a_period_is_what_it_says(tmp_path, words, wanted):
+    """ASE takes words that it does not know for a text, and a text for true."""
+    (record,) = FilesSource(put(tmp_path / "a.extxyz", xyz(f'{CELL} pbc="{words}"')))
+    assert record.atoms.pbc.tolist() == wanted
+
+
+@pytest.mark.parametrize(
     ("comment", "reason"),
     [
         ('Lattice="5 0 0 0 6 0 0 0 7 gap=1', "Lattice in its comment line cannot be read; close its quotes"),
@@ -39,6 +53,8 @@ def test_arrays_of_the_specification(tmp_path, comment):
         ("a=5 b=6 c=7 alpha=90 beta=90 gamma=90", "its cell is called a, b, c"),
         ('H="5 0 0 0 6 0 0 0 7"', "its cell is called H"),
         (f'{CELL} pbc="xy"', "pbc is 'xy'"),
+        (f'{CELL} pbc="T T"', "pbc is 'T T'"),
+        ("id= gap=1", "id in its comment line cannot be read"),
         ("occupancy=\"{'0': {'Sr': 0.5, 'La': 0.5}}\"", "its occupancy .* cannot be read"),
         ('occupancy={"0": {"Sr": 0.5}}', "the site 0 is shared by several elements or not full"),
         ("occupancy=0.5", "its occupancy '0.5' cannot be read"),
@@ -52,6 +68,9 @@ def test_comment_lines_that_are_refused(tmp_path, comment, reason):
 
 
 def test_columns_that_are_refused(tmp_path):
+    for columns, reason in (("element:S:1:pos:R:3", "column of elements"), ("species:S:1:frac:R:3", "of positions")):
+        with pytest.raises(DataError, match=f"has no column of .*{reason.split()[-1]}; call it"):
+            list(FilesSource(put(tmp_path / "a.extxyz", f"1\nProperties={columns}\nO 0 0 0\n")))
     row = "1\nProperties=species:S:1:pos:R:3:{}\nO 0 0 0 {}\n"
     for column, value, reason in (("occ:R:1", "0.5", "`occ` says"), ("Z:I:1", "7", "O by its symbol and has")):
         with pytest.raises(DataError, match=reason):

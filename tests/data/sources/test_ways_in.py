@@ -53,6 +53,9 @@ def test_entries_of_optimade(tmp_path):
     assert (molecule.id, str(molecule.atoms.symbols), molecule.atoms.pbc.any()) == ("water", "OH2", False)
     reasons = [reason for _, reason in source.skipped]
     assert len(reasons) == 3 and "shared by several elements" in reasons[0] and "no single atom" in reasons[1]
+    (tmp_path / "answer.json").write_text(json.dumps({"data": [changed(_x_gap="2.5", _x_note="by hand")]}))
+    source = open_source(tmp_path / "answer.json")
+    assert next(iter(source)).labels["x_gap"] == 2.5 and "x_note of 1 structure (first 'by hand')" in source.notes()[0]
 
 
 @needs_rdkit
