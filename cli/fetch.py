@@ -45,7 +45,9 @@ def fetch(name, out, as_json):
 
 def prepare_command(name: str, item: PublishedSet, folder: Path | str = "") -> str:
     """The command that makes a data set of the downloaded files, with the neighbour rule of the authors."""
-    return f"refattn prepare {Path(folder) / item.files[0].name} {name}.h5 --format {item.format} {item.options}"
+    return (
+        f"refattn prepare {Path(folder) / item.files[0].name} {name}_upstream.h5 --format {item.format} {item.options}"
+    )
 
 
 def progress_printer(name: str) -> Callable[[int, int | None], None]:

@@ -81,6 +81,7 @@ def describe_model(path: Path | str) -> dict:
 
 def facts_of(checkpoint: Checkpoint) -> dict:
     """Facts of a model, as a dict."""
+    sizes = {name: len(ids) for name, ids in checkpoint.split._asdict().items()}
     return {
         "target": checkpoint.config.data.target,
         "unit": checkpoint.unit,
@@ -88,7 +89,7 @@ def facts_of(checkpoint: Checkpoint) -> dict:
         "std": np.asarray(checkpoint.std).tolist(),
         "n_parameters": len(checkpoint.params.vector),
         "elements": [chemical_symbols[z] for z in checkpoint.elements],
-        "split": {name: len(ids) for name, ids in checkpoint.split._asdict().items()},
+        **({"split": sizes} if any(sizes.values()) else {}),  # a model that ships keeps none
         "config": to_toml(checkpoint.config),
     }
 

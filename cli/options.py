@@ -63,7 +63,9 @@ def reading_options(command: Callable) -> Callable:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
-overwrite = click.option("--overwrite", is_flag=True, help="Replace what is in the way of the output, but no input.")
+overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace other files too, but no input; own earlier output is replaced anyway."
+)
 
 
 def refuse_idle(names: Iterable[str], why: str) -> None:

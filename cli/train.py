@@ -88,6 +88,7 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
         if given or not resume:
             settings = read_settings(config, data, target, epochs, assignments, init, own)
         if settings and not own:
+            check_data(settings.data.path, None if data else config)
             out = out or ranks.from_first(free_directory("-".join(settings.data.targets)))
             inputs = [config, settings.data.path, settings.data.split, init and model_file(init)]
             claim({Path(out) / name: NOTHING for name in FILES}, filter(None, inputs), overwrite=True)
@@ -201,6 +202,7 @@ def read_settings(
     elif config is None:
         settings = Config()
         if not (target or any(text.startswith("data.target=") for text in assignments)):
+            check_data(data)
             with open_dataset(data) as file:
                 labels = ", ".join(file["labels"])
             raise click.UsageError(f"name what to learn by --target; the labels of {data} are: {labels}")
@@ -213,6 +215,18 @@ def read_settings(
     if epochs:
         settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, epochs=epochs))
     return override(settings, assignments)
+
+
+def check_data(path: str, config: str | None = None) -> None:
+    """Raise DataError where the data set `path`, that of the configuration `config`, is none that ships and no file."""
+    from refattn.data.builtin import SETS
+    from refattn.errors import DataError
+
+    if path in SETS or Path(path).exists():
+        return
+    if config:
+        raise DataError(f"{path}, which {config} trains on: there is no such file; give your data set by --data")
+    raise DataError(f"{path}: there is no such file, and no such built-in data set; there are {', '.join(SETS)}")
 
 
 def with_targets(settings: "Config", targets: tuple[str, ...]) -> "Config":

@@ -4,6 +4,7 @@ Ids survive a data set that is made again with other neighbours or in another or
 of the SCANN authors are there by name, see published_split.
 """
 
+import collections
 import hashlib
 import json
 import typing
@@ -354,7 +355,8 @@ def read_split(path: Path | str) -> Split:
         )
     everything = split.train + split.valid + split.test
     if len(set(everything)) < len(everything):
-        raise DataError(f"{path}: an id is in the split twice; a structure may be in one part only")
+        twice = collections.Counter(everything).most_common(1)[0][0]
+        raise DataError(f"{path}: the id {twice!r} is in the split twice; a structure may be in one part only")
     for name in ("train", "valid"):
         if not getattr(split, name):
             raise DataError(f"{path}: the part {name} is empty; a training needs at least one structure in it")
@@ -385,7 +387,7 @@ def resolve_split(split: Split, dataset: Dataset) -> tuple[np.ndarray, ...]:
         is_there = composed in {unicodedata.normalize("NFC", id) for id in dataset.id.tolist()}
         form = " (which is there in another Unicode form)" if is_there else ""
         raise DataError(
-            f"the data set lacks {count} ids of the split, such as {missing[0]!r}{form}; use the run's data set"
+            f"the data set lacks {count} ids of the split, such as {missing[0]!r}{form}; use the data set of the split"
         )
     return tuple(parts)
 

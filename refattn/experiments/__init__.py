@@ -26,6 +26,10 @@ def experiment_or_file(name: str) -> Config:
     if name in experiment_names():
         return load_experiment(name)
     if not os.path.exists(name):
+        from refattn.data.builtin import SETS  # late: it loads NumPy
+
         names = ", ".join(experiment_names())
+        if name in SETS:
+            raise ConfigError(f"{name}: is a built-in data set and no experiment; give it as --data {name}")
         raise ConfigError(f"{name}: there is no such file, and no such experiment; the experiments are {names}")
     return load_config(name)

@@ -52,7 +52,7 @@ def why_no_model(path: Path) -> str:
         runs = sorted(folder for folder in run.glob(pattern) if (folder / "last.h5").exists())
         if runs:
             return f"{run}: holds {what}; give one of these, such as {runs[0]}"
-    other = "" if goes_on else ", or one of `refattn models`"
+    other = "" if goes_on else f", or one of `refattn models` ({', '.join(model_names())})"
     return f"{path}: there is no such file; give the directory of a run that has trained{other}"
 
 

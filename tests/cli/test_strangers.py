@@ -271,12 +271,20 @@ def test_an_experiment_that_does_not_exist(place):
         message = refused("train", name, "--data", "data.h5")
         assert f"{name}: there is no such file, and no such experiment; the experiments are " in message
         assert "qm9_gap_10k" in message
+    assert "molecules: is a built-in data set and no experiment; give it as --data molecules" in refused(
+        "train", "molecules"
+    )
+    said = refused("train", "--data", "fullerenes")
+    assert "no such built-in data set; there are molecules, fullerene, pt-graphene" in said
+    said = refused("train", "fullerene")
+    assert "fullerene_md_upstream.h5, which fullerene trains on: there is no such file; give your data set by" in said
 
 
 TABLE = "id,a\nm0,1\n"
 REFUSED = {
     "predict run labels.csv": "has no column smiles, so it holds no structures; name it so, or give a table of labels",
     "prepare s.extxyz x.h5 --labels nothere.csv": "nothere.csv: there is no such file; check the path of the labels",
+    "predict molecule-orbitals s.extxyz": "(crystals, fullerenes, molecules-b3lyp, molecules-orbitals)",
     "predict run s.extxyz --out nodir/x.csv": "nodir/x.csv: cannot be written, there is no folder nodir; make it, or",
     "prepare s.extxyz nodir/x.h5": "nodir/x.h5: cannot be written, there is no folder ",
     "neighbours s.extxyz --out nodir/x.h5": "nodir/x.h5: cannot be written, there is no folder nodir; make it, or",

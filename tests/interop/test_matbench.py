@@ -289,7 +289,7 @@ def test_damaged_files(task, tmp_path):
                     assert record.id.startswith("mb-jdft2d-")
     packed = task.read_bytes()
     (tmp_path / "cut.json.gz").write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(DataError, match="cannot be read on"):
+    with pytest.raises(DataError, match="cannot be read further"):
         MatbenchSource(tmp_path / "cut.json.gz")
 
 

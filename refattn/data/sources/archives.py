@@ -53,7 +53,7 @@ def unpacked(
                     yield name, file
                     file.rename(content)
         except UNREADABLE as error:
-            raise DataError(f"{path}: cannot be read on ({in_one_line(error)}); restore it") from None
+            raise DataError(f"{path}: cannot be read further ({in_one_line(error)}); restore it") from None
 
 
 def _zip(path, progress):

@@ -395,7 +395,9 @@ def cut_frames(lines: Iterator[str], path: Path | str) -> Iterator[tuple[str, st
             rows = list(itertools.islice(lines, n_sites + 1))
         except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
             where = f"{path}, frame {number} (line {line_number + 1})"
-            raise DataError(f"{where}: cannot be read on ({in_one_line(error)}); it is damaged, restore it") from None
+            raise DataError(
+                f"{where}: cannot be read further ({in_one_line(error)}); it is damaged, restore it"
+            ) from None
         if n_sites < 0 or len(rows) < n_sites + 1:
             _refuse(header, rows, n_sites, f"{path}, frame {number} (line {line_number + 1})")
         yield header, rows[0], rows[1:], line_number + 1

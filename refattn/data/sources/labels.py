@@ -14,6 +14,7 @@ from refattn.data.store import LARGEST_LABEL
 from refattn.errors import DataError, in_one_line
 
 SEPARATORS = ",;\t|"
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and .xls begin
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?", re.ASCII)
 MISSING = {"", "na", "n/a", "<na>", "nan", "null", "none"}  # as programs write what is not known
 WITH_UNIT = re.compile(r"(.+?)\s*[(\[]([^()\[\]]*)[)\]]")  # gap (eV), as refattn writes it
@@ -107,7 +108,10 @@ class LabelTable:
         self.in_order = None  # an iterator over the ids, where structures without ids come in their order
         try:
             with open(path, "rb") as raw:
-                is_utf16 = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+                beginning = raw.read(4)
+            if beginning in WORKBOOKS:
+                raise DataError(f"{path}: is a workbook of a spreadsheet, or packed; save the sheet as CSV")
+            is_utf16 = beginning[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
             with open(path, newline="", encoding="utf-16" if is_utf16 else "utf-8-sig") as stream:
                 self._read(stream)
         except UnicodeError as error:
@@ -233,7 +237,10 @@ class LabelTable:
         left = [id for id in self.rows if id not in self.taken]
         if left and (self.in_order or len(left) == len(self.rows)):
             line = self.rows[left[0]][0]
-            raise DataError(f"{self.path}, line {line}: there is no structure {left[0]}; add it or remove the line")
+            what = f"there is no structure {left[0]}; add it or remove the line"
+            if not self.in_order and len(left) > 1:
+                what = f"neither {left[0]} nor another row is a structure; give the rows the ids of structures"
+            raise DataError(f"{self.path}, line {line}: {what}")
         return left
 
 

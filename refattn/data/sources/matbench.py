@@ -153,4 +153,4 @@ def _places(path: Path, progress: Callable[[float], None] = lambda fraction: Non
                 progress(min(raw.tell() / size, 1.0))
                 yield place
     except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read on ({in_one_line(error)}); get it again") from None
+        raise DataError(f"{path}: cannot be read further ({in_one_line(error)}); get it again") from None

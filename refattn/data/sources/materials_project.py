@@ -81,7 +81,7 @@ class MaterialsProjectSource:
                         self.skipped.append((record.id, ONE_ATOM))
             self.fraction = 1.0
         except UNREADABLE as error:
-            raise DataError(f"{self.path}: cannot be read on ({in_one_line(error)}); {ADVICE}") from None
+            raise DataError(f"{self.path}: cannot be read further ({in_one_line(error)}); {ADVICE}") from None
 
     @contextlib.contextmanager
     def _text(self, raw):

@@ -141,7 +141,7 @@ class QM9Source:
                     raise DataError(f"{self.path}: has damaged data within; get it from {WHERE_TO_GET}")
         except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
             reason = in_one_line(error)
-            raise DataError(f"{self.path}: cannot be read on ({reason}); get it from {WHERE_TO_GET}") from None
+            raise DataError(f"{self.path}: cannot be read further ({reason}); get it from {WHERE_TO_GET}") from None
         if not found:
             raise DataError(f"{self.path}: the archive holds no dsgdb9nsd_NUMBER.xyz; check the path")
 

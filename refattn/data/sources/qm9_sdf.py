@@ -77,7 +77,7 @@ class QM9SdfSource(QM9Source):
                     self.fraction = raw.tell() / size if name == SDF else 0.0
                     yield line
         except UNREADABLE as error:
-            raise DataError(f"{self._where(name)}: cannot be read on ({in_one_line(error)}); {ADVICE}") from None
+            raise DataError(f"{self._where(name)}: cannot be read further ({in_one_line(error)}); {ADVICE}") from None
 
 
 def is_archive(path: Path) -> bool:

@@ -73,7 +73,7 @@ class ScannArchive:
                     self.fraction = span[0] + (span[1] - span[0]) * stream.buffer.tell() / span[2]
                     yield record
         except UNREADABLE as error:
-            raise DataError(f"{where}: cannot be read on ({in_one_line(error)}); {self._advice()}") from None
+            raise DataError(f"{where}: cannot be read further ({in_one_line(error)}); {self._advice()}") from None
 
     def _records(self, name, stream, where):
         for number, (line, comment, numbers, positions) in enumerate(read_frames(stream, where), 1):

@@ -369,7 +369,7 @@ def test_command(server, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "set.bin: downloaded; it has the published SHA-256" in result.stderr
     assert "list.txt: downloaded; it could not be compared with a published checksum" in result.stderr
-    assert f"next: refattn prepare {tmp_path / 'set.bin'} qm9.h5 --format qm9" in result.stdout
+    assert f"next: refattn prepare {tmp_path / 'set.bin'} qm9_upstream.h5 --format qm9" in result.stdout
     result = CliRunner().invoke(cli, ["data", "fetch", "qm9", "--out", str(tmp_path), "--json"])
     facts = json.loads(result.stdout)
     assert [file["downloaded"] for file in facts["files"]] == [False, False]

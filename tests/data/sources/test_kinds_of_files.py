@@ -423,8 +423,12 @@ def test_rows_and_structures_without_the_other(tmp_path):
     assert found == {"a": {"gap": 1.0}}
     assert "has no row for b" in skipped["b"]
     assert source.notes() == [f"2 rows of {tmp_path / 'labels.csv'} without a structure: c, d"]
-    with pytest.raises(DataError, match="there is no structure x"):
+    with pytest.raises(DataError, match="line 2: neither x nor another row is a structure; give the rows the ids"):
         labelled(tmp_path, "id,gap\nx,1\ny,3\n")
+    for beginning in (b"PK\3\4", b"\xd0\xcf\x11\xe0"):
+        (tmp_path / "table.xlsx").write_bytes(beginning + b"...")
+        with pytest.raises(DataError, match="is a workbook of a spreadsheet, or packed; save the sheet as CSV"):
+            LabelTable(tmp_path / "table.xlsx")
 
 
 def test_ids_of_both_unicode_forms_are_one(tmp_path):

@@ -160,10 +160,10 @@ def test_damaged_files_of_the_materials_project(mp, tmp_path):
     text = path.read_text()
     for size in (*range(0, len(text) - 1, 997), len(text) - 1):
         path.write_text(text[:size])
-        with pytest.raises(DataError, match="cannot be read on"):
+        with pytest.raises(DataError, match="cannot be read further"):
             list(MaterialsProjectSource(path))
     path.write_bytes(b"[{\xff}]")
-    with pytest.raises(DataError, match="cannot be read on"):
+    with pytest.raises(DataError, match="cannot be read further"):
         list(MaterialsProjectSource(path))
     with zipfile.ZipFile(mp, "w") as archive:
         archive.writestr("a.json", "[]")

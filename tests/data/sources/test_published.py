@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.build import graphene
 from click.testing import CliRunner
 
+from refattn.cli.fetch import prepare_command
 from refattn.cli.main import cli
 from refattn.data.builtin import SETS
 from refattn.data.sources.published import PUBLISHED, published_set
@@ -170,7 +171,7 @@ def test_damaged_archives(fullerenes):
     flipped[60] ^= 0x55
     for content in (good[:-10], good[: len(good) // 2], b"", b"no archive", flipped):
         fullerenes.write_bytes(content)
-        with pytest.raises(DataError, match=r"fullerene.zip.*cannot be read on .*refattn data fetch fullerene_md"):
+        with pytest.raises(DataError, match=r"fullerene.zip.*cannot be read further .*refattn data fetch fullerene_md"):
             list(FullereneArchive(fullerenes))
     zipped(fullerenes, **{"C60.xyz": frame_of(ring(6), "-6 -4 -60")})
     with pytest.raises(DataError, match="holds no FOLDER/NAME.xyz"):
@@ -218,7 +219,7 @@ def test_prepare_command_makes_the_graphs_of_the_experiment(name, tmp_path):
     assert result.exit_code == 0, result.output
     config = load_experiment(EXPERIMENTS.get(name, name))
     assert read_dataset(tmp_path / "two.h5").graph_config == config.graph
-    assert config.data.path == f"{name}.h5"
+    assert f" {config.data.path} " in prepare_command(name, PUBLISHED[name])
     assert config.data.split == f"published:{name}"
     assert name in PUBLISHED_SPLITS
 
