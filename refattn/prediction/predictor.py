@@ -389,10 +389,13 @@ class Outside:
         self.ids = set()
         self.n = 0
         self.found = {}
+        self.charged = 0, ""  # how many structures have a charge, and the first of them
 
     def add(self, ids: Sequence[str], structures: Sequence[ase.Atoms], graphs: GraphBatch) -> None:
         """Look at some structures, called `ids` in notes, and their graphs."""
         self.n += len(ids)
+        charged = [id for id, atoms in zip(ids, structures, strict=True) if atoms.info.get("charge")]
+        self._count_charged(len(charged), *charged[:1])
         if self.extent is None:
             return
         (fewest, most), (shortest, longest) = self.extent.sites, self.extent.edges
@@ -421,6 +424,9 @@ class Outside:
                 rows = np.flatnonzero(~periodic)
                 self._count("no periodic direction (training: all periodic)", ids, rows, periodic)
 
+    def _count_charged(self, n, first=""):
+        self.charged = self.charged[0] + n, self.charged[1] or first
+
     def _count(self, text, ids, rows, values):
         """`text` with a value of each of the structures `rows`."""
         for row in rows.tolist():
@@ -431,19 +437,26 @@ class Outside:
     def merge(self, other: "Outside") -> None:
         """Add what was found of other structures."""
         self.n += other.n
+        self._count_charged(*other.charged)
         self.ids |= other.ids
         for text, (count, example) in other.found.items():
             known = self.found.get(text, (0, example))
             self.found[text] = known[0] + count, known[1]
 
     def notes(self) -> list[str]:
-        """A note where there are such structures."""
+        """A note where there are such structures, and one where there are charges, of which no network is told."""
+        notes = []
+        n, first = self.charged
+        if n:
+            notes.append(
+                f"note: {counted(n, 'structure')} with a charge, such as {first}; the network is not told of it"
+            )
         if not self.found:
-            return []
+            return notes
         kinds = "; ".join(f"{count} such as {example}" for count, example in self.found.values())
         lie = "lies" if len(self.ids) == 1 else "lie"
         n = counted(self.n, "structure")
-        return [f"note: {len(self.ids)} of {n} {lie} outside of what the model was trained on: {kinds}"]
+        return [*notes, f"note: {len(self.ids)} of {n} {lie} outside of what the model was trained on: {kinds}"]
 
 
 def check_elements(checkpoint: Checkpoint, id: str, z: np.ndarray) -> None:

@@ -102,6 +102,15 @@ def test_what_is_left_out_and_what_is_outside_are_the_same(run, tmp_path):
     assert code == 1 and "frame 20" in said
 
 
+def test_charges_that_no_network_knows_are_said(run, tmp_path):
+    found = frames(30)
+    for number, charge in ((3, 0), (11, -1), (17, 1.0), (29, 2)):
+        found[number].info["charge"] = charge
+    _, _, said = both(run, write(tmp_path / "ions.xyz", found))
+    assert "note: 3 structures with a charge, such as m11; the network is not told of it" in said
+    assert "charge" not in both(run, write(tmp_path / "neutral.xyz", frames(3)))[2]
+
+
 def test_a_file_that_cannot_be_cut_on_gives_the_same_error(run, tmp_path):
     path = write(tmp_path / "some.xyz", frames(60))
     lines = path.read_text().splitlines(keepends=True)
