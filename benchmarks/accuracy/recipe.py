@@ -64,6 +64,7 @@ TO_5 = ("graph.r_max=5", "model.radial_max=5")
 SMALL_FACES = ("graph.omega_min=0.1", "graph.weight_min=0")
 MORE_EDGES = ("graph.omega_min=0.2", "graph.weight_min=0.05")
 AVERAGED = ("training.ema=0.999",)
+NARROW = ("model.width=64", "model.global_width=64", "model.head_width=64")
 MOLECULES = {
     "the recipe": (),
     "learning rate 2.5e-4": ("training.learning_rate=2.5e-4",),
@@ -84,7 +85,8 @@ MOLECULES = {
     "edges to 5 Å": TO_5,
     "edges of 0.2 sr": MORE_EDGES,
     "edges of 0.2 sr, to 5 Å": (*MORE_EDGES, *TO_5),
-    "width 64": ("model.width=64", "model.global_width=64", "model.head_width=64"),
+    "width 64": NARROW,
+    "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
     "width 192": ("model.width=192", "model.global_width=192", "model.head_width=192"),
     "4 layers": ("model.n_layers=4",),
     "9 layers": ("model.n_layers=9",),
