@@ -31,7 +31,8 @@ from refattn.common.text import counted
 from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, OF_ADDITIVE_HEAD, SITE_SCORES
-from refattn.prediction.predictor import Model, Outside, load, target_number
+from refattn.prediction.predictor import Model, Outside, load
+from refattn.prediction.targets import target_number
 from refattn.report.chemiscope import MARK, explanation_file, is_chemiscope
 from refattn.report.findings import ExplainedStructure, findings
 from refattn.report.folder import ReportOptions, ReportWriter, explanation_folder, files_of

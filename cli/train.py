@@ -84,9 +84,8 @@ def train(config, data, target, out, epochs, assignments, ensemble, folds, fold,
         check_options(out, ensemble, folds, fold, resume, overwrite)
         given = config or data or target or epochs or assignments or init
         own = settings_of_run(Path(out)) if resume else None
-        settings = None
-        if given or not resume:
-            settings = read_settings(config, data, target, epochs, assignments, init, own)
+        words = config, data, target, epochs, assignments, init, own
+        settings = read_settings(*words) if given or not resume else None
         if settings and not own:
             check_data(settings.data.path, None if data else config)
             out = out or ranks.from_first(free_directory("-".join(settings.data.targets)))

@@ -19,7 +19,8 @@ from refattn.data.splits import resolve_split
 from refattn.errors import DataError, StructureError
 from refattn.network.checkpoint import check_data
 from refattn.prediction.ensemble import members_of
-from refattn.prediction.predictor import Model, load, target_number
+from refattn.prediction.predictor import Model, load
+from refattn.prediction.targets import target_number
 from refattn.report.errors_of_run import errors_of_run
 from refattn.report.sentences import sentences
 from refattn.report.validation import FILES, MARKS, write_report

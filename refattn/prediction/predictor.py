@@ -389,13 +389,12 @@ class Outside:
         self.ids = set()
         self.n = 0
         self.found = {}
-        self.charged = 0, ""  # how many structures have a charge, and the first of them
+        self.charged = []  # ids
 
     def add(self, ids: Sequence[str], structures: Sequence[ase.Atoms], graphs: GraphBatch) -> None:
         """Look at some structures, called `ids` in notes, and their graphs."""
         self.n += len(ids)
-        charged = [id for id, atoms in zip(ids, structures, strict=True) if atoms.info.get("charge")]
-        self._count_charged(len(charged), *charged[:1])
+        self.charged += [id for id, atoms in zip(ids, structures, strict=True) if atoms.info.get("charge")]
         if self.extent is None:
             return
         (fewest, most), (shortest, longest) = self.extent.sites, self.extent.edges
@@ -424,9 +423,6 @@ class Outside:
                 rows = np.flatnonzero(~periodic)
                 self._count("no periodic direction (training: all periodic)", ids, rows, periodic)
 
-    def _count_charged(self, n, first=""):
-        self.charged = self.charged[0] + n, self.charged[1] or first
-
     def _count(self, text, ids, rows, values):
         """`text` with a value of each of the structures `rows`."""
         for row in rows.tolist():
@@ -437,7 +433,7 @@ class Outside:
     def merge(self, other: "Outside") -> None:
         """Add what was found of other structures."""
         self.n += other.n
-        self._count_charged(*other.charged)
+        self.charged += other.charged
         self.ids |= other.ids
         for text, (count, example) in other.found.items():
             known = self.found.get(text, (0, example))
@@ -446,11 +442,9 @@ class Outside:
     def notes(self) -> list[str]:
         """A note where there are such structures, and one where there are charges, of which no network is told."""
         notes = []
-        n, first = self.charged
-        if n:
-            notes.append(
-                f"note: {counted(n, 'structure')} with a charge, such as {first}; the network is not told of it"
-            )
+        if self.charged:
+            n = counted(len(self.charged), "structure")
+            notes.append(f"note: {n} with a charge, such as {self.charged[0]}; the network is not told of it")
         if not self.found:
             return notes
         kinds = "; ".join(f"{count} such as {example}" for count, example in self.found.values())
@@ -468,24 +462,13 @@ def check_elements(checkpoint: Checkpoint, id: str, z: np.ndarray) -> None:
     seen = checkpoint.elements or range(1, model.n_elements)  # the second for imported models
     unseen = sorted(set(z.tolist()).difference(seen))
     if model.features == "atomic" and unseen:
-        if unseen[0] < 1 or unseen[-1] >= len(chemical_symbols):
-            raise DataError(f"structure {id} has an atom that is no element; leave it out, or say what it is")
-        names = ", ".join(chemical_symbols[z] for z in unseen)
+        names = ", ".join(
+            chemical_symbols[z] if 0 < z < len(chemical_symbols) else "what is no element" for z in unseen
+        )
         raise DataError(
             f"structure {id} holds {names}, which the model never saw in training; leave the structure out, or "
             "train on a set that has the element"
         )
-
-
-def target_number(model: Predictor, target: str | None) -> int:
-    """Which of the model's targets has this name; None names the only one. Raises ConfigError."""
-    names = model.targets
-    if target is None and len(names) == 1:
-        return 0
-    if target not in names:
-        what = "has several targets" if target is None else f"has no target {target!r}"
-        raise ConfigError(f"the model {what}; choose one of {', '.join(names)}")
-    return names.index(target)
 
 
 def load(run: Path | str, device: str = "cpu", min_distance: float | None = None) -> "Model | Ensemble":

@@ -23,7 +23,8 @@ from refattn.common.outputs import Mark, is_output, remove_earlier
 from refattn.common.strict_json import to_json
 from refattn.common.text import counted, encodable, first_free
 from refattn.errors import OutputError
-from refattn.prediction.predictor import Model, target_number
+from refattn.prediction.predictor import Model
+from refattn.prediction.targets import target_number
 from refattn.report import png
 from refattn.report.errors_of_run import errors_of_run
 from refattn.report.findings import ExplainedStructure, share_limits

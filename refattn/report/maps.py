@@ -29,7 +29,8 @@ from refattn.common.strict_json import to_json
 from refattn.common.text import csv_cell, encodable
 from refattn.errors import DataError
 from refattn.prediction.embedding import Embedding
-from refattn.prediction.predictor import Model, target_number
+from refattn.prediction.predictor import Model
+from refattn.prediction.targets import target_number
 from refattn.report import png
 from refattn.report.embedding_file import embedding_writer
 from refattn.report.findings import with_unit

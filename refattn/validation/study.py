@@ -14,7 +14,8 @@ from refattn.errors import DataError, RunError, StructureError
 from refattn.explanation.comparison import POPULATIONS, populations
 from refattn.explanation.explain import DEFAULT, SITE_SCORES, explain_stream, subject_of
 from refattn.explanation.symmetry import class_spread, equivalent_sites, symmetrised
-from refattn.prediction.predictor import Model, target_number
+from refattn.prediction.predictor import Model
+from refattn.prediction.targets import target_number
 from refattn.validation.agreement import (
     MEASURES,
     TOP,

@@ -458,9 +458,7 @@ def read_structures(
     for record in itertools.chain.from_iterable(sources):
         for name, values in record.arrays.items():
             record.atoms.set_array(name, values)
-        charge = record.labels.get("charge", 0.0)
-        if charge and charge == charge:
-            record.atoms.info["charge"] = charge  # which predictions do not know
+        record.atoms.info["charge"] = record.labels.get("charge", 0.0)  # which predictions do not know
         if target is not None:
             label = record.labels.get
             record.atoms.info["label"] = label(target) if isinstance(target, str) else {t: label(t) for t in target}
