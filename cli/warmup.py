@@ -45,6 +45,7 @@ def compile_for(name: str, threads: int | None) -> None:
 
     Raises what load and train do.
     """
+    from refattn.config import DataConfig
     from refattn.experiments import experiment_names, experiment_or_file
     from refattn.prediction.predictor import load
     from refattn.training.train import train
@@ -55,10 +56,8 @@ def compile_for(name: str, threads: int | None) -> None:
     settings = experiment_or_file(name)
     with tempfile.TemporaryDirectory(prefix="refattn-") as folder:
         write_set(Path(folder) / "set.h5", settings)
-        data = dataclasses.replace(
-            settings.data, path=f"{folder}/set.h5", split="", split_by="random", split_group="", valid_by="random"
-        )
-        data = dataclasses.replace(data, n_folds=0, fold=0, n_train=0, n_valid=0, n_test=0)
+        learned = {name: getattr(settings.data, name) for name in ("target", "target_weight", "weight")}
+        data = DataConfig(path=f"{folder}/set.h5", **learned)
         training = dataclasses.replace(settings.training, epochs=1)
         settings = dataclasses.replace(settings, data=data, training=training, graph=None)
         train(settings, f"{folder}/run", threads)
@@ -79,14 +78,13 @@ def write_set(path: Path, settings: "Config") -> None:
     """A data set of few_molecules with the labels and per-site arrays of a configuration, and its neighbour rule."""
     import numpy as np
 
-    from refattn.config import GraphConfig
-    from refattn.data.store import Record
+    from refattn.config import OF_CLASS, GraphConfig
+    from refattn.data.store import RULE, Record
     from refattn.data.writer import DatasetWriter
     from refattn.structures.batch import GraphBatch
 
     graph = settings.graph or GraphConfig()
-    rule = {field: getattr(graph, field) for field in ("rule", "r_max", "omega_min", "weight_min")}
-    weights = [settings.data.weight] if settings.data.weight else []
+    rule = {field: getattr(graph, field) for field in RULE}
     with DatasetWriter(path, graph) as writer:
         structures = few_molecules()
         records = []
@@ -94,8 +92,8 @@ def write_set(path: Path, settings: "Config") -> None:
             arrays = {array: np.full(len(atoms), 1 / len(atoms)) for _, array in settings.training.attention}
             if settings.model.ring:
                 arrays["ring"] = np.zeros((len(atoms), 2))
-            value = number % 2 if settings.training.loss == "cross_entropy" else number % 7 - 3
-            labels = dict.fromkeys(settings.data.targets, float(value)) | dict.fromkeys(weights, 1.0)
+            value = float(number % 2 if settings.training.loss in OF_CLASS else number % 7 - 3)
+            labels = {name: 1.0 if name == settings.data.weight else value for name in settings.data.labels}
             records.append(Record(str(number), atoms, labels, arrays))
         writer.add(records, [GraphBatch.from_atoms(atoms, **rule) for atoms in structures])
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from refattn.config import SECTIONS, Config, load_config
 from refattn.data.builtin import SETS, data_of_run, with_absolute_paths
+from refattn.data.store import RULE
 from refattn.errors import ConfigError, OutputError, RunError
 from refattn.network.checkpoint import Checkpoint, load_checkpoint, model_file
 from refattn.network.params import Parameters, initialise, parameter_table
@@ -24,9 +25,7 @@ FILES = (
 )
 EPOCH_START = {"epoch": 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 0.0}
 # Of [model], in a run and the one that it starts from: what the parameters before the heads do not depend on.
-NOT_IN_LAYERS = (
-    *("n_targets", "head", "readout", "normalise_attention", "non_negative", "dropout", "attention_dropout"),
-)
+NOT_IN_LAYERS = ("n_targets", "head", "readout", "normalise_attention", "non_negative", "dropout", "attention_dropout")
 MAY_DIFFER = {"data.path", "graph.min_distance"}  # the fingerprint of the run decides whether the data are the same
 RECORD = ("epoch", "train_mae", "valid_mae", "seconds")  # numbers of an epoch that are read again
 
@@ -152,7 +151,7 @@ def notes_on_start(init: str | os.PathLike, config: Config) -> list[str]:
     return [f"{init} has learned {', '.join(known)}: the head of {', '.join(new)} is new"] if new else []
 
 
-def notes_on_seen(init: str | os.PathLike, checkpoint: Checkpoint) -> list[str]:
+def notes_on_init(init: str | os.PathLike, checkpoint: Checkpoint) -> list[str]:
     """What the run of a Checkpoint should know of `init`, from which it starts: whether its neighbours were others,
     and whether structures to test on are some that it was trained or validated on."""
     start = load_checkpoint(model_file(init))
@@ -161,9 +160,7 @@ def notes_on_seen(init: str | os.PathLike, checkpoint: Checkpoint) -> list[str]:
 
 def _other_neighbours(init, start, checkpoint):
     theirs, ours = start.config.graph, checkpoint.config.graph
-    other = [
-        name for name in ("rule", "r_max", "omega_min", "weight_min") if getattr(theirs, name) != getattr(ours, name)
-    ]
+    other = [name for name in RULE if getattr(theirs, name) != getattr(ours, name)]
     found = ", ".join(f"{name} {getattr(theirs, name)} and not {getattr(ours, name)}" for name in other)
     return [f"{init} was trained on other neighbours ({found}); prepare the data set with its rule"] if other else []
 

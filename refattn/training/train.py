@@ -34,7 +34,7 @@ from refattn.prediction.run_directory import (
     load_initial,
     notes_on_edits,
     notes_on_epochs,
-    notes_on_seen,
+    notes_on_init,
     refuse_existing,
     remove_run,
 )
@@ -182,7 +182,7 @@ class Trainer:
         checkpoint.fingerprint = Fingerprint.of(dataset, config.data.labels, rows)
         checkpoint.extent = Extent.of(dataset, rows[0])
         trainer = cls(out, checkpoint, dataset, rows, device)
-        trainer.notes = notes_on_seen(init, checkpoint) if init else []
+        trainer.notes = notes_on_init(init, checkpoint) if init else []
         return trainer
 
     @classmethod

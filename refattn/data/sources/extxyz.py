@@ -77,7 +77,7 @@ class Frame(typing.NamedTuple):
 def frame_of(atoms: ase.Atoms) -> Frame:
     """The Frame of an ase.Atoms with info, arrays and perhaps a calculator. Raises DataError for partial occupancy."""
     check_occupancy(atoms.info.get("occupancy"), atoms.arrays)
-    texts = {key: value for key, value in atoms.info.items() if isinstance(value, str) and key != "id"}
+    texts = texts_among(atoms.info, but=("id",))
     return Frame(str(atoms.info.get("id", "")).strip(), labels_of(atoms), plain(atoms), arrays_of(atoms), texts)
 
 
@@ -129,8 +129,14 @@ def numbers_among(values: Mapping[str, object]) -> dict[str, int | float]:
 
 
 def texts_among(values: Mapping[str, object], but: Collection[str] = ()) -> dict[str, str]:
-    """The values that are text, for labels_and_texts, but for those of the keys `but`."""
+    """The values that are text, but for those of the keys `but`."""
     return {key: value for key, value in values.items() if isinstance(value, str) and key not in but}
+
+
+def labels_of_json(values: Mapping[str, object], but: Collection[str] = ()) -> tuple[dict[str, float], dict[str, str]]:
+    """Labels, which are numbers and texts that are one number, and other texts, but for those of the keys `but`."""
+    labels, texts = labels_and_texts(texts_among(values, but))
+    return labels | numbers_among(values), texts
 
 
 def arrays_of(atoms: ase.Atoms) -> dict[str, np.ndarray]:

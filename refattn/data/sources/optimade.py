@@ -7,7 +7,7 @@ import ase
 import numpy as np
 
 from refattn.common.strict_json import with_keys_once
-from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, labels_and_texts, numbers_among, texts_among
+from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, labels_of_json
 from refattn.errors import DataError, in_one_line
 
 SIGN = b'"cartesian_site_positions"'
@@ -55,6 +55,5 @@ def frame_of_entry(entry: dict) -> Frame:
     pbc = [bool(number) for number in about.get("dimension_types") or cell.any(axis=1)]
     atoms = ase.Atoms(symbols, np.array(about["cartesian_site_positions"], float), cell=cell.astype(float), pbc=pbc)
     own = {name.lstrip("_"): value for name, value in about.items() if name.startswith("_")}
-    numbers, texts = labels_and_texts(texts_among(own))
-    id = str(entry.get("id") or about.get("id") or "")
-    return Frame(id, {**numbers, **numbers_among(own)}, atoms, {}, texts)
+    labels, texts = labels_of_json(own)
+    return Frame(str(entry.get("id") or about.get("id") or ""), labels, atoms, {}, texts)

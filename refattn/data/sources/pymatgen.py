@@ -21,7 +21,7 @@ from ase.geometry import cell_to_cellpar, cellpar_to_cell
 from refattn.common.archives import OPENERS, decompressed
 from refattn.common.jsoncutter import JsonCutter
 from refattn.common.strict_json import with_keys_once
-from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, labels_and_texts, numbers_among, texts_among
+from refattn.data.sources.extxyz import ISOTOPES, Frame, check_occupancy, labels_of_json, numbers_among
 from refattn.errors import DataError, in_one_line
 
 KEYS = ("structure", "@module", "@class", "lattice", "sites", "composition", "data")  # with which a record may begin
@@ -78,14 +78,13 @@ def frame_of_record(record: dict, key: str = "") -> Frame:
             raise DataError(f"{name} is {value:g} beside the structure and {other[name]:g} in its data; keep one")
     values = {**data, **record}
     id = key or next((str(values[name]) for name in IDS if values.get(name)), "")
-    labels = numbers_among(values)
+    labels, texts = labels_of_json(values, but=ABOUT)
     properties = [site.get("properties") or {} for site in structure["sites"]]
     columns = {name: [own.get(name) for own in properties] for name in properties[0]} if properties else {}
     columns |= {name: value for name, value in values.items() if isinstance(value, list) and name not in NOT_PER_SITE}
     arrays = {name: array for name, column in columns.items() if (array := _per_site(column, len(atoms))) is not None}
     units = {name: UNITS[name] for name in labels if name in UNITS}
-    numbers, texts = labels_and_texts(texts_among(values, ABOUT))
-    return Frame(id, {**numbers, **labels}, atoms, arrays, texts, units=units)
+    return Frame(id, labels, atoms, arrays, texts, units=units)
 
 
 def atoms_of(structure: dict) -> ase.Atoms:

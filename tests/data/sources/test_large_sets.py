@@ -137,8 +137,9 @@ def test_labels_of_pymatgen_that_are_text(tmp_path):
         with pytest.raises(DataError, match=reason):
             list(FilesSource(path))
     path.write_text(json.dumps([{"structure": as_pymatgen(COPPER), "e_form": "0.137", "id": "7"}]))
-    (record,) = FilesSource(path)
-    assert (record.id, record.labels) == ("7", {"e_form": 0.137})
+    source = FilesSource(path)
+    (record,) = source
+    assert (record.id, record.labels, source.units) == ("7", {"e_form": 0.137}, {"e_form": "eV/atom"})
 
 
 @pytest.mark.parametrize("pbc", ["T T F", [True, True], [1, 1, 0], True])
