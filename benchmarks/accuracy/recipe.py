@@ -1,7 +1,7 @@
 """One change of refattn's recipe at a time, for the same processor time: what each setting is worth.
 
     python benchmarks/accuracy/recipe.py WORK [SET ...] [--only NAME ...] [--seeds 3] [--peers PEERS/bin/python]
-                                            [--table]
+                                            [--slowdown 1.5] [--table]
 
 WORK is what sets.py made; the folders of the sets that are not its own are made here. Each run has the processor time
 in which the recipe does a number of epochs. A processor second gives more on one day than on another, so some
@@ -21,7 +21,7 @@ import typing
 from pathlib import Path
 
 import numpy as np
-from run import ANGLES, HOUR, PUBLISHED, PUBLISHED_DROPOUT, PUBLISHED_GAUSSIANS, RESULTS, Run, execute
+from run import ANGLES, HOUR, PUBLISHED_DROPOUT, PUBLISHED_GAUSSIANS, RESULTS, Run, execute
 from sets import BY_TRAJECTORY, SETS, Set, make_set
 
 from refattn.common.files import write_text
@@ -48,6 +48,7 @@ class Table(typing.NamedTuple):
     experiment : that of the recipe
     n_train : of the set's sizes
     epochs : of the recipe, whose processor time every variant has
+    minutes : of two cores, which every variant has in the place of those epochs; 0: none
     variants : name -> what is changed, TABLE.KEY=VALUE; the order is that of the table
     """
 
@@ -57,6 +58,7 @@ class Table(typing.NamedTuple):
     n_train: str
     epochs: int
     variants: dict[str, tuple[str, ...]]
+    minutes: int = 0
 
 
 FINE = ("model.n_radial=80", "model.radial_width=0.1")
@@ -92,19 +94,12 @@ MOLECULES = {
     "9 layers": ("model.n_layers=9",),
     "head as published": ('model.head="published"',),
 }
-MOLECULES_LONG = {
+LONGER = {
     "the recipe": (),
-    "as for an hour, without angles": PUBLISHED,
-    "as for an hour": HOUR,
-    "as for an hour, half more dropout": (*HOUR, "model.dropout=0.15", "model.attention_dropout=0.075"),
-    "as for an hour, half the dropout": (*HOUR, "model.dropout=0.05", "model.attention_dropout=0.025"),
-    "as for an hour, weight decay 3e-4": (*HOUR, "training.weight_decay=3e-4"),
-    "as for an hour, weight decay 3e-5": (*HOUR, "training.weight_decay=3e-5"),
-    "as for an hour, 4 layers": (*HOUR, "model.n_layers=4"),
-    "as for an hour, batches of 16": (*HOUR, "training.batch_size=16"),
-    "as for an hour, edges of 0.2 sr": (*HOUR, *MORE_EDGES),
-    "as for an hour, 40 Gaussians of 0.15 Å": (*HOUR, "model.n_radial=40", "model.radial_width=0.15"),
-    "as for an hour, 16 Gaussians of angles": (*HOUR, "model.n_angular=16"),
+    "8 Gaussians of angles": ANGLES,
+    "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
+    "width 64, 4 layers, 8 Gaussians of angles": (*NARROW, *ANGLES, "model.n_layers=4"),
+    "width 64, as published": (*NARROW, *HOUR),
 }
 ENERGIES = {
     "the experiment": (),
@@ -143,7 +138,7 @@ ENERGY = SETS["fullerene_homo"]._replace(target="deformation_energy")
 PT_GRAPHENE = ENERGY._replace(source="pt-graphene", split={**BY_TRAJECTORY, "n_valid": 100, "n_test": 100})
 TABLES = {
     "qm9_gap": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 8, MOLECULES),
-    "qm9_gap_long": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 40, MOLECULES_LONG),
+    "qm9_gap_10min": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "all", 0, LONGER, minutes=10),
     "mp_e_form": Table("mp_e_form", SETS["mp_e_form"], "crystals", "10000", 8, CRYSTALS),
     "fullerene_energy": Table("fullerene_energy", ENERGY, "builtin_fullerene", "all", 30, ENERGIES),
     "pt_graphene": Table("pt_graphene", PT_GRAPHENE, "builtin_pt_graphene", "all", 60, ENERGIES),
@@ -168,18 +163,22 @@ def graphs_of(table: Table, changes: tuple[str, ...], folder: Path) -> Path:
     return target
 
 
-def train(name: str, variant: str, seed: int, work: Path, folder: Path = FOLDER) -> None:
+def train(name: str, variant: str, seed: int, work: Path, folder: Path = FOLDER, slowdown: float = 1.0) -> None:
     """One run, unless it is there. Raises CalledProcessError."""
     target, table = result_of(name, variant, seed, folder), TABLES[name]
-    if not target.exists():
-        changes = table.variants[variant]
-        run = Run("refattn", table.name, table.n_train, 0, seed)
-        more = {"changes": changes, "graphs": str(graphs_of(table, changes, work / table.name)), "budget_s": 0.0}
+    if target.exists():
+        return
+    changes = table.variants[variant]
+    run = Run("refattn", table.name, table.n_train, table.minutes, seed)
+    more = {"changes": changes, "graphs": str(graphs_of(table, changes, work / table.name))}
+    if table.minutes:
+        more["slowdown"] = slowdown
+    else:
         timed = result_of(name, variant, "cost", folder)
         if changes and not timed.exists():
             execute(run, work, "", folder, rounds=ROUNDS, result=str(timed), **more)
-        epochs = max(round(table.epochs / cost_of(name, variant, folder)), 1)
-        execute(run, work, "", folder, epochs=epochs, result=str(target), **more)
+        more["epochs"] = max(round(table.epochs / cost_of(name, variant, folder)), 1)
+    execute(run, work, "", folder, result=str(target), **more)
 
 
 def cost_of(name: str, variant: str, folder: Path = FOLDER) -> float:
@@ -232,13 +231,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peers", help="the interpreter of the peers' environment")
+    parser.add_argument("--slowdown", type=float, default=1.0, help="as run.py's, where a table has minutes")
     parser.add_argument("--table", action="store_true", help="write README.md of what is there and do nothing else")
     asked = parser.parse_args()
     for seed in range(0 if asked.table else asked.seeds):
         for name in asked.sets:
             make_set(TABLES[name].name, Path(), asked.work, TABLES[name].set)
             for variant in asked.only or TABLES[name].variants:
-                train(name, variant, seed, asked.work)
+                train(name, variant, seed, asked.work, slowdown=asked.slowdown)
             if name in ("fullerene_energy", "pt_graphene"):
                 fit_temperature(name, asked.work)
             if asked.peers and name == "fullerene_homo":

@@ -194,6 +194,14 @@ def test_a_variant_gets_the_epochs_that_the_time_of_the_recipe_holds(monkeypatch
     assert [order.get("epochs") for order in orders] == [12, 12, None, 8, 8]
 
 
+def test_a_table_of_minutes_is_not_timed(monkeypatch, tmp_path):
+    runs = []
+    monkeypatch.setattr(recipe, "execute", lambda run, *_, **order: runs.append((run.seconds, order["slowdown"])))
+    monkeypatch.setattr(recipe, "graphs_of", lambda *_: "graphs")
+    recipe.train("qm9_gap_10min", "8 Gaussians of angles", 0, tmp_path, tmp_path, 1.5)
+    assert runs == [(1200, 1.5)]
+
+
 def test_least_squares_on_the_temperature_finds_equipartition(tmp_path):
     """Energies that are linear in the atoms and in the atoms times the temperature leave no error."""
     found = molecules(40)
