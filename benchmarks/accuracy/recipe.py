@@ -21,7 +21,7 @@ import typing
 from pathlib import Path
 
 import numpy as np
-from run import ANGLES, HOUR, PUBLISHED_DROPOUT, PUBLISHED_GAUSSIANS, RESULTS, Run, execute
+from run import ANGLES, HOUR, NARROW, PUBLISHED_DROPOUT, PUBLISHED_GAUSSIANS, RESULTS, Run, execute
 from sets import BY_TRAJECTORY, SETS, Set, make_set
 
 from refattn.common.files import write_text
@@ -66,7 +66,6 @@ TO_5 = ("graph.r_max=5", "model.radial_max=5")
 SMALL_FACES = ("graph.omega_min=0.1", "graph.weight_min=0")
 MORE_EDGES = ("graph.omega_min=0.2", "graph.weight_min=0.05")
 AVERAGED = ("training.ema=0.999",)
-NARROW = ("model.width=64", "model.global_width=64", "model.head_width=64")
 MOLECULES = {
     "the recipe": (),
     "learning rate 2.5e-4": ("training.learning_rate=2.5e-4",),
@@ -99,7 +98,8 @@ LONGER = {
     "8 Gaussians of angles": ANGLES,
     "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
     "width 64, 4 layers, 8 Gaussians of angles": (*NARROW, *ANGLES, "model.n_layers=4"),
-    "width 64, as published": (*NARROW, *HOUR),
+    "width 64, 8 Gaussians of angles, dropout as published": (*NARROW, *ANGLES, *PUBLISHED_DROPOUT),
+    "width 64, 8 Gaussians of angles, the others as published": (*NARROW, *HOUR),
 }
 ENERGIES = {
     "the experiment": (),

@@ -29,7 +29,7 @@ def n_parameters(model):
 
 def test_all_experiments_are_here():
     shipped = {"molecules_orbitals", "molecules_b3lyp", "crystals", "fullerenes", "matbench"}
-    others = {"qm9_gap", "qm9_gap_10k", "qm9_orbitals", "fullerene_homo"}
+    others = {"recommended", "qm9_gap", "qm9_gap_10k", "qm9_orbitals", "fullerene_homo"}
     assert {path.stem for path in FILES} == {*AUTHORS, *BUILTIN, *shipped, *others}
 
 
