@@ -27,8 +27,8 @@ KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": str(2**28),
 }
 
-# For minutes refattn has the experiment `recommended`, for an hour `qm9_gap`, which is wider, with dropout, heads, Gaussians
-# and batches as published.
+# For minutes refattn has the experiment `recommended`, for an hour `qm9_gap`, which is wider, with dropout, heads,
+# Gaussians and batches as published.
 PUBLISHED_DROPOUT = ("model.dropout=0.1", "model.attention_dropout=0.05")
 PUBLISHED_HEADS = ("model.normalise_attention=true", 'model.readout="published"', 'model.head="published"')
 PUBLISHED_GAUSSIANS = ("model.n_radial=20", "model.radial_width=0.5")
