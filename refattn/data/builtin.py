@@ -16,7 +16,7 @@ from refattn.data.prepare import prepare
 from refattn.data.sources.registry import open_source
 from refattn.data.splits import PREFIX
 from refattn.data.store import Dataset, read_dataset
-from refattn.errors import DataError, OutputError
+from refattn.errors import OutputError
 
 FOLDER = Path(__file__).parent / "sets"
 
@@ -60,22 +60,17 @@ def open_data(
     """A data set: the file `path`, a large one mapped (mapped.py) and others in memory, or a built-in set by its name.
 
     The built-in sets ship as structures and labels; their graphs are made here, by `graph_config` (None: the default
-    rule), in seconds. With positions, or with the directions of edges, which follow from them, nothing is mapped.
+    rule), in seconds. With positions nothing is mapped.
 
     Returns a Dataset. Raises DataError as read_dataset and Dataset.with_directions do.
     """
-    if with_directions:
-        dataset = open_data(path, graph_config, with_positions=True)
-        try:
-            return dataset.with_directions()
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
     if path in SETS:
-        return _open_builtin(path, graph_config or GraphConfig(), with_positions)
+        found = _open_builtin(path, graph_config or GraphConfig(), with_positions or with_directions)
+        return found.with_directions() if with_directions else found
     if not with_positions and Path(path).is_file() and Path(path).stat().st_size > MAPPED:
         with contextlib.suppress(OutputError):  # a folder that nobody may write
-            return open_mapped(path)
-    return read_dataset(path, with_positions=with_positions)
+            return open_mapped(path, with_directions)
+    return read_dataset(path, with_positions=with_positions, with_directions=with_directions)
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -2,7 +2,7 @@
 
 All processes of a machine share its pages. The first training writes it; it belongs to the data set by its size, time
 and first and last bytes, and is written anew where these have changed. Arrays have the types of read_dataset, so that
-no bit depends on how a data set was opened.
+no bit depends on how a data set was opened. For a network that reads angles it holds the directions of edges too.
 """
 
 import hashlib
@@ -24,25 +24,30 @@ HEAD = 1 << 16  # bytes for what the file says of itself
 ALIGNED = 64  # bytes
 BLOCK = 1 << 14  # structures that are written or checked at once
 ENDS = 1 << 20  # bytes at the beginning and the end of a data set that are looked at
-EDGE_FLOATS = ("r", "omega", "weight")
+EDGE_FLOATS = {"r": (), "omega": (), "weight": ()}  # name -> shape of an edge
+DIRECTIONS = {"direction": (3,), "species": ()}
 
 
-def open_mapped(path: Path | str) -> Dataset:
+def open_mapped(path: Path | str, with_directions: bool = False) -> Dataset:
     """The Dataset of a file, without positions and cells, in arrays that are mapped and read-only.
 
-    Raises DataError as read_dataset does, and for a flat file that is damaged, OutputError where it cannot be written.
+    with_directions : bool    with those of Dataset.with_directions
+
+    Raises DataError as read_dataset and Dataset.with_directions do, and for a flat file that is damaged, OutputError
+    where it cannot be written.
     """
     path = Path(path)
+    edges = EDGE_FLOATS | (DIRECTIONS if with_directions else {})
     flat = path.with_name(path.name + ".mapped")
     with open_dataset(path) as file:
         check_layout(file)
     key = _key_of(path)
-    while _head_of(flat).get("key") != key:
+    while not _serves(flat, key, edges):
         try:
             with only_process(flat):
-                if _head_of(flat).get("key") != key:
+                if not _serves(flat, key, edges):
                     tell(f"writing {flat}, once for this data set, to train in bounded memory")
-                    _write(path, flat, key)
+                    _write(path, flat, key, edges)
         except OutputError as error:
             if "another process" not in str(error):
                 raise
@@ -50,7 +55,7 @@ def open_mapped(path: Path | str) -> Dataset:
     arrays = _map(flat, _head_of(flat))
     first = read_dataset(path, slice(0, 1), with_positions=False)
     graphs = GraphBatch(
-        **{name: arrays[name] for name in ("site_ptr", "edge_ptr", "nbr", "z", *EDGE_FLOATS)},
+        **{name: arrays[name] for name in ("site_ptr", "edge_ptr", "nbr", "z", *edges)},
         structure=np.arange(len(arrays["id"])),
         ring=ring_flags({"ring": arrays["arrays/ring"]} if "arrays/ring" in arrays else {}),
     )
@@ -61,6 +66,12 @@ def open_mapped(path: Path | str) -> Dataset:
     }
     return Dataset(graphs, arrays["id"], None, None, arrays["pbc"], label_attrs=first.label_attrs,
                    graph_config=first.graph_config, attrs=first.attrs, skipped=first.skipped, **groups)  # fmt: skip
+
+
+def _serves(flat, key, edges):
+    """Whether a flat file is there, belongs to the data set and has the arrays of edges."""
+    head = _head_of(flat)
+    return head.get("key") == key and edges.keys() <= head.get("arrays", {}).keys()
 
 
 def _key_of(path):
@@ -85,8 +96,8 @@ def _head_of(flat):
     return found if isinstance(found, dict) else {}
 
 
-def _write(path, flat, key):
-    """Write the flat file of a data set, a block of structures at a time."""
+def _write(path, flat, key, edges):
+    """Write the flat file of a data set with arrays of `edges`, a block of structures at a time."""
     with open_dataset(path) as file:
         n = {"structure": check_layout(file), "site": len(file["structures/z"]), "edge": len(file["graph/nbr"])}
         ids = file["structures/id"][()]
@@ -96,7 +107,7 @@ def _write(path, flat, key):
         raise DataError(f"{path}: an id occurs twice; ids must be unique")
     shapes = {"site_ptr": ("<i8", (n["structure"] + 1,)), "edge_ptr": ("<i8", (n["site"] + 1,))}
     shapes |= {"nbr": ("<i4", (n["edge"],)), "z": ("<i4", (n["site"],))}
-    shapes |= dict.fromkeys(EDGE_FLOATS, ("<f8", (n["edge"],)))
+    shapes |= {name: ("<f8", (n["edge"], *shape)) for name, shape in edges.items()}
     shapes |= {"pbc": ("?", (n["structure"], 3)), "id": (f"<U{ids.dtype.itemsize}", (n["structure"],))}
     shapes |= {f"labels/{name}": ("<f8", (n["structure"],)) for name in labels}
     shapes |= {f"arrays/{name}": ("<f8", (n["site"], *shape)) for name, shape in inner.items()}
@@ -111,10 +122,10 @@ def _write(path, flat, key):
     with replacing(flat) as part, open(part, "rb+") as stream:
         stream.write(head.ljust(HEAD))
         stream.truncate(end)
-        _write_arrays(path, stream, arrays, n["structure"])
+        _write_arrays(path, stream, arrays, n["structure"], edges)
 
 
-def _write_arrays(path, stream, arrays, n_structures):
+def _write_arrays(path, stream, arrays, n_structures, edges):
     def put(name, first, values):
         """Rows of an array from `first` on."""
         known = arrays[name]
@@ -127,13 +138,13 @@ def _write_arrays(path, stream, arrays, n_structures):
     put("site_ptr", 0, [0])
     put("edge_ptr", 0, [0])
     for start in range(0, n_structures, BLOCK):
-        block = read_dataset(path, slice(start, start + BLOCK), with_positions=False)
+        block = read_dataset(path, slice(start, start + BLOCK), False, with_directions="direction" in edges)
         graphs = block.graphs
         put("site_ptr", start + 1, n_sites + graphs.site_ptr[1:])
         put("edge_ptr", n_sites + 1, n_edges + graphs.edge_ptr[1:])
         put("nbr", n_edges, n_sites + graphs.nbr)
         put("z", n_sites, graphs.z)
-        for name in EDGE_FLOATS:
+        for name in edges:
             put(name, n_edges, getattr(graphs, name))
         put("id", start, block.id)
         put("pbc", start, block.pbc)

@@ -184,17 +184,23 @@ class Dataset:
         return atoms
 
 
-def read_dataset(path: Path | str, index: slice | None = None, with_positions: bool = True) -> Dataset:
+def read_dataset(
+    path: Path | str, index: slice | None = None, with_positions: bool = True, with_directions: bool = False
+) -> Dataset:
     """Read a dataset, or its structures `index` (a slice of step 1), into memory.
 
-    Raises DataError for a file that is missing, not HDF5, damaged, of another format or version, or inconsistent.
+    with_directions : bool    with those of Dataset.with_directions, which take the positions
+
+    Raises DataError for a file that is missing, not HDF5, damaged, of another format or version, or inconsistent, and
+    as Dataset.with_directions.
     """
     with open_dataset(path) as file:
         n_structures = check_layout(file)
         start, stop, step = (index or slice(None)).indices(n_structures)
         if step != 1:
             raise DataError("only slices of step 1 are read from the file; read more and use Dataset.select")
-        return _read_slice(file, start, max(start, stop), with_positions)
+        found = _read_slice(file, start, max(start, stop), with_positions or with_directions)
+        return found.with_directions() if with_directions else found
 
 
 @contextlib.contextmanager

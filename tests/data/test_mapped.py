@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from small_data import small_config, write_properties
+from small_data import small_config, write_molecules, write_properties
 
 from refattn.data import builtin, mapped
 from refattn.data.mapped import HEAD, open_mapped
@@ -47,6 +47,27 @@ def test_a_mapped_set_is_the_one_in_memory(path, monkeypatch):
     assert {file.name for file in path.parent.iterdir()} == {"set.h5", "set.h5.mapped"}
 
 
+def test_a_mapped_set_has_the_directions_of_edges_where_a_network_reads_angles(path, monkeypatch):
+    """The flat file without them gives way to one with them, which serves both."""
+    monkeypatch.setattr(mapped, "BLOCK", 7)
+    plain, wanted = read_dataset(path), read_dataset(path, with_directions=True)
+    assert wanted.graphs.direction.any() and plain.graphs.direction is None
+    check_equal(open_mapped(path), plain)
+    check_equal(open_mapped(path, with_directions=True), wanted)
+    written = os.stat(path.with_name("set.h5.mapped")).st_mtime_ns
+    check_equal(open_mapped(path), plain)
+    assert os.stat(path.with_name("set.h5.mapped")).st_mtime_ns == written
+
+
+def test_directions_of_a_rule_without_are_refused(tmp_path, monkeypatch):
+    path = write_molecules(tmp_path / "upstream.h5", rule="upstream")
+    for limit in (1 << 30, 0):
+        monkeypatch.setattr(builtin, "MAPPED", limit)
+        with pytest.raises(DataError, match=r"upstream\.h5: a network that reads angles .* asks for the rule isolated"):
+            builtin.open_data(path, None, with_directions=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["upstream.h5"]
+
+
 def test_a_damaged_flat_file_is_refused(path):
     """Kernels follow its numbers unchecked; one that was cut, or belongs to nothing, leads nowhere."""
     arrays = open_mapped(path).graphs
@@ -67,8 +88,10 @@ def test_a_damaged_flat_file_is_refused(path):
         check_equal(open_mapped(path), read_dataset(path))
 
 
-def test_training_on_a_mapped_set_has_the_same_bits(path, monkeypatch):
+@pytest.mark.parametrize("n_angular", [0, 3])
+def test_training_on_a_mapped_set_has_the_same_bits(path, monkeypatch, n_angular):
     config = small_config(path, epochs=1)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, n_angular=n_angular))
     results = []
     for limit in (1 << 30, 0):
         monkeypatch.setattr(builtin, "MAPPED", limit)
