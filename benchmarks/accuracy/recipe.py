@@ -21,7 +21,18 @@ import typing
 from pathlib import Path
 
 import numpy as np
-from run import ANGLES, HOUR, NARROW, PUBLISHED_DROPOUT, PUBLISHED_GAUSSIANS, RESULTS, Run, execute
+from run import (
+    ANGLES,
+    HOUR,
+    NARROW,
+    PUBLISHED_DROPOUT,
+    PUBLISHED_GAUSSIANS,
+    RECOMMENDED,
+    RESULTS,
+    SHALLOW,
+    Run,
+    execute,
+)
 from sets import BY_TRAJECTORY, SETS, Set, make_set
 
 from refattn.common.files import write_text
@@ -97,8 +108,8 @@ LONGER = {
     "the recipe": (),
     "8 Gaussians of angles": ANGLES,
     "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
-    "width 64, 4 layers, 8 Gaussians of angles": (*NARROW, *ANGLES, "model.n_layers=4"),
-    "width 64, 8 Gaussians of angles, dropout as published": (*NARROW, *ANGLES, *PUBLISHED_DROPOUT),
+    "width 64, 4 layers, 8 Gaussians of angles": SHALLOW,
+    "width 64, 8 Gaussians of angles, dropout as published": RECOMMENDED,
     "width 64, 8 Gaussians of angles, the others as published": (*NARROW, *HOUR),
 }
 ENERGIES = {
@@ -127,6 +138,8 @@ ORBITALS = {
 CRYSTALS = {
     "the recipe": (),
     "8 Gaussians of angles": ANGLES,
+    "width 64": NARROW,
+    "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
     "20 Gaussians of 0.5 Å, as published": PUBLISHED_GAUSSIANS,
     "dropout 0.1, as published": ("model.dropout=0.1",),
     "no moving average": ("training.ema=0",),
