@@ -110,6 +110,11 @@ LONGER = {
     "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
     "width 64, 4 layers, 8 Gaussians of angles": SHALLOW,
     "width 64, 8 Gaussians of angles, dropout as published": RECOMMENDED,
+    "width 64, 4 layers, 8 Gaussians of angles, dropout as published, Gaussians of 0.2 Å to 6 Å": (
+        *SHALLOW,
+        *PUBLISHED_DROPOUT,
+        *("model.n_elements=119", "model.radial_max=6", "model.radial_width=0.2"),
+    ),
     "width 64, 8 Gaussians of angles, the others as published": (*NARROW, *HOUR),
 }
 ENERGIES = {
