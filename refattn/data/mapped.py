@@ -52,7 +52,7 @@ def open_mapped(path: Path | str, with_directions: bool = False) -> Dataset:
             if "another process" not in str(error):
                 raise
             time.sleep(1)  # that one writes it for this one too
-    arrays = _map(flat, _head_of(flat))
+    arrays = _map(flat)
     first = read_dataset(path, slice(0, 1), with_positions=False)
     graphs = GraphBatch(
         **{name: arrays[name] for name in ("site_ptr", "edge_ptr", "nbr", "z", *edges)},
@@ -71,7 +71,7 @@ def open_mapped(path: Path | str, with_directions: bool = False) -> Dataset:
 def _serves(flat, key, edges):
     """Whether a flat file is there, belongs to the data set and has the arrays of edges."""
     head = _head_of(flat)
-    return head.get("key") == key and edges.keys() <= head.get("arrays", {}).keys()
+    return head.get("key") == key and edges.keys() <= {*(head.get("arrays") or ())}
 
 
 def _key_of(path):
@@ -89,9 +89,16 @@ def _head_of(flat):
     """What a flat file says of itself; nothing where there is none."""
     try:
         with open(flat, "rb") as stream:
-            head = stream.read(HEAD)
+            return _parse(stream.read(HEAD))
+    except FileNotFoundError:
+        return {}
+
+
+def _parse(head):
+    """What the first bytes of a flat file say; nothing where they are others."""
+    try:
         found = json.loads(head.removeprefix(MARK)) if head.startswith(MARK) else {}
-    except (FileNotFoundError, ValueError):
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -156,12 +163,13 @@ def _write_arrays(path, stream, arrays, n_structures, edges):
         n_edges += len(graphs.nbr)
 
 
-def _map(flat, head):
+def _map(flat):
     """name -> array. Raises DataError for a file that was cut."""
     with open(flat, "rb") as stream:
         content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_RANDOM"):  # structures are drawn at random: the system need not read what follows them
         content.madvise(mmap.MADV_RANDOM)
+    head = _parse(content[:HEAD])  # of the file that is mapped: another process may put a new one in its place
     try:
         if len(content) != head["bytes"]:
             raise ValueError("it was cut")
