@@ -16,7 +16,7 @@ from refattn.data.prepare import prepare
 from refattn.data.sources.registry import open_source
 from refattn.data.splits import PREFIX
 from refattn.data.store import Dataset, read_dataset
-from refattn.errors import OutputError
+from refattn.errors import DataError, OutputError
 
 FOLDER = Path(__file__).parent / "sets"
 
@@ -65,8 +65,11 @@ def open_data(
     Returns a Dataset. Raises DataError as read_dataset and Dataset.with_directions do.
     """
     if path in SETS:
-        found = _open_builtin(path, graph_config or GraphConfig(), with_positions or with_directions)
-        return found.with_directions() if with_directions else found
+        dataset = _open_builtin(path, graph_config or GraphConfig(), with_positions or with_directions)
+        try:
+            return dataset.with_directions() if with_directions else dataset
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
     if not with_positions and Path(path).is_file() and Path(path).stat().st_size > MAPPED:
         with contextlib.suppress(OutputError):  # a folder that nobody may write
             return open_mapped(path, with_directions)

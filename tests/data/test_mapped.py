@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_data import small_config, write_molecules, write_properties
 
+from refattn.config import GraphConfig
 from refattn.data import builtin, mapped
 from refattn.data.mapped import HEAD, open_mapped
 from refattn.data.store import read_dataset
@@ -66,6 +67,8 @@ def test_directions_of_a_rule_without_are_refused(tmp_path, monkeypatch):
         with pytest.raises(DataError, match=r"upstream\.h5: a network that reads angles .* asks for the rule isolated"):
             builtin.open_data(path, None, with_directions=True)
     assert [file.name for file in tmp_path.iterdir()] == ["upstream.h5"]
+    with pytest.raises(DataError, match="^molecules: a network that reads angles"):
+        builtin.open_data("molecules", GraphConfig(rule="upstream"), with_directions=True)
 
 
 def test_a_damaged_flat_file_is_refused(path):
