@@ -6,15 +6,30 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from refattn.common.metrics import ROUNDING
+from refattn.common.text import counted
 from refattn.config import Config, DataConfig
 from refattn.data.splits import labels_of_targets
 from refattn.data.store import Dataset
+from refattn.structures.bonds import IN_ANGSTROM, WITHOUT_BONDS, far_apart
+
+LOOKED_AT = 1000  # structures whose distances are looked at: the unit of a source is that of all
 
 
 def notes_on(config: Config, dataset: Dataset, rows: tuple[np.ndarray, ...]) -> list[str]:
     """Sentences on the labels and elements of the structures `rows` to train on, to validate on and to test on."""
     of_data = [*_notes_on_labels(config, dataset, rows), *_notes_on_elements(config, dataset, rows)]
-    return [*_notes_on_split(config.data), *of_data]
+    return [*_notes_on_split(config.data), *_notes_on_distances(dataset, rows[0][:LOOKED_AT]), *of_data]
+
+
+def _notes_on_distances(dataset: Dataset, rows: np.ndarray) -> Iterator[str]:
+    """Of distances that may have another unit than Å."""
+    apart = far_apart(dataset.graphs.take(rows))
+    if apart:
+        row, said = apart[0]
+        yield (
+            f"{len(apart)} of the first {counted(len(rows), 'structure')} to train on have {WITHOUT_BONDS}, such as "
+            f"{dataset.id[rows[row]]}, {said}; {IN_ANGSTROM}"
+        )
 
 
 def _notes_on_split(data: DataConfig) -> Iterator[str]:

@@ -233,4 +233,4 @@ def test_advice_can_be_followed(tmp_path, settings, way):
 )
 def test_sizes_without_effect_are_said(dataset, settings, said):
     config = Config(data=DataConfig(target="homo", **settings))
-    assert notes_on(config, dataset, (np.arange(9),) * 3) == said
+    assert notes_on(config, dataset, (np.arange(3),) * 3) == said

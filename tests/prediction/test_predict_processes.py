@@ -11,8 +11,10 @@ import time
 import ase.io
 import h5py
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.collections import g2
+from ase.units import Bohr
 from click.testing import CliRunner
 from explanation_cases import network
 
@@ -109,6 +111,18 @@ def test_charges_that_no_network_knows_are_said(run, tmp_path):
     _, _, said = both(run, write(tmp_path / "ions.xyz", found))
     assert "note: 3 structures with a charge, such as m11; the network is not told of it" in said
     assert "charge" not in both(run, write(tmp_path / "neutral.xyz", frames(3)))[2]
+
+
+def test_molecules_in_bohr_are_said(run, tmp_path):
+    """Whatever their composition: all of them, 1.89 times as large. An atom alone has no distance."""
+    found = [atoms for atoms in frames(30) if len(atoms) > 1]
+    path = write(tmp_path / "angstrom.xyz", [*found, Atoms("H", info={"id": "alone"})])
+    assert "radii" not in both(run, path)[2]
+    for atoms in found:
+        atoms.positions /= Bohr
+    _, _, said = both(run, write(tmp_path / "bohr.xyz", found))
+    assert f"note: {len(found)} structures with no two atoms nearer than 1.3 times their covalent radii" in said
+    assert "coordinates are read in Å" in said
 
 
 def test_a_file_that_cannot_be_cut_on_gives_the_same_error(run, tmp_path):

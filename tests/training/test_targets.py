@@ -325,3 +325,11 @@ def test_elements_that_only_other_parts_have_are_noted(data):
     assert chosen.startswith("no structure to train on holds O, which 1 of 2 to validate on do, and they help")
     assert tested.startswith("no structure to train on holds N, O, which 2 of 2 to test on do; leave")
     assert notes(config_of(data, ["spread"], {"features": "cgcnn"}), dataset, [(1, 11), (4, 21), (7, 9)]) == []
+
+
+def test_distances_in_bohr_have_a_note(data):
+    dataset = read_dataset(data)
+    graphs = dataclasses.replace(dataset.graphs, r=dataset.graphs.r * 1.89)
+    (note,) = notes(config_of(data), dataclasses.replace(dataset, graphs=graphs))
+    assert note.startswith("2 of the first 2 structures to train on have no two atoms nearer than 1.3 times")
+    assert "m2, N and H at 1.77 Å" in note and note.endswith("coordinates are read in Å")
