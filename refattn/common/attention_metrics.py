@@ -1,10 +1,8 @@
 """How a global attention agrees with the one that it was taught, structure by structure."""
 
-import itertools
-
 import numpy as np
 
-from refattn.common.ranks import FEWEST, TIED, spearman, top_overlap
+from refattn.common.ranks import FEWEST, TIED, spearman_of_each
 
 MEASURES = {
     "cross_entropy": "cross entropy",
@@ -33,30 +31,51 @@ def attention_metrics(beta: np.ndarray, share: np.ndarray, site_ptr: np.ndarray,
     -------
     dict of n, the number of these structures, and MEASURES; None where no structure can tell
     """
-    rows = [
-        _of_structure(beta[start:end].astype(float), share[start:end].astype(float), z[start:end] != 1)
-        for start, end in itertools.pairwise(site_ptr)
-        if share[start:end].any()
-    ]
-    values = np.array(rows).reshape(-1, len(MEASURES))
-    known = ~np.isnan(values)
-    means = [float(column[is_known].mean()) if is_known.any() else None for column, is_known in zip(values.T, known.T)]
-    return {"n": len(rows), **dict(zip(MEASURES, means, strict=True))}
+    known = np.logical_or.reduceat(share != 0, site_ptr[:-1])
+    sites = np.repeat(known, np.diff(site_ptr))
+    beta, share, heavy = beta[sites].astype(float), share[sites].astype(float), z[sites] != 1
+    n = np.diff(site_ptr)[known]
+    run = np.repeat(np.arange(len(n)), n)
+    entropy = -np.bincount(run, share * np.log(np.maximum(beta, TINY)), len(n))
+    columns = [entropy, np.bincount(run, np.abs(beta - share), len(n)) / 2]
+    parts = [(beta, share, n), (beta[heavy], share[heavy], np.bincount(run[heavy], minlength=len(n)))]
+    columns += [measure(*part) for measure in (_rank_correlation, _top_1) for part in parts]
+    tells = [column[~np.isnan(column)] for column in columns]
+    means = [float(column.mean()) if len(column) else None for column in tells]
+    return {"n": len(n), **dict(zip(MEASURES, means, strict=True))}
 
 
-def _of_structure(beta, share, heavy):
-    """The MEASURES of one structure, NaN where it cannot tell; heavy (N,) bool."""
-    entropy = -(share * np.log(np.maximum(beta, TINY))).sum()
-    everywhere = np.ones(len(heavy), dtype=bool)
-    ranks = [_rank_correlation(beta[sites], share[sites]) for sites in (everywhere, heavy)]
-    tops = [top_overlap(beta[sites], share[sites], 1) if sites.any() else np.nan for sites in (everywhere, heavy)]
-    return [entropy, np.abs(beta - share).sum() / 2, *ranks, *tops]
+def _rank_correlation(beta, share, n):
+    """(S,) of runs of n (S,) sites; NaN where p is the same everywhere, 0 where beta is."""
+    found = spearman_of_each(beta, share, np.append(0, np.cumsum(n)))
+    found[(n >= FEWEST) & ~_even(share, n) & _even(beta, n)] = 0
+    return found
 
 
-def _rank_correlation(beta, share):
-    if len(share) < FEWEST or np.ptp(share) <= TIED * share.max():
-        return np.nan
-    return 0.0 if np.ptp(beta) <= TIED * beta.max() else spearman(beta, share)
+def _even(x, n):
+    """(S,) bool: whether the largest and the smallest of each run of n (S,) sites are the same, up to rounding."""
+    even = np.ones(len(n), dtype=bool)
+    start = (np.cumsum(n) - n)[n > 0]
+    if len(start):
+        largest = np.maximum.reduceat(x, start)
+        even[n > 0] = largest - np.minimum.reduceat(x, start) <= TIED * largest
+    return even
+
+
+def _top_1(beta, share, n):
+    """(S,) float: top_overlap of the one site that is first, of runs of n (S,) sites; NaN of none."""
+    start = (np.cumsum(n) - n)[n > 0]
+    found = np.full(len(n), np.nan)
+    if len(start):
+        found[n > 0] = np.add.reduceat(np.minimum(*(_first(x, start, n[n > 0]) for x in (beta, share))), start)
+    return found
+
+
+def _first(x, start, n):
+    """(N,) float: 1 where a run's largest is, shared by those that tie."""
+    largest = np.repeat(np.maximum.reduceat(x, start), n)
+    tie = (largest - x <= TIED * largest).astype(float)
+    return tie / np.repeat(np.add.reduceat(tie, start), n)
 
 
 def element_weights(share: np.ndarray, site_ptr: np.ndarray, z: np.ndarray, n_elements: int) -> np.ndarray:

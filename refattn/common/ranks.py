@@ -21,18 +21,35 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
     Source   Spearman, Am. J. Psychol. 15, 72 (1904)
     """
-    if len(x) < FEWEST or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return float("nan")
-    x, y = (ranks - ranks.mean() for ranks in (_ranks(x), _ranks(y)))
-    norm = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / norm) if norm > 0 else float("nan")
+    return float(spearman_of_each(x, y, np.array([0, len(x)]))[0])
 
 
-def _ranks(x):
-    """(N,) float64: ranks from 0; neighbours in the order that differ by less than TIED share theirs."""
-    order = np.argsort(x, kind="stable")
-    group = np.cumsum(np.diff(x[order], prepend=x[order[0]]) > TIED * np.abs(x).max())
-    mean = np.bincount(group, weights=np.arange(len(x))) / np.bincount(group)
+def spearman_of_each(x: np.ndarray, y: np.ndarray, ptr: np.ndarray) -> np.ndarray:
+    """(S,) float64: `spearman` of each run x[ptr[s]:ptr[s + 1]], y[ptr[s]:ptr[s + 1]]; ptr (S + 1,) int."""
+    n = np.diff(ptr)
+    found = np.full(len(n), np.nan)
+    long = n >= FEWEST
+    if long.any():
+        x, y, n = x[np.repeat(long, n)], y[np.repeat(long, n)], n[long]
+        start = np.cumsum(n) - n
+        x_rank, y_rank = (_ranks(np.asarray(score, dtype=float), start, n) for score in (x, y))
+        xy, xx, yy = (np.add.reduceat(a * b, start) for a, b in ((x_rank, y_rank), (x_rank, x_rank), (y_rank, y_rank)))
+        norm = np.sqrt(xx * yy)
+        tells = (norm > 0) & np.logical_and.reduceat(np.isfinite(x) & np.isfinite(y), start)
+        found[long] = np.divide(xy, norm, out=np.full(len(n), np.nan), where=tells)
+    return found
+
+
+def _ranks(x, start, n):
+    """(N,) float64: ranks about their mean in each run of n (S,) from `start` (S,) on; neighbours in the order that
+    differ by less than TIED share theirs."""
+    run = np.repeat(np.arange(len(n)), n)
+    order = np.lexsort((x, run))
+    apart = np.diff(x[order], prepend=x[order[0]]) > TIED * np.maximum.reduceat(np.abs(x), start)[run]
+    apart[start] = True
+    group = np.cumsum(apart) - 1
+    place = np.arange(len(x)) - (start + (n - 1) / 2)[run]
+    mean = np.bincount(group, weights=place) / np.bincount(group)
     ranks = np.empty(len(x))
     ranks[order] = mean[group]
     return ranks
