@@ -246,11 +246,11 @@ class DatasetWriter:
     def _block_arrays(self, records):
         """name -> (N, ...): the per-site arrays of a block; sites of structures without them get NaN."""
         arrays = {}
+        shapes = {name: data.shape[1:] for name, data in self.file["arrays"].items()}  # of a row of each
         ends = np.cumsum([len(record.atoms) for record in records])
         for record, end in zip(records, ends, strict=True):
             for name, values in record.arrays.items():
-                known = self.file["arrays"].get(name, arrays.get(name, values))
-                wanted = (len(record.atoms), *known.shape[1:])
+                wanted = (len(record.atoms), *shapes.setdefault(name, values.shape[1:]))
                 if values.shape != wanted:
                     what = f"the array {name} of {record.id} has the shape {values.shape} instead of {wanted}"
                     raise DataError(f"{self.path}: {what}; it must be the same for every structure")
