@@ -23,12 +23,11 @@ def notes_on(config: Config, dataset: Dataset, rows: tuple[np.ndarray, ...]) -> 
 
 def _notes_on_distances(dataset: Dataset, rows: np.ndarray) -> Iterator[str]:
     """Of distances that may have another unit than Å."""
-    apart = far_apart(dataset.graphs.take(rows))
-    if apart:
-        row, said = apart[0]
+    apart, said = far_apart(dataset.graphs.take(rows))
+    if len(apart):
         yield (
             f"{len(apart)} of the first {counted(len(rows), 'structure')} to train on have {WITHOUT_BONDS}, such as "
-            f"{dataset.id[rows[row]]}, {said}; {IN_ANGSTROM}"
+            f"{dataset.id[rows[apart[0]]]}, {said}; {IN_ANGSTROM}"
         )
 
 

@@ -27,13 +27,17 @@ class Outside:
         self.n = 0
         self.found = {}
         self.charged = []  # ids
-        self.apart = []  # ids, with what far_apart says
+        self.n_apart = 0
+        self.apart = ""  # the first of them, with what far_apart says
 
     def add(self, ids: Sequence[str], structures: Sequence[ase.Atoms], graphs: GraphBatch) -> None:
         """Look at some structures, called `ids` in notes, and their graphs."""
         self.n += len(ids)
         self.charged += [id for id, atoms in zip(ids, structures, strict=True) if atoms.info.get("charge")]
-        self.apart += [f"{ids[row]}, {said}" for row, said in far_apart(graphs)]
+        rows, said = far_apart(graphs)
+        if len(rows):
+            self.n_apart += len(rows)
+            self.apart = self.apart or f"{ids[rows[0]]}, {said}"
         if self.extent is None:
             return
         (fewest, most), (shortest, longest) = self.extent.sites, self.extent.edges
@@ -73,7 +77,8 @@ class Outside:
         """Add what was found of other structures."""
         self.n += other.n
         self.charged += other.charged
-        self.apart += other.apart
+        self.n_apart += other.n_apart
+        self.apart = self.apart or other.apart
         self.ids |= other.ids
         for text, (count, example) in other.found.items():
             known = self.found.get(text, (0, example))
@@ -86,8 +91,8 @@ class Outside:
             n = counted(len(self.charged), "structure")
             notes.append(f"note: {n} with a charge, such as {self.charged[0]}; the network is not told of it")
         if self.apart:
-            n = counted(len(self.apart), "structure")
-            notes.append(f"note: {n} with {WITHOUT_BONDS}, such as {self.apart[0]}; {IN_ANGSTROM}")
+            n = counted(self.n_apart, "structure")
+            notes.append(f"note: {n} with {WITHOUT_BONDS}, such as {self.apart}; {IN_ANGSTROM}")
         if not self.found:
             return notes
         kinds = "; ".join(f"{count} such as {example}" for count, example in self.found.values())

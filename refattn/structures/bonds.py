@@ -14,20 +14,21 @@ IN_ANGSTROM = "coordinates are read in Å"
 RADII = np.where(covalent_radii == missing, np.inf, covalent_radii)  # Å
 
 
-def far_apart(graphs: GraphBatch) -> list[tuple[int, str]]:
-    """The structures whose smallest distance of neighbours is above LARGEST_RATIO, and which atoms have it, in words.
+def far_apart(graphs: GraphBatch) -> tuple[np.ndarray, str]:
+    """(K,) int, the structures whose smallest distance of neighbours is above LARGEST_RATIO, and which atoms of the
+    first of them have it, in words.
 
     Atoms without neighbours and elements without a known radius say nothing.
     """
     site = np.repeat(np.arange(len(graphs.z)), np.diff(graphs.edge_ptr))
     ratio = graphs.r / (RADII[graphs.z[site]] + RADII[graphs.z[graphs.nbr]])
-    found = []
-    for row in np.flatnonzero(_smallest(ratio, graphs) > LARGEST_RATIO).tolist():
-        edges = slice(*graphs.edge_ptr[graphs.site_ptr[row : row + 2]].tolist())
-        edge = edges.start + int(np.argmin(ratio[edges]))
-        one, other = (chemical_symbols[graphs.z[i]] for i in (site[edge], graphs.nbr[edge]))
-        found.append((row, f"{one} and {other} at {graphs.r[edge]:.2f} Å"))
-    return found
+    rows = np.flatnonzero(_smallest(ratio, graphs) > LARGEST_RATIO)
+    if not len(rows):
+        return rows, ""
+    edges = slice(*graphs.edge_ptr[graphs.site_ptr[rows[0] : rows[0] + 2]].tolist())
+    edge = edges.start + int(np.argmin(ratio[edges]))
+    one, other = (chemical_symbols[graphs.z[i]] for i in (site[edge], graphs.nbr[edge]))
+    return rows, f"{one} and {other} at {graphs.r[edge]:.2f} Å"
 
 
 def _smallest(values, graphs):

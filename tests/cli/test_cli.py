@@ -391,7 +391,8 @@ def test_predict_says_what_lies_outside_of_the_training_set(folder, tmp_path):
         atoms.info["id"] = f"x{number}"
     ase.io.write(tmp_path / "new.extxyz", [large, apart, usual], format="extxyz")
     text = run("predict", folder / "run", tmp_path / "new.extxyz").stderr
-    assert text.count("note: ") == 1
+    assert text.count("note: ") == 2
+    assert "note: 1 structure with no two atoms nearer than 1.3 times their covalent radii together, such as x1" in text
     assert "2 of 3 structures lie outside of what the model was trained on: 1 such as x0 with " in text
     assert f"{len(large)} sites (training: " in text and "such as x1 with an edge of " in text
     assert "outside" not in run("predict", folder / "run", folder / "set.extxyz").stderr
