@@ -29,8 +29,7 @@ from refattn.common.strict_json import to_json
 from refattn.common.text import counted, told_apart
 from refattn.data.sources.files import open_files, read_structures
 from refattn.prediction.embedding import embed_stream
-from refattn.prediction.outside import Outside
-from refattn.prediction.predictor import Model, load
+from refattn.prediction.predictor import Model, Outside, load
 from refattn.prediction.targets import target_number
 from refattn.report.chemiscope import MARK, is_chemiscope, write_embedding
 from refattn.report.maps import COLOURS, MARKS, SITE_COLOURS, MapOptions, earlier_files, files_of, write_maps

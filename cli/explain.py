@@ -31,8 +31,7 @@ from refattn.common.text import counted
 from refattn.data.sources.files import open_files, read_structures
 from refattn.explanation.comparison import POPULATIONS
 from refattn.explanation.explain import COSTLY, DEFAULT, OF_ADDITIVE_HEAD, SITE_SCORES
-from refattn.prediction.outside import Outside
-from refattn.prediction.predictor import Model, load
+from refattn.prediction.predictor import Model, Outside, load
 from refattn.prediction.targets import target_number
 from refattn.report.chemiscope import MARK, explanation_file, is_chemiscope
 from refattn.report.findings import ExplainedStructure, findings

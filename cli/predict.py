@@ -26,8 +26,7 @@ from refattn.common.strict_json import to_json
 from refattn.data.sources import pieces
 from refattn.data.sources.files import n_bytes, open_files, read_structures
 from refattn.prediction.files import json_records, mark_of, prediction_writer
-from refattn.prediction.outside import Outside
-from refattn.prediction.predictor import load
+from refattn.prediction.predictor import Outside, load
 from refattn.prediction.processes import predict_sources
 
 COVERAGE = click.FloatRange(0, 1, min_open=True, max_open=True)

@@ -10,7 +10,7 @@ from refattn.common.text import counted
 from refattn.config import Config, DataConfig
 from refattn.data.splits import labels_of_targets
 from refattn.data.store import Dataset
-from refattn.structures.bonds import IN_ANGSTROM, WITHOUT_BONDS, far_apart
+from refattn.structures.batch import IN_ANGSTROM, WITHOUT_BONDS, far_apart
 
 LOOKED_AT = 1000  # structures whose distances are looked at: the unit of a source is that of all
 

@@ -16,9 +16,9 @@ from refattn.explanation.flow import Flow, attention_flow, residual_share
 from refattn.explanation.variants import LARGE, ScoredInput
 from refattn.network.inference import overflow_is_reported, probability, to_labels
 from refattn.network.params import Parameters
-from refattn.prediction.predictor import Model, Skip, Structures, checked_structures
+from refattn.prediction.predictor import Model, Skip
 from refattn.prediction.targets import target_number
-from refattn.structures.batch import GraphBatch
+from refattn.structures.batch import GraphBatch, Structures, checked_structures
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from refattn.config import Config, DataConfig, GraphConfig, override
 from refattn.data.store import Record
 from refattn.data.writer import DatasetWriter
 from refattn.errors import ConfigError, MissingExtra
-from refattn.prediction.predictor import checked_structures, load
-from refattn.structures.batch import GraphBatch
+from refattn.prediction.predictor import load
+from refattn.structures.batch import GraphBatch, checked_structures
 from refattn.training.train import train
 
 try:

@@ -16,8 +16,9 @@ import numpy as np
 from refattn.errors import DataError
 from refattn.network.inference import overflow_is_reported, to_labels
 from refattn.network.model import forward
-from refattn.prediction.predictor import Model, Skip, Structures, checked_structures
+from refattn.prediction.predictor import Model, Skip
 from refattn.prediction.targets import target_number
+from refattn.structures.batch import Structures, checked_structures
 
 
 @dataclasses.dataclass(frozen=True)

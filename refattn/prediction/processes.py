@@ -24,8 +24,7 @@ from refattn.common.environment import available_cores
 from refattn.data.sources.files import FilesSource, Seen, Skip, read_structures
 from refattn.data.sources.pieces import pieces
 from refattn.errors import DataError, RunError
-from refattn.prediction.outside import Outside
-from refattn.prediction.predictor import Prediction, Predictor
+from refattn.prediction.predictor import Outside, Prediction, Predictor
 
 ALONE = 2.0  # seconds
 AHEAD = 3  # pieces for every process: one that it computes, others that wait

@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import ase
 import numpy as np
+from ase.data import chemical_symbols, covalent_radii, missing
 from numpy.typing import DTypeLike
 
 from refattn.config import GraphConfig, ModelConfig
@@ -15,6 +17,15 @@ from refattn.structures.elements import N_CGCNN, cgcnn_features
 EDGES_PER_SHARD = 2500  # measured: QM9 trains 7 % faster than with half as many; 128 molecules are four shards
 BLOCK = 1 << 14  # structures
 SPECIES = 1.5  # about 1 of carbon, nitrogen and oxygen
+# The smallest ratio of a distance to the covalent radii together is 0.78 to 1.02 in 20,126 molecules of QM9. Of 21,340
+# crystals of the Materials Project 99.9 % have less than 1.22, and six more than 1.3. Where Å are Bohr it is 1.89 times
+# as large.
+LARGEST_RATIO = 1.3
+WITHOUT_BONDS = f"no two atoms nearer than {LARGEST_RATIO} times their covalent radii together"
+IN_ANGSTROM = "coordinates are read in Å"
+RADII = np.where(covalent_radii == missing, np.inf, covalent_radii)  # Å
+WANTED = "give ase.Atoms or a list of them, such as ase.io.read(file, ':')"
+Structures = ase.Atoms | Iterable[ase.Atoms]
 # Arrays with a row for each site or edge, which are None where they are not known or not needed.
 SITE_ARRAYS = ("z", "features", "ring", "omega_max")
 EDGE_ARRAYS = ("r", "omega", "weight", "image", "direction", "species")
@@ -314,6 +325,50 @@ def cut_shards(n_edges: np.ndarray, limit: int = EDGES_PER_SHARD) -> list[slice]
     run = np.minimum(middle * n_shards // max(total, 1), n_shards - 1)
     ends = np.flatnonzero(np.diff(run)) + 1
     return [slice(int(start), int(stop)) for start, stop in zip([0, *ends], [*ends, len(n_edges)], strict=True)]
+
+
+def far_apart(graphs: GraphBatch) -> tuple[np.ndarray, str]:
+    """(K,) int, the structures whose smallest distance of neighbours is above LARGEST_RATIO, and which atoms of the
+    first of them have it, in words.
+
+    Atoms without neighbours and elements without a known radius say nothing.
+    """
+    site = np.repeat(np.arange(len(graphs.z)), np.diff(graphs.edge_ptr))
+    ratio = graphs.r / (RADII[graphs.z[site]] + RADII[graphs.z[graphs.nbr]])
+    rows = np.flatnonzero(_smallest(ratio, graphs) > LARGEST_RATIO)
+    if not len(rows):
+        return rows, ""
+    edges = slice(*graphs.edge_ptr[graphs.site_ptr[rows[0] : rows[0] + 2]].tolist())
+    edge = edges.start + int(np.argmin(ratio[edges]))
+    one, other = (chemical_symbols[graphs.z[i]] for i in (site[edge], graphs.nbr[edge]))
+    return rows, f"{one} and {other} at {graphs.r[edge]:.2f} Å"
+
+
+def _smallest(values, graphs):
+    """Smallest of the values of each structure's edges; 0 where it has none."""
+    has_edges = np.flatnonzero(graphs.n_edges)
+    smallest = np.zeros(len(graphs))
+    if len(has_edges):
+        smallest[has_edges] = np.minimum.reduceat(values, graphs.edge_ptr[graphs.site_ptr[has_edges]])
+    return smallest
+
+
+def checked_structures(structures: Structures) -> list[ase.Atoms]:
+    """One ase.Atoms or an iterable of them as a list. Raises TypeError for anything else."""
+    if isinstance(structures, ase.Atoms):
+        return [structures]
+    if isinstance(structures, str | bytes | Path) or not isinstance(structures, Iterable):
+        raise TypeError(f"the structures are {structures!r:.60}; {WANTED}")
+    structures = list(structures)
+    for number, atoms in enumerate(structures):
+        check_atoms(number, atoms)
+    return structures
+
+
+def check_atoms(number: int, atoms: object) -> None:
+    """Raise TypeError where structure `number` is no ase.Atoms."""
+    if not isinstance(atoms, ase.Atoms):
+        raise TypeError(f"structure {number} is of type {type(atoms).__name__}; {WANTED}")
 
 
 Graph = GraphBatch  # its name for those who make one structure's

@@ -27,7 +27,7 @@ from refattn.data.builtin import SETS
 from refattn.data.sources.registry import open_source
 from refattn.errors import DataError, RunError
 from refattn.network.checkpoint import load_checkpoint
-from refattn.prediction.outside import Outside
+from refattn.prediction.predictor import Outside
 from refattn.structures.batch import GraphBatch
 from refattn.training.train import train
 

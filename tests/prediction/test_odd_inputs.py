@@ -14,7 +14,7 @@ from refattn.cli.main import cli
 from refattn.common.text import told_apart
 
 TARGETS = ("E+", "E*", "band gap", "unit", "band_gap")
-SMALL = {"n_layers": 1, "width": 16, "n_heads": 2, "global_width": 8, "head_width": 8, "embedding_width": 8}
+SMALL = {"n_layers": 1, "width": 16, "n_heads": 4, "global_width": 16, "head_width": 16, "embedding_width": 8}
 
 
 def command(*arguments, status=0):
