@@ -10,7 +10,7 @@ from refattn.common.text import counted
 from refattn.config import Config, DataConfig
 from refattn.data.splits import labels_of_targets
 from refattn.data.store import Dataset
-from refattn.structures.batch import IN_ANGSTROM, WITHOUT_BONDS, far_apart
+from refattn.structures.batch import WITHOUT_BONDS, far_apart
 
 LOOKED_AT = 1000  # structures whose distances are looked at: the unit of a source is that of all
 
@@ -25,10 +25,8 @@ def _notes_on_distances(dataset: Dataset, rows: np.ndarray) -> Iterator[str]:
     """Of distances that may have another unit than Å."""
     apart, said = far_apart(dataset.graphs.take(rows))
     if len(apart):
-        yield (
-            f"{len(apart)} of the first {counted(len(rows), 'structure')} to train on have {WITHOUT_BONDS}, such as "
-            f"{dataset.id[rows[apart[0]]]}, {said}; {IN_ANGSTROM}"
-        )
+        n = f"{len(apart)} of the first {counted(len(rows), 'structure')} to train on"
+        yield f"{n} have {WITHOUT_BONDS.format(f'{dataset.id[rows[apart[0]]]}, {said}')}"
 
 
 def _notes_on_split(data: DataConfig) -> Iterator[str]:

@@ -22,7 +22,6 @@ from refattn.prediction.calibration import read_conformals
 from refattn.prediction.ensemble import load_members, members_of
 from refattn.prediction.uncertainty import Conformal, own_struct
 from refattn.structures.batch import (
-    IN_ANGSTROM,
     WITHOUT_BONDS,
     GraphBatch,
     Structures,
@@ -443,7 +442,7 @@ class Outside:
             notes.append(f"note: {n} with a charge, such as {self.charged[0]}; the network is not told of it")
         if self.apart:
             n = counted(self.n_apart, "structure")
-            notes.append(f"note: {n} with {WITHOUT_BONDS}, such as {self.apart}; {IN_ANGSTROM}")
+            notes.append(f"note: {n} with {WITHOUT_BONDS.format(self.apart)}")
         if not self.found:
             return notes
         kinds = "; ".join(f"{count} such as {example}" for count, example in self.found.values())

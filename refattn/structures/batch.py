@@ -21,8 +21,10 @@ SPECIES = 1.5  # about 1 of carbon, nitrogen and oxygen
 # crystals of the Materials Project 99.9 % have less than 1.22, and six more than 1.3. Where Å are Bohr it is 1.89 times
 # as large.
 LARGEST_RATIO = 1.3
-WITHOUT_BONDS = f"no two atoms nearer than {LARGEST_RATIO} times their covalent radii together"
-IN_ANGSTROM = "coordinates are read in Å"
+WITHOUT_BONDS = (
+    f"no two atoms nearer than {LARGEST_RATIO} times their covalent radii together, such as {{}}; "
+    "coordinates are read in Å"
+)
 RADII = np.where(covalent_radii == missing, np.inf, covalent_radii)  # Å
 WANTED = "give ase.Atoms or a list of them, such as ase.io.read(file, ':')"
 Structures = ase.Atoms | Iterable[ase.Atoms]
@@ -335,22 +337,15 @@ def far_apart(graphs: GraphBatch) -> tuple[np.ndarray, str]:
     """
     site = np.repeat(np.arange(len(graphs.z)), np.diff(graphs.edge_ptr))
     ratio = graphs.r / (RADII[graphs.z[site]] + RADII[graphs.z[graphs.nbr]])
-    rows = np.flatnonzero(_smallest(ratio, graphs) > LARGEST_RATIO)
+    structure = np.repeat(np.arange(len(graphs)), graphs.n_edges)
+    n_near = np.bincount(structure[ratio <= LARGEST_RATIO], minlength=len(graphs))
+    rows = np.flatnonzero((graphs.n_edges > 0) & (n_near == 0))
     if not len(rows):
         return rows, ""
     edges = slice(*graphs.edge_ptr[graphs.site_ptr[rows[0] : rows[0] + 2]].tolist())
     edge = edges.start + int(np.argmin(ratio[edges]))
     one, other = (chemical_symbols[graphs.z[i]] for i in (site[edge], graphs.nbr[edge]))
     return rows, f"{one} and {other} at {graphs.r[edge]:.2f} Å"
-
-
-def _smallest(values, graphs):
-    """Smallest of the values of each structure's edges; 0 where it has none."""
-    has_edges = np.flatnonzero(graphs.n_edges)
-    smallest = np.zeros(len(graphs))
-    if len(has_edges):
-        smallest[has_edges] = np.minimum.reduceat(values, graphs.edge_ptr[graphs.site_ptr[has_edges]])
-    return smallest
 
 
 def checked_structures(structures: Structures) -> list[ase.Atoms]:
