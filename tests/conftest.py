@@ -9,7 +9,7 @@ import pytest
 # begin together would both do it. test_cuda.py starts processes, which find the kernels compiled by then.
 FIRST = ("tests/ops/test_cpu_vectors.py", "tests/cli/test_cli.py", "tests/ops/test_ops.py")
 FIRST += ("tests/benchmarks/test_benchmarks.py", "tests/ops/test_cuda.py", "tests/network/test_gradcheck.py")
-FIRST += ("tests/docs/test_tutorials.py", "tests/explanation/test_explain.py", "tests/cli/test_fuzz.py")
+FIRST += ("tests/explanation/test_explain.py", "tests/cli/test_fuzz.py", "tests/docs/test_tutorials.py")
 FIRST += ("tests/training/test_training.py", "tests/training/test_ranks.py", "tests/test_attacks.py")
 
 

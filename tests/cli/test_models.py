@@ -277,7 +277,8 @@ def test_the_model_of_crystals_knows_enthalpies_of_formation():
     model = refattn.load("crystals")
     sites = tool("crystal_sites")
     compounds = sites.compounds()
-    explained = {one.name: refattn.explain(model, one.atoms, scores=(), target="e_form") for one in compounds}
+    options = {"scores": (), "target": "e_form", "dtype": "float32"}
+    explained = {one.name: refattn.explain(model, one.atoms, **options) for one in compounds}
     for one in compounds:
         measured = one.enthalpy * sites.KJ_PER_MOL / one.n_atoms
         assert explained[one.name].value == pytest.approx(measured, abs=0.3), one.name

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import gzip
+import itertools
 import os
 import random
 import shutil
@@ -158,7 +159,10 @@ FRAMES = "".join(
 )
 
 
-@pytest.fixture(params=["one.xyz", "one.extxyz.gz", "several"])
+FORMATS = ("one.xyz", "one.extxyz.gz", "several")
+
+
+@pytest.fixture(params=FORMATS)
 def frames(request, tmp_path, monkeypatch):
     """A function that writes text as a file of many pieces, or as a folder of three such files."""
     monkeypatch.setattr(extxyz, "PIECE", 512)
@@ -214,20 +218,23 @@ def with_q(number, width, id=None):
     return {f"id=m{number} ": comment, rows: rows.replace("\n", " 1" * width + "\n")}
 
 
+WRONG = [
+    {"O 0 0 0.300\n": ""},  # the next frame begins with an atom
+    {"id=m300 ": "id=m10 "},
+    {"homo=-37.5": "homo=1,5"},
+    {"noise=x" + NOISE[300]: "homo=3 homo=4"},
+    {"3\nid=m300": "0\nid=m300"},
+    {"id=m10 ": "id=e\u0301x ", "id=m300 ": "id=\u00e9x "},  # one id, with one letter or two
+    {"id=m10 ": "id=a\u200bx ", "id=m300 ": "id=a\u200bx "},  # which is not kept
+    {"id=m300 ": "id=m10 ", "O 0 0 0.300": "O 0 0 1.1001"},  # without a graph too
+    with_q(10, 1) | with_q(300, 2, "m10"),  # left out, so that it does not matter
+    with_q(300, 1) | with_q(305, 2) | {"O 0 0 0.599\nH 0 0 1.1\nH": "H"},  # and the last frame is cut
+]
+
+
+# each in one of the formats, in turns
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"O 0 0 0.300\n": ""},  # the next frame begins with an atom
-        {"id=m300 ": "id=m10 "},
-        {"homo=-37.5": "homo=1,5"},
-        {"noise=x" + NOISE[300]: "homo=3 homo=4"},
-        {"3\nid=m300": "0\nid=m300"},
-        {"id=m10 ": "id=e\u0301x ", "id=m300 ": "id=\u00e9x "},  # one id, with one letter or two
-        {"id=m10 ": "id=a\u200bx ", "id=m300 ": "id=a\u200bx "},  # which is not kept
-        {"id=m300 ": "id=m10 ", "O 0 0 0.300": "O 0 0 1.1001"},  # without a graph too
-        with_q(10, 1) | with_q(300, 2, "m10"),  # left out, so that it does not matter
-        with_q(300, 1) | with_q(305, 2) | {"O 0 0 0.599\nH 0 0 1.1\nH": "H"},  # and the last frame is cut
-    ],
+    ("frames", "changes"), [*zip(itertools.cycle(FORMATS), WRONG)], indirect=["frames"], ids=range(len(WRONG))
 )
 def test_what_is_wrong_in_a_large_file_is_said_as_by_one_process(changes, frames, tmp_path, monkeypatch):
     text = FRAMES

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from ase.collections import g2
 from ase.units import Bohr
 from click.testing import CliRunner
 from explanation_cases import network
+from kept_pool import KeptPool
 
 import refattn
 from refattn.cli.main import cli
@@ -25,6 +27,19 @@ from refattn.data.sources.files import open_files
 from refattn.prediction import processes
 
 SMALL = [name for name in g2.names if 2 <= len(g2[name]) <= 6 and set(g2[name].numbers) <= {1, 6, 7, 8}]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    kept = KeptPool(2, multiprocessing.get_context("spawn"))
+    yield kept
+    kept.pool.shutdown()
+
+
+@pytest.fixture
+def kept(pool, monkeypatch):
+    """Processes of an earlier test go on."""
+    monkeypatch.setattr(processes.concurrent.futures, "ProcessPoolExecutor", pool.started)
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +104,7 @@ def test_a_large_file_is_cut_and_gives_the_same(run, tmp_path, name):
         assert content(outs[0]) == content(outs[1])
 
 
-def test_what_is_left_out_and_what_is_outside_are_the_same(run, tmp_path):
+def test_what_is_left_out_and_what_is_outside_are_the_same(run, kept, tmp_path):
     """A frame that cannot be read, one without a graph, an element never seen, and an id that comes twice."""
     found = frames(60)
     found[30].info["id"] = "m3"
@@ -104,7 +119,7 @@ def test_what_is_left_out_and_what_is_outside_are_the_same(run, tmp_path):
     assert code == 1 and "frame 20" in said
 
 
-def test_charges_that_no_network_knows_are_said(run, tmp_path):
+def test_charges_that_no_network_knows_are_said(run, kept, tmp_path):
     found = frames(30)
     for number, charge in ((3, 0), (11, -1), (17, 1.0), (29, 2)):
         found[number].info["charge"] = charge
@@ -113,7 +128,7 @@ def test_charges_that_no_network_knows_are_said(run, tmp_path):
     assert "charge" not in both(run, write(tmp_path / "neutral.xyz", frames(3)))[2]
 
 
-def test_molecules_in_bohr_are_said(run, tmp_path):
+def test_molecules_in_bohr_are_said(run, kept, tmp_path):
     """Whatever their composition: all of them, 1.89 times as large. An atom alone has no distance."""
     found = [atoms for atoms in frames(30) if len(atoms) > 1]
     path = write(tmp_path / "angstrom.xyz", [*found, Atoms("H", info={"id": "alone"})])
@@ -125,7 +140,7 @@ def test_molecules_in_bohr_are_said(run, tmp_path):
     assert "coordinates are read in Å" in said
 
 
-def test_a_file_that_cannot_be_cut_on_gives_the_same_error(run, tmp_path):
+def test_a_file_that_cannot_be_cut_on_gives_the_same_error(run, kept, tmp_path):
     path = write(tmp_path / "some.xyz", frames(60))
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
@@ -133,7 +148,7 @@ def test_a_file_that_cannot_be_cut_on_gives_the_same_error(run, tmp_path):
     assert code == 1 and "frame 59" in said and "was cut" in said
 
 
-def test_folders_prepared_sets_and_several_files(run, tmp_path):
+def test_folders_prepared_sets_and_several_files(run, kept, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     for number, atoms in enumerate(frames(40)):
@@ -152,7 +167,7 @@ def test_folders_prepared_sets_and_several_files(run, tmp_path):
     assert code == 0 and 10 < len(out.splitlines()) < 60, said
 
 
-def test_a_damaged_prepared_set_is_left_out_in_its_turn(run, tmp_path):
+def test_a_damaged_prepared_set_is_left_out_in_its_turn(run, kept, tmp_path):
     """Where it begins, and in the middle, which leaves out the rows that are read together."""
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -51,7 +51,7 @@ COMPLETE, COINCIDENT, TOO_NEAR, TOO_MANY = range(4)
 INCOMPLETE = -1
 
 
-@jit
+@jit(inline=True)
 def isolated_cells(positions, cell, reciprocal, across, room):
     """All facets of all Voronoi cells.
 

@@ -241,7 +241,8 @@ def _fault(numbers, positions, cell, pbc):
                 return 4, 0
             length = np.sqrt(dot(cell[k], cell[k]))
             shortest = min(shortest, length)
-            unit[k] = cell[k] / length
+            for m in range(3):
+                unit[k, m] = cell[k, m] / length
     if shortest == 0.0 or _spanned(unit, pbc) < MIN_SINE:
         return 5, 0
     return (6 if shortest < isolated_rule.CLOSEST else 0), 0

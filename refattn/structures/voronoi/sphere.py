@@ -63,7 +63,9 @@ def reciprocal_vectors(cell, pbc):
     for k in range(3):
         if pbc[k]:
             set_row(reciprocal, k, cross(full[(k + 1) % 3], full[(k + 2) % 3]))
-            reciprocal[k] /= (reciprocal[k] * full[k]).sum()
+            product = dot(row(reciprocal, k), row(full, k))
+            for m in range(3):  # not reciprocal[k] /= product, for which Numba compiles the text of an error
+                reciprocal[k, m] /= product
     return reciprocal
 
 

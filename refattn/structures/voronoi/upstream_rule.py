@@ -78,7 +78,7 @@ def longest_diagonal(cell):
     return longest
 
 
-@jit
+@jit(inline=True)
 def upstream_cells(positions, cell, reciprocal, diagonal, room):
     """The facets that the authors' code counts, before its thresholds.
 
