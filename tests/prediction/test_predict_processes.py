@@ -132,7 +132,7 @@ def test_molecules_in_bohr_are_said(run, kept, tmp_path):
     """Whatever their composition: all of them, 1.89 times as large. An atom alone has no distance."""
     found = [atoms for atoms in frames(30) if len(atoms) > 1]
     path = write(tmp_path / "angstrom.xyz", [*found, Atoms("H", info={"id": "alone"})])
-    assert "radii" not in predicted(run, path)[2]
+    assert "radii" not in both(run, path)[2]
     for atoms in found:
         atoms.positions /= Bohr
     _, _, said = both(run, write(tmp_path / "bohr.xyz", found))

@@ -14,7 +14,7 @@ from refattn.config import GraphConfig
 from refattn.errors import StructureError
 from refattn.structures.voronoi import isolated_rule, upstream_rule
 from refattn.structures.voronoi.sphere import reciprocal_vectors
-from refattn.structures.voronoi.vectors import cross, dot, row
+from refattn.structures.voronoi.vectors import cross, divided, dot, row, set_row
 
 Z_MAX = 118
 # Thresholds of the isolated rule are passed by values this far below them. Facets that symmetry makes equal differ by
@@ -241,8 +241,7 @@ def _fault(numbers, positions, cell, pbc):
                 return 4, 0
             length = np.sqrt(dot(cell[k], cell[k]))
             shortest = min(shortest, length)
-            for m in range(3):
-                unit[k, m] = cell[k, m] / length
+            set_row(unit, k, divided(row(cell, k), length))
     if shortest == 0.0 or _spanned(unit, pbc) < MIN_SINE:
         return 5, 0
     return (6 if shortest < isolated_rule.CLOSEST else 0), 0

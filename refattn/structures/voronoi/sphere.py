@@ -10,7 +10,7 @@ import numpy as np
 
 from refattn.common.jit import jit
 from refattn.structures.voronoi.tree import grow_tree, points_within
-from refattn.structures.voronoi.vectors import cross, dot, minus, put_rows, row, scaled, set_row
+from refattn.structures.voronoi.vectors import cross, divided, dot, minus, put_rows, row, scaled, set_row
 
 EVERYTHING = 1e150  # Å, a radius that holds any finite structure, and whose square is still a number
 MAX_IMAGES = 5_000_000  # a limit for memory, 300 MB; on top of ten images of every site
@@ -62,10 +62,8 @@ def reciprocal_vectors(cell, pbc):
             set_row(full, k, cross(full[(k + 1) % 3], full[(k + 2) % 3]))
     for k in range(3):
         if pbc[k]:
-            set_row(reciprocal, k, cross(full[(k + 1) % 3], full[(k + 2) % 3]))
-            product = dot(row(reciprocal, k), row(full, k))
-            for m in range(3):  # not reciprocal[k] /= product, for which Numba compiles the text of an error
-                reciprocal[k, m] /= product
+            normal = cross(full[(k + 1) % 3], full[(k + 2) % 3])
+            set_row(reciprocal, k, divided(normal, dot(normal, full[k])))
     return reciprocal
 
 

@@ -38,6 +38,11 @@ def scaled(a, factor):
 
 
 @jit(inline=True)
+def divided(a, divisor):
+    return a[0] / divisor, a[1] / divisor, a[2] / divisor
+
+
+@jit(inline=True)
 def dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
