@@ -156,16 +156,26 @@ def _sigterm_exits():
 def _interrupts_wait():
     """Ctrl-C and SIGTERM are heard afterwards: a process that is half started would end with a traceback.
 
-    The processes that start here never hear Ctrl-C: who asked does, and ends them.
+    The processes that start here inherit the mask and never hear Ctrl-C: who asked does, and ends them. In this process
+    the mask holds for one thread and the signal may reach another, after which Python calls the handler in the main
+    thread all the same; so the handlers wait too.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {}
+    heard = []
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, lambda number, frame: heard.append(number)) for number in numbers}
+    masks = hasattr(signal, "pthread_sigmask")  # not on Windows
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers) if masks else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None was not set by Python
+        if heard:
+            signal.raise_signal(heard[0])
 
 
 def _begin(model, asked, skips):

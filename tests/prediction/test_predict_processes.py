@@ -239,15 +239,17 @@ def test_processes_end_with_the_one_that_asked(run, tmp_path, how):
 
 
 def test_sigterm_waits_for_a_process_that_is_half_started(run, tmp_path):
-    """The signal comes when the first process runs and was not told yet what to do."""
+    """The signal comes when the first process runs and was not told yet what to do; another thread receives it."""
     path = write(tmp_path / "some.xyz", frames(300))
     script = tmp_path / "predict.py"
     script.write_text(
-        "import multiprocessing.util, os, signal, sys\nfrom refattn.cli.main import cli\n"
+        "import multiprocessing.util, os, signal, sys, threading, time\nfrom refattn.cli.main import cli\n"
         "from refattn.data.sources import pieces\nfrom refattn.prediction import processes\n"
+        "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"
         "pieces.LARGE = 2000\nprocesses.ALONE = 0\nstart = multiprocessing.util.spawnv_passfds\n"
         "def start_and_hear(path, args, fds):\n    pid = start(path, args, fds)\n"
-        "    if '--multiprocessing-fork' in args:\n        os.kill(os.getpid(), signal.SIGTERM)\n    return pid\n"
+        "    if '--multiprocessing-fork' in args:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.5)\n    return pid\n"
         "multiprocessing.util.spawnv_passfds = start_and_hear\n"
         "if __name__ == '__main__':\n    cli(sys.argv[1:])\n"
     )
