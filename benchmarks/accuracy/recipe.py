@@ -61,6 +61,7 @@ class Table(typing.NamedTuple):
     epochs : of the recipe, whose processor time every variant has
     minutes : of two cores, which every variant has in the place of those epochs; 0: none
     variants : name -> what is changed, TABLE.KEY=VALUE; the order is that of the table
+    base : what is changed for all of them, of an experiment that learned from this table
     """
 
     name: str
@@ -70,12 +71,14 @@ class Table(typing.NamedTuple):
     epochs: int
     variants: dict[str, tuple[str, ...]]
     minutes: int = 0
+    base: tuple[str, ...] = ()
 
 
 FINE = ("model.n_radial=80", "model.radial_width=0.1")
 TO_5 = ("graph.r_max=5", "model.radial_max=5")
 SMALL_FACES = ("graph.omega_min=0.1", "graph.weight_min=0")
 MORE_EDGES = ("graph.omega_min=0.2", "graph.weight_min=0.05")
+WIDE = ("model.width=128", "model.global_width=128", "model.head_width=128")
 AVERAGED = ("training.ema=0.999",)
 MOLECULES = {
     "the recipe": (),
@@ -127,7 +130,7 @@ ENERGIES = {
     "dropout 0.1, as published": ("model.dropout=0.1",),
     "`intensive` readout": ('model.readout="intensive"',),
     "2 layers": ("model.n_layers=2",),
-    "width 128": ("model.width=128", "model.global_width=128", "model.head_width=128", "model.n_heads=8"),
+    "width 128": (*WIDE, "model.n_heads=8"),
 }
 ORBITALS = {
     "the experiment": (),
@@ -141,23 +144,25 @@ ORBITALS = {
     "2 layers": ("model.n_layers=2",),
 }
 CRYSTALS = {
-    "the recipe": (),
+    "width 128, 40 Gaussians of 0.2 Å: the recipe before": (),
     "8 Gaussians of angles": ANGLES,
     "width 64": NARROW,
     "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
     "20 Gaussians of 0.5 Å, as published": PUBLISHED_GAUSSIANS,
+    "width 64, 20 Gaussians of 0.5 Å: the recipe": (*NARROW, *PUBLISHED_GAUSSIANS),
     "dropout 0.1, as published": ("model.dropout=0.1",),
     "no moving average": ("training.ema=0",),
     "batches of 32": ("training.batch_size=32",),
     "6 layers": ("model.n_layers=6",),
     "head as published": ('model.head="published"',),
 }
+CRYSTALS_BEFORE = (*WIDE, "model.n_radial=40", "model.radial_width=0.2")
 ENERGY = SETS["fullerene_homo"]._replace(target="deformation_energy")
 PT_GRAPHENE = ENERGY._replace(source="pt-graphene", split={**BY_TRAJECTORY, "n_valid": 100, "n_test": 100})
 TABLES = {
     "qm9_gap": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 8, MOLECULES),
     "qm9_gap_10min": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "all", 0, LONGER, minutes=10),
-    "mp_e_form": Table("mp_e_form", SETS["mp_e_form"], "crystals", "10000", 8, CRYSTALS),
+    "mp_e_form": Table("mp_e_form", SETS["mp_e_form"], "crystals", "10000", 8, CRYSTALS, base=CRYSTALS_BEFORE),
     "fullerene_energy": Table("fullerene_energy", ENERGY, "builtin_fullerene", "all", 30, ENERGIES),
     "pt_graphene": Table("pt_graphene", PT_GRAPHENE, "builtin_pt_graphene", "all", 60, ENERGIES),
     "fullerene_homo": Table("fullerene_homo", SETS["fullerene_homo"], "fullerene_homo", "all", 60, ORBITALS),
@@ -171,7 +176,7 @@ def result_of(name: str, variant: str, seed: int | str, folder: Path = FOLDER) -
 
 def graphs_of(table: Table, changes: tuple[str, ...], folder: Path) -> Path:
     """The data set in `folder` with the graphs of a variant, made of that of the recipe where it has others."""
-    graph = override(load_experiment(table.experiment), changes).graph
+    graph = override(load_experiment(table.experiment), (*table.base, *changes)).graph
     path = folder / f"{graph.rule}.h5"
     if read_dataset(path).graph_config == graph:
         return path
@@ -188,7 +193,7 @@ def train(name: str, variant: str, seed: int, work: Path, folder: Path = FOLDER,
         return
     changes = table.variants[variant]
     run = Run("refattn", table.name, table.n_train, table.minutes, seed)
-    more = {"changes": changes, "graphs": str(graphs_of(table, changes, work / table.name))}
+    more = {"base": table.base, "changes": changes, "graphs": str(graphs_of(table, changes, work / table.name))}
     if table.minutes:
         more["slowdown"] = slowdown
     else:

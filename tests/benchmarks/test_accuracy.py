@@ -161,9 +161,10 @@ def test_the_table_is_made_of_the_results(tmp_path):
 
 @pytest.mark.parametrize("table", recipe.TABLES.values(), ids=recipe.TABLES)
 def test_every_variant_of_the_recipe_has_settings_and_a_file_of_its_own(table):
-    base = load_experiment(table.experiment)
+    base = override(load_experiment(table.experiment), table.base)
     configs = [override(base, changes) for changes in table.variants.values()]
     assert configs[0] == base
+    assert not table.base or load_experiment(table.experiment) in configs
     assert all(one != other for one, other in itertools.combinations(configs, 2))
     assert len({recipe.result_of("x", name, 0) for name in table.variants}) == len(table.variants)
 

@@ -6,7 +6,7 @@ does not hold two epochs, fewer structures are trained on, `n_used` of the resul
 after 50, 150, ... epochs, become one period over the budget. Where the order has `epochs`, so many are done, whatever
 they take. Where it has `keep`, that folder holds the run, and an interrupted one goes on. Where it has `rounds`,
 nothing is learned: the result says what a structure takes without the changes of the order and with them, in so many
-turns.
+turns; what is in its `base` is changed in both.
 """
 
 import contextlib
@@ -128,13 +128,13 @@ def main():
     split = read_split(order["split"])
     rule = load_experiment(SETTINGS[order["method"], order["set"]][0]).graph.rule
     own_path = Path(order["set_facts"]).with_name(f"{rule}.h5")
-    path, changes = Path(order.get("graphs", own_path)), order.get("changes", ())
+    path, base, changes = Path(order.get("graphs", own_path)), order.get("base", ()), order.get("changes", ())
 
     def make_config(split_file, epochs):
-        return settings(path, facts["target"], split_file, epochs, changes)
+        return settings(path, facts["target"], split_file, epochs, (*base, *changes))
 
     def make_unchanged(split_file, epochs):
-        return settings(own_path, facts["target"], split_file, epochs, ())
+        return settings(own_path, facts["target"], split_file, epochs, base)
 
     with contextlib.ExitStack() as stack:
         folder = Path(order.get("keep") or stack.enter_context(tempfile.TemporaryDirectory(prefix="accuracy-")))
@@ -166,7 +166,7 @@ def main():
         best_at=(1 + min(range(len(errors)), key=errors.__getitem__)) / len(errors),
         n_used=n_used,
         parameters=int(best.params.vector.size),
-        recipe={"experiment": SETTINGS[order["method"], order["set"]], "changes": changes},
+        recipe={"experiment": SETTINGS[order["method"], order["set"]], "changes": (*base, *changes)},
         versions={"refattn": refattn.__version__, **common.versions("numpy", "numba")},
     )
 
