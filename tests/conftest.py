@@ -7,10 +7,13 @@ import pytest
 
 # Files that take long come early, and first those that compile nothing that others compile too: two processes that
 # begin together would both do it. test_cuda.py starts processes, which find the kernels compiled by then.
-FIRST = ("tests/ops/test_cpu_vectors.py", "tests/cli/test_cli.py", "tests/ops/test_ops.py")
-FIRST += ("tests/benchmarks/test_benchmarks.py", "tests/ops/test_cuda.py", "tests/network/test_gradcheck.py")
-FIRST += ("tests/explanation/test_explain.py", "tests/cli/test_fuzz.py", "tests/docs/test_tutorials.py")
-FIRST += ("tests/training/test_training.py", "tests/training/test_ranks.py", "tests/test_attacks.py")
+FIRST = (
+    *("tests/ops/test_compiled_bits.py", "tests/ops/test_cpu_vectors.py", "tests/cli/test_cli.py"),
+    *("tests/ops/test_ops.py", "tests/benchmarks/test_benchmarks.py", "tests/ops/test_cuda.py"),
+    *("tests/network/test_gradcheck.py", "tests/explanation/test_explain.py", "tests/cli/test_fuzz.py"),
+    *("tests/docs/test_tutorials.py", "tests/training/test_training.py", "tests/training/test_ranks.py"),
+    "tests/test_attacks.py",
+)
 
 
 def pytest_collection_modifyitems(items):
