@@ -257,6 +257,11 @@ def print_metrics(summary: dict, as_json: bool) -> None:
             _print_folds(found, summary["n_folds"])
         else:
             _print_target(found)
+    if "init" in summary:
+        from refattn.report.errors_of_run import sentence_of_origin
+
+        if sentence := sentence_of_origin(summary):
+            echo(sentence)
 
 
 def _print_folds(found, n_folds):

@@ -151,11 +151,20 @@ def notes_on_start(init: str | os.PathLike, config: Config) -> list[str]:
     return [f"{init} has learned {', '.join(known)}: the head of {', '.join(new)} is new"] if new else []
 
 
-def notes_on_init(init: str | os.PathLike, checkpoint: Checkpoint) -> list[str]:
-    """What the run of a Checkpoint should know of `init`, from which it starts: whether its neighbours were others,
-    and whether structures to test on are some that it was trained or validated on."""
+def origin(init: str | os.PathLike, checkpoint: Checkpoint) -> tuple[dict, list[str]]:
+    """What metrics.json says of `init`, from which the run of a Checkpoint starts, and what that run should know of it.
+
+    The dict has its name, and how many of the structures to test on it was trained or validated on: None where it keeps
+    no digests of its data. The notes say that too, and whether its neighbours were others.
+    """
     start = load_checkpoint(model_file(init))
-    return [*_other_neighbours(init, start, checkpoint), *_seen(init, start, checkpoint)]
+    n_tested = len(checkpoint.split.test)
+    n_seen = 0 if not n_tested else None
+    if n_tested and start.fingerprint is not None:
+        tested = checkpoint.fingerprint.graphs[-n_tested:]
+        n_seen = int(np.logical_or(*start.fingerprint.seen(start.split, tested)).sum())
+    notes = [*_other_neighbours(init, start, checkpoint), *_seen(init, n_seen, n_tested)]
+    return {"name": str(init), "test_structures_seen": n_seen}, notes
 
 
 def _other_neighbours(init, start, checkpoint):
@@ -165,13 +174,9 @@ def _other_neighbours(init, start, checkpoint):
     return [f"{init} was trained on other neighbours ({found}); prepare the data set with its rule"] if other else []
 
 
-def _seen(init, start, checkpoint):
-    n_tested = len(checkpoint.split.test)
-    if not n_tested:
-        return []
-    if start.fingerprint is None:
+def _seen(init, n_seen, n_tested):
+    if n_seen is None:
         return [f"{init} keeps no digests of its data; structures to test on may be those it was trained on"]
-    n_seen = np.logical_or(*start.fingerprint.seen(start.split, checkpoint.fingerprint.graphs[-n_tested:])).sum()
     if not n_seen:
         return []
     return [
@@ -210,8 +215,9 @@ def checked_state(checkpoint: Checkpoint, schedule: dict[str, float], n_batches:
         if not isinstance(found, dict) or found.keys() != wanted.keys() or not _are_numbers(found.values()):
             raise TypeError(f"{name} is of another kind")
     history = state["history"]
-    if not isinstance(state.get("digests", {}), dict):
-        raise TypeError("digests is of another kind")
+    for name in ("digests", "init"):
+        if not isinstance(state.get(name, {}), dict):
+            raise TypeError(f"{name} is of another kind")
     if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
         raise TypeError("history is of another kind")
     if not all(_are_numbers(record.get(name) for name in RECORD) for record in history):

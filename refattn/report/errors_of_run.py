@@ -15,9 +15,21 @@ def errors_of_run(run: Path | str, targets: list[str]) -> str:
     try:
         summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         each = summary.get("targets") or {summary["target"]: summary}
-        return "\n".join(_sentence(target, each[target]) for target in targets)
+        sentences = [_sentence(target, each[target]) for target in targets]
+        began = sentence_of_origin(summary)
+        return "\n".join([*sentences, began] if began else sentences)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return ""
+
+
+def sentence_of_origin(summary: dict) -> str:
+    """What the network that a run began with knew of the test set; empty where it began with none, or knew nothing."""
+    init = summary.get("init", {"test_structures_seen": 0})
+    n_seen = init["test_structures_seen"]
+    if n_seen == 0:
+        return ""
+    knew = "may have been trained on" if n_seen is None else f"was trained or validated on {n_seen}"
+    return f"The run began with {init['name']}, which {knew} structures of the test set."
 
 
 def _sentence(target, found):

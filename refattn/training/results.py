@@ -21,6 +21,7 @@ def write_results(
     checkpoint: Checkpoint,
     dataset: Dataset,
     history: list[dict],
+    init: dict,
     n_threads: int,
     map_fn: Callable,
     device: str,
@@ -28,7 +29,7 @@ def write_results(
 ) -> dict:
     """Evaluate the best model and write everything that `out` still lacks. Returns the dict of metrics.json.
 
-    All ranks evaluate, and the first one writes.
+    All ranks evaluate, and the first one writes. `init` is what the run began with (run_directory.origin).
     """
     parts = predict_split([checkpoint], dataset, map_fn, device)
     calibrations = calibrations_of(parts["train"], parts["valid"], 0, map_fn)
@@ -47,11 +48,10 @@ def write_results(
         "threads": n_threads,
         "dtype": checkpoint.config.training.dtype,
         "device": device,
-    } | ({"ranks": ranks.size} if ranks.size > 1 else {})
-    for target, found in attention_summary(dataset, checkpoint.config, parts).items():
-        targets_of(summary)[target]["attention"] = found
+    }
+    summary |= ({"ranks": ranks.size} if ranks.size > 1 else {}) | ({"init": init} if init else {})
     learning_curve(out / "curve.png", history, summary.get("unit", "standard deviations"))
-    _write_evaluated(out, summary, parts, dataset)
+    _write_evaluated(out, summary, parts, dataset, checkpoint.config)
     return summary
 
 
@@ -66,13 +66,8 @@ def write_ensemble_results(
     summary = summarise(checkpoints[0], parts)
     for target, found in targets_of(summary).items():
         found["member_test_mae"] = [targets_of(member)[target]["test"]["mae"] for member in members]
-    summary |= {
-        "n_members": len(members),
-        "seconds": sum(member["seconds"] for member in members),
-    }
-    for target, found in attention_summary(dataset, checkpoints[0].config, parts).items():
-        targets_of(summary)[target]["attention"] = found
-    _write_evaluated(out, summary, parts, dataset)
+    summary |= {"n_members": len(members), "seconds": sum(member["seconds"] for member in members)}
+    _write_evaluated(out, summary, parts, dataset, checkpoints[0].config)
     return summary
 
 
@@ -81,9 +76,11 @@ def targets_of(summary: dict) -> dict[str, dict]:
     return summary.get("targets") or {summary["target"]: summary}
 
 
-def _write_evaluated(out, summary, parts, dataset):
-    """predictions.csv, parity.png, or roc.png of classes, and, last, metrics.json."""
+def _write_evaluated(out, summary, parts, dataset, config):
+    """predictions.csv, parity.png, or roc.png of classes, and, last, metrics.json, with how attention was learned."""
     each = targets_of(summary)
+    for target, found in attention_summary(dataset, config, parts).items():
+        each[target]["attention"] = found
     write_predictions(out / "predictions.csv", dataset, parts, list(each))
     columns = {name: list(known_columns(part.label, part.prediction)) for name, part in parts.items()}
     panels = []

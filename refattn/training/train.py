@@ -34,7 +34,7 @@ from refattn.prediction.run_directory import (
     load_initial,
     notes_on_edits,
     notes_on_epochs,
-    notes_on_init,
+    origin,
     refuse_existing,
     remove_run,
 )
@@ -126,7 +126,7 @@ def train(
         trainer.fit(map_fn, progress or (lambda record: None), stop or (lambda: False))
         best = ranks.from_first(load_checkpoint(out / "model.h5") if ranks.first else None)
         best.split = trainer.checkpoint.split  # the same, with its rows
-        known = trainer.dataset, trainer.history
+        known = trainer.dataset, trainer.history, trainer.init
         del trainer  # its memory is needed
         return write_results(out, best, *known, n_threads, ranks.map(map_fn), device, ranks)
 
@@ -162,6 +162,7 @@ class Trainer:
         self.average = Average(self.params, config.training.ema) if config.training.ema else None
         self.digests = {"0": digest_of(self.params)}  # of the parameters after 0, 1, 2, 4, 8, ... steps
         self.lengthened = []  # (steps taken, epochs asked for until then) of each time that more were asked for
+        self.init = {}  # of a fine-tuning: what it began with, see origin
         self.notes = []
         self.ranks = ALONE
         self.saved = time.monotonic()
@@ -182,7 +183,8 @@ class Trainer:
         checkpoint.fingerprint = Fingerprint.of(dataset, config.data.labels, rows)
         checkpoint.extent = Extent.of(dataset, rows[0])
         trainer = cls(out, checkpoint, dataset, rows, device)
-        trainer.notes = notes_on_init(init, checkpoint) if init else []
+        if init:
+            trainer.init, trainer.notes = origin(init, checkpoint)
         return trainer
 
     @classmethod
@@ -214,6 +216,7 @@ class Trainer:
             trainer.progress = state["place"]
             trainer.history = state["history"]
             trainer.digests = state.get("digests", {})
+            trainer.init = state.get("init", {})
             trainer.lengthened = [*state.get("lengthened", [])]
             if trainer.average:
                 trainer.average.vector[:] = state["ema"]
@@ -378,6 +381,7 @@ class Trainer:
             "place": self.progress,
             "history": self.history,
             "digests": self.digests,
+            "init": self.init,
             "lengthened": self.lengthened,
             **({"ema": self.average.vector} if self.average else {}),
         }

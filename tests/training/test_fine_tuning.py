@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from small_data import small_config, write_molecules, write_properties
 
+from refattn.cli.options import print_metrics
 from refattn.config import ModelConfig
 from refattn.data.splits import Split
 from refattn.errors import RunError
 from refattn.network.checkpoint import load_checkpoint, model_file, save_checkpoint
 from refattn.network.params import initialise
 from refattn.prediction.run_directory import load_initial, notes_on_start
+from refattn.report.errors_of_run import errors_of_run
 from refattn.training.train import train
 
 
@@ -41,22 +43,31 @@ def test_a_test_on_what_the_other_run_was_trained_on_is_said(data, finished, tmp
     settings = {"another": {"split_seed": 8}, "its own": {}, "none": {"test_part": False, "n_test": 0}}[split]
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **settings))
     said = []
-    train(config, tmp_path / "tuned", init=finished[0], progress=lambda record: said.extend(record.get("notes", ())))
+    notes = lambda record: said.extend(record.get("notes", ()))  # noqa: E731
+    summary = train(config, tmp_path / "tuned", init=finished[0], progress=notes)
     theirs, ours = (load_checkpoint(run / "model.h5").split for run in (finished[0], tmp_path / "tuned"))
     seen = {*theirs.train, *theirs.valid} & {*ours.test}
     assert bool(seen) == (split == "another")
     wanted = f"{finished[0]} was trained or validated on {len(seen)} of the {len(ours.test)} structures to test on"
     assert [text.startswith(wanted) for text in said if "to test on" in text] == [True] * bool(seen)
+    assert summary["init"] == {"name": str(finished[0]), "test_structures_seen": len(seen)}
+    (tmp_path / "tuned" / "metrics.json").unlink()
+    assert train(None, tmp_path / "tuned", resume=True)["init"] == summary["init"]
+    page = errors_of_run(tmp_path / "tuned", [config.data.target])
+    assert (f"trained or validated on {len(seen)} structures of the test set" in page) == bool(seen)
 
 
-def test_a_start_that_keeps_no_digests_is_said(data, finished, tmp_path):
+def test_a_start_that_keeps_no_digests_is_said(data, finished, tmp_path, capsys):
     start = load_checkpoint(finished[0] / "model.h5")
     save_checkpoint(tmp_path / "model.h5", dataclasses.replace(start, fingerprint=None, split=Split([], [], [])))
     said = []
     config = small_config(data, epochs=1)
     notes = lambda record: said.extend(record.get("notes", ()))  # noqa: E731
-    train(config, tmp_path / "tuned", init=tmp_path / "model.h5", progress=notes)
+    summary = train(config, tmp_path / "tuned", init=tmp_path / "model.h5", progress=notes)
     assert "keeps no digests of its data; structures to test on may be those" in said[0]
+    assert summary["init"]["test_structures_seen"] is None
+    print_metrics(summary, False)
+    assert "which may have been trained on structures of the test set" in capsys.readouterr().out
 
 
 def test_another_network_is_no_start(data, finished, tmp_path):
