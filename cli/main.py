@@ -22,7 +22,7 @@ COMMANDS = {
     "train": "Train a network; without argument the built-in experiment.",
     "matbench": "Train and test on the five folds of a Matbench task.",
     "evaluate": "Errors of a trained run on its split, or on another data set.",
-    "predict": "Properties and attention of structures in any file that ASE reads.",
+    "predict": "Properties and attention of structures in most files that ASE reads.",
     "explain": "What predictions rest on, site by site: tables, pictures and pages.",
     "embed": "Structures and sites as vectors, and maps of them.",
     "neighbours": "Voronoi neighbours of any structures, as a table or as arrays.",
