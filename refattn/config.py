@@ -217,9 +217,9 @@ class DataConfig(Section):
     split_seed: int = 0
     # What is new in the test part (groups.py), whole groups that are not trained on; "file": the split of data.split.
     split_by: str = "random"
-    # Of "group": a label, or a text up to which the ids of a group are the same; empty: ids without the number at the
-    # end, which are trajectories. Of "elements": the one to leave out; empty: drawn. Of "cluster": an embedding by
-    # `refattn embed`; empty: composition, size and edges.
+    # Of "group": a label, a table (.csv) of ids and groups, or a text up to which the ids of a group are the same;
+    # empty: ids without the number at the end, which are trajectories. Of "elements": the one to leave out; empty:
+    # drawn. Of "cluster": an embedding by `refattn embed`; empty: composition, size and edges.
     split_group: str = ""
     valid_by: str = "random"  # "random": validate on other structures of the groups to train on; "group": on new groups
     test_part: bool = True  # false: no structure is kept to test on

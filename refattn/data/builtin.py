@@ -11,6 +11,7 @@ from pathlib import Path
 from refattn.common.environment import available_cores
 from refattn.common.limits import MAPPED
 from refattn.config import Config, GraphConfig
+from refattn.data.groups import is_table
 from refattn.data.mapped import open_mapped
 from refattn.data.prepare import prepare
 from refattn.data.sources.registry import open_source
@@ -81,7 +82,7 @@ def with_absolute_paths(config: Config) -> Config:
     data = config.data
     path = data.path if data.path in SETS else os.path.abspath(data.path)
     split = os.path.abspath(data.split) if data.split and not data.split.startswith(PREFIX) else data.split
-    is_file = data.split_by == "cluster" and data.split_group
+    is_file = (data.split_by == "cluster" and data.split_group) or is_table(data)
     group = os.path.abspath(data.split_group) if is_file else data.split_group
     return dataclasses.replace(config, data=dataclasses.replace(data, path=path, split=split, split_group=group))
 

@@ -7,6 +7,7 @@ whole groups; the validation part too, or of other structures of the groups that
 import re
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
@@ -14,14 +15,16 @@ from ase.formula import Formula
 
 from refattn.common.hdf5 import UNREADABLE, reading_hdf5
 from refattn.common.metrics import N_ATOMIC, compositions, element_counts
-from refattn.common.text import counted
+from refattn.common.text import counted, plain_cell
 from refattn.common.threads import workers
 from refattn.config import DataConfig
+from refattn.data.sources.labels import normal, read_table
 from refattn.data.store import Dataset
 from refattn.errors import DataError, in_one_line
 
 MOST = 0.5  # of the structures: an element that more of them have cannot be left out
 CLUSTERS = 10  # of k-means, or three for each fold
+TABLES = (".csv", ".tsv", ".txt")  # what the name of a table of groups ends with
 ITERATIONS = 100  # of k-means
 ON_BOTH_SIDES = 0.01  # of the structures to test on: what the rounding of another processor may move to other clusters
 
@@ -44,7 +47,7 @@ class Groups(typing.NamedTuple):
 def group_numbers(dataset: Dataset, data: DataConfig, parts: Sequence[np.ndarray] = ()) -> np.ndarray | None:
     """(S,) int: the group of every structure, of `elements` that of its rarest one; None without data.split_by.
 
-    Raises DataError as groups_of does; and where clusters of an embedding are not those of a split that was drawn by
+    Raises DataError as groups_of does; and where the groups of a file are not those of a split that was drawn by
     them, whose `parts` are the rows to train on, to validate on and to test on.
     """
     if data.split_by in ("random", "file"):
@@ -53,12 +56,12 @@ def group_numbers(dataset: Dataset, data: DataConfig, parts: Sequence[np.ndarray
     number = np.full(len(dataset), len(groups.rows))
     for group in sorted(range(len(groups.rows)), key=lambda group: -len(groups.rows[group])):
         number[groups.rows[group]] = group
-    if data.split_by == "cluster" and parts:
+    if (data.split_by == "cluster" or is_table(data)) and parts:
         train, _, test = (np.bincount(number[rows], minlength=len(groups.rows)) for rows in parts)
         if np.minimum(train, test).sum() > ON_BOTH_SIDES * test.sum():
             raise DataError(
-                f"{data.split_group or 'the data set'} gives other clusters than those that the split was drawn by; "
-                "restore the embedding that the run was trained with (data.split_group)"
+                f"{data.split_group or 'the data set'} gives other groups than those that the split was drawn by; "
+                "restore the file that the run was trained with (data.split_group)"
             )
     return number
 
@@ -78,19 +81,42 @@ def groups_of(dataset: Dataset, data: DataConfig) -> Groups:
 
 
 def _labels_or_ids(dataset, data):
-    """The values of a label; or the beginnings of the ids, up to a text or without the number at the end."""
+    """The values of a label; the groups of a table; or the beginnings of the ids, up to a text or without the number at
+    the end."""
     wanted = data.split_group
     if wanted in dataset.labels:
         values = dataset.labels[wanted].tolist()
         return np.array([f"{wanted} = {np.format_float_positional(value + 0.0, trim='-')}" for value in values])
     ids = dataset.id.tolist()
+    if is_table(data):
+        groups = _table(wanted)
+        return np.array([groups.get(normal(id), "") for id in ids])
     if wanted and not any(wanted in id for id in ids):
         labels = ", ".join(sorted(dataset.labels))
         raise DataError(
-            f"data.split_group is {wanted!r}, which is no label and in no id; give a label ({labels}), a text up to "
-            f"which the ids of a group are the same, or nothing: ids such as {ids[0]!r} without the number at the end"
+            f"data.split_group is {wanted!r}, which is no label and in no id; give a label ({labels}), a table of ids "
+            "and groups (.csv), a text up to which the ids of a group are the same, or nothing: ids such as "
+            f"{ids[0]!r} without the number at the end"
         )
     return np.array([id.split(wanted, 1)[0] if wanted else re.sub(r"[\W_]*\d+$", "", id) for id in ids])
+
+
+def is_table(data: DataConfig) -> bool:
+    """Whether groups stand in a file of ids and groups."""
+    return data.split_by == "group" and Path(data.split_group).suffix.lower() in TABLES
+
+
+def _table(path):
+    """id -> group of a table with two columns and a header; a group may be any text."""
+    rows, _ = read_table(path)
+    groups = {}
+    for line, cells in rows[1:]:
+        if len(cells) != 2 or not cells[1].strip():
+            raise DataError(f"{path}, line {line}: must have an id and its group; repair the line")
+        id = normal(plain_cell(cells[0].strip()))
+        if groups.setdefault(id, cells[1].strip()) != cells[1].strip():
+            raise DataError(f"{path}, line {line}: the id {id} has another group above; keep one of them")
+    return groups
 
 
 def _formulas(dataset, data):
@@ -244,14 +270,19 @@ def draw_parts(dataset: Dataset, known: np.ndarray, data: DataConfig) -> tuple[n
 
 
 def _check_label(dataset, known, data):
-    """Raise DataError where groups are of a label that structures lack: these may be of any group."""
-    if data.split_by != "group" or data.split_group not in dataset.labels:
+    """Raise DataError where groups are of a label or table that structures lack: these may be of any group."""
+    if data.split_by != "group":
         return
-    lacks = known[np.isnan(dataset.labels[data.split_group][known])]
+    where, lacks = f"{data.split_group} (data.split_group)", known[:0]
+    if data.split_group in dataset.labels:
+        lacks = known[np.isnan(dataset.labels[data.split_group][known])]
+    elif is_table(data):
+        where = f"line in {where}, below a header such as id,group"
+        lacks = known[_labels_or_ids(dataset, data)[known] == ""]
     if len(lacks):
         raise DataError(
             f"{counted(len(lacks), 'structure')} with the label to learn, such as {dataset.id[lacks[0]]}, have no "
-            f"{data.split_group} (data.split_group), so nobody knows their group; give it to them, or leave them out"
+            f"{where}, so nobody knows their group; give it to them, or leave them out"
         )
 
 

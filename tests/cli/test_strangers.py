@@ -283,7 +283,7 @@ def test_an_experiment_that_does_not_exist(place):
 TABLE = "id,a\nm0,1\n"
 REFUSED = {
     "predict run labels.csv": "has no column smiles, so it holds no structures; name it so, or give a table of labels",
-    "prepare s.extxyz x.h5 --labels nothere.csv": "nothere.csv: there is no such file; check the path of the labels",
+    "prepare s.extxyz x.h5 --labels nothere.csv": "nothere.csv: there is no such file; check the path of the table",
     "predict molecule-orbitals s.extxyz": "(crystals, fullerenes, molecules-b3lyp, molecules-orbitals)",
     "predict run s.extxyz --out nodir/x.csv": "nodir/x.csv: cannot be written, there is no folder nodir; make it, or",
     "prepare s.extxyz nodir/x.h5": "nodir/x.h5: cannot be written, there is no folder ",

@@ -10,7 +10,7 @@ from handmade import line, write
 from refattn.config import Config, DataConfig
 from refattn.data.groups import group_numbers, groups_of, k_means
 from refattn.data.notes import notes_on
-from refattn.data.splits import choose_split, make_split
+from refattn.data.splits import choose_split, make_split, resolve_split
 from refattn.data.store import read_dataset
 from refattn.errors import ConfigError, DataError
 
@@ -82,6 +82,48 @@ def test_groups_by_a_label_a_text_and_an_element(dataset):
     for way, message in (("group", "no label and in no id"), ("elements", "no element of the data set")):
         with pytest.raises(DataError, match=message):
             choose_split(dataset, DataConfig(target="homo", split_by=way, split_group="Xy"))
+
+
+def test_groups_stand_in_a_table(dataset, tmp_path):
+    """Groups of any text, by the ids of the data set; a table may have others too."""
+    kind = {id: ("bulk, strained", "Zelle ä", "7")[n % 7 % 3] for n, id in enumerate(IDS)}
+    lines = ["id;config_type", *(f"{id};{group}" for id, group in kind.items() if id != IDS[0]), "another;surface"]
+    path = tmp_path / "groups.csv"
+    path.write_text("\n".join(lines), encoding="utf-8-sig")
+    data = DataConfig(target="homo", split_by="group", split_group=str(path))
+    assert groups_of(dataset, data).names == ["", *sorted({*kind.values()})]  # the one without a label has no group
+    found = choose_split(dataset, data)
+    check(found, kind.get)
+    parts = resolve_split(found, dataset)
+    assert not {*group_numbers(dataset, data, parts)[parts[2]]} & {*group_numbers(dataset, data, parts)[parts[0]]}
+    path.write_text("id,g\n" + "".join(f"{id},{n % 2}\n" for n, id in enumerate(IDS)))
+    with pytest.raises(DataError, match="gives other groups than those that the split was drawn by; restore the file"):
+        group_numbers(dataset, data, parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "id,g\n" + "".join(f"{id},a\n" for id in IDS[2:]),
+            f"^1 structure with the label to learn, such as {IDS[1]}, have no ",
+        ),
+        (
+            "".join(f"{id},a\n" for id in IDS[1:]),
+            f"such as {IDS[1]}, have no line in .*below a header such as id,group",
+        ),
+        (f"id,g\n{IDS[0]},a\n{IDS[0]},b\n", f"line 3: the id {IDS[0]} has another group above"),
+        (f"id,g\n{IDS[0]},\n", "line 2: must have an id and its group"),
+        (f"id,g,h\n{IDS[0]},a,b\n", "line 2: must have an id and its group"),
+        (None, "groups.csv: there is no such file"),
+    ],
+)
+def test_a_table_without_the_groups_is_refused(dataset, tmp_path, text, words):
+    path = tmp_path / "groups.csv"
+    if text:
+        path.write_text(text)
+    with pytest.raises(DataError, match=words):
+        choose_split(dataset, DataConfig(target="homo", split_by="group", split_group=str(path)))
 
 
 def test_an_element_that_most_have_is_not_left_out(tmp_path):

@@ -114,7 +114,7 @@ def test_an_embedding_that_splits_is_found_from_elsewhere(config, start, tmp_pat
         vectors = file["structures/structure_vector"]
         vectors[...] = np.random.default_rng(0).normal(size=vectors.shape)
     result = CliRunner().invoke(cli, ["evaluate", str(tmp_path / "run")])
-    assert result.exit_code == 1 and "gives other clusters than those that the split was drawn by" in result.stderr
+    assert result.exit_code == 1 and "gives other groups than those that the split was drawn by" in result.stderr
 
 
 def test_folds_and_members_are_not_mixed(config, tmp_path):

@@ -79,11 +79,43 @@ def normal(id: str) -> str:
     return unicodedata.normalize("NFC", id.strip())
 
 
+def read_table(path: Path | str) -> tuple[list[tuple[int, list[str]]], str | None]:
+    """The lines of a text file that hold any cells, as (number, cells), the header first, and what separates the cells.
+
+    Separators are commas, semicolons, tabs, bars, or blanks (None); lines that begin with # are left alone. Raises
+    DataError for a file that is missing or none of text.
+    """
+    try:
+        with open(path, "rb") as raw:
+            beginning = raw.read(4)
+        if beginning in WORKBOOKS:
+            raise DataError(f"{path}: is a workbook of a spreadsheet, or packed; save the sheet as CSV")
+        is_utf16 = beginning[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        with open(path, newline="", encoding="utf-16" if is_utf16 else "utf-8-sig") as stream:
+            first = next((line for line in stream if line.strip() and not line.startswith("#")), "")
+            named = re.fullmatch(r"(?i)sep=(.)\s*", first)  # as spreadsheets write it
+            separator = named[1] if named else max(SEPARATORS, key=first.count)
+            separator = separator if separator in first else None
+            stream.seek(0)
+            rows = list(_cells(stream, separator))[1 if named else 0 :]
+    except UnicodeError as error:
+        raise DataError(f"{path}: is no text in UTF-8 ({in_one_line(error)}); save it as UTF-8") from None
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; check the path of the table") from None
+    except (OSError, csv.Error) as error:
+        raise DataError(
+            f"{path}: cannot be read as CSV ({in_one_line(error)}); check the path and the format"
+        ) from None
+    while rows and len(rows[0][1]) > 1 and not any(cells[-1].strip() for _, cells in rows):
+        rows = [(line, cells[:-1]) for line, cells in rows]  # separators at the ends of lines
+    return rows, separator
+
+
 class LabelTable:
     """The rows of a text file of labels; raises DataError with the line for whatever does not fit.
 
-    Separators are commas, semicolons, tabs, bars, or blanks; lines that begin with # are left alone. Columns without a
-    single number are texts and no labels. A unit may stand behind a name: `gap (eV)`.
+    The file is one of read_table. Columns without a single number are texts and no labels. A unit may stand behind a
+    name: `gap (eV)`.
 
     Parameters
     ----------
@@ -106,32 +138,9 @@ class LabelTable:
         self.taken = {}
         self.texts = []
         self.in_order = None  # an iterator over the ids, where structures without ids come in their order
-        try:
-            with open(path, "rb") as raw:
-                beginning = raw.read(4)
-            if beginning in WORKBOOKS:
-                raise DataError(f"{path}: is a workbook of a spreadsheet, or packed; save the sheet as CSV")
-            is_utf16 = beginning[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-            with open(path, newline="", encoding="utf-16" if is_utf16 else "utf-8-sig") as stream:
-                self._read(stream)
-        except UnicodeError as error:
-            raise DataError(f"{path}: is no text in UTF-8 ({in_one_line(error)}); save it as UTF-8") from None
-        except FileNotFoundError:
-            raise DataError(f"{path}: there is no such file; check the path of the labels") from None
-        except (OSError, csv.Error) as error:
-            raise DataError(
-                f"{path}: cannot be read as CSV ({in_one_line(error)}); check the path and the format"
-            ) from None
+        self._read(*read_table(path))
 
-    def _read(self, stream):
-        first = next((line for line in stream if line.strip() and not line.startswith("#")), "")
-        named = re.fullmatch(r"(?i)sep=(.)\s*", first)  # as spreadsheets write it
-        separator = named[1] if named else max(SEPARATORS, key=first.count)
-        separator = separator if separator in first else None
-        stream.seek(0)
-        rows = list(_cells(stream, separator))[1 if named else 0 :]
-        while rows and len(rows[0][1]) > 1 and not any(cells[-1].strip() for _, cells in rows):
-            rows = [(line, cells[:-1]) for line, cells in rows]  # separators at the ends of lines
+    def _read(self, rows, separator):
         header = [normal(plain_cell(name.strip())) for name in rows[0][1]] if rows else []
         if len(header) > 1 and all(_is_number(cell) for cell in header[1:]):
             if len(self.names) != len(header) - 1:
