@@ -24,6 +24,7 @@ import numpy as np
 from run import (
     ANGLES,
     HOUR,
+    MOLECULES_BEFORE,
     NARROW,
     PUBLISHED_DROPOUT,
     PUBLISHED_GAUSSIANS,
@@ -81,7 +82,7 @@ MORE_EDGES = ("graph.omega_min=0.2", "graph.weight_min=0.05")
 WIDE = ("model.width=128", "model.global_width=128", "model.head_width=128")
 AVERAGED = ("training.ema=0.999",)
 MOLECULES = {
-    "the recipe": (),
+    "no angles, no dropout, 40 Gaussians of 0.15 Å: the recipe before": (),
     "learning rate 2.5e-4": ("training.learning_rate=2.5e-4",),
     "learning rate 1e-3": ("training.learning_rate=1e-3",),
     "warm-up of one epoch": ("training.warmup_epochs=1",),
@@ -100,6 +101,12 @@ MOLECULES = {
     "edges to 5 Å": TO_5,
     "edges of 0.2 sr": MORE_EDGES,
     "edges of 0.2 sr, to 5 Å": (*MORE_EDGES, *TO_5),
+    "8 Gaussians of angles, 20 of 0.5 Å, dropout as published, batches of 32: the recipe": (
+        *ANGLES,
+        *PUBLISHED_GAUSSIANS,
+        *PUBLISHED_DROPOUT,
+        "training.batch_size=32",
+    ),
     "width 64": NARROW,
     "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
     "width 192": ("model.width=192", "model.global_width=192", "model.head_width=192"),
@@ -108,7 +115,7 @@ MOLECULES = {
     "head as published": ('model.head="published"',),
 }
 LONGER = {
-    "the recipe": (),
+    "no angles, no dropout, 40 Gaussians of 0.15 Å: the recipe before": (),
     "8 Gaussians of angles": ANGLES,
     "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
     "width 64, 4 layers, 8 Gaussians of angles": SHALLOW,
@@ -117,6 +124,11 @@ LONGER = {
         *SHALLOW,
         *PUBLISHED_DROPOUT,
         *("model.n_elements=119", "model.radial_max=6", "model.radial_width=0.2"),
+    ),
+    "width 64, 8 Gaussians of angles, dropout as published, 20 Gaussians of 0.5 Å to 6 Å": (
+        *RECOMMENDED,
+        *PUBLISHED_GAUSSIANS,
+        *("model.n_elements=119", "model.radial_max=6"),
     ),
     "width 64, 8 Gaussians of angles, the others as published": (*NARROW, *HOUR),
 }
@@ -150,6 +162,7 @@ CRYSTALS = {
     "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
     "20 Gaussians of 0.5 Å, as published": PUBLISHED_GAUSSIANS,
     "width 64, 20 Gaussians of 0.5 Å: the recipe": (*NARROW, *PUBLISHED_GAUSSIANS),
+    "width 64, 20 Gaussians of 0.5 Å, 8 of angles": (*NARROW, *PUBLISHED_GAUSSIANS, *ANGLES),
     "dropout 0.1, as published": ("model.dropout=0.1",),
     "no moving average": ("training.ema=0",),
     "batches of 32": ("training.batch_size=32",),
@@ -160,8 +173,8 @@ CRYSTALS_BEFORE = (*WIDE, "model.n_radial=40", "model.radial_width=0.2")
 ENERGY = SETS["fullerene_homo"]._replace(target="deformation_energy")
 PT_GRAPHENE = ENERGY._replace(source="pt-graphene", split={**BY_TRAJECTORY, "n_valid": 100, "n_test": 100})
 TABLES = {
-    "qm9_gap": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 8, MOLECULES),
-    "qm9_gap_10min": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "all", 0, LONGER, minutes=10),
+    "qm9_gap": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 8, MOLECULES, base=MOLECULES_BEFORE),
+    "qm9_gap_10min": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "all", 0, LONGER, 10, MOLECULES_BEFORE),
     "mp_e_form": Table("mp_e_form", SETS["mp_e_form"], "crystals", "10000", 8, CRYSTALS, base=CRYSTALS_BEFORE),
     "fullerene_energy": Table("fullerene_energy", ENERGY, "builtin_fullerene", "all", 30, ENERGIES),
     "pt_graphene": Table("pt_graphene", PT_GRAPHENE, "builtin_pt_graphene", "all", 60, ENERGIES),

@@ -31,7 +31,7 @@ order = common.read_order()
 
 # (method, set) -> experiment and what is changed
 SETTINGS = {
-    ("refattn", "qm9_gap"): ("molecules_b3lyp", ("training.learning_rate=5e-4",)),  # nothing to start from here
+    ("refattn", "qm9_gap"): ("molecules_b3lyp", ()),
     ("refattn", "mp_e_form"): ("crystals", ()),
     ("refattn", "fullerene_homo"): ("fullerene_homo", ()),
     ("refattn", "fullerene_energy"): ("builtin_fullerene", ()),
