@@ -67,6 +67,7 @@ def write_ensemble_results(
     for target, found in targets_of(summary).items():
         found["member_test_mae"] = [targets_of(member)[target]["test"]["mae"] for member in members]
     summary |= {"n_members": len(members), "seconds": sum(member["seconds"] for member in members)}
+    summary |= {"init": members[0]["init"]} if "init" in members[0] else {}
     _write_evaluated(out, summary, parts, dataset, checkpoints[0].config)
     return summary
 

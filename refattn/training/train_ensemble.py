@@ -134,7 +134,7 @@ def finish_ensemble(out: Path, n_threads: int, device: str) -> dict:
 
 
 def read_metrics(path: Path, parts: Sequence[str] = ("test",), names: Sequence[str] = ()) -> dict:
-    """Of the metrics.json of a run: n and mae of the `parts` of each target, those of `names` that it has, and seconds.
+    """Of the metrics.json of a run: n and mae of the `parts` of each target, those of `names` it has, seconds, init.
 
     Raises RunError for a file that cannot be read or lacks what is needed.
     """
@@ -144,7 +144,8 @@ def read_metrics(path: Path, parts: Sequence[str] = ("test",), names: Sequence[s
         for target, found in targets_of(content).items():
             targets[target] = {name: found[name] for name in names if name in found}
             targets[target] |= {part: {key: found[part][key] for key in ("n", "mae")} for part in parts}
-        return {"targets": targets, "seconds": float(content["seconds"])}
+        init = {"init": content["init"]} if "init" in content else {}
+        return {"targets": targets, "seconds": float(content["seconds"])} | init
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(
             f"{path}: cannot be read as metrics ({in_one_line(error)}); remove it and go on with --resume"

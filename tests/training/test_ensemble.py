@@ -224,6 +224,7 @@ def test_fine_tuned_members_start_from_the_other_run(data, ensemble, tmp_path):
     config = small_config(data, epochs=1, **rates)
     summary = train_ensemble(config, 2, tmp_path / "out", n_threads=1, init=ensemble[0] / "member_0")
     assert summary["member_test_mae"] == pytest.approx([ensemble[1]["member_test_mae"][0]] * 2, rel=1e-3)
+    assert summary["init"] == {"name": str(ensemble[0] / "member_0" / "model.h5"), "test_structures_seen": 0}
     with pytest.raises(RunError, match="its runs do not begin with .*member_1; leave --init out"):
         train_ensemble(config, 2, tmp_path / "out", init=ensemble[0] / "member_1", resume=True)
 
