@@ -26,7 +26,7 @@ from refattn.common.files import only_process
 from refattn.common.hdf5 import Strings
 from refattn.common.threads import workers
 from refattn.config import Config, GraphConfig
-from refattn.data.builtin import data_of_run, open_data
+from refattn.data.builtin import data_of_run, open_data_for
 from refattn.data.fingerprint import graph_digests
 from refattn.data.splits import Split, check_classes, labelled_rows
 from refattn.data.store import Dataset
@@ -100,7 +100,7 @@ def evaluate(run, data, out, coverage, attention, plot, calibrate, skip_bad, kee
     path = data or data_of_run(settings.data.path, run)
     written = {Path(file): mark for file, mark in ((out, MARK), (plot, png.MARK)) if file}
     claim_outputs(written, run, (), [path], overwrite)
-    dataset = open_data(path, settings.graph, with_directions=settings.model.reads_angles)
+    dataset = open_data_for(settings, path)
     known = labelled_rows(dataset, settings.data.targets)
     if not len(known):
         raise DataError(f"{path}: no structure has a known {' or '.join(settings.data.targets)}; choose another set")

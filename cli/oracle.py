@@ -45,14 +45,14 @@ def of_run(run, n):
     """The arguments of make_oracle for a run."""
     import numpy as np
 
-    from refattn.data.builtin import data_of_run, open_data
+    from refattn.data.builtin import data_of_run, open_data_for
     from refattn.data.splits import labels_of_targets, resolve_split
     from refattn.network.checkpoint import check_data, load_checkpoint, model_file
     from refattn.training.targets import Targets
 
     checkpoint = load_checkpoint(model_file(run))
     config = checkpoint.config
-    dataset = open_data(data_of_run(config.data.path, run), config.graph, with_directions=config.model.reads_angles)
+    dataset = open_data_for(config, data_of_run(config.data.path, run))
     check_data(checkpoint, dataset)
     label = Targets.of(dataset, labels_of_targets(dataset, config.data.targets), checkpoint).label
     rows = resolve_split(checkpoint.split, dataset)[0]

@@ -16,7 +16,7 @@ from pathlib import Path
 from refattn.common.environment import available_cores, processor, versions
 from refattn.common.hdf5 import attribute_text, reading_hdf5
 from refattn.common.threads import workers
-from refattn.data.builtin import data_of_run, open_data
+from refattn.data.builtin import data_of_run, open_data_for
 from refattn.data.splits import resolve_split
 from refattn.errors import RunError
 from refattn.network.checkpoint import check_data, load_checkpoint
@@ -66,7 +66,7 @@ def verify(
     run = Path(run)
     checkpoint = load_checkpoint(run / "last.h5")
     config, state = checkpoint.config, checkpoint.state
-    dataset = open_data(data_of_run(config.data.path, run), config.graph, with_directions=config.model.reads_angles)
+    dataset = open_data_for(config, data_of_run(config.data.path, run))
     check_data(checkpoint, dataset)
     params = initialise(config.model, config.training.seed, config.training.dtype)
     if init:

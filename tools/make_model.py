@@ -31,7 +31,7 @@ from refattn.common.metrics import element_counts, metrics
 from refattn.common.strict_json import to_json
 from refattn.common.threads import workers
 from refattn.config import to_toml
-from refattn.data.builtin import data_of_run, open_data
+from refattn.data.builtin import data_of_run, open_data_for
 from refattn.data.fingerprint import Extent
 from refattn.data.splits import Split, choose_split, read_split, resolve_split
 from refattn.data.store import Dataset
@@ -66,7 +66,7 @@ def pack(run: Path, out: Path, facts: dict, before: list[Path] | tuple = ()) -> 
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = load_checkpoint(run / "model.h5")
     config = checkpoint.config
-    dataset = open_data(data_of_run(config.data.path, run), config.graph, with_directions=config.model.reads_angles)
+    dataset = open_data_for(config, data_of_run(config.data.path, run))
     extent = Extent.of(dataset, resolve_split(checkpoint.split, dataset)[0])
     chosen = np.random.default_rng(0).permutation(len(checkpoint.split.train))[:POINTS]
     kept = checkpoint.split._replace(train=[checkpoint.split.train[n] for n in np.sort(chosen)])
@@ -166,7 +166,7 @@ def pack_card(out: Path, facts: dict, data: Path, split: Path | None, before: li
     Raises what read_split, choose_split and write_card do.
     """
     config = load_checkpoint(out / "model.h5").config
-    dataset = open_data(data, config.graph, with_directions=config.model.reads_angles)
+    dataset = open_data_for(config, data)
     parts = read_split(split) if split else choose_split(dataset, config.data)
     card = json.loads((out / CARD).read_text(encoding="utf-8"))
     write_card(out, facts, card["made_with"], dataset, parts, before)

@@ -80,9 +80,11 @@ TO_5 = ("graph.r_max=5", "model.radial_max=5")
 SMALL_FACES = ("graph.omega_min=0.1", "graph.weight_min=0")
 MORE_EDGES = ("graph.omega_min=0.2", "graph.weight_min=0.05")
 WIDE = ("model.width=128", "model.global_width=128", "model.head_width=128")
+FAR = ("model.n_elements=119", "model.radial_max=6")  # as far as any data set reaches
 AVERAGED = ("training.ema=0.999",)
+BEFORE = "no angles, no dropout, 40 Gaussians of 0.15 Å: the recipe before"
 MOLECULES = {
-    "no angles, no dropout, 40 Gaussians of 0.15 Å: the recipe before": (),
+    BEFORE: (),
     "learning rate 2.5e-4": ("training.learning_rate=2.5e-4",),
     "learning rate 1e-3": ("training.learning_rate=1e-3",),
     "warm-up of one epoch": ("training.warmup_epochs=1",),
@@ -115,7 +117,7 @@ MOLECULES = {
     "head as published": ('model.head="published"',),
 }
 LONGER = {
-    "no angles, no dropout, 40 Gaussians of 0.15 Å: the recipe before": (),
+    BEFORE: (),
     "8 Gaussians of angles": ANGLES,
     "width 64, 8 Gaussians of angles": (*NARROW, *ANGLES),
     "width 64, 4 layers, 8 Gaussians of angles": SHALLOW,
@@ -123,12 +125,13 @@ LONGER = {
     "width 64, 4 layers, 8 Gaussians of angles, dropout as published, Gaussians of 0.2 Å to 6 Å": (
         *SHALLOW,
         *PUBLISHED_DROPOUT,
-        *("model.n_elements=119", "model.radial_max=6", "model.radial_width=0.2"),
+        *FAR,
+        "model.radial_width=0.2",
     ),
     "width 64, 8 Gaussians of angles, dropout as published, 20 Gaussians of 0.5 Å to 6 Å": (
         *RECOMMENDED,
         *PUBLISHED_GAUSSIANS,
-        *("model.n_elements=119", "model.radial_max=6"),
+        *FAR,
     ),
     "width 64, 8 Gaussians of angles, the others as published": (*NARROW, *HOUR),
 }

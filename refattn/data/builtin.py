@@ -77,6 +77,12 @@ def open_data(
     return read_dataset(path, with_positions=with_positions, with_directions=with_directions)
 
 
+def open_data_for(config: Config, path: Path | str | None = None) -> Dataset:
+    """The data set of a network, at `path` or where the configuration says: graphs by its rule, and the directions of
+    edges where it reads angles. Raises as open_data."""
+    return open_data(path or config.data.path, config.graph, with_directions=config.model.reads_angles)
+
+
 def with_absolute_paths(config: Config) -> Config:
     """The configuration whose files are found from any working directory."""
     data = config.data

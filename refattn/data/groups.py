@@ -15,10 +15,10 @@ from ase.formula import Formula
 
 from refattn.common.hdf5 import UNREADABLE, reading_hdf5
 from refattn.common.metrics import N_ATOMIC, compositions, element_counts
-from refattn.common.text import counted, plain_cell
+from refattn.common.text import counted
 from refattn.common.threads import workers
 from refattn.config import DataConfig
-from refattn.data.sources.labels import normal, read_table
+from refattn.data.sources.labels import name_in, normal, read_table
 from refattn.data.store import Dataset
 from refattn.errors import DataError, in_one_line
 
@@ -81,12 +81,13 @@ def groups_of(dataset: Dataset, data: DataConfig) -> Groups:
 
 
 def _labels_or_ids(dataset, data):
-    """The values of a label; the groups of a table; or the beginnings of the ids, up to a text or without the number at
-    the end."""
+    """The values of a label or the groups of a table, "" where they are unknown; or the beginnings of the ids, up to a
+    text or without the number at the end."""
     wanted = data.split_group
     if wanted in dataset.labels:
         values = dataset.labels[wanted].tolist()
-        return np.array([f"{wanted} = {np.format_float_positional(value + 0.0, trim='-')}" for value in values])
+        names = [f"{wanted} = {np.format_float_positional(value + 0.0, trim='-')}" for value in values]
+        return np.where(np.isnan(values), "", names)
     ids = dataset.id.tolist()
     if is_table(data):
         groups = _table(wanted)
@@ -113,7 +114,7 @@ def _table(path):
     for line, cells in rows[1:]:
         if len(cells) != 2 or not cells[1].strip():
             raise DataError(f"{path}, line {line}: must have an id and its group; repair the line")
-        id = normal(plain_cell(cells[0].strip()))
+        id = name_in(cells[0])
         if groups.setdefault(id, cells[1].strip()) != cells[1].strip():
             raise DataError(f"{path}, line {line}: the id {id} has another group above; keep one of them")
     return groups
@@ -234,8 +235,8 @@ def draw_parts(dataset: Dataset, known: np.ndarray, data: DataConfig) -> tuple[n
         groups = Groups([""] * len(known), [row[None] for row in shuffled])
         order = np.arange(len(known))
     else:
-        _check_label(dataset, known, data)
         groups = _filled(groups_of(dataset, data), is_known)
+        _check_named(dataset, groups, data)
         order = rng.permutation(len(groups.rows)) if data.split_by != "size" else np.arange(len(groups.rows))[::-1]
     folds = _folds(groups, order, data) if data.n_folds else []
     test = groups.members(folds[data.fold] if folds else _first(groups, order, n_test))
@@ -269,17 +270,15 @@ def draw_parts(dataset: Dataset, known: np.ndarray, data: DataConfig) -> tuple[n
     return train, valid, shuffled[is_test[shuffled]]
 
 
-def _check_label(dataset, known, data):
-    """Raise DataError where groups are of a label or table that structures lack: these may be of any group."""
-    if data.split_by != "group":
+def _check_named(dataset, groups, data):
+    """Raise DataError where the label or table of groups says nothing of structures, which may be of any group."""
+    if data.split_by != "group" or not (data.split_group in dataset.labels or is_table(data)):
         return
-    where, lacks = f"{data.split_group} (data.split_group)", known[:0]
-    if data.split_group in dataset.labels:
-        lacks = known[np.isnan(dataset.labels[data.split_group][known])]
-    elif is_table(data):
-        where = f"line in {where}, below a header such as id,group"
-        lacks = known[_labels_or_ids(dataset, data)[known] == ""]
-    if len(lacks):
+    lacks = [row for name, rows in zip(groups.names, groups.rows, strict=True) if not name for row in rows]
+    if lacks:
+        where = f"{data.split_group} (data.split_group)"
+        if data.split_group not in dataset.labels:
+            where = f"line in {where}, below a header such as id,group"
         raise DataError(
             f"{counted(len(lacks), 'structure')} with the label to learn, such as {dataset.id[lacks[0]]}, have no "
             f"{where}, so nobody knows their group; give it to them, or leave them out"

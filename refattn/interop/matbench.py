@@ -24,7 +24,7 @@ from refattn.common.files import make_directory, replacing
 from refattn.common.metrics import class_metrics, metrics
 from refattn.common.strict_json import to_json
 from refattn.config import Config, DataConfig, load_config
-from refattn.data.builtin import open_data
+from refattn.data.builtin import open_data_for
 from refattn.data.groups import draw_parts
 from refattn.data.prepare import prepare
 from refattn.data.sources.matbench import MatbenchSource, Task
@@ -104,7 +104,7 @@ def prepare_folds(
     make_directory(out)
     if not (out / DATA).exists():
         prepare(source, out / DATA, config.graph, n_threads=n_threads, progress=progress, note=note)
-    dataset = open_data(out / DATA, config.graph, with_directions=config.model.reads_angles)
+    dataset = open_data_for(config, out / DATA)
     label = dict(zip(task.ids, task.label.tolist()))
     if [label.get(id) for id in dataset.id.tolist()] != labels_of_target(dataset, task.target).tolist():
         raise DataError(f"{out / DATA}: is not the data set of {task.name} with these labels; choose another --out")

@@ -16,7 +16,7 @@ from refattn.common.metrics import known_columns, metrics
 from refattn.common.mpi import ALONE, Ranks, take_gpu
 from refattn.common.threads import workers
 from refattn.config import Config, to_toml
-from refattn.data.builtin import open_data, with_absolute_paths
+from refattn.data.builtin import open_data_for, with_absolute_paths
 from refattn.data.fingerprint import Extent, Fingerprint
 from refattn.data.notes import notes_on
 from refattn.data.splits import Split, check_labels, choose_split, labels_of_targets, resolve_split, write_split
@@ -197,7 +197,7 @@ class Trainer:
         before = checkpoint.config
         checkpoint.config = continued_config(before, config, out)
         known = checkpoint.config
-        dataset = open_data(known.data.path, known.graph, with_directions=known.model.reads_angles)
+        dataset = open_data_for(known)
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         checkpoint.split = Split.of_rows(dataset, rows)  # the same, with its rows
@@ -403,7 +403,7 @@ def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
 
     Raises what open_data, resolve, choose_split and check_labels do.
     """
-    dataset = open_data(config.data.path, config.graph, with_directions=config.model.reads_angles)
+    dataset = open_data_for(config)
     config = resolve(config, dataset)
     split = choose_split(dataset, config.data)
     rows = resolve_split(split, dataset)

@@ -9,7 +9,7 @@ from refattn.common.environment import available_cores
 from refattn.common.files import make_directory, only_process
 from refattn.common.threads import workers
 from refattn.config import Config, load_config
-from refattn.data.builtin import data_of_run, open_data
+from refattn.data.builtin import data_of_run, open_data_for
 from refattn.errors import ConfigError, RunError, in_one_line
 from refattn.network.checkpoint import model_file
 from refattn.prediction.ensemble import MAX_MEMBERS, PLAN, Plan, load_members, members_of, read_plan, write_plan
@@ -128,7 +128,7 @@ def finish_ensemble(out: Path, n_threads: int, device: str) -> dict:
     member_metrics = [read_metrics(member / "metrics.json") for member in members_of(out)]
     checkpoints = load_members(out)
     config = checkpoints[0].config
-    dataset = open_data(data_of_run(config.data.path, out), config.graph, with_directions=config.model.reads_angles)
+    dataset = open_data_for(config, data_of_run(config.data.path, out))
     with workers(n_threads) as map_fn:
         return write_ensemble_results(out, checkpoints, member_metrics, dataset, map_fn, device)
 

@@ -23,7 +23,6 @@ from refattn.data.splits import Split, write_split
 from refattn.data.store import Record, read_dataset
 from refattn.experiments import load_experiment
 
-BEFORE = next(iter(recipe.MOLECULES))
 SMALL = sets.Set("", "spread", "Å", 4.0, {"n_valid": 6, "n_test": 10}, {"10": (1,), "30": (1,), "all": (1,)}, 44)
 
 
@@ -176,7 +175,7 @@ def test_a_variant_with_other_edges_gets_graphs_with_them(dataset, tmp_path):
     assert dataset.graph_config == load_experiment(table.experiment).graph
     made = [
         read_dataset(recipe.graphs_of(table, table.variants[name], tmp_path))
-        for name in (BEFORE, "dropout 0.05", "edges of 0.2 sr, to 5 Å")
+        for name in (recipe.BEFORE, "dropout 0.05", "edges of 0.2 sr, to 5 Å")
     ]
     assert [each.id.tolist() for each in made] == [dataset.id.tolist()] * 3
     assert [each.labels["spread"].tolist() for each in made] == [dataset.labels["spread"].tolist()] * 3
@@ -197,7 +196,7 @@ def test_a_variant_gets_the_epochs_that_the_time_of_the_recipe_holds(monkeypatch
     monkeypatch.setattr(recipe, "execute", execute)
     monkeypatch.setattr(recipe, "graphs_of", lambda *_: "graphs")
     monkeypatch.setitem(recipe.TABLES, "qm9_gap", recipe.TABLES["qm9_gap"]._replace(epochs=12))
-    for variant in (BEFORE, "9 layers"):
+    for variant in (recipe.BEFORE, "9 layers"):
         for seed in range(2):
             recipe.train("qm9_gap", variant, seed, tmp_path, tmp_path)
     assert [order.get("epochs") for order in orders] == [12, 12, None, 8, 8]
@@ -231,13 +230,13 @@ def test_least_squares_on_the_temperature_finds_equipartition(tmp_path):
 
 def test_the_table_of_the_recipe_has_means_and_spreads(tmp_path):
     for seed, error in enumerate((0.1, 0.2)):
-        path = recipe.result_of("qm9_gap", BEFORE, seed, tmp_path)
+        path = recipe.result_of("qm9_gap", recipe.BEFORE, seed, tmp_path)
         path.write_text(json.dumps({"valid_mae": error, "epochs": 4}))
     recipe.result_of("qm9_gap", "9 layers", 0, tmp_path).write_text(json.dumps({"valid_mae": 0.3, "epochs": 2}))
     recipe.result_of("qm9_gap", recipe.KERNEL, 0, tmp_path).write_text(json.dumps({"valid_mae": 0.4}))
     recipe.result_of("pt_graphene", "9 layers", 0, tmp_path).write_text("{}")
     assert recipe.text_of("qm9_gap", tmp_path).splitlines()[2:] == [
-        f"| {BEFORE} | 0.1500 ± 0.0707 | 2 | 4 |",
+        f"| {recipe.BEFORE} | 0.1500 ± 0.0707 | 2 | 4 |",
         "| 9 layers | 0.3000 | 1 | 2 |",
         "| kernel ridge regression on SOAP | 0.4000 | 1 | - |",
     ]

@@ -28,6 +28,11 @@ def finished(data, tmp_path_factory):
     return out, train(small_config(data), out, n_threads=1)
 
 
+def notes_into(said):
+    """A `progress` of `train` that keeps the notes in a list."""
+    return lambda record: said.extend(record.get("notes", ()))
+
+
 def test_fine_tuning_starts_from_the_other_run(data, finished, tmp_path):
     config = small_config(data, epochs=1, learning_rate=1e-9, learning_rate_min=1e-9)
     summary = train(config, tmp_path / "tuned", init=finished[0])
@@ -43,8 +48,7 @@ def test_a_test_on_what_the_other_run_was_trained_on_is_said(data, finished, tmp
     settings = {"another": {"split_seed": 8}, "its own": {}, "none": {"test_part": False, "n_test": 0}}[split]
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **settings))
     said = []
-    notes = lambda record: said.extend(record.get("notes", ()))  # noqa: E731
-    summary = train(config, tmp_path / "tuned", init=finished[0], progress=notes)
+    summary = train(config, tmp_path / "tuned", init=finished[0], progress=notes_into(said))
     theirs, ours = (load_checkpoint(run / "model.h5").split for run in (finished[0], tmp_path / "tuned"))
     seen = {*theirs.train, *theirs.valid} & {*ours.test}
     assert bool(seen) == (split == "another")
@@ -62,8 +66,7 @@ def test_a_start_that_keeps_no_digests_is_said(data, finished, tmp_path, capsys)
     save_checkpoint(tmp_path / "model.h5", dataclasses.replace(start, fingerprint=None, split=Split([], [], [])))
     said = []
     config = small_config(data, epochs=1)
-    notes = lambda record: said.extend(record.get("notes", ()))  # noqa: E731
-    summary = train(config, tmp_path / "tuned", init=tmp_path / "model.h5", progress=notes)
+    summary = train(config, tmp_path / "tuned", init=tmp_path / "model.h5", progress=notes_into(said))
     assert "keeps no digests of its data; structures to test on may be those" in said[0]
     assert summary["init"]["test_structures_seen"] is None
     print_metrics(summary, False)
@@ -90,8 +93,7 @@ def test_another_network_is_no_start(data, finished, tmp_path):
 def test_other_neighbours_are_said(data, finished, tmp_path):
     wider = write_molecules(tmp_path / "wider.h5", r_max=3.0)
     said = []
-    notes = lambda record: said.extend(record.get("notes", ()))  # noqa: E731
-    train(small_config(wider, epochs=1), tmp_path / "tuned", init=finished[0], progress=notes)
+    train(small_config(wider, epochs=1), tmp_path / "tuned", init=finished[0], progress=notes_into(said))
     assert "other neighbours (r_max 4.0 and not 3.0)" in said[0]
 
 

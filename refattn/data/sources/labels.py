@@ -111,6 +111,11 @@ def read_table(path: Path | str) -> tuple[list[tuple[int, list[str]]], str | Non
     return rows, separator
 
 
+def name_in(cell: str) -> str:
+    """The id, or the name of a column, that stands in a cell."""
+    return normal(plain_cell(cell.strip()))
+
+
 class LabelTable:
     """The rows of a text file of labels; raises DataError with the line for whatever does not fit.
 
@@ -141,7 +146,7 @@ class LabelTable:
         self._read(*read_table(path))
 
     def _read(self, rows, separator):
-        header = [normal(plain_cell(name.strip())) for name in rows[0][1]] if rows else []
+        header = [name_in(cell) for cell in rows[0][1]] if rows else []
         if len(header) > 1 and all(_is_number(cell) for cell in header[1:]):
             if len(self.names) != len(header) - 1:
                 raise DataError(
@@ -158,7 +163,7 @@ class LabelTable:
             raise DataError(f"{self.path}, line 1: must name the columns, an id and one or more labels; repair it")
         columns = self._columns(header, rows[1:], separator)
         for line, cells in rows[1:]:
-            id = normal(plain_cell(cells[0].strip()))
+            id = name_in(cells[0])
             if id in self.rows:
                 raise DataError(
                     f"{self.path}, line {line}: the id {id} is that of line {self.rows[id][0]} too; keep one of them"
