@@ -38,10 +38,9 @@ def write_results(
     write_calibrations(out / "calibration.h5", calibrations, checkpoint)
     summary = summarise(checkpoint, parts)
     seconds = sum(record["seconds"] for record in history)
-    best = min(history, key=lambda record: record["valid_mae"])
     summary |= {
         "epochs": len(history),
-        "best_epoch": best["epoch"],
+        "best_epoch": min(history, key=lambda record: record["valid_mae"])["epoch"],
         "seconds": seconds,
         "structures_per_second": len(history) * len(parts["train"].rows) / seconds,
         "peak_memory_mb": peak_memory_mb(),

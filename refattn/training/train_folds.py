@@ -54,10 +54,8 @@ def train_folds(
     if is_of_folds(out) and (resume or only is not None):
         first = config and Plan(config, n_folds or read_plan(out, True).n_members, of_folds=True).config_of(0)
         plan = continued_plan(out, first, n_folds, init, of_folds=True)
-    elif config is None:
-        plan = read_plan(out, of_folds=True)  # which is not there
     else:
-        plan = start_folds(config, n_folds, out, init)
+        plan = start_folds(config, n_folds, out, init) if config else read_plan(out, True)  # which is not there
     runs = [plan.run_of(out, fold) for fold in range(plan.n_members)]
     if only is None:
         with only_process(out):
@@ -92,20 +90,24 @@ def summary_of_folds(folds: list[dict]) -> dict:
     dict
         n_folds, seconds of all, and under `targets` by the name of each: unit, split_by and valid_by where there are
         groups, `valid` and `test` with n (of all folds), mae (mean over the folds), mae_std (its standard deviation,
-        n_folds - 1 in the denominator) and mae_of_folds; baseline_mae and composition_mae, means over the folds
+        n_folds - 1 in the denominator) and mae_of_folds; baseline_mae and composition_mae, means over the folds; init
+        where there was one, as of a run, of all test parts
     """
-    targets = {}
+    summary = {"n_folds": len(folds), "seconds": sum(fold["seconds"] for fold in folds), "targets": {}}
     for target, first in folds[0]["targets"].items():
         of_folds = [fold["targets"][target] for fold in folds]
         found = {name: first[name] for name in NAMES if name in first}
         for part in ("valid", "test"):
             errors = [fold[part]["mae"] for fold in of_folds]
             known = np.array([error for error in errors if error is not None])
-            found[part] = {"n": sum(fold[part]["n"] for fold in of_folds)}
-            found[part] |= {"mae": float(known.mean()) if len(known) else None}
+            n = sum(fold[part]["n"] for fold in of_folds)
+            found[part] = {"n": n, "mae": float(known.mean()) if len(known) else None}
             found[part] |= {"mae_std": float(known.std(ddof=1)) if len(known) > 1 else None, "mae_of_folds": errors}
         for name in BASELINES:
             if all(name in fold for fold in of_folds):
                 found[name] = float(np.mean([fold[name] for fold in of_folds]))
-        targets[target] = {"target": target, **found}
-    return {"n_folds": len(folds), "seconds": sum(fold["seconds"] for fold in folds), "targets": targets}
+        summary["targets"][target] = {"target": target, **found}
+    if "init" in folds[0]:
+        seen = [fold["init"]["test_structures_seen"] for fold in folds]
+        summary["init"] = folds[0]["init"] | {"test_structures_seen": None if None in seen else sum(seen)}
+    return summary

@@ -61,6 +61,20 @@ def test_every_structure_is_tested_on_once(finished):
     assert sorted(tested) == sorted(f"m{n}" for n in range(40))
 
 
+def test_what_the_folds_began_with_has_seen_of_all_their_test_parts(config, finished, tmp_path):
+    """Every structure is tested on once, so that it has seen as many as it was trained and validated on."""
+    start = finished[0] / "fold_0"
+    training = dataclasses.replace(config.training, epochs=1)
+    summary = train_folds(dataclasses.replace(config, training=training), 3, tmp_path / "tuned", 1, init=start)
+    split = read_split(start / "split.json")
+    assert summary["init"] == {
+        "name": str(start / "model.h5"),
+        "test_structures_seen": len(split.train) + len(split.valid),
+    }
+    assert json.loads((tmp_path / "tuned" / "metrics.json").read_text()) == summary
+    assert "init" not in finished[1]
+
+
 def test_processes_that_share_the_folds_leave_the_same(config, finished, tmp_path):
     summary = finished[1]
     path = tmp_path / "config.toml"
