@@ -138,14 +138,9 @@ LONGER = {
 ENERGIES = {
     "the experiment": (),
     "20 Gaussians of 0.5 Å, as published": PUBLISHED_GAUSSIANS,
-    "edges of 0.4 sr": ("graph.omega_min=0.4", "graph.weight_min=0.2"),
-    "both": (*PUBLISHED_GAUSSIANS, "graph.omega_min=0.4", "graph.weight_min=0.2"),
+    "edges of 0.4 sr, as published": ("graph.omega_min=0.4", "graph.weight_min=0.2"),
     "8 Gaussians of angles": ANGLES,
-    "no moving average": ("training.ema=0",),
-    "dropout 0.1, as published": ("model.dropout=0.1",),
     "`intensive` readout": ('model.readout="intensive"',),
-    "2 layers": ("model.n_layers=2",),
-    "width 128": (*WIDE, "model.n_heads=8"),
 }
 ORBITALS = {
     "the experiment": (),
@@ -179,8 +174,8 @@ TABLES = {
     "qm9_gap": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "10000", 8, MOLECULES, base=MOLECULES_BEFORE),
     "qm9_gap_10min": Table("qm9_gap", SETS["qm9_gap"], "molecules_b3lyp", "all", 0, LONGER, 10, MOLECULES_BEFORE),
     "mp_e_form": Table("mp_e_form", SETS["mp_e_form"], "crystals", "10000", 8, CRYSTALS, base=CRYSTALS_BEFORE),
-    "fullerene_energy": Table("fullerene_energy", ENERGY, "builtin_fullerene", "all", 30, ENERGIES),
-    "pt_graphene": Table("pt_graphene", PT_GRAPHENE, "builtin_pt_graphene", "all", 60, ENERGIES),
+    "fullerene_energy": Table("fullerene_energy", ENERGY, "builtin_fullerene", "all", 15, ENERGIES),
+    "pt_graphene": Table("pt_graphene", PT_GRAPHENE, "builtin_pt_graphene", "all", 30, ENERGIES),
     "fullerene_homo": Table("fullerene_homo", SETS["fullerene_homo"], "fullerene_homo", "all", 60, ORBITALS),
 }
 
