@@ -137,7 +137,7 @@ def draw(
 ) -> None:
     """A panel for each set with results; of a method's points `curve` makes (x, y), and `notes` (x, y, text)."""
     names = [name for name in SETS if any(result["set"] == name for result in results)]
-    figure, panels = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.6), squeeze=False)
+    figure, panels = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.8), squeeze=False)
     for panel, name in zip(panels[0], names, strict=True):
         for method in NAMES:
             line = sorted(curve(points(results, name, method)))
@@ -155,7 +155,7 @@ def draw(
     panels[0][0].set_ylabel("test MAE")
     handles = {text: line for panel in panels[0] for line, text in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="lower center", ncols=4, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    figure.tight_layout(rect=(0, 0.17, 1, 1))
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
