@@ -53,14 +53,15 @@ class Set(typing.NamedTuple):
     n_all: int
 
 
-LARGE = {"1000": (10,), "10000": (10,), "all": (1, 10, 60)}
+MOLECULES = {"1000": (10,), "10000": (10,), "all": (1, 10, 60)}
+CRYSTALS = {"1000": (10,), "10000": (10,), "all": (1, 10)}
 SMALL = {"300": (10,), "1000": (10,), "all": (1, 10)}
 AT_RANDOM = {"n_valid": 1000, "n_test": 2000}
 BY_TRAJECTORY = {"split_by": "group", "valid_by": "group", "n_valid": 200, "n_test": 400}
 SETS = {
-    "qm9_gap": Set("qm9.extxyz.gz", "gap", "eV", 4.0, AT_RANDOM, LARGE, 36_452),
+    "qm9_gap": Set("qm9.extxyz.gz", "gap", "eV", 4.0, AT_RANDOM, MOLECULES, 36_452),
     "fullerene_homo": Set("fullerene", "homo", "eV", 4.0, BY_TRAJECTORY, SMALL, 1340),
-    "mp_e_form": Set("materials_project.extxyz.gz", "e_form", "eV/atom", 6.0, AT_RANDOM, LARGE | {"all": (1, 10)}, 97_725),
+    "mp_e_form": Set("materials_project.extxyz.gz", "e_form", "eV/atom", 6.0, AT_RANDOM, CRYSTALS, 97_725),
 }
 
 
