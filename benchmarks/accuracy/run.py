@@ -143,7 +143,7 @@ def execute(
     """
     folder, target = work.resolve() / run.set, results.resolve() / run.file
     method = METHODS[run.method]
-    budget = run.seconds * (not method.seconds) if budget_s is None else budget_s
+    budget = 120 * run.minutes if budget_s is None else budget_s
     order = (
         run._asdict()
         | {

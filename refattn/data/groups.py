@@ -252,7 +252,7 @@ def draw_parts(dataset: Dataset, known: np.ndarray, data: DataConfig) -> tuple[n
     train = left[~np.isin(left, valid)][: data.n_train or None]
     asked = ("train", train, data.n_train), ("valid", valid, data.n_valid * (data.valid_by == "random"))
     for name, part, wanted in asked:
-        if len(part) < wanted:
+        if 0 < len(part) < wanted:  # an empty part is refused below
             raise DataError(
                 f"data.n_{name} is {wanted}, but {counted(len(known), 'structure')} with the label leave {len(part)} "
                 "for it; ask for fewer, or give a data set with more"
@@ -280,8 +280,8 @@ def _check_named(dataset, groups, data):
         if data.split_group not in dataset.labels:
             where = f"line in {where}, below a header such as id,group"
         raise DataError(
-            f"{counted(len(lacks), 'structure')} with the label to learn, such as {dataset.id[lacks[0]]}, have no "
-            f"{where}, so nobody knows their group; give it to them, or leave them out"
+            f"of {counted(len(lacks), 'structure')} with the label to learn, such as {dataset.id[lacks[0]]}, there is "
+            f"no {where}, so nobody knows their group; give it to them, or leave them out"
         )
 
 

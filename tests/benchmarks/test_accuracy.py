@@ -202,6 +202,22 @@ def test_a_variant_gets_the_epochs_that_the_time_of_the_recipe_holds(monkeypatch
     assert [order.get("epochs") for order in orders] == [12, 12, None, 8, 8]
 
 
+@pytest.mark.parametrize("name", recipe.TABLES)
+def test_a_variant_of_every_table_is_run(monkeypatch, tmp_path, name):
+    """Of sets that are no part of the comparison too; a run has the minutes of its table, or none and its epochs."""
+    orders = []
+    monkeypatch.setattr(run, "commit", lambda: "c")
+    monkeypatch.setattr(
+        run.subprocess, "run", lambda command, **_: orders.append(json.loads(Path(command[-1]).read_text()))
+    )
+    monkeypatch.setattr(recipe, "graphs_of", lambda *_: "graphs")
+    table = recipe.TABLES[name]
+    recipe.train(name, next(iter(table.variants)), 0, tmp_path, tmp_path)
+    (order,) = orders
+    assert (order["set"], order["budget_s"]) == (table.name, 120 * table.minutes)
+    assert ("epochs" in order) == (not table.minutes)
+
+
 def test_a_table_of_minutes_is_not_timed(monkeypatch, tmp_path):
     runs = []
     monkeypatch.setattr(recipe, "execute", lambda run, *_, **order: runs.append((run.seconds, order["slowdown"])))

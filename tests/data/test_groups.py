@@ -106,15 +106,16 @@ def test_groups_stand_in_a_table(dataset, tmp_path):
     [
         (
             "id,g\n" + "".join(f"{id},a\n" for id in IDS[2:]),
-            f"^1 structure with the label to learn, such as {IDS[1]}, have no ",
+            f"^of 1 structure with the label to learn, such as {IDS[1]}, there is no ",
         ),
         (
             "".join(f"{id},a\n" for id in IDS[1:]),
-            f"such as {IDS[1]}, have no line in .*below a header such as id,group",
+            f"such as {IDS[1]}, there is no line in .*below a header such as id,group",
         ),
         (f"id,g\n{IDS[0]},a\n{IDS[0]},b\n", f"line 3: the id {IDS[0]} has another group above"),
         (f"id,g\n{IDS[0]},\n", "line 2: must have an id and its group"),
         (f"id,g,h\n{IDS[0]},a,b\n", "line 2: must have an id and its group"),
+        ("id,g\n" + "".join(f"{id},a\n" for id in IDS), "makes 1 group of .* and a part of the split stays empty"),
         (None, "groups.csv: there is no such file"),
     ],
 )
@@ -123,7 +124,7 @@ def test_a_table_without_the_groups_is_refused(dataset, tmp_path, text, words):
     if text:
         path.write_text(text)
     with pytest.raises(DataError, match=words):
-        choose_split(dataset, DataConfig(target="homo", split_by="group", split_group=str(path)))
+        choose_split(dataset, DataConfig(target="homo", split_by="group", split_group=str(path), n_valid=2))
 
 
 def test_an_element_that_most_have_is_not_left_out(tmp_path):
@@ -226,7 +227,7 @@ def test_structures_of_an_unknown_group_are_in_none(tmp_path):
     """They may be of any group; those without the label to learn do not matter."""
     pairs = [line(f"s{i}", 1, {"homo": 1.0 * i, **({"t": i // 3} if i % 3 else {})}) for i in range(12)]
     data = DataConfig(target="homo", split_by="group", split_group="t")
-    with pytest.raises(DataError, match="4 structures with the label to learn, such as s0, have no t"):
+    with pytest.raises(DataError, match="4 structures with the label to learn, such as s0, there is no t"):
         choose_split(read_dataset(write(tmp_path / "set.h5", pairs)), data)
     pairs = [line(f"s{i}", 1, {"homo": 1.0 * i, "t": i // 3} if i % 3 else {}) for i in range(12)]
     split = choose_split(read_dataset(write(tmp_path / "other.h5", pairs)), data)
