@@ -204,7 +204,8 @@ def train(name: str, variant: str, seed: int, work: Path, folder: Path = FOLDER,
         return
     changes = table.variants[variant]
     run = Run("refattn", table.name, table.n_train, table.minutes, seed)
-    more = {"base": table.base, "changes": changes, "graphs": str(graphs_of(table, changes, work / table.name))}
+    graphs, unchanged = (str(graphs_of(table, tried, work / table.name)) for tried in (changes, ()))
+    more = {"base": table.base, "changes": changes, "graphs": graphs, "unchanged_graphs": unchanged}
     if table.minutes:
         more["slowdown"] = slowdown
     else:

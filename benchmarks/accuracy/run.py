@@ -138,7 +138,8 @@ def execute(
 ) -> Path:
     """Do one run and leave its JSON; `budget_s` replaces its minutes, for trials. Raises CalledProcessError.
 
-    `more` is for the script of the method: "changes" (TABLE.KEY=VALUE) of refattn's recipe, and "graphs", the data set.
+    `more` is for the script of the method: "changes" (TABLE.KEY=VALUE) of refattn's recipe, "graphs", the data set with
+    them, and "unchanged_graphs", that without.
     Budgets are "slowdown" times as long.
     """
     folder, target = work.resolve() / run.set, results.resolve() / run.file

@@ -206,16 +206,22 @@ def test_a_variant_gets_the_epochs_that_the_time_of_the_recipe_holds(monkeypatch
 def test_a_variant_of_every_table_is_run(monkeypatch, tmp_path, name):
     """Of sets that are no part of the comparison too; a run has the minutes of its table, or none and its epochs."""
     orders = []
+
+    def read(command, **options):
+        orders.append(json.loads(Path(command[-1]).read_text()))
+
     monkeypatch.setattr(run, "commit", lambda: "c")
-    monkeypatch.setattr(
-        run.subprocess, "run", lambda command, **_: orders.append(json.loads(Path(command[-1]).read_text()))
-    )
-    monkeypatch.setattr(recipe, "graphs_of", lambda *_: "graphs")
+    monkeypatch.setattr(run.subprocess, "run", read)
+    monkeypatch.setattr(recipe, "graphs_of", lambda table, changes, folder: f"with {len(changes)} changes")
+    monkeypatch.setattr(recipe, "cost_of", lambda *_: 2.0)
     table = recipe.TABLES[name]
-    recipe.train(name, next(iter(table.variants)), 0, tmp_path, tmp_path)
-    (order,) = orders
-    assert (order["set"], order["budget_s"]) == (table.name, 120 * table.minutes)
-    assert ("epochs" in order) == (not table.minutes)
+    variant, changes = list(table.variants.items())[1]
+    recipe.train(name, variant, 0, tmp_path, tmp_path)
+    for order in orders:
+        assert (order["graphs"], order["unchanged_graphs"]) == (f"with {len(changes)} changes", "with 0 changes")
+    assert [order.get("rounds") for order in orders[:-1]] == [recipe.ROUNDS] * (not table.minutes)
+    assert (orders[-1]["set"], orders[-1]["budget_s"]) == (table.name, 120 * table.minutes)
+    assert orders[-1].get("epochs") == (None if table.minutes else round(table.epochs / 2))
 
 
 def test_a_table_of_minutes_is_not_timed(monkeypatch, tmp_path):

@@ -134,7 +134,7 @@ def main():
         return settings(path, facts["target"], split_file, epochs, (*base, *changes))
 
     def make_unchanged(split_file, epochs):
-        return settings(own_path, facts["target"], split_file, epochs, base)
+        return settings(order.get("unchanged_graphs", own_path), facts["target"], split_file, epochs, base)
 
     with contextlib.ExitStack() as stack:
         folder = Path(order.get("keep") or stack.enter_context(tempfile.TemporaryDirectory(prefix="accuracy-")))
