@@ -18,7 +18,7 @@ from refattn.common.files import other_format, replacing
 from refattn.common.hdf5 import BLOCK, Strings, json_blocks
 from refattn.common.strict_json import to_json, with_keys_once
 from refattn.config import Config, DataConfig
-from refattn.data.groups import draw_parts
+from refattn.data.groups import draw_parts, group_numbers, is_table
 from refattn.data.store import Dataset
 from refattn.errors import ConfigError, DataError, in_one_line
 
@@ -258,9 +258,10 @@ def _some_labelled_rows(dataset, targets):
     return known
 
 
-def check_labels(dataset: Dataset, config: Config, parts: tuple[np.ndarray, ...]) -> None:
+def check_parts(dataset: Dataset, config: Config, parts: tuple[np.ndarray, ...]) -> None:
     """Raise DataError where a label is missing: a structure's only one, or a target's all; where one of a class is
-    neither 0 nor 1; and where a structure to train on has no weight, though there are some.
+    neither 0 nor 1; where a structure to train on has no weight, though there are some; and where a table has other
+    groups than those that the split was drawn by.
 
     parts : the structures to train on, to validate on and to test on
     """
@@ -276,6 +277,8 @@ def check_labels(dataset: Dataset, config: Config, parts: tuple[np.ndarray, ...]
         check_classes(dataset, config, rows)
     if config.data.weight:
         _check_weights(dataset, config.data.weight, parts[0])
+    if is_table(config.data):
+        group_numbers(dataset, config.data, parts)
     for name, part in zip(("train", "validate"), parts, strict=False):
         for target, column in zip(targets, label[part].T, strict=True):
             if np.isnan(column).all():

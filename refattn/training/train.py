@@ -19,7 +19,7 @@ from refattn.config import Config, to_toml
 from refattn.data.builtin import open_data_for, with_absolute_paths
 from refattn.data.fingerprint import Extent, Fingerprint
 from refattn.data.notes import notes_on
-from refattn.data.splits import Split, check_labels, choose_split, labels_of_targets, resolve_split, write_split
+from refattn.data.splits import Split, check_parts, choose_split, labels_of_targets, resolve_split, write_split
 from refattn.data.store import Dataset
 from refattn.errors import ConfigError, RunError, TrainingError
 from refattn.network.checkpoint import Checkpoint, check_data, load_checkpoint, of_each, save_checkpoint
@@ -201,7 +201,7 @@ class Trainer:
         resolve(checkpoint.config, dataset)
         rows = resolve_split(checkpoint.split, dataset)
         checkpoint.split = Split.of_rows(dataset, rows)  # the same, with its rows
-        check_labels(dataset, checkpoint.config, rows)
+        check_parts(dataset, checkpoint.config, rows)
         check_data(checkpoint, dataset)
         trainer = cls(out, checkpoint, dataset, rows, device)
         trainer.ranks = ranks
@@ -401,13 +401,13 @@ def digest_of(params: Parameters) -> str:
 def open_split(config: Config) -> tuple[Config, Dataset, Split, tuple]:
     """The resolved configuration, its Dataset, the Split and the rows of its parts.
 
-    Raises what open_data, resolve, choose_split and check_labels do.
+    Raises what open_data, resolve, choose_split and check_parts do.
     """
     dataset = open_data_for(config)
     config = resolve(config, dataset)
     split = choose_split(dataset, config.data)
     rows = resolve_split(split, dataset)
-    check_labels(dataset, config, rows)
+    check_parts(dataset, config, rows)
     return config, dataset, Split.of_rows(dataset, rows), rows
 
 

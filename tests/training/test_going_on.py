@@ -14,7 +14,7 @@ import refattn.models
 from refattn.cli.main import cli
 from refattn.config import load_config, to_toml
 from refattn.data.splits import Split, write_split
-from refattn.errors import RunError
+from refattn.errors import DataError, RunError
 from refattn.models import CARD
 from refattn.network.checkpoint import load_checkpoint
 from refattn.training.train import Interrupted, train
@@ -53,6 +53,24 @@ def test_a_run_of_another_type_to_begin_with(config, start, tmp_path):
     train(changed(config, "training", seed=9), tmp_path / "other", 1)
     with pytest.raises(RunError, match="did not begin with"):
         train(wide, tmp_path / "run", 1, resume=True, init=tmp_path / "other")
+
+
+def test_a_table_of_groups_that_was_changed_is_found_before_more_is_trained(config, tmp_path):
+    """The split was drawn by it; with the table as it was the run goes on."""
+    table = tmp_path / "groups.csv"
+    texts = ["id,group\n" + "".join(f"m{n},{n % size}\n" for n in range(40)) for size in (8, 5)]
+    table.write_text(texts[0])
+    grouped = changed(config, "data", split_by="group", split_group=str(table))
+    with pytest.raises(Interrupted):
+        train(grouped, tmp_path / "run", 1, stop=stop_after(1))
+    table.write_text(texts[1])
+    kept = (tmp_path / "run" / "last.h5").read_bytes()
+    said = []
+    with pytest.raises(DataError, match="gives other groups than those that the split was drawn by; restore the file"):
+        train(None, tmp_path / "run", 1, resume=True, progress=said.append)
+    assert not said and (tmp_path / "run" / "last.h5").read_bytes() == kept
+    table.write_text(texts[0])
+    assert train(None, tmp_path / "run", 1, resume=True)["epochs"] == 1
 
 
 def test_a_fold_goes_on_without_what_it_began_with(config, start, tmp_path):
