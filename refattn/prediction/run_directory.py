@@ -28,6 +28,7 @@ EPOCH_START = {"epoch": 1, "batch": 0, "loss": 0.0, "absolute": 0.0, "seconds": 
 NOT_IN_LAYERS = ("n_targets", "head", "readout", "normalise_attention", "non_negative", "dropout", "attention_dropout")
 MAY_DIFFER = {"data.path", "graph.min_distance"}  # the fingerprint of the run decides whether the data are the same
 RECORD = ("epoch", "train_mae", "valid_mae", "seconds")  # numbers of an epoch that are read again
+ORIGIN = ("name", "test_structures_seen")  # of what a run began with, see origin
 
 
 def refuse_existing(out: Path, overwrite: bool = False) -> None:
@@ -164,7 +165,7 @@ def origin(init: str | os.PathLike, checkpoint: Checkpoint) -> tuple[dict, list[
         tested = checkpoint.fingerprint.graphs[-n_tested:]
         n_seen = int(np.logical_or(*start.fingerprint.seen(start.split, tested)).sum())
     notes = [*_other_neighbours(init, start, checkpoint), *_seen(init, n_seen, n_tested)]
-    return {"name": str(init), "test_structures_seen": n_seen}, notes
+    return dict(zip(ORIGIN, (str(init), n_seen), strict=True)), notes
 
 
 def _other_neighbours(init, start, checkpoint):

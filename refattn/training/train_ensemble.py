@@ -13,7 +13,7 @@ from refattn.data.builtin import data_of_run, open_data_for
 from refattn.errors import ConfigError, RunError, in_one_line
 from refattn.network.checkpoint import model_file
 from refattn.prediction.ensemble import MAX_MEMBERS, PLAN, Plan, load_members, members_of, read_plan, write_plan
-from refattn.prediction.run_directory import continued_config, free_directory, load_initial, refuse_existing
+from refattn.prediction.run_directory import ORIGIN, continued_config, free_directory, load_initial, refuse_existing
 from refattn.training.results import targets_of, write_ensemble_results
 from refattn.training.train import open_split, train
 
@@ -144,8 +144,8 @@ def read_metrics(path: Path, parts: Sequence[str] = ("test",), names: Sequence[s
         for target, found in targets_of(content).items():
             targets[target] = {name: found[name] for name in names if name in found}
             targets[target] |= {part: {key: found[part][key] for key in ("n", "mae")} for part in parts}
-        init = {"init": content["init"]} if "init" in content else {}
-        return {"targets": targets, "seconds": float(content["seconds"])} | init
+        found = {"targets": targets, "seconds": float(content["seconds"])}
+        return found | ({"init": {key: content["init"][key] for key in ORIGIN}} if "init" in content else {})
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(
             f"{path}: cannot be read as metrics ({in_one_line(error)}); remove it and go on with --resume"

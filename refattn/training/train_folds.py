@@ -107,7 +107,7 @@ def summary_of_folds(folds: list[dict]) -> dict:
             if all(name in fold for fold in of_folds):
                 found[name] = float(np.mean([fold[name] for fold in of_folds]))
         summary["targets"][target] = {"target": target, **found}
-    if "init" in folds[0]:
+    if all("init" in fold for fold in folds):
         seen = [fold["init"]["test_structures_seen"] for fold in folds]
         summary["init"] = folds[0]["init"] | {"test_structures_seen": None if None in seen else sum(seen)}
     return summary

@@ -73,6 +73,12 @@ def test_what_the_folds_began_with_has_seen_of_all_their_test_parts(config, fini
     }
     assert json.loads((tmp_path / "tuned" / "metrics.json").read_text()) == summary
     assert "init" not in finished[1]
+    path = tmp_path / "tuned" / "fold_1" / "metrics.json"
+    content = json.loads(path.read_text())
+    for damaged in (7, {"name": "x"}):
+        path.write_text(json.dumps(content | {"init": damaged}))
+        with pytest.raises(RunError, match="fold_1/metrics.json: cannot be read as metrics"):
+            train_folds(None, None, tmp_path / "tuned", 1, resume=True)
 
 
 def test_processes_that_share_the_folds_leave_the_same(config, finished, tmp_path):
